@@ -1,0 +1,48 @@
+# `make help` explains every target. Each sets up .venv when it is missing or older than what it is made from.
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+RUN ?= runs/miniature
+MODEL ?=
+DATA ?=
+BITFRONT := .venv/bin/bitfront
+
+.PHONY: help setup search overnight test test-slow check bench clean
+.DEFAULT_GOAL := help
+
+help: ## explain the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  PIP_FLAGS=  flags for pip, such as an index for another torch build"
+	@echo "  MODEL= DATA=  local directories for overnight, in place of the hub"
+
+setup: .venv/ready ## make .venv with everything that is needed
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bitfront needs Python 3.11 or newer; name one with PYTHON=")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+search: .venv/ready ## search the embedded default: offline, minutes
+	$(BITFRONT) search --profile miniature --run $(RUN)
+
+overnight: .venv/ready ## search bert-base-uncased on CoLA for eight hours
+	$(BITFRONT) search --profile cola --hours 8 --run runs/overnight $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
+
+test: .venv/ready ## run the tests: offline, minutes
+	.venv/bin/python -m pytest
+
+test-slow: .venv/ready ## run the long tests too
+	.venv/bin/python -m pytest -m 'slow or not slow'
+
+check: .venv/ready ## lint, format and types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+bench: .venv/ready ## run every benchmark (NAME= for one)
+	.venv/bin/python -m tests.benchmarks $(NAME)
+
+clean: ## remove .venv, caches and build output; runs stay
+	rm -rf .venv .cache build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

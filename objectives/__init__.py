@@ -1,0 +1,1 @@
+"""What a bit map costs and scores. Imports neither results nor search."""

@@ -1,0 +1,51 @@
+"""The weight bank: every (layer, width) quantised once, kept as codes, decoded where it is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from objectives.layers import Layer
+from objectives.quantize import AffineParameters, choose_affine, decode, encode
+
+FP32_WIDTH = 32
+"""Stands in a map for a layer that keeps its own FP32 weights."""
+
+
+class WeightBank:
+    """Quantised weights by layer and width.
+
+    An entry depends on its layer and width alone and is made when it is first asked for. It costs one byte a weight and
+    five bytes a row: all seven widths of bert-base-uncased take 0.8 GB, where FP32 copies would take 3.1 GB.
+    """
+
+    def __init__(self, layers: Sequence[Layer], weights: Mapping[str, Tensor]) -> None:
+        """Keep the FP32 weights to quantise.
+
+        Args:
+            layers: the searchable layers.
+            weights: the weight ``(rows, columns)`` of each layer, by the layer's name; not changed, not copied.
+        """
+        self._layers = {layer.name: layer for layer in layers}
+        self._weights = {layer.name: weights[layer.name].detach() for layer in layers}
+        self._entries: dict[tuple[str, int], tuple[Tensor, AffineParameters]] = {}
+
+    def entry(self, layer: Layer, width: int) -> tuple[Tensor, AffineParameters]:
+        """Return a layer's codes, uint8 ``(rows, columns)``, and their parameters at a width of 2..8 bits."""
+        key = (layer.name, width)
+        if key not in self._entries:
+            weight = self._weights[layer.name]
+            parameters = choose_affine(weight, width)
+            self._entries[key] = (encode(weight, parameters), parameters)
+        return self._entries[key]
+
+    def write_weight(self, layer: Layer, width: int, out: Tensor) -> None:
+        """Write a layer's weight at a width, 2..8 or ``FP32_WIDTH``, into ``out`` ``(rows, columns)``."""
+        with torch.no_grad():
+            if width == FP32_WIDTH:
+                out.copy_(self._weights[layer.name])
+            else:
+                codes, parameters = self.entry(layer, width)
+                decode(codes, parameters, out=out)

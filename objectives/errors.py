@@ -1,0 +1,22 @@
+"""The one exception that means: the input was wrong, and here is what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class InputError(ValueError):
+    """What a user handed over cannot be used.
+
+    The message states the rule, the value received, where it came from and what to do. The command line prints it as it
+    is and exits with status 2; callers may catch it as a ``ValueError``.
+    """
+
+
+def all_faults(subject: str, faults: Sequence[str]) -> InputError:
+    """Return one error that lists every fault of one subject (a file, a map), so that all are mended in one go."""
+    assert faults
+    if len(faults) == 1:
+        return InputError(f"{subject}: {faults[0]}")
+    shown = "\n".join(f"  - {fault}" for fault in faults)
+    return InputError(f"{subject}: {len(faults)} faults\n{shown}")

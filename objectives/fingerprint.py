@@ -1,0 +1,43 @@
+"""Fingerprints: short hashes that tell whether two runs score the same maps the same way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from objectives.quantize import QUANTIZER
+from objectives.scores import Labels
+
+Fingerprint = dict[str, str]
+"""What must be equal for two runs to be one: ``model``, ``sentences`` and ``quantizer``."""
+
+# What does not change a score: where the model was loaded from and by which version.
+_IRRELEVANT_CONFIG = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"})
+
+
+def fingerprint(model: nn.Module, token_ids: Sequence[Sequence[int]], labels: Labels) -> Fingerprint:
+    """Return the fingerprint of a model, the sentences as it sees them, and the quantiser.
+
+    Args:
+        model: a ``transformers`` model; its weights and the settings of its forward pass count.
+        token_ids: each sentence's tokens.
+        labels: ``(n_sentences,)`` of 0 and 1.
+    """
+    config = {key: value for key, value in model.config.to_dict().items() if key not in _IRRELEVANT_CONFIG}  # type: ignore[union-attr,operator]
+    weights = hashlib.sha256(json.dumps([type(model).__name__, config], sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        weights.update(
+            tensor.contiguous().view(torch.uint8).numpy().data if tensor.dim() else bytes(tensor.numpy().data)
+        )
+    sentences = hashlib.sha256(json.dumps([list(ids) for ids in token_ids]).encode())
+    sentences.update(labels.tobytes())
+    return {"model": _short(weights), "sentences": _short(sentences), "quantizer": QUANTIZER}
+
+
+def _short(digest: hashlib._Hash) -> str:
+    return digest.hexdigest()[:16]

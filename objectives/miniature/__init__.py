@@ -1,0 +1,1 @@
+"""The embedded default: a small BERT, trained on the spot on acceptability sentences that a grammar generates."""

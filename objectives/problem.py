@@ -1,0 +1,119 @@
+"""The problem to search: one model, its layers and the sentences that score it, loaded and checked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from objectives.errors import InputError
+from objectives.evaluate import Evaluator
+from objectives.fingerprint import Fingerprint, fingerprint
+from objectives.layers import Bits, Layer, find_layers
+from objectives.models import load_classifier
+from objectives.scores import Labels, LogOdds, Scores, score
+from objectives.sentences import encode, load_sentences
+from objectives.sizes import Footprint, footprint
+
+MINIATURE = "miniature"
+"""The name of the embedded model and of its sentences."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one map scored: its scores, the log-odds ``(n_sentences,)`` they follow from, and the seconds it took."""
+
+    scores: Scores
+    log_odds: LogOdds
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model and labelled sentences, ready to score bit maps; see :func:`load_problem`."""
+
+    model: str
+    data: str
+    layers: tuple[Layer, ...]
+    footprint: Footprint
+    labels: Labels
+    in_domain: npt.NDArray[np.bool_] | None
+    fp32_log_odds: LogOdds
+    fp32: Scores
+    fingerprint: Fingerprint
+    evaluator: Evaluator
+
+    def evaluate(self, bits: Bits) -> Evaluation:
+        """Score a map on every sentence.
+
+        Raises:
+            ValueError: a log-odds is not finite.
+        """
+        started = time.perf_counter()
+        log_odds = self.evaluator.log_odds(bits)
+        scores = score(log_odds, self.labels, self.fp32_log_odds)
+        return Evaluation(scores=scores, log_odds=log_odds, elapsed_s=time.perf_counter() - started)
+
+
+def load_problem(model: str, data: str, say: Callable[[str], None] = lambda _: None) -> Problem:
+    """Load a model and validation sentences and score the FP32 model on them.
+
+    Args:
+        model: a local directory, a hub name, or ``miniature``.
+        data: a local directory in the public CoLA layout, a hub data set, or ``miniature``.
+        say: told in one line what is being done.
+
+    Raises:
+        InputError: the model or the sentences cannot be used (see ``load_classifier`` and ``load_sentences``), or the
+            FP32 model's MCC is zero or less, which probably means reversed labels.
+    """
+    model_source, data_source = model, data
+    if MINIATURE in (model, data):
+        from objectives.miniature.training import materialise
+
+        say("preparing the miniature model and its sentences")
+        miniature = materialise(cache_directory())
+        model_source = str(miniature.model) if model == MINIATURE else model
+        data_source = str(miniature.data) if data == MINIATURE else data
+    say(f"loading {model}")
+    classifier = load_classifier(model_source)
+    sentences = load_sentences(data_source, "validation")
+    network = classifier.model
+    token_ids = encode(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
+    layers = find_layers(network)
+    evaluator = Evaluator(network, layers, token_ids)
+    say(f"scoring the FP32 model on {len(sentences.texts)} sentences")
+    fp32_log_odds = evaluator.fp32_log_odds()
+    if not np.isfinite(fp32_log_odds).all():
+        raise InputError(f"{model}: the FP32 model's scores are not finite; its weights are damaged")
+    fp32 = score(fp32_log_odds, sentences.labels, fp32_log_odds)
+    if fp32.mcc <= 0:
+        raise InputError(
+            f"{model}: its FP32 MCC on {data} is {fp32.mcc:.3f}, no better than chance: the labels are probably "
+            "reversed. Class 1 must mean acceptable (id2label in its config.json); or it was never fine-tuned "
+            "(`bitfront finetune`)"
+        )
+    state = {name: tensor.shape for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+    return Problem(
+        model=model,
+        data=data,
+        layers=layers,
+        footprint=footprint(layers, state),
+        labels=sentences.labels,
+        in_domain=sentences.in_domain,
+        fp32_log_odds=fp32_log_odds,
+        fp32=fp32,
+        fingerprint=fingerprint(network, token_ids, sentences.labels),
+        evaluator=evaluator,
+    )
+
+
+def cache_directory() -> Path:
+    """Return where what can be made again is kept: ``$BITFRONT_CACHE``, else the system's place for caches."""
+    return Path(os.environ.get("BITFRONT_CACHE") or platformdirs.user_cache_dir("bitfront"))

@@ -1,0 +1,92 @@
+"""Scores of a classifier from one log-odds a sentence.
+
+A log-odds is the logit of "acceptable" minus the logit of "unacceptable"; a sentence is predicted acceptable where it
+is positive. It determines the two class probabilities, so every score here follows from it without another forward
+pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+LogOdds = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one map scores; ``damage`` and ``cross_entropy`` in nats a sentence and lower is better, the rest higher."""
+
+    mcc: float
+    accuracy: float
+    agreement: float
+    damage: float
+    cross_entropy: float
+
+
+def score(log_odds: LogOdds, labels: Labels, fp32_log_odds: LogOdds) -> Scores:
+    """Score log-odds ``(n_sentences,)`` against labels ``(n_sentences,)`` and the FP32 model's log-odds.
+
+    Raises:
+        ValueError: the shapes differ, or a log-odds is not finite.
+    """
+    if not log_odds.shape == labels.shape == fp32_log_odds.shape:
+        raise ValueError(f"shapes differ: {log_odds.shape}, {labels.shape}, {fp32_log_odds.shape}")
+    if not np.isfinite(log_odds).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(log_odds))} of {log_odds.size} log-odds are not finite")
+    predicted = predictions(log_odds)
+    return Scores(
+        mcc=mcc(predicted, labels),
+        accuracy=float(np.mean(predicted == labels)),
+        agreement=float(np.mean(predicted == predictions(fp32_log_odds))),
+        damage=float(np.mean(divergences(log_odds, fp32_log_odds))),
+        cross_entropy=float(np.mean(_softplus(np.where(labels == 1, -1.0, 1.0) * log_odds.astype(np.float64)))),
+    )
+
+
+def predictions(log_odds: LogOdds) -> Labels:
+    """Return the predicted class of each sentence, ``(n_sentences,)`` of 0 and 1; a tie is 0, as with argmax."""
+    return (log_odds > 0).astype(np.int8)
+
+
+def mcc(predicted: Labels, labels: Labels) -> float:
+    """Return the Matthews correlation coefficient, -1..1, higher is better; 0 where it is undefined.
+
+    B. W. Matthews, Biochimica et Biophysica Acta 405 (1975).
+    """
+    hits = int(np.count_nonzero((predicted == 1) & (labels == 1)))
+    misses = int(np.count_nonzero((predicted == 0) & (labels == 1)))
+    false_alarms = int(np.count_nonzero((predicted == 1) & (labels == 0)))
+    rejections = int(np.count_nonzero((predicted == 0) & (labels == 0)))
+    return float(mcc_of_counts(*(np.array(count) for count in (hits, misses, false_alarms, rejections))))
+
+
+def mcc_of_counts(
+    hits: npt.NDArray[np.int64],
+    misses: npt.NDArray[np.int64],
+    false_alarms: npt.NDArray[np.int64],
+    rejections: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]:
+    """Return the MCC of confusion counts, elementwise over arrays of any one shape; 0 where it is undefined."""
+    tp, fn, fp, tn = (np.asarray(count, dtype=np.float64) for count in (hits, misses, false_alarms, rejections))
+    denominator = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return np.asarray((tp * tn - fp * fn) / np.where(denominator == 0, np.inf, denominator))
+
+
+def divergences(log_odds: LogOdds, fp32_log_odds: LogOdds) -> npt.NDArray[np.float64]:
+    """Return each sentence's KL divergence, in nats, from the FP32 model's class probabilities to these.
+
+    ``(n_sentences,)``; zero where the log-odds are equal. Their mean is the damage.
+    """
+    p, q = fp32_log_odds.astype(np.float64), log_odds.astype(np.float64)
+    probability = 1.0 / (1.0 + np.exp(-np.clip(p, -700, 700)))
+    # KL(p || q) for Bernoulli variables by their log-odds: log(1 + e^q) - log(1 + e^p) - P (q - p). It stays accurate
+    # for probabilities near 0 and 1, where logarithms of the probabilities themselves would not.
+    return np.maximum(_softplus(q) - _softplus(p) - probability * (q - p), 0.0)
+
+
+def _softplus(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.logaddexp(0.0, x)

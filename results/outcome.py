@@ -1,0 +1,90 @@
+"""What a search has found so far, as one value: everything that tables, plots and the report are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from objectives.layers import Bits
+from objectives.scores import Labels, LogOdds, Scores
+from objectives.sizes import Footprint, SizeAxis
+
+Quality = Literal["damage", "mcc", "agreement"]
+Origin = Literal["reference", "uniform", "sampler"]
+"""Who proposed a map: the documented configuration, a uniform contender, or the sampler."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One evaluated bit map.
+
+    Attributes:
+        number: the trial's number in the study.
+        origin: who proposed it.
+        label: what plots and tables call it: ``documented``, ``uniform 4``, or ``trial 17``.
+        bits: the map.
+        nominal_compression: FP32 size over size, codes only; higher is smaller.
+        packed_compression: FP32 size over size, every byte of the file; higher is smaller.
+        feasible: whether it meets the size constraint.
+        scores: what it scored; None where the evaluation failed (``failure`` then says why).
+        log_odds: one log-odds a sentence, ``(n_sentences,)``; None where the evaluation failed.
+        elapsed_s: seconds that the evaluation took.
+        finished_s: seconds since the study's first trial began.
+    """
+
+    number: int
+    origin: Origin
+    label: str
+    bits: Bits
+    nominal_compression: float
+    packed_compression: float
+    feasible: bool
+    scores: Scores | None
+    log_odds: LogOdds | None
+    elapsed_s: float
+    finished_s: float
+    failure: str = ""
+
+    def compression(self, axis: SizeAxis) -> float:
+        """Return the compression on one axis."""
+        return self.nominal_compression if axis == "nominal" else self.packed_compression
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The state of a run.
+
+    Attributes:
+        name: the run's name.
+        model: where the model came from, as the user gave it.
+        data: where the sentences came from.
+        footprint: the layers and their sizes.
+        quality: the study's first objective.
+        size_axis: what the constraint and the size axis count.
+        min_compression: the size constraint.
+        labels: ``(n_sentences,)`` of 0 and 1.
+        in_domain: ``(n_sentences,)`` of bool, or None where the sentences do not say.
+        fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
+        fp32: what the FP32 model scores.
+        reference_note: why the documented configuration is not among the trials; empty where it is.
+        trials: every evaluated map, by number.
+        provenance: further facts to show, in order: versions, seed, machine, fingerprints.
+    """
+
+    name: str
+    model: str
+    data: str
+    footprint: Footprint
+    quality: Quality
+    size_axis: SizeAxis
+    min_compression: float
+    labels: Labels
+    in_domain: npt.NDArray[np.bool_] | None
+    fp32_log_odds: LogOdds
+    fp32: Scores
+    reference_note: str
+    trials: tuple[Trial, ...]
+    provenance: tuple[tuple[str, str], ...]

@@ -1,0 +1,67 @@
+"""Numbers as people read them, the same in the terminal, the report and the plots."""
+
+from __future__ import annotations
+
+from results.outcome import Outcome, Quality, Trial
+from results.statistics import Interval
+
+QUALITY_WORDS: dict[Quality, str] = {"damage": "damage", "mcc": "MCC", "agreement": "agreement with FP32"}
+
+
+def times(compression: float) -> str:
+    """Return a compression as ``8.00x``."""
+    return f"{compression:.2f}x"
+
+
+def megabytes(size_bytes: int) -> str:
+    """Return a size in MB of a million bytes, with three significant digits or all whole ones."""
+    size = size_bytes / 1e6
+    return f"{size:.3g} MB" if size < 100 else f"{size:,.0f} MB"
+
+
+def nats(damage: float) -> str:
+    """Return a damage with three significant digits, as ``0.00684``."""
+    return f"{damage:.3g}"
+
+
+def share(fraction: float) -> str:
+    """Return a share as ``98.7%``."""
+    return f"{100 * fraction:.1f}%"
+
+
+def mcc_with(mcc: float, interval: Interval) -> str:
+    """Return an MCC with its interval, as ``0.561 (0.512 to 0.607)``."""
+    return f"{mcc:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def damage_with(damage: float, interval: Interval) -> str:
+    """Return a damage with its interval, as ``0.00684 (0.00598 to 0.00773)``."""
+    return f"{nats(damage)} ({nats(interval.low)} to {nats(interval.high)})"
+
+
+def bits_a_weight(trial: Trial) -> str:
+    """Return the mean width of a map over its weights, as ``3.99 bits a weight``."""
+    return f"{32 / trial.nominal_compression:.2f} bits a weight"
+
+
+def proposed_by(trial: Trial) -> str:
+    """Return who proposed a map."""
+    words = {"reference": "reference", "sampler": "sampler"}
+    return words.get(trial.origin, "contender")
+
+
+def maps(count: int) -> str:
+    """Return ``1 map`` or ``12 maps``."""
+    return f"{count:,} map" if count == 1 else f"{count:,} maps"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as ``42 s``, ``12 min`` or ``7.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def constraint(outcome: Outcome) -> str:
+    """Return the size constraint, as ``at least 5.5x (nominal)``."""
+    return f"at least {outcome.min_compression:.10g}x ({outcome.size_axis})"

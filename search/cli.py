@@ -1,0 +1,244 @@
+"""The command line. A user's mistake is one clear line and exit status 2."""
+
+# Commands import what they need when they run: torch, transformers and optuna take seconds, and --help needs none.
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from objectives.errors import InputError
+
+if TYPE_CHECKING:
+    from objectives.sizes import Footprint
+
+app = typer.Typer(
+    name="bitfront",
+    help="How many bits does each layer of a fine-tuned BERT need?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console(stderr=True)
+
+Run = Annotated[Path, typer.Option("--run", help="The run's directory.")]
+Model = Annotated[str | None, typer.Option("--model", help="A local transformers directory, a hub name, or miniature.")]
+Data = Annotated[str | None, typer.Option("--data", help="A local CoLA directory, a hub data set, or miniature.")]
+ProfileName = Annotated[str | None, typer.Option("--profile", help="miniature, cola, or a TOML file.")]
+ReadBitMap = Annotated[Path | None, typer.Option("--bitmap", help="A bit map, as text or JSON.")]
+
+
+@app.command()
+def search(
+    run: Run,
+    profile: ProfileName = None,
+    model: Model = None,
+    data: Data = None,
+    trials: Annotated[int | None, typer.Option(help="Stop when the run has this many trials; 0: no limit.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Stop after this many hours; 0: no limit.")] = None,
+    quality: Annotated[str | None, typer.Option(help="The first objective: damage, mcc or agreement.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="What the constraint and the size axis count: nominal or packed.")
+    ] = None,
+    min_compression: Annotated[float | None, typer.Option(help="The size constraint, in times the FP32 size.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Who proposes maps: nsga2, tpe or random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Reproduces a run of one worker exactly.")] = None,
+) -> None:
+    """Search for the front; start the same run again to continue it."""
+    from results.summary import summary_lines
+    from search.profile import resolve_profile
+    from search.run_directory import RunDirectory
+    from search.runner import run_search
+    from search.terminal import log_to_console, progress_display
+
+    flags = {
+        "model": model,
+        "data": data,
+        "trials": trials,
+        "hours": hours,
+        "quality": quality,
+        "size": size,
+        "min_compression": min_compression,
+        "sampler": sampler,
+        "seed": seed,
+    }
+    directory = RunDirectory(run)
+    if profile is None and directory.exists():
+        # Continuing: what the run was started with, where the flags do not say otherwise.
+        flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
+    settings = resolve_profile(profile or "miniature", flags)
+    log_to_console(console)
+    with progress_display(console) as show:
+        outcome = run_search(settings, directory, show)
+    for line in summary_lines(outcome):
+        typer.echo(line)
+    typer.echo(f"report: {run / 'report.html'}")
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write the tables, plots, report and bit maps of a run anew."""
+    from results.report import write_report
+    from results.summary import summary_lines
+    from search.run_directory import RunDirectory
+    from search.study import load_study, outcome
+
+    directory = RunDirectory(run)
+    directory.read_settings()
+    found = outcome(load_study(directory.journal), directory.name)
+    write_report(found, run)
+    for line in summary_lines(found):
+        typer.echo(line)
+    typer.echo(f"report: {run / 'report.html'}")
+
+
+@app.command()
+def export(
+    run: Run,
+    pick: Annotated[
+        str | None, typer.Option(help="best@8x: the least-damage map of at least that compression.")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
+    bitmap: ReadBitMap = None,
+    format_: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    out: Annotated[Path | None, typer.Option(help="The file to write; standard output without it.")] = None,
+) -> None:
+    """Export one bit map of a run."""
+    from objectives.bit_maps import read_bit_map, to_json, to_text
+    from objectives.files import write_text
+    from results.bit_map_files import bit_map_provenance
+    from results.picks import pick as pick_map
+    from results.picks import trial_by_number
+    from search.run_directory import RunDirectory
+    from search.study import load_study, outcome
+
+    if format_ not in ("text", "json"):
+        raise InputError(f"--format must be text or json, not {format_!r}")
+    if sum(choice is not None for choice in (pick, trial, bitmap)) != 1:
+        raise InputError("say which map to export: one of --pick best@8x, --trial N, --bitmap FILE")
+    directory = RunDirectory(run)
+    directory.read_settings()
+    found = outcome(load_study(directory.journal), directory.name)
+    layers = found.footprint.layers
+    if bitmap is not None:
+        bits = read_bit_map(bitmap, layers)
+        provenance: dict[str, Any] = {"bitmap": bitmap.name, **_sizes(found.footprint, bits)}
+    else:
+        chosen = pick_map(found, pick) if pick is not None else trial_by_number(found, trial or 0)
+        bits, provenance = chosen.bits, bit_map_provenance(found, chosen)
+    text = to_text(layers, bits) if format_ == "text" else to_json(layers, bits, provenance)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_text(out, text)
+        typer.echo(f"written: {out}")
+
+
+@app.command()
+def evaluate(
+    bitmap: Annotated[Path, typer.Option("--bitmap", help="A bit map, as text or JSON.")],
+    profile: ProfileName = None,
+    model: Model = None,
+    data: Data = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON with every digit.")] = False,
+) -> None:
+    """Score one bit map: MCC with its interval, damage, both sizes."""
+    import json
+
+    from objectives.bit_maps import read_bit_map
+    from objectives.problem import load_problem
+    from objectives.scores import divergences
+    from results.statistics import damage_interval, mcc_interval
+    from search.profile import resolve_profile
+    from search.terminal import log_to_console
+
+    log_to_console(console)
+    settings = resolve_profile(profile or "miniature", {"model": model, "data": data})
+    problem = load_problem(settings.model, settings.data)
+    bits = read_bit_map(bitmap, problem.layers)
+    evaluation = problem.evaluate(bits)
+    scores = evaluation.scores
+    fp32_mcc = mcc_interval(problem.fp32_log_odds, problem.labels)
+    mcc = mcc_interval(evaluation.log_odds, problem.labels)
+    damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds))
+    sizes = _sizes(problem.footprint, bits)
+    if json_:
+        figures = {
+            "mcc": scores.mcc,
+            "mcc_low": mcc.low,
+            "mcc_high": mcc.high,
+            "damage": scores.damage,
+            "damage_low": damage.low,
+            "damage_high": damage.high,
+            "agreement": scores.agreement,
+            "accuracy": scores.accuracy,
+            "cross_entropy": scores.cross_entropy,
+            "fp32_mcc": problem.fp32.mcc,
+            "sentences": len(problem.labels),
+            **sizes,
+        }
+        typer.echo(json.dumps(figures, indent=2))
+        return
+    typer.echo(f"{bitmap} on {settings.model}, {len(problem.labels)} validation sentences of {settings.data}")
+    typer.echo(f"MCC          {scores.mcc:.4f}  (95% interval {mcc.low:.3f} to {mcc.high:.3f})")
+    typer.echo(f"MCC of FP32  {problem.fp32.mcc:.4f}  (95% interval {fp32_mcc.low:.3f} to {fp32_mcc.high:.3f})")
+    typer.echo(
+        f"damage       {scores.damage:.5f} nats a sentence  (95% interval {damage.low:.5f} to {damage.high:.5f})"
+    )
+    typer.echo(f"agreement    {scores.agreement:.4f} of FP32's predictions; accuracy {scores.accuracy:.4f}")
+    typer.echo(f"nominal      {sizes['nominal_compression']:.4f}x, {sizes['nominal_bits']:,} bits of codes")
+    typer.echo(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes on disk")
+
+
+@app.command()
+def finetune(
+    model: Annotated[str, typer.Option("--model", help="A base model: a local directory or a hub name.")],
+    out: Annotated[Path, typer.Option(help="The directory to write; it must not exist.")],
+    data: Annotated[str, typer.Option("--data", help="A local CoLA directory or a hub data set.")] = "nyu-mll/glue",
+    epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the training sentences.")] = 3.0,
+    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 2e-5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sentences a step.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the head and of the order of sentences.")] = 42,
+) -> None:
+    """Fine-tune a base model on CoLA, for those who have no fine-tuned one."""
+    from objectives.finetune import finetune as train
+
+    result = train(model, data, out, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
+    typer.echo(f"written: {out}; validation MCC {result.mcc:.4f} after {result.elapsed_s:.0f} s")
+
+
+def _sizes(footprint: Footprint, bits: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "nominal_compression": footprint.compression(bits, "nominal"),
+        "packed_compression": footprint.compression(bits, "packed"),
+        "nominal_bits": footprint.nominal_bits(bits),
+        "packed_bytes": footprint.packed_bytes(bits),
+    }
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 1 the machine failed, 2 a mistake in what was asked, 130 interrupted."""
+    try:
+        app()
+    except InputError as error:
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        console.print(
+            f"error: {where}{error.strerror or error}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("interrupted; start the same command again to continue", style="yellow")
+        sys.exit(130)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

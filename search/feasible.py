@@ -1,0 +1,81 @@
+"""Making a proposed map one that may be evaluated: within the size constraint and never seen before."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from objectives.errors import InputError
+from objectives.layers import WIDTHS, Bits
+from objectives.sizes import Footprint, SizeAxis
+
+
+@dataclass(frozen=True)
+class SizeConstraint:
+    """At least ``min_compression`` times smaller than FP32, counted on ``axis``, in exact arithmetic.
+
+    Raises:
+        InputError: not even the smallest map is that small.
+    """
+
+    footprint: Footprint
+    axis: SizeAxis
+    min_compression: float
+
+    def __post_init__(self) -> None:
+        smallest = (WIDTHS[0],) * len(self.footprint.layers)
+        if self.excess_bits(smallest) > 0:
+            raise InputError(
+                f"no map reaches a {self.axis} compression of {self.min_compression:g}x: every layer at {WIDTHS[0]} "
+                f"bits is {self.footprint.highest_compression(self.axis):.4f}x; ask for less with --min-compression"
+            )
+
+    @property
+    def largest_bits(self) -> int:
+        """The largest size that meets the constraint, in bits."""
+        nominal = self.axis == "nominal"
+        fp32_bits = self.footprint.fp32_nominal_bits if nominal else 8 * self.footprint.fp32_packed_bytes
+        return int(fp32_bits / Fraction(str(self.min_compression)))  # 5.5 as written, not as a binary fraction
+
+    def size_bits(self, bits: Bits) -> int:
+        """Return the size of a map in bits, counted on the axis."""
+        return self.footprint.nominal_bits(bits) if self.axis == "nominal" else 8 * self.footprint.packed_bytes(bits)
+
+    def excess_bits(self, bits: Bits) -> int:
+        """Return by how many bits a map is too large; zero or less where it meets the constraint."""
+        return self.size_bits(bits) - self.largest_bits
+
+    def violation(self, bits: Bits) -> float:
+        """Return the excess as a share of the largest size allowed; zero or less where the constraint is met."""
+        return self.excess_bits(bits) / self.largest_bits
+
+
+def repair(bits: Bits, constraint: SizeConstraint, seen: Container[Bits], rng: np.random.Generator) -> Bits:
+    """Return the map itself where it is feasible and new, else one near it that is.
+
+    Too large a map loses bits one at a time in randomly chosen layers until it fits; a map seen before has one random
+    layer moved by one bit until it is new.
+    """
+    proposal = _shrink(bits, constraint, rng)
+    while proposal in seen:
+        moved = list(proposal)
+        index = int(rng.integers(len(moved)))
+        moved[index] = int(np.clip(moved[index] + rng.choice((-1, 1)), WIDTHS[0], WIDTHS[-1]))
+        proposal = _shrink(tuple(moved), constraint, rng)
+    return proposal
+
+
+def _shrink(bits: Bits, constraint: SizeConstraint, rng: np.random.Generator) -> Bits:
+    layers = constraint.footprint.layers
+    shrunk = list(bits)
+    while (excess := constraint.excess_bits(tuple(shrunk))) > 0:
+        # The packed size is a little more than the codes taken away, so the codes are counted first and the exact size
+        # only when they should suffice.
+        while excess > 0:
+            index = int(rng.choice([index for index, width in enumerate(shrunk) if width > WIDTHS[0]]))
+            shrunk[index] -= 1
+            excess -= layers[index].elements
+    return tuple(shrunk)

@@ -1,0 +1,126 @@
+"""What a search is asked to do: a profile in TOML, overridden by flags, checked as a whole."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+from objectives.errors import InputError, all_faults
+from objectives.sizes import SizeAxis
+from results.outcome import Quality
+from search.samplers import SAMPLERS
+
+PROFILES = ("miniature", "cola")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The settings of a search.
+
+    Attributes:
+        model: a local directory, a hub name, or ``miniature``.
+        data: a local directory in the public CoLA layout, a hub data set, or ``miniature``.
+        trials: how many maps the run shall have evaluated in all; 0 for no limit.
+        hours: how long this start may take; 0 for no limit. Whatever ends first ends the search.
+        quality: the study's first objective.
+        size: what the constraint and the size axis count.
+        min_compression: the size constraint, in times the FP32 size.
+        sampler: who proposes maps.
+        seed: reproduces a run of one worker exactly, however often it was stopped and continued.
+    """
+
+    model: str
+    data: str
+    trials: int = 0
+    hours: float = 0.0
+    quality: Quality = "damage"
+    size: SizeAxis = "nominal"
+    min_compression: float = 5.5
+    sampler: str = "nsga2"
+    seed: int = 0
+
+    # What makes two searches different ones; the rest may change when a run is continued.
+    @property
+    def objective(self) -> dict[str, str | float]:
+        """The settings that a continued run must share."""
+        return {"quality": self.quality, "size": self.size, "min_compression": self.min_compression}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return asdict(self)
+
+
+def resolve_profile(name: str, flags: Mapping[str, Any]) -> Profile:
+    """Return the profile ``name`` (``miniature``, ``cola`` or a TOML file) with the given flags over it.
+
+    Args:
+        name: a shipped profile or the path of a TOML file.
+        flags: settings that override the profile's; None means not given.
+
+    Raises:
+        InputError: no such profile, not TOML, unknown keys, or values out of range; all faults together.
+    """
+    if name in PROFILES:
+        text, subject = files("search").joinpath(f"{name}.toml").read_text(encoding="utf-8"), f"profile {name}"
+    else:
+        text, subject = _read_file(Path(name)), name
+    try:
+        given = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{subject}: not valid TOML: {error}") from None
+    settings = given | {key: value for key, value in flags.items() if value is not None}
+    if faults := _faults(settings):
+        raise all_faults(subject, faults)
+    # TOML and the shell write 8 where 8.0 is meant; a fingerprint must not tell them apart.
+    checked: dict[str, Any] = {key: float(value) if key in _FLOATS else value for key, value in settings.items()}
+    return Profile(**checked)
+
+
+_FLOATS = ("hours", "min_compression")
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "quality": get_args(Quality),
+    "size": get_args(SizeAxis),
+    "sampler": tuple(SAMPLERS),
+}
+
+
+def _read_file(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"no profile {str(path)!r}; there are {', '.join(PROFILES)}, or give a TOML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a profile ({error}); give a TOML file in UTF-8") from None
+
+
+def _faults(settings: Mapping[str, Any]) -> list[str]:
+    known = {field.name for field in fields(Profile)}
+    faults = [f"unknown key {key!r}; known are {', '.join(sorted(known))}" for key in settings if key not in known]
+    faults += [
+        f"{key!r} is missing; give --{key} or write it in the profile"
+        for key in ("model", "data")
+        if key not in settings
+    ]
+    for key, value in settings.items():
+        match key:
+            case "model" | "data" if not (isinstance(value, str) and value):
+                faults.append(f"{key} must be a non-empty text, not {value!r}")
+            case "trials" | "seed" if not (_is_number(value, int) and 0 <= value < 2**32):
+                faults.append(f"{key} must be a whole number of 0 or more, not {value!r}")
+            case "hours" if not (_is_number(value) and 0 <= value < 1e6):
+                faults.append(f"hours must be a number of 0 or more, not {value!r}")
+            case "min_compression" if not (_is_number(value) and 1 <= value < 1e6):
+                faults.append(f"min_compression must be a number of 1 or more, not {value!r}")
+            case "quality" | "size" | "sampler" if value not in _CHOICES[key]:
+                faults.append(f"{key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
+            case _:
+                pass
+    return faults
+
+
+def _is_number(value: object, kind: type = float) -> bool:
+    return isinstance(value, (int, kind)) and not isinstance(value, bool)

@@ -1,0 +1,128 @@
+"""The run directory: who may write it, what it was started with, and where its files are."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from filelock import FileLock, Timeout
+
+from objectives.errors import InputError, all_faults
+from objectives.files import write_text
+
+RUN_SCHEMA = "bitfront-run-1"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run; making the value touches nothing."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name: that of its directory."""
+        return self.path.resolve().name
+
+    @property
+    def settings(self) -> Path:
+        """The resolved profile, the fingerprint and versions."""
+        return self.path / "run.toml"
+
+    @property
+    def journal(self) -> Path:
+        """The Optuna storage."""
+        return self.path / "study.journal"
+
+    @property
+    def log(self) -> Path:
+        """What was done, line by line."""
+        return self.path / "search.log"
+
+    def exists(self) -> bool:
+        """Return whether a run is there.
+
+        Raises:
+            InputError: something else is there.
+        """
+        if self.settings.is_file():
+            return True
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(
+                f"{self.path}: is no run directory (it has no run.toml) and is not empty; "
+                "give --run a new directory or one that a search has written"
+            )
+        return False
+
+    def read_settings(self) -> dict[str, Any]:
+        """Return what run.toml says: ``profile``, ``fingerprint`` and ``versions`` as dictionaries.
+
+        Raises:
+            InputError: there is no run, or its run.toml is damaged or of another version.
+        """
+        if not self.exists():
+            raise InputError(f"{self.path}: there is no run here; start one with `bitfront search --run {self.path}`")
+        try:
+            settings = tomllib.loads(self.settings.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"{self.settings}: cannot be read ({error}); start another run") from None
+        if settings.get("schema") != RUN_SCHEMA:
+            raise InputError(
+                f"{self.settings}: schema {settings.get('schema')!r} is not {RUN_SCHEMA!r}; start another run"
+            )
+        if missing := [
+            key for key in ("profile", "fingerprint", "versions") if not isinstance(settings.get(key), dict)
+        ]:
+            raise InputError(f"{self.settings}: has no table {', '.join(missing)}; start another run")
+        return settings
+
+    def write_settings(
+        self, profile: Mapping[str, Any], fingerprint: Mapping[str, str], versions: Mapping[str, str]
+    ) -> None:
+        """Write run.toml."""
+        document = {
+            "schema": RUN_SCHEMA,
+            "profile": dict(profile),
+            "fingerprint": dict(fingerprint),
+            "versions": dict(versions),
+        }
+        write_text(self.settings, tomli_w.dumps(document))
+
+    def check_same(self, asked: Mapping[str, object], recorded: Mapping[str, object]) -> None:
+        """Refuse to continue the run as another one.
+
+        Raises:
+            InputError: ``asked`` differs from ``recorded``; the message says in what.
+        """
+        faults = [
+            f"{key} was {recorded.get(key)!r} and is now {value!r}"
+            for key, value in asked.items()
+            if recorded.get(key) != value
+        ]
+        if faults:
+            raise all_faults(f"{self.path}: is another search; give --run another directory", faults)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process alone.
+
+        Raises:
+            InputError: another live process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")  # the system releases it when the process dies, however it dies
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{self.path}: another process is searching here; wait for it, or give --run another directory"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()

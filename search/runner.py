@@ -1,0 +1,210 @@
+"""The search itself: ask, evaluate, tell and keep the run's files current, until the budget ends or a signal comes."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import FrameType
+
+import optuna
+import torch
+
+from objectives.problem import Problem, load_problem
+from results.outcome import Outcome
+from results.report import write_report
+from search.feasible import SizeConstraint
+from search.profile import Profile
+from search.run_directory import RunDirectory
+from search.samplers import FeasibleSampler
+from search.study import ask, fail, finished, journal_storage, open_study, outcome, tell
+
+log = logging.getLogger("bitfront")
+
+REFRESH_S = 30.0
+"""The run's files are written anew at most this often."""
+_REFRESH_SHARE = 0.02  # and never so often that writing them takes more than this share of the time
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a search stands.
+
+    Attributes:
+        trials: maps evaluated in the run so far.
+        trials_wanted: how many there shall be; 0 for no limit.
+        elapsed_s: seconds since this start.
+        left_s: seconds left, by the time limit or the rate of this start; None where neither tells.
+        rate_per_s: maps evaluated a second in this start.
+        outcome: what has been found, as of the last refresh of the files; None before the first.
+    """
+
+    trials: int
+    trials_wanted: int
+    elapsed_s: float
+    left_s: float | None
+    rate_per_s: float
+    outcome: Outcome | None
+
+
+def run_search(profile: Profile, run: RunDirectory, show: Callable[[Progress], None]) -> Outcome:
+    """Search until the profile's budget ends or SIGINT or SIGTERM comes, and return what was found.
+
+    A first signal lets the evaluation in hand finish, a second SIGINT raises KeyboardInterrupt. Either way the files of
+    the run are complete for what was recorded.
+
+    Raises:
+        InputError: the profile's model, sentences or constraint cannot be used, or the run is another search's.
+    """
+    if run.exists():
+        run.check_same(profile.objective, run.read_settings()["profile"])
+    problem = load_problem(profile.model, profile.data, say=log.info)
+    constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
+    if run.exists():
+        run.check_same(problem.fingerprint, run.read_settings()["fingerprint"])
+    with run.locked(), _logging_to(run), _stop_requests() as stop_requested:
+        versions = _versions()
+        run.write_settings(profile.to_dict(), problem.fingerprint, versions)
+        sampler = FeasibleSampler(profile.sampler, constraint, profile.seed)
+        provenance = _provenance(profile, problem, versions)
+        study = open_study(journal_storage(run.journal), problem, profile.quality, constraint, sampler, provenance)
+        _log_start(profile, run, problem, study)
+        return _loop(profile, run, problem, constraint, study, show, stop_requested)
+
+
+def _loop(
+    profile: Profile,
+    run: RunDirectory,
+    problem: Problem,
+    constraint: SizeConstraint,
+    study: optuna.Study,
+    show: Callable[[Progress], None],
+    stop_requested: Callable[[], bool],
+) -> Outcome:
+    started = time.monotonic()
+    limit_s = profile.hours * 3600
+    already = done = finished(study)
+    found: Outcome | None = None
+    refreshed = started
+    refresh_cost_s = 0.0
+    try:
+        while not stop_requested():
+            elapsed = time.monotonic() - started
+            if (profile.trials and done >= profile.trials) or (limit_s and elapsed >= limit_s):
+                break
+            _evaluate_next(problem, constraint, study, profile)
+            done += 1
+            now = time.monotonic()
+            if found is None or now - refreshed >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
+                found = refresh(study, run)
+                refreshed = time.monotonic()
+                refresh_cost_s = refreshed - now
+            show(_progress(profile, already, done, time.monotonic() - started, found))
+    finally:
+        found = refresh(study, run)
+    log.info("%s", "stopped by a signal" if stop_requested() else "budget reached")
+    return found
+
+
+def refresh(study: optuna.Study, run: RunDirectory) -> Outcome:
+    """Write the run's tables, plots, report and bit maps for what the study holds now."""
+    found = outcome(study, run.name)
+    write_report(found, run.path)
+    return found
+
+
+def _evaluate_next(problem: Problem, constraint: SizeConstraint, study: optuna.Study, profile: Profile) -> None:
+    trial, bits = ask(study, problem.layers)
+    name = trial.user_attrs.get("label", f"trial {trial.number}")
+    try:
+        evaluation = problem.evaluate(bits)
+    except ValueError as error:  # scores that are not finite: the map is useless, the search is not
+        fail(study, trial, str(error))
+        log.warning("%s failed: %s", name, error)
+        return
+    tell(study, trial, bits, evaluation, constraint, profile.quality)
+    log.debug(
+        "%s: %.4fx nominal, damage %.5f, MCC %.4f, %.2f s",
+        name,
+        problem.footprint.compression(bits, "nominal"),
+        evaluation.scores.damage,
+        evaluation.scores.mcc,
+        evaluation.elapsed_s,
+    )
+
+
+def _progress(profile: Profile, already: int, done: int, elapsed_s: float, found: Outcome | None) -> Progress:
+    rate = (done - already) / elapsed_s
+    ends = []
+    if profile.trials:
+        ends.append((profile.trials - done) / rate)
+    if profile.hours:
+        ends.append(profile.hours * 3600 - elapsed_s)
+    return Progress(done, profile.trials, elapsed_s, max(0.0, min(ends)) if ends else None, rate, found)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a request; a second SIGINT interrupts at once."""
+    received: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+        log.info("stopping after the evaluation in hand; press Ctrl-C again to leave now")
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _logging_to(run: RunDirectory) -> Iterator[None]:
+    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.DEBUG)
+    log.setLevel(logging.DEBUG)  # the file has a line for each trial; the terminal shows them as progress
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optuna.Study) -> None:
+    done = finished(study)
+    log.info(
+        "%s %s: %s on %s, sampler %s, seed %d",
+        "continuing" if done else "starting",
+        run.path,
+        profile.model,
+        profile.data,
+        profile.sampler,
+        profile.seed,
+    )
+    log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), done)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("bitfront", "torch", "transformers", "optuna", "numpy")
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}
+
+
+def _provenance(profile: Profile, problem: Problem, versions: dict[str, str]) -> list[tuple[str, str]]:
+    return [
+        ("sampler", f"{profile.sampler}, seed {profile.seed}"),
+        *((f"fingerprint of {key}", value) for key, value in problem.fingerprint.items()),
+        *versions.items(),
+        ("machine", f"{platform.machine()}, {torch.get_num_threads()} threads, {platform.system()}"),
+    ]

@@ -1,0 +1,90 @@
+"""What a person sees while a search runs: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+
+from objectives.errors import InputError
+from results.outcome import Outcome
+from results.pareto import front
+from results.picks import pick
+from results.words import duration
+from search.runner import REFRESH_S, Progress
+
+SHOWN_PICKS = ("best@5.5x", "best@8x", "best@10.67x")
+
+
+def log_to_console(console: Console) -> None:
+    """Send what the product says of its progress, from INFO up, to the console."""
+    log = logging.getLogger("bitfront")
+    log.setLevel(logging.INFO)
+    handler = RichHandler(console=console, show_path=False, show_level=False, markup=False, log_time_format="%H:%M:%S")
+    handler.setLevel(logging.INFO)
+    log.handlers = [handler]
+
+
+@contextmanager
+def progress_display(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """Give a function that shows where the search stands."""
+    if not console.is_terminal:
+        yield _plain_lines(console)
+        return
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}"),
+    )
+    with ProgressBar(*columns, console=console, transient=True, refresh_per_second=4) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def show(progress: Progress) -> None:
+            bar.update(
+                task,
+                completed=progress.trials,
+                total=progress.trials_wanted or None,
+                description=f"{status_line(progress)}\n{front_line(progress.outcome)}",
+            )
+
+        yield show
+
+
+def status_line(progress: Progress) -> str:
+    """Return evaluations, rate and time left in words."""
+    wanted = f"/{progress.trials_wanted}" if progress.trials_wanted else ""
+    left = f", {duration(progress.left_s)} left" if progress.left_s is not None else ""
+    return f"{progress.trials}{wanted} trials, {60 * progress.rate_per_s:.1f} a minute{left}"
+
+
+def front_line(outcome: Outcome | None) -> str:
+    """Return the current front in one line: how many maps, and the damage of some picks."""
+    if outcome is None:
+        return ""
+    parts = [f"front of {len(front(outcome))} maps"]
+    for request in SHOWN_PICKS:
+        try:
+            trial = pick(outcome, request)
+        except InputError:
+            continue  # nothing that small yet
+        if trial.scores is not None:
+            parts.append(f"{request} damage {trial.scores.damage:.4f}")
+    return "; ".join(parts)
+
+
+def _plain_lines(console: Console) -> Callable[[Progress], None]:
+    shown = -REFRESH_S
+
+    def show(progress: Progress) -> None:
+        nonlocal shown
+        if time.monotonic() - shown >= REFRESH_S:
+            shown = time.monotonic()
+            console.print(f"{status_line(progress)}; {front_line(progress.outcome)}", soft_wrap=True, highlight=False)
+
+    return show

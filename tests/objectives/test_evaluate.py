@@ -1,0 +1,93 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertForSequenceClassification
+
+from objectives.bank import FP32_WIDTH, WeightBank
+from objectives.evaluate import Evaluator
+from objectives.layers import WIDTHS, find_layers, uniform
+from objectives.quantize import choose_affine, decode, encode
+from objectives.scores import LogOdds
+from tests.objectives.random_models import random_bert, random_roberta
+
+
+def random_sentences(seed: int, n: int = 60) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [[int(token) for token in rng.integers(5, 50, size=rng.integers(3, 12))] for _ in range(n)]
+
+
+def padded_log_odds(model: torch.nn.Module, sentences: list[list[int]]) -> LogOdds:
+    """Return log-odds the way they are computed by hand: padded to one length, with a mask."""
+    longest = max(len(ids) for ids in sentences)
+    batch = torch.tensor([ids + [1] * (longest - len(ids)) for ids in sentences])
+    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences])
+    with torch.inference_mode():
+        logits = model(input_ids=batch, attention_mask=mask).logits
+    log_odds: LogOdds = (logits[:, 1] - logits[:, 0]).numpy()
+    return log_odds
+
+
+@pytest.fixture
+def model() -> BertForSequenceClassification:
+    return random_bert()
+
+
+def test_fp32_log_odds_are_those_of_the_padded_forward(model: BertForSequenceClassification) -> None:
+    sentences = random_sentences(0)
+    evaluator = Evaluator(model, find_layers(model), sentences)
+    np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(model, sentences), atol=1e-5)
+
+
+def test_a_roberta_is_scored_as_well() -> None:
+    roberta = random_roberta()
+    sentences = random_sentences(1)
+    evaluator = Evaluator(roberta, find_layers(roberta), sentences)
+    np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(roberta, sentences), atol=1e-5)
+
+
+def test_a_map_scores_as_the_model_with_its_weights_replaced(model: BertForSequenceClassification) -> None:
+    layers, sentences = find_layers(model), random_sentences(2)
+    evaluator = Evaluator(model, layers, sentences)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers)))
+        twin = copy.deepcopy(model)
+        for layer, width in zip(layers, bits, strict=True):
+            weight = twin.get_parameter(layer.parameter)
+            parameters = choose_affine(weight.detach(), width)
+            weight.data = decode(encode(weight.detach(), parameters), parameters)
+        np.testing.assert_allclose(evaluator.log_odds(bits), padded_log_odds(twin, sentences), atol=1e-5)
+
+
+def test_results_do_not_depend_on_what_was_evaluated_before(model: BertForSequenceClassification) -> None:
+    layers, sentences = find_layers(model), random_sentences(3)
+    evaluator = Evaluator(model, layers, sentences)
+    first = evaluator.log_odds(uniform(layers, 3))
+    fp32 = evaluator.fp32_log_odds()
+    mixed = (3, *uniform(layers[1:], FP32_WIDTH))
+    changed = evaluator.log_odds(mixed)
+    assert not np.array_equal(changed, fp32)
+    assert np.array_equal(evaluator.fp32_log_odds(), fp32)
+    assert np.array_equal(evaluator.log_odds(uniform(layers, 3)), first)
+    assert np.array_equal(Evaluator(model, layers, sentences).log_odds(mixed), changed)
+
+
+def test_the_model_handed_over_is_left_as_it_is(model: BertForSequenceClassification) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    layers = find_layers(model)
+    Evaluator(model, layers, random_sentences(4)).log_odds(uniform(layers, 2))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_bank_quantises_each_entry_once(model: BertForSequenceClassification) -> None:
+    layers = find_layers(model)
+    bank = WeightBank(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers})
+    codes, _ = bank.entry(layers[3], 4)
+    assert bank.entry(layers[3], 4)[0] is codes
+    out = torch.empty(layers[3].rows, layers[3].columns)
+    bank.write_weight(layers[3], 4, out)
+    assert len(out.unique()) <= 16 * layers[3].rows
+    bank.write_weight(layers[3], FP32_WIDTH, out)
+    assert torch.equal(out, model.get_parameter(layers[3].parameter))

@@ -1,0 +1,28 @@
+import numpy as np
+import torch
+
+from objectives.fingerprint import fingerprint
+from tests.objectives.random_models import random_bert
+
+TOKENS = [[1, 2, 3], [4, 5]]
+LABELS = np.array([0, 1], dtype=np.int8)
+
+
+def test_it_tells_models_and_sentences_apart() -> None:
+    model = random_bert()
+    first = fingerprint(model, TOKENS, LABELS)
+    assert first == fingerprint(model, TOKENS, LABELS)
+    other_labels = fingerprint(model, TOKENS, 1 - LABELS)
+    assert other_labels["model"] == first["model"]
+    assert other_labels["sentences"] != first["sentences"]
+    assert fingerprint(model, [[1, 2], [3, 4, 5]], LABELS)["sentences"] != first["sentences"]
+    with torch.no_grad():
+        model.classifier.bias[0] += 1e-6
+    assert fingerprint(model, TOKENS, LABELS)["model"] != first["model"]
+
+
+def test_the_activation_counts_and_the_path_does_not() -> None:
+    models = random_bert(), random_bert(hidden_act="relu"), random_bert(name_or_path="elsewhere")
+    plain, other_activation, other_path = (fingerprint(model, TOKENS, LABELS)["model"] for model in models)
+    assert plain != other_activation
+    assert plain == other_path

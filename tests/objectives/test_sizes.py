@@ -1,0 +1,88 @@
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from objectives.bit_maps import documented_bit_map
+from objectives.layers import WIDTHS, find_layers, uniform
+from objectives.sizes import PACKED_METADATA, Footprint, StoredTensor, footprint, safetensors_bytes
+from tests.objectives.example_layers import LAYERS
+from tests.objectives.random_models import bert_base_shapes, random_bert
+
+KEPT = {"bert.embeddings.LayerNorm.weight": (6,), "classifier.weight": (2, 3), "classifier.bias": (2,), "odd ü": (3,)}
+
+
+@pytest.fixture(scope="module")
+def bert_base() -> Footprint:
+    model = bert_base_shapes()
+    return footprint(find_layers(model), {name: tensor.shape for name, tensor in model.state_dict().items()})
+
+
+def test_the_documented_map_on_bert_base(bert_base: Footprint) -> None:
+    documented = documented_bit_map(bert_base.layers)
+    assert bert_base.nominal_bits(documented) == 635_662_848
+    assert bert_base.fp32_nominal_bits == 109_360_128 * 32
+    assert round(bert_base.compression(documented, "nominal"), 4) == 5.5053
+    assert bert_base.exact_compression(documented, "nominal") == Fraction(109_360_128 * 32, 635_662_848)
+
+
+def test_nominal_size_is_the_sum_over_layers() -> None:
+    sizes = footprint(LAYERS, {})
+    assert sizes.nominal_bits((2, 3, 4, 8)) == 11 * 6 * 2 + 6 * 6 * 3 + 9 * 6 * 4 + 5 * 3 * 8
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_uniform_map_compresses_by_32_over_its_width(bert_base: Footprint, width: int) -> None:
+    bits = uniform(bert_base.layers, width)
+    assert bert_base.exact_compression(bits, "nominal") == Fraction(32, width)
+    assert bert_base.compression(bits, "packed") < 32 / width  # scales, zero points and the rest weigh something
+    assert bert_base.highest_compression("nominal") == 16
+
+
+def write(path: Path, tensors: dict[str, StoredTensor], metadata: dict[str, str]) -> int:
+    """Write a file of zeros with the safetensors library and return its length."""
+    dtypes = {"F32": torch.float32, "U8": torch.uint8}
+    save_file({name: torch.zeros(t.shape, dtype=dtypes[t.dtype]) for name, t in tensors.items()}, path, metadata)
+    return path.stat().st_size
+
+
+def test_packed_size_is_the_length_of_the_file(tmp_path: Path) -> None:
+    sizes = footprint(LAYERS, KEPT)
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(LAYERS)))
+        path = tmp_path / f"{number}.safetensors"
+        assert write(path, sizes.packed_tensors(bits), PACKED_METADATA) == sizes.packed_bytes(bits), bits
+
+
+def test_fp32_size_is_the_length_of_the_saved_model(tmp_path: Path) -> None:
+    model = random_bert()
+    model.save_pretrained(tmp_path)
+    sizes = footprint(find_layers(model), {name: tensor.shape for name, tensor in model.state_dict().items()})
+    assert (tmp_path / "model.safetensors").stat().st_size == sizes.fp32_packed_bytes
+
+
+def test_the_file_length_of_random_tensors(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for number in range(30):
+        tensors = {
+            f"tensor.{rng.integers(10**6)}": StoredTensor(
+                "F32" if rng.random() < 0.5 else "U8",
+                tuple(int(n) for n in rng.integers(0, 40, size=rng.integers(0, 3))),
+            )
+            for _ in range(rng.integers(1, 12))
+        }
+        metadata = {"format": "x" * int(rng.integers(0, 9))}
+        path = tmp_path / f"{number}.safetensors"
+        assert write(path, tensors, metadata) == safetensors_bytes(tensors, metadata), json.dumps(list(tensors))
+
+
+def test_a_packed_tensor_holds_every_code() -> None:
+    tensors = footprint(LAYERS, {}).packed_tensors((3, 2, 7, 5))
+    assert tensors["bert.pooler.dense.codes"].shape == (10,)  # 75 bits in 10 bytes
+    assert tensors["bert.pooler.dense.scale"] == StoredTensor("F32", (5,))
+    assert tensors["bert.pooler.dense.zero_point"] == StoredTensor("U8", (5,))

@@ -1,0 +1,147 @@
+"""Outcomes made up from a seed: small BERT shapes by the documented names, more damage the fewer bits layers have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from objectives.bit_maps import documented_bit_map
+from objectives.layers import Bits, Layer, uniform
+from objectives.scores import Scores, score
+from objectives.sizes import Footprint, SizeAxis, footprint
+from results.outcome import Origin, Outcome, Quality, Trial
+
+
+def bert_layers(hidden: int = 32, blocks: int = 12, vocabulary: int = 640) -> tuple[Layer, ...]:
+    """Return the layers of a BERT by the names of bert-base-uncased; with 12 blocks these are the documented 76."""
+    layers = [
+        Layer("bert.embeddings.word_embeddings", "embedding", vocabulary, hidden),
+        Layer("bert.embeddings.position_embeddings", "embedding", 64, hidden),
+        Layer("bert.embeddings.token_type_embeddings", "embedding", 2, hidden),
+    ]
+    parts = [
+        ("attention.self.query", hidden, hidden),
+        ("attention.self.key", hidden, hidden),
+        ("attention.self.value", hidden, hidden),
+        ("attention.output.dense", hidden, hidden),
+        ("intermediate.dense", 4 * hidden, hidden),
+        ("output.dense", hidden, 4 * hidden),
+    ]
+    for block in range(blocks):
+        layers += [Layer(f"bert.encoder.layer.{block}.{name}", "linear", rows, cols) for name, rows, cols in parts]
+    return (*layers, Layer("bert.pooler.dense", "linear", hidden, hidden))
+
+
+def bert_footprint(layers: Sequence[Layer]) -> Footprint:
+    """Return the footprint of a model with these layers, their biases and a classifier head."""
+    shapes: dict[str, tuple[int, ...]] = {f"{layer.name}.bias": (layer.rows,) for layer in layers}
+    return footprint(layers, shapes | {"classifier.weight": (2, layers[-1].rows), "classifier.bias": (2,)})
+
+
+def made_up_trial(
+    outcome: Outcome, number: int, bits: Bits, origin: Origin = "sampler", label: str = "", seed: int = 0
+) -> Trial:
+    """Return a complete trial of ``outcome``: noise on FP32's log-odds, more of it the fewer bits the layers have."""
+    random = np.random.default_rng([seed, number])
+    sensitivity = np.random.default_rng(seed).lognormal(sigma=1.0, size=len(bits))
+    noise = 6.0 * np.sqrt(np.sum(sensitivity / sensitivity.sum() * 4.0 ** (-np.array(bits, dtype=np.float64) + 1)))
+    log_odds = outcome.fp32_log_odds + random.normal(scale=noise, size=outcome.labels.size).astype(np.float32)
+    compression = outcome.footprint.exact_compression(bits, outcome.size_axis)
+    return Trial(
+        number=number,
+        origin=origin,
+        label=label or f"trial {number}",
+        bits=bits,
+        nominal_compression=outcome.footprint.compression(bits, "nominal"),
+        packed_compression=outcome.footprint.compression(bits, "packed"),
+        feasible=compression >= outcome.min_compression,
+        scores=score(log_odds, outcome.labels, outcome.fp32_log_odds),
+        log_odds=log_odds,
+        elapsed_s=1.5,
+        finished_s=2.0 * (number + 1),
+    )
+
+
+def failed(trial: Trial, failure: str = "3 of 10 log-odds are not finite") -> Trial:
+    """Return the trial as it is when its evaluation failed."""
+    return replace(trial, scores=None, log_odds=None, failure=failure)
+
+
+def scored(trial: Trial, **scores: float) -> Trial:
+    """Return the trial with some of its scores replaced."""
+    assert trial.scores is not None
+    return replace(trial, scores=Scores(**{**vars(trial.scores), **scores}))
+
+
+def empty_outcome(
+    *,
+    seed: int = 0,
+    sentences: int = 200,
+    layers: Sequence[Layer] | None = None,
+    size_axis: SizeAxis = "nominal",
+    quality: Quality = "damage",
+    min_compression: float = 5.5,
+) -> Outcome:
+    """Return an outcome without trials: seeded labels, and an FP32 model that is right more often than not."""
+    random = np.random.default_rng(seed)
+    labels = (random.random(sentences) < 0.7).astype(np.int8)
+    fp32_log_odds = (3.0 * (labels - 0.5) + 0.6 + random.normal(scale=1.8, size=sentences)).astype(np.float32)
+    return Outcome(
+        name="made-up",
+        model="models/made-up",
+        data="data/made-up",
+        footprint=bert_footprint(tuple(layers) if layers is not None else bert_layers()),
+        quality=quality,
+        size_axis=size_axis,
+        min_compression=min_compression,
+        labels=labels,
+        in_domain=None,
+        fp32_log_odds=fp32_log_odds,
+        fp32=score(fp32_log_odds, labels, fp32_log_odds),
+        reference_note="this outcome has none",
+        trials=(),
+        provenance=(("seed", str(seed)), ("quantiser", "affine, per channel")),
+    )
+
+
+def with_trials(outcome: Outcome, trials: Iterable[Trial]) -> Outcome:
+    """Return the outcome with these trials; the note on the reference goes where there is one."""
+    kept = tuple(trials)
+    note = "" if any(trial.origin == "reference" for trial in kept) else outcome.reference_note
+    return replace(outcome, trials=kept, reference_note=note)
+
+
+def made_up_outcome(
+    *,
+    trials: int = 60,
+    seed: int = 0,
+    sentences: int = 200,
+    size_axis: SizeAxis = "nominal",
+    quality: Quality = "damage",
+    min_compression: float = 5.5,
+) -> Outcome:
+    """Return an outcome of the 76 layers: the documented map, uniform maps of 2 to 8 bits, then ``trials`` random maps.
+
+    Every tenth random map is near uniform, so that the front is not of contenders alone.
+    """
+    outcome = empty_outcome(
+        seed=seed, sentences=sentences, size_axis=size_axis, quality=quality, min_compression=min_compression
+    )
+    layers = outcome.footprint.layers
+    random = np.random.default_rng([seed, 1])
+    sensitivity = np.random.default_rng(seed).lognormal(sigma=1.0, size=len(layers))
+    made = [made_up_trial(outcome, 0, documented_bit_map(layers), "reference", "documented", seed)]
+    made += [
+        made_up_trial(outcome, width - 1, uniform(layers, width), "uniform", f"uniform {width}", seed)
+        for width in range(2, 9)
+    ]
+    for number in range(8, 8 + trials):
+        level = random.uniform(2, 7)
+        # Bits where the made-up sensitivities ask for them, half a bit for each doubling of the noise; and some noise.
+        wanted = level + 0.5 * np.log2(sensitivity) + random.normal(scale=random.choice([0.2, 2.0]), size=len(layers))
+        made.append(
+            made_up_trial(outcome, number, tuple(int(bits) for bits in np.clip(np.rint(wanted), 2, 8)), seed=seed)
+        )
+    return with_trials(outcome, made)

@@ -1,0 +1,288 @@
+"""The report and the words at its top, for ordinary runs and for those with little to tell."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from objectives.bit_maps import parse_bit_map, read_bit_map
+from objectives.files import write_text
+from results.bit_map_files import remove_stale_bit_maps, write_bit_maps
+from results.findings import conclude
+from results.outcome import Outcome
+from results.pareto import front
+from results.picks import pick
+from results.report import write_report
+from results.summary import summary_lines
+from tests.results.synthetic import empty_outcome, failed, made_up_outcome, made_up_trial, scored, with_trials
+
+FILES = {"trials.csv", "front.csv", "report.html", "bits.csv", "bits.png", "bits.svg", "pareto.csv", "pareto.png"}
+FILES |= {"pareto.svg"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects identifiers, references and the visible text."""
+
+    VOID = frozenset({"meta", "br", "link", "img"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "src", "xlink:href"):
+                self.references.append(value or "")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "path"):
+            self.text += data
+
+
+def page_of(directory: Path) -> Page:
+    return Page((directory / "report.html").read_text(encoding="utf-8"))
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    made = made_up_outcome(trials=40)
+    return replace(made, trials=(*made.trials[:-1], failed(made.trials[-1], "log-odds were <NaN>")))
+
+
+@pytest.fixture(scope="module")
+def directory(outcome: Outcome, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "made up"
+    write_report(outcome, path)
+    return path
+
+
+def test_the_run_directory_holds_what_is_promised(directory: Path, outcome: Outcome) -> None:
+    assert names(directory) == FILES | {"bitmaps"}
+    assert len(pd.read_csv(directory / "trials.csv")) == len(outcome.trials)
+    assert len(pd.read_csv(directory / "front.csv")) == len(front(outcome))
+
+
+def test_bit_maps_of_the_front_read_back(directory: Path, outcome: Outcome) -> None:
+    layers = outcome.footprint.layers
+    table = pd.read_csv(directory / "front.csv", dtype={"bits": str})
+    listed = [*table["bit_map_text"], *table["bit_map_json"]]
+    assert {f"bitmaps/{name}" for name in names(directory / "bitmaps")} == set(listed)
+    assert sorted(table["bit_map_text"]) == list(table["bit_map_text"])  # names sort by compression
+    for trial, text, document in zip(front(outcome), table["bit_map_text"], table["bit_map_json"], strict=True):
+        assert read_bit_map(directory / text, layers) == trial.bits
+        content = (directory / document).read_text(encoding="utf-8")
+        assert parse_bit_map(content, layers, subject="it") == trial.bits
+        provenance = json.loads(content)["provenance"]
+        assert trial.scores is not None
+        assert provenance["trial"] == trial.number
+        assert provenance["scores"]["damage"] == trial.scores.damage
+        assert provenance["packed_bytes"] == outcome.footprint.packed_bytes(trial.bits)
+        assert provenance["facts"] == dict(outcome.provenance)
+    sampled = next(trial for trial in front(outcome) if trial.origin == "sampler")
+    assert f"bitmaps/{sampled.nominal_compression:05.2f}x-trial-{sampled.number}.txt" in listed
+
+
+def test_the_page_needs_nothing_but_its_neighbours(directory: Path) -> None:
+    page = page_of(directory)
+    assert not page.tags & {"script", "link", "iframe", "object"}
+    assert len(page.ids) == len(set(page.ids))
+    for reference in page.references:
+        if reference.startswith("#"):
+            assert reference[1:] in page.ids
+        elif not reference.startswith("data:image/png;base64,"):
+            assert (directory / reference).is_file(), reference
+    html = (directory / "report.html").read_text(encoding="utf-8")
+    assert {match.split("/")[0] for match in re.findall(r"https?://([^\"'\s]+)", html)} == {"www.w3.org"}  # namespaces
+    assert set(re.findall(r"url\(#([^)]+)\)", html)) <= set(page.ids)
+
+
+def test_the_page_says_what_was_found(directory: Path, outcome: Outcome) -> None:
+    text = page_of(directory).text
+    for line in summary_lines(outcome):
+        assert line in text
+    assert "log-odds were <NaN>" in text  # escaped in the file, or it would be a tag here
+    for request in ("best@5.5x", "best@8x", "best@10.67x", "best@12.8x"):
+        assert f"bitfront export --run '{directory}' --pick {request} --format text" in text
+    for fact in ("models/made-up", "data/made-up", "affine, per channel", "at least 5.5x (nominal)"):
+        assert fact in text
+
+
+def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
+    hostile = "<script>alert('$x$')</script>"
+    outcome = one_trial()
+    outcome = with_trials(outcome, [*outcome.trials, made_up_trial(outcome, 1, (3,) * 76)])
+    trials = [replace(trial, label=f"{trial.label}{hostile}") for trial in outcome.trials[:-1]]
+    trials.append(failed(outcome.trials[-1], hostile))
+    facts = ((hostile, hostile),)
+    write_report(
+        replace(outcome, name=hostile, model=hostile, data=hostile, trials=tuple(trials), provenance=facts), tmp_path
+    )
+    page = page_of(tmp_path)
+    assert "script" not in page.tags
+    assert hostile in page.text
+    assert all(re.fullmatch(r"[0-9a-z.-]+", name) for name in names(tmp_path / "bitmaps"))
+
+
+def test_bit_maps_that_left_the_front_are_removed(tmp_path: Path) -> None:
+    outcome = contenders_only()
+    update_bit_maps(outcome, tmp_path)
+    before = names(tmp_path / "bitmaps")
+    assert "08.00x-uniform-4-trial-3.txt" in before
+    (tmp_path / "bitmaps" / "mine.txt").write_text("a note", encoding="utf-8")
+    kept = tmp_path / "bitmaps" / "16.00x-uniform-2-trial-1.txt"
+    stamp = kept.stat().st_mtime_ns
+    better = scored(made_up_trial(outcome, 8, (4,) * 76), damage=0.0)
+    update_bit_maps(with_trials(outcome, [*outcome.trials, better]), tmp_path)
+    after = names(tmp_path / "bitmaps")
+    gone = ("08.00x-uniform-4-trial-3", "06.40x-uniform-5-trial-4")
+    assert before - after == {f"{stem}.{suffix}" for stem in gone for suffix in ("txt", "json")}
+    assert after - before == {"08.00x-trial-8.txt", "08.00x-trial-8.json", "mine.txt"}
+    assert kept.stat().st_mtime_ns == stamp  # what is as it should be is not written again
+
+
+def test_the_report_itself_removes_stale_bit_maps(tmp_path: Path) -> None:
+    write_text(tmp_path / "bitmaps" / "09.99x-trial-5.txt", "stale")
+    write_report(one_trial(), tmp_path)
+    assert names(tmp_path / "bitmaps") == {"08.00x-trial-0.txt", "08.00x-trial-0.json"}
+
+
+def update_bit_maps(outcome: Outcome, directory: Path) -> None:
+    write_bit_maps(outcome, front(outcome), directory)
+    remove_stale_bit_maps(outcome, front(outcome), directory)
+
+
+def all_failed() -> Outcome:
+    outcome = made_up_outcome(trials=25)
+    return replace(outcome, trials=tuple(failed(trial) for trial in outcome.trials))
+
+
+def none_feasible() -> Outcome:
+    outcome = made_up_outcome(trials=4)
+    return replace(outcome, trials=tuple(replace(trial, feasible=False) for trial in outcome.trials))
+
+
+def one_trial() -> Outcome:
+    outcome = empty_outcome()
+    return with_trials(outcome, [made_up_trial(outcome, 0, (4,) * 76)])
+
+
+def contenders_only() -> Outcome:
+    return made_up_outcome(trials=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (
+            empty_outcome,
+            [
+                "No map has been evaluated yet",
+                "Documented map: not among the trials (this outcome has none)",
+                "There is no map to export yet",
+                "No map is on the front yet",
+            ],
+        ),
+        (all_failed, ["all 33 evaluations failed", "its evaluation failed", "and 13 more, in trials.csv"]),
+        (
+            none_feasible,
+            [
+                "The front is empty: 12 maps evaluated, none meets the constraint of at least 5.5x (nominal)",
+                "it misses the constraint of at least 5.5x",
+                "5.5x or more: no evaluated map is that small yet",
+            ],
+        ),
+        (one_trial, ["has 1 map (1 map evaluated): 1 proposed by the sampler", "10.67x or more: no evaluated map"]),
+        (
+            contenders_only,
+            [
+                "it is a contender: the sampler has found nothing of less damage",
+                "beat 0 of the 4 contenders",
+                "not beaten by them: uniform 2, uniform 3, uniform 4, uniform 5",
+            ],
+        ),
+    ],
+)
+def test_runs_with_little_to_tell_say_so(make: Callable[[], Outcome], expected: list[str], tmp_path: Path) -> None:
+    write_report(make(), tmp_path)
+    assert names(tmp_path) >= FILES
+    text = re.sub(r"\s+", " ", page_of(tmp_path).text)
+    for words in expected:
+        assert words in text
+
+
+def test_summary_tells_each_pick_with_its_numbers() -> None:
+    outcome = made_up_outcome(trials=60)
+    found = conclude(outcome)
+    lines = summary_lines(outcome)
+    for request in ("best@5.5x", "best@8x", "best@10.67x"):
+        trial = pick(outcome, request)
+        line = next(
+            line for line in lines if line.startswith(f"{request.removeprefix('best@')} or more: {trial.label} ")
+        )
+        assert trial.scores is not None
+        interval = found.intervals[trial.number].mcc
+        assert f"MCC {trial.scores.mcc:.3f} ({interval.low:.3f} to {interval.high:.3f})" in line
+        assert f"damage {trial.scores.damage:.3g} (" in line
+        assert f"{trial.nominal_compression:.2f}x nominal, {trial.packed_compression:.2f}x packed" in line
+    sampled = sum(trial.origin == "sampler" for trial in found.front)
+    assert sampled > 0
+    assert any(f"{sampled} proposed by the sampler" in line for line in lines)
+    assert lines == summary_lines(outcome, found)
+
+
+def test_summary_compares_with_the_best_contender_at_the_same_request() -> None:
+    outcome = made_up_outcome(trials=0)
+    searched = scored(made_up_trial(outcome, 8, (4,) * 75 + (3,)), damage=0.0)
+    rival = next(trial for trial in outcome.trials if trial.label == "uniform 4")
+    assert rival.scores is not None
+    lines = summary_lines(with_trials(outcome, [*outcome.trials, searched]))
+    line = next(line for line in lines if line.startswith("8x or more: trial 8 "))
+    assert f"the best contender there is uniform 4, 8.00x, damage {rival.scores.damage:.3g}" in line
+    reference = next(line for line in lines if line.startswith("Documented map:"))
+    assert "misses the constraint" in reference
+
+
+def test_summary_says_what_beats_the_documented_map() -> None:
+    outcome = made_up_outcome(trials=0, min_compression=5.0)
+    lines = summary_lines(outcome)
+    reference = next(line for line in lines if line.startswith("Documented map:"))
+    assert "uniform 5 of 6.40x beats it in quality and size" in reference
+
+
+def test_summary_counts_only_what_the_sampler_beat() -> None:
+    outcome = made_up_outcome(trials=0)
+    # Uniform 4 now beats uniform 5, but no search had a part in that.
+    trials = [scored(trial, damage=0.0) if trial.label == "uniform 4" else trial for trial in outcome.trials]
+    assert "uniform 5" not in {trial.label for trial in front(with_trials(outcome, trials))}
+    lines = summary_lines(with_trials(outcome, trials))
+    assert any("The sampler's maps beat 0 of the 4 contenders" in line for line in lines)

@@ -1,0 +1,78 @@
+"""Tables: columns, values, and CSV files that read back as they were."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from results.findings import conclude
+from results.pareto import front
+from results.statistics import mcc_interval
+from results.tables import FRONT_COLUMNS, TRIAL_COLUMNS, front_table, trials_table, write_csv
+from tests.results.synthetic import empty_outcome, failed, made_up_outcome
+
+
+def test_trials_table_has_a_row_a_trial() -> None:
+    outcome = made_up_outcome(trials=20)
+    outcome = replace(outcome, trials=(*outcome.trials[:-1], failed(outcome.trials[-1], "it broke, twice\nand more")))
+    table = trials_table(outcome)
+    assert tuple(table.columns) == TRIAL_COLUMNS
+    assert table["number"].tolist() == [trial.number for trial in outcome.trials]
+    assert table["state"].tolist() == ["complete"] * 27 + ["failed"]
+    assert set(table.loc[table["on_front"], "number"]) == {trial.number for trial in front(outcome)}
+    for trial, (_, row) in zip(outcome.trials, table.iterrows(), strict=True):
+        assert row["origin"] == trial.origin
+        assert row["label"] == trial.label
+        assert row["feasible"] == trial.feasible
+        assert row["nominal_bits"] == outcome.footprint.nominal_bits(trial.bits)
+        assert row["packed_bytes"] == outcome.footprint.packed_bytes(trial.bits)
+        assert row["nominal_compression"] == trial.nominal_compression
+        assert row["packed_compression"] == trial.packed_compression
+        assert row["elapsed_s"] == trial.elapsed_s
+        assert row["finished_s"] == trial.finished_s
+        assert tuple(int(digit) for digit in row["bits"]) == trial.bits
+        assert row["failure"] == trial.failure
+        for name in ("mcc", "damage", "agreement", "accuracy", "cross_entropy"):
+            if trial.scores is None:
+                assert np.isnan(row[name])
+            else:
+                assert row[name] == getattr(trial.scores, name)
+
+
+def test_front_table_has_the_front_with_its_intervals() -> None:
+    outcome = made_up_outcome(trials=40)
+    table = front_table(outcome)
+    on_front = front(outcome)
+    assert tuple(table.columns) == FRONT_COLUMNS
+    assert table["number"].tolist() == [trial.number for trial in on_front]
+    assert table["nominal_compression"].is_monotonic_increasing
+    for trial, (_, row) in zip(on_front, table.iterrows(), strict=True):
+        assert trial.log_odds is not None
+        interval = mcc_interval(trial.log_odds, outcome.labels)
+        assert (row["mcc_low"], row["mcc_high"]) == (interval.low, interval.high)
+        assert row["damage_low"] < row["damage"] < row["damage_high"]
+        assert row["bit_map_json"] == row["bit_map_text"].removesuffix("txt") + "json"
+    pd.testing.assert_frame_equal(table, front_table(outcome, conclude(outcome)))
+
+
+@pytest.mark.parametrize("trials", [0, 12])
+def test_tables_read_back_from_csv(trials: int, tmp_path: Path) -> None:
+    outcome = made_up_outcome(trials=trials) if trials else empty_outcome()
+    for table in (trials_table(outcome), front_table(outcome)):
+        path = tmp_path / "folder" / "table.csv"
+        write_csv(table, path)
+        assert [item.name for item in path.parent.iterdir()] == ["table.csv"]
+        read = pd.read_csv(path, dtype={"bits": str}, keep_default_na=False)
+        assert list(read.columns) == list(table.columns)
+        if trials:
+            pd.testing.assert_frame_equal(read, table)
+
+
+def test_numbers_keep_their_types_in_empty_tables() -> None:
+    full, empty = trials_table(made_up_outcome(trials=1)), trials_table(empty_outcome())
+    assert empty.dtypes.to_dict() == full.dtypes.to_dict()
+    assert len(front_table(empty_outcome())) == 0

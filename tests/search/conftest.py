@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from objectives.problem import Problem, load_problem
+from search.cli import main
+from tests.search.tiny_problem import TinyProblem, make_tiny_problem
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What a command said and how it ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Spoken]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyProblem:
+    return make_tiny_problem(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def problem(tiny: TinyProblem) -> Problem:
+    return load_problem(str(tiny.model), str(tiny.data))
+
+
+@pytest.fixture
+def bitfront(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command line in this process."""
+
+    def run(*arguments: object) -> Spoken:
+        monkeypatch.setattr("sys.argv", ["bitfront", *(str(argument) for argument in arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Spoken(ended.value.code, said.out, said.err)
+
+    return run

@@ -1,0 +1,295 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from objectives.bit_maps import parse_bit_map
+from objectives.problem import Problem
+from objectives.scores import LogOdds
+from search.study import load_study, outcome
+from tests.search.conftest import Command
+from tests.search.tiny_problem import TinyProblem, make_tiny_problem
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished_run(tiny: TinyProblem, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "search.cli",
+        "search",
+        "--model",
+        tiny.model,
+        "--data",
+        tiny.data,
+        "--trials",
+        "20",
+        "--run",
+        run,
+        "--seed",
+        "3",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert f"report: {run}/report.html" in ended.stdout
+    return run
+
+
+def test_a_search_leaves_a_complete_run_directory(finished_run: Path) -> None:
+    names = {path.name for path in finished_run.iterdir()}
+    assert {
+        "run.toml",
+        "study.journal",
+        "search.log",
+        "trials.csv",
+        "front.csv",
+        "report.html",
+        "pareto.png",
+        "pareto.svg",
+        "bitmaps",
+    } <= names
+    assert len(rows(finished_run / "trials.csv")) == 20
+    log = (finished_run / "search.log").read_text(encoding="utf-8")
+    assert sum(": " in line and "nominal, damage" in line for line in log.splitlines()) == 20
+    assert "uniform 2: 16.0000x nominal" in log
+
+
+def test_the_front_is_non_dominated_feasible_and_its_maps_are_what_they_say(
+    finished_run: Path, problem: Problem
+) -> None:
+    trials = {row["number"]: row for row in rows(finished_run / "trials.csv")}
+    front = rows(finished_run / "front.csv")
+    assert front
+    for row in front:
+        assert float(row["nominal_compression"]) >= 5.5
+        better = [
+            other["number"]
+            for other in trials.values()
+            if float(other["damage"]) < float(row["damage"])
+            and float(other["nominal_compression"]) >= float(row["nominal_compression"])
+            and other["feasible"] == "True"
+        ]
+        assert not better
+        bits = tuple(int(width) for width in trials[row["number"]]["bits"])
+        assert problem.footprint.compression(bits, "nominal") == float(row["nominal_compression"])
+    for path in (finished_run / "bitmaps").glob("*.txt"):
+        parsed = parse_bit_map(path.read_text(encoding="utf-8"), problem.layers, path.name)
+        assert f"{problem.footprint.compression(parsed, 'nominal'):05.2f}x" in path.name
+    assert len(list((finished_run / "bitmaps").glob("*.txt"))) == len(front)
+
+
+def test_starting_it_again_continues_it(finished_run: Path, bitfront: Command) -> None:
+    before = outcome(load_study(finished_run / "study.journal"), "x").trials
+    spoken = bitfront("search", "--run", finished_run, "--trials", 23)
+    assert spoken.status == 0, spoken.err
+    after = outcome(load_study(finished_run / "study.journal"), "x").trials
+    assert len(after) == 23
+    assert [trial.bits for trial in after[:20]] == [trial.bits for trial in before]
+    spoken = bitfront("search", "--run", finished_run)  # it has what it was asked for
+    assert spoken.status == 0
+    assert len(outcome(load_study(finished_run / "study.journal"), "x").trials) == 23
+
+
+def test_another_model_data_or_objective_is_refused(
+    finished_run: Path, tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    other = make_tiny_problem(tmp_path, seed=1)
+    spoken = bitfront("search", "--run", finished_run, "--model", other.model, "--data", other.data)
+    assert spoken.status == 2
+    assert "is another search" in spoken.err
+    assert "model was" in spoken.err
+    assert "sentences was" in spoken.err
+    spoken = bitfront("search", "--run", finished_run, "--quality", "mcc", "--min-compression", "8")
+    assert spoken.status == 2
+    assert "quality was 'damage' and is now 'mcc'" in spoken.err
+    assert "min_compression was 5.5 and is now 8.0" in spoken.err
+
+
+def test_report_writes_the_files_anew_without_the_model(finished_run: Path, bitfront: Command) -> None:
+    (finished_run / "report.html").unlink()
+    (finished_run / "front.csv").unlink()
+    spoken = bitfront("report", "--run", finished_run)
+    assert spoken.status == 0, spoken.err
+    assert (finished_run / "report.html").is_file()
+    assert (finished_run / "front.csv").is_file()
+    assert not [path for path in finished_run.rglob(".*") if path.suffix in (".csv", ".html", ".png", ".svg", ".txt")]
+
+
+def test_export_and_evaluate_agree_with_the_search(
+    finished_run: Path, tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    for row in rows(finished_run / "trials.csv")[:3]:
+        path = tmp_path / f"{row['number']}.json"
+        assert (
+            bitfront(
+                "export", "--run", finished_run, "--trial", row["number"], "--format", "json", "--out", path
+            ).status
+            == 0
+        )
+        spoken = bitfront("evaluate", "--bitmap", path, "--model", tiny.model, "--data", tiny.data, "--json")
+        assert spoken.status == 0, spoken.err
+        figures = json.loads(spoken.out)
+        for key in ("mcc", "damage", "agreement", "nominal_compression", "packed_compression"):
+            assert figures[key] == pytest.approx(float(row[key]), abs=1e-12), key
+        assert figures["mcc_low"] <= figures["mcc"] <= figures["mcc_high"]
+
+
+def test_export_to_standard_output_round_trips(
+    finished_run: Path, bitfront: Command, problem: Problem, tmp_path: Path
+) -> None:
+    spoken = bitfront("export", "--run", finished_run, "--pick", "best@8x")
+    bits = parse_bit_map(spoken.out, problem.layers, "standard output")
+    assert problem.footprint.compression(bits, "nominal") >= 8
+    (tmp_path / "map.txt").write_text(spoken.out, encoding="utf-8")
+    again = bitfront("export", "--run", finished_run, "--bitmap", tmp_path / "map.txt", "--format", "json")
+    assert json.loads(again.out)["bits"] == {
+        layer.name: width for layer, width in zip(problem.layers, bits, strict=True)
+    }
+
+
+def test_mistakes_are_one_message_and_status_2(
+    finished_run: Path, tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.txt").write_text("Layer: nonsense | bit: 11\n")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("x")
+    where = ("--model", tiny.model, "--data", tiny.data)
+    cases: list[tuple[tuple[object, ...], str]] = [
+        (("search", "--run", tmp_path / "new", *where, "--min-compression", 17), "every layer at 2 bits is 16.0000x"),
+        (("search", "--run", tmp_path / "thesis", *where), "is no run directory"),
+        (
+            ("search", "--run", tmp_path / "new", *where, "--sampler", "grid"),
+            "sampler must be one of nsga2, tpe, random",
+        ),
+        (("search", "--run", tmp_path / "new", "--profile", "night"), "no profile 'night'"),
+        (("search", "--run", tmp_path / "new", "--model", tmp_path / "nowhere", "--data", tiny.data), "nowhere"),
+        (("search", "--run", tmp_path / "new", "--model", tiny.model, "--data", tmp_path / "nowhere"), "nowhere"),
+        (("report", "--run", tmp_path / "nowhere"), "there is no run here"),
+        (("export", "--run", finished_run), "say which map to export"),
+        (("export", "--run", finished_run, "--trial", 1, "--format", "png"), "--format must be text or json"),
+        (("export", "--run", finished_run, "--trial", 9999), "9999"),
+        (("export", "--run", finished_run, "--pick", "best@99x"), "best@99x"),
+        (("evaluate", "--bitmap", tmp_path / "bad.txt", *where), "not a layer of this model"),
+        (("search",), "--run"),
+        (("search", "--run", tmp_path / "new", "--trials", "many"), "Invalid value for '--trials'"),
+    ]
+    for arguments, complaint in cases:
+        spoken = bitfront(*arguments)
+        assert spoken.status == 2, arguments
+        assert complaint in spoken.err.replace("\n", " "), (arguments, spoken.err)
+        assert "Traceback" not in spoken.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_reversed_labels_are_refused(bitfront: Command, tmp_path: Path) -> None:
+    reversed_problem = make_tiny_problem(tmp_path / "reversed")
+    path = reversed_problem.model / "model.safetensors"
+    tensors = load_file(path)
+    for name in ("classifier.weight", "classifier.bias"):
+        tensors[name] = tensors[name].flip(0).contiguous()
+    save_file(tensors, path, {"format": "pt"})
+    arguments = ("--model", reversed_problem.model, "--data", reversed_problem.data)
+    spoken = bitfront("search", "--run", tmp_path / "run", *arguments)
+    assert spoken.status == 2
+    assert "labels are probably reversed" in spoken.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_maps_whose_scores_are_not_finite_fail_and_the_search_goes_on(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from objectives.evaluate import Evaluator
+
+    honest = Evaluator.log_odds
+
+    def broken(self: Evaluator, bits: tuple[int, ...]) -> LogOdds:
+        log_odds = honest(self, bits)
+        if set(bits) == {2}:
+            log_odds[5] = float("nan")
+        return log_odds
+
+    monkeypatch.setattr(Evaluator, "log_odds", broken)
+    spoken = bitfront("search", "--run", tmp_path / "run", "--model", tiny.model, "--data", tiny.data, "--trials", 10)
+    assert spoken.status == 0, spoken.err
+    first, *others = rows(tmp_path / "run" / "trials.csv")
+    assert (first["label"], first["state"], first["on_front"]) == ("uniform 2", "failed", "False")
+    assert "1 of 80 log-odds are not finite" in first["failure"]
+    assert {row["state"] for row in others} == {"complete"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_search_with_everything_written(tiny: TinyProblem, tmp_path: Path, number: int) -> None:
+    run = tmp_path / "run"
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "search.cli",
+        "search",
+        "--model",
+        tiny.model,
+        "--data",
+        tiny.data,
+        "--run",
+        run,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as search:
+        deadline = time.monotonic() + 120
+        while not (run / "search.log").is_file() or "uniform 8" not in (run / "search.log").read_text():
+            assert search.poll() is None, search.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        search.send_signal(number)
+        _, err = search.communicate(timeout=60)
+    assert search.returncode == 0, err
+    recorded = outcome(load_study(run / "study.journal"), "x").trials
+    assert len(rows(run / "trials.csv")) == len(recorded) >= 7
+    assert "stopped by a signal" in (run / "search.log").read_text()
+
+
+def test_help_needs_neither_torch_nor_optuna() -> None:
+    code = "import sys, search.cli; assert not {'torch', 'optuna', 'transformers'} & set(sys.modules), 'slow imports'"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_seed_reproduces_a_run_exactly(tiny: TinyProblem, bitfront: Command, tmp_path: Path) -> None:
+    maps = []
+    for name in ("a", "b"):
+        spoken = bitfront(
+            "search",
+            "--run",
+            tmp_path / name,
+            "--model",
+            tiny.model,
+            "--data",
+            tiny.data,
+            "--trials",
+            15,
+            "--sampler",
+            "nsga2",
+            "--seed",
+            5,
+        )
+        assert spoken.status == 0, spoken.err
+        maps.append([(row["bits"], row["damage"], row["mcc"]) for row in rows(tmp_path / name / "trials.csv")])
+    assert maps[0] == maps[1]
+
+
+def test_a_read_only_place_is_one_clear_line(tiny: TinyProblem, bitfront: Command, tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("x")
+    spoken = bitfront("search", "--run", blocker / "run", "--model", tiny.model, "--data", tiny.data)
+    assert spoken.status in (1, 2)
+    assert "Traceback" not in spoken.err
+    assert str(blocker) in spoken.err

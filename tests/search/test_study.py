@@ -1,0 +1,162 @@
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from objectives.errors import InputError
+from objectives.layers import WIDTHS, Bits, uniform
+from objectives.problem import Problem
+from objectives.scores import predictions
+from results.outcome import Quality
+from search.feasible import SizeConstraint
+from search.samplers import SAMPLERS, FeasibleSampler
+from search.study import ask, fail, finished, journal_storage, load_study, open_study, outcome, tell
+
+CONTENDERS = len(WIDTHS)  # the documented map does not fit the tiny model
+
+
+def open_at(
+    path: Path, problem: Problem, sampler: str = "random", quality: Quality = "damage", seed: int = 0
+) -> optuna.Study:
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    return open_study(
+        journal_storage(path), problem, quality, constraint, FeasibleSampler(sampler, constraint, seed), []
+    )
+
+
+def run(study: optuna.Study, problem: Problem, trials: int, quality: Quality = "damage") -> list[Bits]:
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    maps = []
+    for _ in range(trials):
+        trial, bits = ask(study, problem.layers)
+        tell(study, trial, bits, problem.evaluate(bits), constraint, quality)
+        maps.append(bits)
+    return maps
+
+
+def test_contenders_come_first_and_infeasible_ones_say_so(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    maps = run(study, problem, CONTENDERS + 2)
+    assert maps[:CONTENDERS] == [uniform(problem.layers, width) for width in WIDTHS]
+    found = outcome(study, "x")
+    assert [trial.label for trial in found.trials[:2]] == ["uniform 2", "uniform 3"]
+    assert [trial.feasible for trial in found.trials] == [True] * 4 + [False] * 3 + [True] * 2
+    constraints = [next(iter(trial.constraints.values())) for trial in study.get_trials(deepcopy=False)]
+    assert [value <= 0 for value in constraints] == [trial.feasible for trial in found.trials]
+    assert "not a layer of this model" in found.reference_note
+    assert study.metric_names == ["damage", "nominal_bits_per_weight"]
+    assert study.trials[0].values[1] == 2.0
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_proposes_feasible_maps_once(tmp_path: Path, problem: Problem, sampler: str) -> None:
+    study = open_at(tmp_path / "j", problem, sampler)
+    maps = run(study, problem, 70)  # beyond the 50 of NSGA-II's first generation
+    assert len(set(maps)) == 70
+    limit = 32 / 5.5 * sum(layer.elements for layer in problem.layers)
+    for bits, trial in zip(maps[CONTENDERS:], study.trials[CONTENDERS:], strict=True):
+        assert problem.footprint.nominal_bits(bits) <= limit
+        assert tuple(trial.params[layer.name] for layer in problem.layers) == bits
+
+
+def test_the_seeds_of_nsga2_are_part_of_its_population(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem, "nsga2")
+    run(study, problem, 55)
+    generations = [
+        next((value for key, value in trial.system_attrs.items() if key.endswith(":generation")), None)
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    assert generations == [0] * 50 + [1] * 5
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_seed_reproduces_a_run_however_it_was_stopped(tmp_path: Path, problem: Problem, sampler: str) -> None:
+    whole = run(open_at(tmp_path / "whole", problem, sampler), problem, 60)
+    parts = run(open_at(tmp_path / "parts", problem, sampler), problem, 23)
+    parts += run(open_at(tmp_path / "parts", problem, sampler), problem, 37)
+    assert parts == whole
+    other = run(open_at(tmp_path / "other", problem, sampler, seed=1), problem, 12)
+    assert other[CONTENDERS:] != whole[CONTENDERS:12]
+
+
+def test_a_trial_keeps_what_it_scored_to_the_last_prediction(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    bits = run(study, problem, 3)[-1]
+    evaluation = problem.evaluate(bits)
+    kept = outcome(load_study(tmp_path / "j"), "x").trials[-1]
+    assert kept.bits == bits
+    assert kept.log_odds is not None
+    assert np.array_equal(kept.log_odds, evaluation.log_odds)
+    assert np.array_equal(predictions(kept.log_odds), predictions(evaluation.log_odds))
+    assert kept.scores == evaluation.scores
+    assert kept.nominal_compression == problem.footprint.compression(bits, "nominal")
+    assert kept.packed_compression == problem.footprint.compression(bits, "packed")
+
+
+@pytest.mark.parametrize("quality", ["mcc", "agreement"])
+def test_other_objectives_are_maximised_and_all_three_recorded(
+    tmp_path: Path, problem: Problem, quality: Quality
+) -> None:
+    study = open_at(tmp_path / "j", problem, quality=quality)
+    run(study, problem, CONTENDERS, quality)
+    found = outcome(study, "x")
+    assert found.quality == quality
+    for trial, frozen in zip(found.trials, study.trials, strict=True):
+        assert trial.scores is not None
+        assert frozen.values[0] == getattr(trial.scores, quality)
+        assert trial.scores.damage >= 0
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+
+
+def test_a_half_done_trial_is_tried_again(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    run(study, problem, CONTENDERS - 1)
+    _, contender = ask(study, problem.layers)  # the process dies here
+    study = open_at(tmp_path / "j", problem)
+    assert run(study, problem, 1) == [contender]
+    _, proposed = ask(study, problem.layers)  # and here
+    study = open_at(tmp_path / "j", problem)
+    assert run(study, problem, 1) == [proposed]
+    assert finished(study) == CONTENDERS + 1
+    found = outcome(study, "x")
+    assert [trial.label for trial in found.trials][CONTENDERS - 1] == "uniform 8"
+    assert len(found.trials) == CONTENDERS + 1
+    assert len({trial.bits for trial in found.trials}) == CONTENDERS + 1
+
+
+def test_a_trial_killed_while_its_map_was_written_is_given_up(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    run(study, problem, CONTENDERS)
+    half = study.ask()
+    half.suggest_int(problem.layers[0].name, WIDTHS[0], WIDTHS[-1])
+    study = open_at(tmp_path / "j", problem)
+    assert study.trials[-1].state == TrialState.FAIL
+    run(study, problem, 2)
+    assert len(outcome(study, "x").trials) == CONTENDERS + 2
+
+
+def test_a_failed_evaluation_is_recorded_and_never_on_the_front(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    run(study, problem, CONTENDERS)
+    trial, bits = ask(study, problem.layers)
+    fail(study, trial, "3 of 80 log-odds are not finite")
+    study = open_at(tmp_path / "j", problem)
+    last = outcome(study, "x").trials[-1]
+    assert (last.bits, last.scores, last.failure) == (bits, None, "3 of 80 log-odds are not finite")
+    assert finished(study) == CONTENDERS + 1
+
+
+def test_storages_that_are_no_study_of_ours_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no study yet"):
+        load_study(tmp_path / "missing")
+    optuna.create_study(storage=journal_storage(tmp_path / "empty"), study_name="another")
+    with pytest.raises(InputError, match="cannot be read as a study"):
+        load_study(tmp_path / "empty")
+    optuna.create_study(storage=journal_storage(tmp_path / "j"), study_name="bitfront")
+    with pytest.raises(InputError, match="another version or not complete"):
+        load_study(tmp_path / "j")
+    (tmp_path / "text").write_text("hello\nworld\n")
+    with pytest.raises(InputError, match="cannot be read as a study"):
+        load_study(tmp_path / "text")

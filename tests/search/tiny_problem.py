@@ -1,0 +1,47 @@
+"""A random tiny BERT and made-up sentences that it mostly judges right: a whole problem in a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from objectives.models import quiet_libraries
+from tests.objectives.tiny_bert import WORDS, make_tiny_bert
+
+
+@dataclass(frozen=True)
+class TinyProblem:
+    """A model directory and a directory in the public CoLA layout."""
+
+    model: Path
+    data: Path
+
+
+def make_tiny_problem(directory: Path, seed: int = 0, sentences: int = 80) -> TinyProblem:
+    """Write a tiny model and sentences labelled by its own predictions, one in eight flipped."""
+    model_directory = make_tiny_bert(directory / "model", seed=seed)
+    rng = np.random.default_rng(seed)
+    words = [word for word in WORDS if word.isalpha()]
+    texts = [" ".join(rng.choice(words, size=rng.integers(2, 9))) for _ in range(sentences)]
+    with quiet_libraries(), torch.inference_mode():
+        model = AutoModelForSequenceClassification.from_pretrained(model_directory).eval()
+        tokenizer = AutoTokenizer.from_pretrained(model_directory)
+        logits = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    log_odds = (logits[:, 1] - logits[:, 0]).numpy()
+    # A random head may prefer one class throughout; the median splits the sentences evenly.
+    with torch.no_grad():
+        model.classifier.bias[1] -= float(np.median(log_odds))
+    model.save_pretrained(model_directory)
+    labels = (log_odds > np.median(log_odds)) ^ (rng.random(sentences) < 1 / 8)
+    rows = [f"tiny\t{int(label)}\t{'' if label else '*'}\t{text}\n" for label, text in zip(labels, texts, strict=True)]
+    raw = directory / "data" / "raw"
+    raw.mkdir(parents=True)
+    half = sentences // 2
+    (raw / "in_domain_train.tsv").write_text("".join(rows), encoding="utf-8")
+    (raw / "in_domain_dev.tsv").write_text("".join(rows[:half]), encoding="utf-8")
+    (raw / "out_of_domain_dev.tsv").write_text("".join(rows[half:]), encoding="utf-8")
+    return TinyProblem(model=model_directory, data=directory / "data")

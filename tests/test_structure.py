@@ -1,0 +1,56 @@
+"""The import direction objectives <- results <- search, and the fences around third-party packages."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.shared import ROOT
+
+PACKAGES = ("objectives", "results", "search")
+MAY_IMPORT = {"objectives": {"objectives"}, "results": {"objectives", "results"}, "search": set(PACKAGES)}
+LOADING = {
+    "objectives/models.py",
+    "objectives/sentences.py",
+    "objectives/finetune.py",
+    "objectives/miniature/training.py",
+}
+FENCES: dict[str, Callable[[str], bool]] = {
+    "optuna": lambda path: path.startswith("search/"),
+    "transformers": lambda path: path in LOADING,
+    "datasets": lambda path: path in LOADING,
+    "matplotlib": lambda path: path.startswith("results/") and "plot" in path,
+    "torch": lambda path: not path.startswith("results/"),
+    "tests": lambda path: False,
+}
+
+
+def modules() -> list[str]:
+    """Return every module of the product, relative to the root."""
+    return sorted(path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def imported_packages(path: Path) -> Iterator[str]:
+    """Yield the top-level package of each import anywhere in a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import at line {node.lineno}"
+            assert node.module is not None
+            yield node.module.split(".")[0]
+
+
+def test_there_are_modules_in_every_package() -> None:
+    assert {module.split("/")[0] for module in modules()} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_follow_the_one_direction(module: str) -> None:
+    imported = set(imported_packages(ROOT / module))
+    assert imported & set(PACKAGES) <= MAY_IMPORT[module.split("/")[0]]
+    outside = {name for name, allows in FENCES.items() if name in imported and not allows(module)}
+    assert not outside, f"{module} imports {outside} across its fence"
