@@ -29,7 +29,7 @@ _GLUE = ("nyu-mll/glue", "glue")
 _GLUE_IN_DOMAIN: dict[Split, tuple[int, int]] = {"train": (8551, 0), "validation": (527, 516)}
 _DATA_FILES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow")
 _FAULTS_SHOWN = 20
-_LOCAL_COLA = "name a local directory in the public CoLA layout (raw/in_domain_dev.tsv, ...)"
+_LOCAL_COLA = "name a local CoLA directory with --data DIR"
 
 
 @dataclass(frozen=True, eq=False)

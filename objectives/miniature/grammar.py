@@ -43,8 +43,8 @@ from dataclasses import dataclass
 # --------------------------------------------------------------------------------------------------------------------
 # Words. Nouns and verbs are (form, form, ...) tuples; number is a bool, True for plural.
 
-_MALE_NAMES = ["john", "bill", "tom", "david", "peter", "robert"]
-_FEMALE_NAMES = ["mary", "sue", "jane", "anna", "lucy", "sarah"]
+_MALE_NAMES = ["john", "bill", "tom", "david"]
+_FEMALE_NAMES = ["mary", "sue", "jane", "anna"]
 _NAMES = _MALE_NAMES + _FEMALE_NAMES
 
 
@@ -52,14 +52,11 @@ def _rows(*rows: str) -> list[tuple[str, ...]]:
     return [tuple(row.split()) for row in rows]
 
 
-_MALE_NOUNS = _rows("boy boys", "man men", "king kings", "father fathers", "brother brothers")
-_FEMALE_NOUNS = _rows("girl girls", "woman women", "queen queens", "mother mothers", "sister sisters")
-_NEUTRAL_NOUNS = _rows("student students", "teacher teachers", "doctor doctors", "lawyer lawyers", "child children")
+_MALE_NOUNS = _rows("boy boys", "man men", "king kings")
+_FEMALE_NOUNS = _rows("girl girls", "woman women", "queen queens")
+_NEUTRAL_NOUNS = _rows("student students", "teacher teachers", "doctor doctors")
 _PERSONS = _MALE_NOUNS + _FEMALE_NOUNS + _NEUTRAL_NOUNS
-_THINGS = _rows(
-    "book books", "key keys", "cup cups", "lamp lamps", "picture pictures",
-    "letter letters", "coat coats", "ball balls", "map maps", "chair chairs",
-)  # fmt: skip
+_THINGS = _rows("book books", "key keys", "cup cups", "lamp lamps", "picture pictures", "letter letters")
 _MASS_NOUNS = ["water", "furniture", "money", "rice", "milk"]
 _PLACES = ["garden", "kitchen", "office", "park", "river"]
 _PLACE_PREPOSITIONS = ["in", "near", "behind"]
@@ -71,20 +68,17 @@ _INTRANSITIVE = _rows(
     "smile smiles smiled smiled smiling",
     "arrive arrives arrived arrived arriving",
     "vanish vanishes vanished vanished vanishing",
-    "sneeze sneezes sneezed sneezed sneezing",
     "fall falls fell fallen falling",
 )
 _STRICT_TRANSITIVE = _rows(  # never without an object
     "praise praises praised praised praising",
     "blame blames blamed blamed blaming",
-    "describe describes described described describing",
-    "admire admires admired admired admiring",
     "find finds found found finding",
     "take takes took taken taking",
 )
 _TRANSITIVE = [
     *_STRICT_TRANSITIVE,
-    *_rows("see sees saw seen seeing", "choose chooses chose chosen choosing", "draw draws drew drawn drawing"),
+    *_rows("see sees saw seen seeing", "draw draws drew drawn drawing"),
 ]
 _STRONG_TRANSITIVE = [verb for verb in _TRANSITIVE if verb[_PAST] != verb[_PARTICIPLE]]
 

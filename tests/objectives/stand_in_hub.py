@@ -304,7 +304,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def _serving() -> Iterator[_Server]:
     with _Server(("127.0.0.1", 0), _Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
             yield server

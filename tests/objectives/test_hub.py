@@ -291,7 +291,7 @@ def test_the_cache_serves_where_the_hub_cannot(child: str, session: Session) -> 
 
 
 def test_what_is_not_in_the_cache_says_what_to_do(session: Session) -> None:
-    for kind, instead in (("model", "--model DIR"), ("sentences", "a local directory in the public CoLA layout")):
+    for kind, instead in (("model", "--model DIR"), ("sentences", "--data DIR")):
         split = "" if kind == "model" else "train"
         offline = session.offline.refusal(kind, "someone/uncached", split)
         assert "HF_HUB_OFFLINE is set, and the cache" in offline
