@@ -22,7 +22,8 @@ from transformers import (
 
 from objectives.errors import InputError, all_faults
 from objectives.files import replacing_directory
-from objectives.models import Classifier, load_base, quiet_libraries
+from objectives.hub import quiet_libraries
+from objectives.models import Classifier, load_base
 from objectives.scores import mcc
 from objectives.sentences import Sentences, encode, load_sentences
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.errors import InputError, all_faults
-from objectives.models import first_line, hub_snapshot, local_directory, quiet_libraries
+from objectives.hub import first_line, hub_snapshot, local_directory, quiet_libraries
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -31,7 +31,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from objectives.errors import InputError
-from objectives.models import Classifier, load_base, load_classifier, quiet_libraries
+from objectives.hub import quiet_libraries
+from objectives.models import Classifier, load_base, load_classifier
 from tests.objectives.tiny_bert import MAX_TOKENS, SPECIAL, WORDS, make_tiny_bert
 
 VOCABULARY = len(SPECIAL) + len(WORDS)

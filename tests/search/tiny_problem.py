@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from objectives.models import quiet_libraries
+from objectives.hub import quiet_libraries
 from tests.objectives.tiny_bert import WORDS, make_tiny_bert
 
 
