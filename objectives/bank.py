@@ -41,11 +41,17 @@ class WeightBank:
             self._entries[key] = (encode(weight, parameters), parameters)
         return self._entries[key]
 
-    def write_weight(self, layer: Layer, width: int, out: Tensor) -> None:
-        """Write a layer's weight at a width, 2..8 or ``FP32_WIDTH``, into ``out`` ``(rows, columns)``."""
+    def write_weight(self, layer: Layer, width: int, out: Tensor, rows: Tensor | None = None) -> None:
+        """Write a layer's weight at a width, 2..8 or ``FP32_WIDTH``, into ``out``, rounded to its type.
+
+        ``out`` has shape ``(rows, columns)``, or ``(len(rows), columns)`` where only some rows are wanted.
+        """
         with torch.no_grad():
             if width == FP32_WIDTH:
-                out.copy_(self._weights[layer.name])
-            else:
-                codes, parameters = self.entry(layer, width)
-                decode(codes, parameters, out=out)
+                weight = self._weights[layer.name]
+                out.copy_(weight if rows is None else weight[rows])
+                return
+            codes, parameters = self.entry(layer, width)
+            if rows is not None:
+                codes, parameters = codes[rows], parameters.of_rows(rows)
+            decode(codes, parameters, out=out)

@@ -2,77 +2,101 @@
 
 from __future__ import annotations
 
-import copy
+from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from objectives.bank import FP32_WIDTH, WeightBank
+from objectives.forward import make_forward
 from objectives.layers import Bits, Layer, uniform
 from objectives.scores import LogOdds
 
-# Enough rows for the matrix products to run at full speed, few enough for the activations to stay in the cache.
-_BATCH_TOKENS = 2048
+Precision = Literal["fp32", "bf16"]
+"""Of the matrix products. Decoded weights are rounded to it too; scores are FP32."""
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_REMEMBERED_BYTES = 1 << 29
 
 
 class Evaluator:
     """Scores bit maps of one model on one set of sentences.
 
-    It owns a working copy of the model whose weights are those of the map evaluated last, and changes only the layers
-    whose width differs from it. Results do not depend on what was evaluated before.
+    It holds one set of weights, those of the map evaluated last, and writes only the layers whose width differs.
+    Hidden states of maps that were to be remembered are kept at the boundaries between encoder layers, so that another
+    map is computed only from the first layer on in which it differs. Results do not depend on what was evaluated
+    before.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[Layer], token_ids: Sequence[Sequence[int]]) -> None:
-        """Copy the model and sort the sentences into batches of equal length, so that nothing is padded.
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        token_ids: Sequence[Sequence[int]],
+        precision: Precision = "fp32",
+    ) -> None:
+        """Lay out the sentences and copy what is needed of the model.
 
         Args:
             model: a two-class ``transformers`` sequence classifier in FP32; left as it is.
             layers: its searchable layers.
             token_ids: each sentence's tokens, special ones included.
+            precision: of the matrix products; an architecture without a forward of ours is always scored in FP32.
         """
         self.layers = tuple(layers)
-        self.n_sentences = len(token_ids)
         self.bank = WeightBank(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers})
-        self._model = copy.deepcopy(model).eval()
-        self._weights = [self._model.get_parameter(layer.parameter) for layer in layers]
-        self._loaded: list[int] = [FP32_WIDTH] * len(self.layers)
-        self._batches = _equal_length_batches(token_ids)
+        self._forward = make_forward(model, layers, token_ids, _DTYPES[precision])
+        self._loaded: list[int | None] = [None] * len(self.layers)
+        # How many layers lie below each boundary: the hidden states there depend on those alone.
+        above = [self._forward.first_boundary_above(index) for index in range(len(self.layers))]
+        self._below = [sum(first <= boundary for first in above) for boundary in range(self._forward.n_boundaries)]
+        self._states: OrderedDict[Bits, Tensor] = OrderedDict()
 
-    def log_odds(self, bits: Bits) -> LogOdds:
+    @property
+    def description(self) -> str:
+        """How the forward pass is computed, in words."""
+        return self._forward.description
+
+    def log_odds(self, bits: Bits, remember: bool = False) -> LogOdds:
         """Return the log-odds ``(n_sentences,)`` of a map, in the order of the sentences.
 
         Args:
             bits: a width for each layer, 2..8, or ``FP32_WIDTH`` for a layer that keeps its FP32 weights.
+            remember: keep the hidden states, for maps that share their lower layers with this one. What was used
+                longest ago makes room.
         """
-        self._load(bits)
-        log_odds = np.empty(self.n_sentences, dtype=np.float32)
-        with torch.inference_mode():
-            for indices, batch in self._batches:
-                logits = self._model(input_ids=batch).logits
-                log_odds[indices] = (logits[:, 1] - logits[:, 0]).numpy()
+        start, states = self._deepest_known(bits)
+        self._load(bits, first=0 if states is None else self._below[start])
+        keep: dict[int, Tensor] | None = {} if remember else None
+        log_odds = self._forward.run(start, states, keep)
+        if keep is not None:
+            self._remember(bits, keep)
         return log_odds
 
-    def fp32_log_odds(self) -> LogOdds:
-        """Return the log-odds ``(n_sentences,)`` of the model itself."""
-        return self.log_odds(uniform(self.layers, FP32_WIDTH))
+    def fp32_log_odds(self, remember: bool = False) -> LogOdds:
+        """Return the log-odds ``(n_sentences,)`` of the model itself, in the evaluator's precision."""
+        return self.log_odds(uniform(self.layers, FP32_WIDTH), remember)
 
-    def _load(self, bits: Bits) -> None:
-        for index, (layer, width) in enumerate(zip(self.layers, bits, strict=True)):
-            if self._loaded[index] != width:
-                self.bank.write_weight(layer, width, out=self._weights[index])
-                self._loaded[index] = width
+    def _deepest_known(self, bits: Bits) -> tuple[int, Tensor | None]:
+        for boundary in reversed(range(len(self._below))):
+            prefix = bits[: self._below[boundary]]
+            if prefix in self._states:
+                self._states.move_to_end(prefix)
+                return boundary, self._states[prefix]
+        return -1, None
 
+    def _remember(self, bits: Bits, states: dict[int, Tensor]) -> None:
+        for boundary, tensor in states.items():
+            self._states[bits[: self._below[boundary]]] = tensor
+        used = sum(tensor.nbytes for tensor in self._states.values())
+        while used > _REMEMBERED_BYTES:
+            used -= self._states.popitem(last=False)[1].nbytes
 
-def _equal_length_batches(token_ids: Sequence[Sequence[int]]) -> list[tuple[list[int], Tensor]]:
-    by_length: dict[int, list[int]] = {}
-    for index, ids in enumerate(token_ids):
-        by_length.setdefault(len(ids), []).append(index)
-    batches = []
-    for length, indices in sorted(by_length.items()):
-        step = max(1, _BATCH_TOKENS // length)
-        for start in range(0, len(indices), step):
-            chunk = indices[start : start + step]
-            batches.append((chunk, torch.tensor([token_ids[index] for index in chunk])))
-    return batches
+    def _load(self, bits: Bits, first: int) -> None:
+        for index in range(first, len(self.layers)):
+            if self._loaded[index] != bits[index]:
+                slot = self._forward.slots[index]
+                self.bank.write_weight(self.layers[index], bits[index], slot.out, slot.rows)
+                self._loaded[index] = bits[index]

@@ -6,6 +6,7 @@ zero point for each row (an output channel, or the row of an embedding).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,10 @@ class AffineParameters:
     zero_point: Tensor
     bits: int
 
+    def of_rows(self, rows: Tensor) -> AffineParameters:
+        """Return the parameters of some rows, by their indices ``(n,)``."""
+        return AffineParameters(self.scale[rows], self.zero_point[rows], self.bits)
+
 
 def choose_affine(weight: Tensor, bits: int) -> AffineParameters:
     """Choose each row's scale and zero point by a clipping search for the least squared error.
@@ -43,9 +48,7 @@ def choose_affine(weight: Tensor, bits: int) -> AffineParameters:
     rows, columns = weight.shape
     scale = torch.empty(rows, 1)
     zero_point = torch.empty(rows, 1)
-    step = max(1, _CHUNK_ELEMENTS // columns)
-    for start in range(0, rows, step):
-        chunk = slice(start, start + step)
+    for chunk in _row_chunks(rows, columns):
         scale[chunk], zero_point[chunk] = _search_clipping(weight[chunk].float(), bits)
     return AffineParameters(scale=scale, zero_point=zero_point, bits=bits)
 
@@ -57,9 +60,22 @@ def encode(weight: Tensor, parameters: AffineParameters) -> Tensor:
 
 
 def decode(codes: Tensor, parameters: AffineParameters, out: Tensor | None = None) -> Tensor:
-    """Return the weights ``(rows, columns)`` in FP32 that the codes stand for, written to ``out`` where given."""
+    """Return the weights ``(rows, columns)`` that the codes stand for, computed in FP32.
+
+    Written to ``out`` where given, rounded to its type.
+    """
     out = torch.empty(codes.shape, dtype=torch.float32) if out is None else out
-    return out.copy_(codes).sub_(parameters.zero_point).mul_(parameters.scale)
+    for chunk in _row_chunks(*codes.shape):
+        part = out[chunk] if out.dtype == torch.float32 else torch.empty(codes[chunk].shape)
+        part.copy_(codes[chunk]).sub_(parameters.zero_point[chunk]).mul_(parameters.scale[chunk])
+        if out.dtype != torch.float32:
+            out[chunk] = part
+    return out
+
+
+def _row_chunks(rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, _CHUNK_ELEMENTS // columns)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def _search_clipping(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:

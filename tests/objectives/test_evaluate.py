@@ -6,7 +6,7 @@ import torch
 from transformers import BertForSequenceClassification
 
 from objectives.bank import FP32_WIDTH, WeightBank
-from objectives.evaluate import Evaluator
+from objectives.evaluate import Evaluator, Precision
 from objectives.layers import WIDTHS, find_layers, uniform
 from objectives.quantize import choose_affine, decode, encode
 from objectives.scores import LogOdds
@@ -91,3 +91,44 @@ def test_the_bank_quantises_each_entry_once(model: BertForSequenceClassification
     assert len(out.unique()) <= 16 * layers[3].rows
     bank.write_weight(layers[3], FP32_WIDTH, out)
     assert torch.equal(out, model.get_parameter(layers[3].parameter))
+
+
+def test_the_lean_forward_is_used_for_bert_and_said_for_others(model: BertForSequenceClassification) -> None:
+    assert "lean BERT" in Evaluator(model, find_layers(model), random_sentences(5)).description
+    roberta = random_roberta()
+    assert "transformers' forward" in Evaluator(roberta, find_layers(roberta), random_sentences(5)).description
+    relu = random_bert(hidden_act="relu")
+    sentences = random_sentences(5)
+    evaluator = Evaluator(relu, find_layers(relu), sentences)
+    assert "transformers' forward" in evaluator.description
+    np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(relu, sentences), atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_remembered_states_change_nothing_but_the_work(
+    model: BertForSequenceClassification, precision: Precision
+) -> None:
+    layers, sentences = find_layers(model), random_sentences(6)
+    remembering, plain = (Evaluator(model, layers, sentences, precision) for _ in range(2))
+    remembering.fp32_log_odds(remember=True)
+    for index in range(len(layers)):
+        bits = tuple(2 if other == index else FP32_WIDTH for other in range(len(layers)))
+        assert np.array_equal(remembering.log_odds(bits), plain.log_odds(bits)), layers[index].name
+    mixed = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
+    assert np.array_equal(remembering.log_odds(mixed), plain.log_odds(mixed))
+    assert np.array_equal(remembering.fp32_log_odds(), plain.fp32_log_odds())
+
+
+def test_long_sentences_and_many_of_one_length_are_split_into_chunks(model: BertForSequenceClassification) -> None:
+    rng = np.random.default_rng(7)
+    lengths = [3] * 900 + [500, 500, 2, 400, 400, 400]
+    sentences = [[int(token) for token in rng.integers(5, 50, size=length)] for length in lengths]
+    evaluator = Evaluator(model, find_layers(model), sentences)
+    np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(model, sentences), atol=1e-5)
+
+
+def test_bf16_stays_near_fp32(model: BertForSequenceClassification) -> None:
+    layers, sentences = find_layers(model), random_sentences(8)
+    fp32 = Evaluator(model, layers, sentences).log_odds(uniform(layers, 4))
+    bf16 = Evaluator(model, layers, sentences, "bf16").log_odds(uniform(layers, 4))
+    assert 0 < np.abs(fp32 - bf16).max() < 0.2

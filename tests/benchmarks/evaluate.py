@@ -1,0 +1,177 @@
+"""How fast a bit map is scored, against `transformers` used the obvious way and against the bare matrix products.
+
+bert-base-uncased's shapes with random weights. The lengths of the sentences are CoLA's where the shared data is at
+hand, else drawn to be like them (11.7 tokens on average, at most 35).
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from objectives.bank import FP32_WIDTH
+from objectives.evaluate import Evaluator, Precision
+from objectives.layers import WIDTHS, Bits, Layer, find_layers
+from objectives.quantize import choose_affine, decode, encode
+from objectives.scores import divergences
+from objectives.sentences import encode as encode_sentences
+from objectives.sentences import load_sentences
+from tests.benchmarks.timing import medians_s
+from tests.shared import COLA, MODEL
+
+PAD_TO, BATCH = 128, 32
+CHUNK = 1024
+
+
+def main() -> None:
+    """Print the table."""
+    sentences = cola_tokens()
+    tokens = sum(map(len, sentences))
+    print(f"{len(sentences)} sentences, {tokens} tokens, {torch.get_num_threads()} threads, bert-base-uncased's shapes")
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig()).eval()
+    layers = find_layers(model)
+    rng = np.random.default_rng(0)
+    maps = [tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers))) for _ in range(4)]
+    twin_s = time_twin(model, layers, sentences, maps[0])
+    print(f"twin (padded to {PAD_TO}, batches of {BATCH}, FP32, quantised anew): {twin_s:.1f} s")
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    for precision in precisions:
+        measure(model, layers, sentences, maps, precision, twin_s)
+    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    if MODEL.is_dir():
+        print(f"bf16's own damage on the shared model: {bf16_damage():.2e} nats a sentence")
+
+
+def measure(
+    model: BertForSequenceClassification,
+    layers: tuple[Layer, ...],
+    sentences: list[tuple[int, ...]],
+    maps: list[Bits],
+    precision: Precision,
+    twin_s: float,
+) -> None:
+    """Print what one precision takes, as ratios."""
+    evaluator = Evaluator(model, layers, sentences, precision)
+    for bits in maps:
+        evaluator.log_odds(bits)  # fills the bank
+    turn = iter(range(10**6))
+    fp32 = (FP32_WIDTH,) * len(layers)
+    probe = maps[0]
+    evaluator.log_odds(probe, remember=True)
+    upper = (*probe[:-1], probe[-1] % 8 + 2)  # another pooler: everything below it is remembered
+
+    def new_map() -> Bits:
+        return maps[next(turn) % (len(maps) - 1) + 1]
+
+    seconds = medians_s(
+        {
+            "evaluation": lambda: evaluator.log_odds(new_map()),
+            "bare products": bare_products(model.config, sentences, precision),
+            "swap": lambda: evaluator._load(new_map(), first=0),
+            "top layer alone": lambda: evaluator.log_odds(upper),
+        },
+        repeats=5,
+    )
+    whole = seconds["evaluation"]
+    print(f"{precision}: {whole:.2f} s an evaluation, {twin_s / whole:.1f} times as fast as the twin")
+    print(f"  bare products / evaluation  {seconds['bare products'] / whole:.1%}")
+    print(f"  swapping in a random map    {seconds['swap'] / whole:.1%}")
+    print(f"  changing the pooler alone   {seconds['top layer alone'] / whole:.1%}")
+    print(f"  sensitivities / evaluation  {sensitivity_cost(evaluator, fp32) / whole:.1%}  (a layer at one width)")
+
+
+def sensitivity_cost(evaluator: Evaluator, fp32: Bits) -> float:
+    """Return the mean seconds to score a map in which one layer is quantised, over all layers."""
+    evaluator.log_odds(fp32, remember=True)
+    n_layers = len(evaluator.layers)
+
+    def all_layers() -> None:
+        for index in reversed(range(n_layers)):
+            evaluator.log_odds((*fp32[:index], 3, *fp32[index + 1 :]))
+
+    return medians_s({"all": all_layers}, repeats=1)["all"] / n_layers
+
+
+def time_twin(
+    model: BertForSequenceClassification, layers: tuple[Layer, ...], sentences: list[tuple[int, ...]], bits: Bits
+) -> float:
+    """Return the seconds of one evaluation written by hand; the forward is timed on every eighth batch."""
+    weights = {layer.name: model.get_parameter(layer.parameter).detach().clone() for layer in layers}
+
+    def quantise() -> None:
+        for layer, width in zip(layers, bits, strict=True):
+            parameters = choose_affine(weights[layer.name], width)
+            decoded = decode(encode(weights[layer.name], parameters), parameters)
+            model.get_parameter(layer.parameter).data = decoded
+
+    batches = [sentences[start : start + BATCH] for start in range(0, len(sentences), BATCH)]
+    timed = batches[::8]
+
+    def forward() -> None:
+        with torch.inference_mode():
+            for batch in timed:
+                ids = torch.tensor([[*ids, *[0] * (PAD_TO - len(ids))] for ids in batch])
+                mask = torch.tensor([[1] * len(ids) + [0] * (PAD_TO - len(ids)) for ids in batch])
+                model(input_ids=ids, attention_mask=mask)
+
+    seconds = medians_s({"quantise": quantise, "forward": forward}, repeats=1)
+    for layer in layers:
+        model.get_parameter(layer.parameter).data = weights[layer.name]
+    return seconds["quantise"] + seconds["forward"] * len(sentences) / sum(map(len, timed))
+
+
+def bare_products(config: BertConfig, sentences: list[tuple[int, ...]], precision: Precision) -> Callable[[], None]:
+    """Return a function that does the matrix products that an evaluation cannot avoid, and nothing else."""
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    hidden, wide, depth = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    tokens, n_sentences = sum(map(len, sentences)), len(sentences)
+    weights = {
+        shape: torch.randn(shape, dtype=dtype)
+        for shape in ((3 * hidden, hidden), (hidden, hidden), (wide, hidden), (hidden, wide), (2 * hidden, hidden))
+    }
+    rows = {width: torch.randn(CHUNK, width, dtype=dtype) for width in (hidden, wide)}
+    bias = {width: torch.randn(width, dtype=dtype) for width in (hidden, 2 * hidden, 3 * hidden, wide)}
+
+    def product(n_rows: int, shape: tuple[int, int]) -> None:
+        for start in range(0, n_rows, CHUNK):
+            part: Tensor = rows[shape[1]][: min(CHUNK, n_rows - start)]
+            F.linear(part, weights[shape], bias[shape[0]])
+
+    def run() -> None:
+        with torch.inference_mode():
+            for _ in range(depth - 1):
+                for shape in ((3 * hidden, hidden), (hidden, hidden), (wide, hidden), (hidden, wide)):
+                    product(tokens, shape)
+            product(tokens, (2 * hidden, hidden))
+            for shape in ((hidden, hidden), (hidden, hidden), (wide, hidden), (hidden, wide), (hidden, hidden)):
+                product(n_sentences, shape)
+
+    return run
+
+
+def bf16_damage() -> float:
+    """Return the damage that bf16 alone does to the shared model."""
+    from objectives.models import load_classifier
+
+    classifier = load_classifier(str(MODEL))
+    sentences = encode_sentences(classifier.tokenizer, load_sentences(str(COLA), "validation").texts, 512)
+    layers = find_layers(classifier.model)
+    fp32, bf16 = (Evaluator(classifier.model, layers, sentences, p).fp32_log_odds() for p in ("fp32", "bf16"))
+    return float(divergences(bf16, fp32).mean())
+
+
+def cola_tokens() -> list[tuple[int, ...]]:
+    """Return the tokens of CoLA's validation sentences, or random ones of like lengths."""
+    if MODEL.is_dir() and COLA.is_dir():
+        tokenizer = AutoTokenizer.from_pretrained(MODEL)
+        return list(encode_sentences(tokenizer, load_sentences(str(COLA), "validation").texts, 512))
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.gamma(6.0, 11.7 / 6.0, size=1043).round(), 4, 35).astype(int)
+    return [tuple(int(token) for token in rng.integers(1000, 30000, size=length)) for length in lengths]
