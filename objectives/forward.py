@@ -130,7 +130,7 @@ class _Norm:
 
 @dataclass(frozen=True)
 class _EncoderLayer:
-    """Weights of one encoder layer; ``qkv`` is query, key and value one below the other, ``(3 * hidden, hidden)``."""
+    """Weights of one encoder layer; ``qkv``, ``(3 * hidden, hidden)``, is query, key and value one below the other."""
 
     qkv: Tensor
     qkv_bias: Tensor
@@ -167,8 +167,8 @@ class _Chunk:
 class LeanBert:
     """BERT for sequence classification over all sentences at once, as one ``(tokens, hidden)`` matrix without padding.
 
-    Sentences are sorted by length, so that attention runs over many of one length together. Query, key and value are one
-    product. The last layer computes only keys and values for all tokens: the classifier reads nothing but the first
+    Sentences are sorted by length, so that attention runs over many of one length together. Query, key and value are
+    one product. The last layer computes only keys and values for all tokens: the classifier reads nothing but the first
     token of each sentence. It goes layer by layer over all chunks, so that each weight is read from memory once.
     """
 

@@ -13,8 +13,8 @@ from objectives.scores import Labels, LogOdds, Scores
 from objectives.sizes import Footprint, SizeAxis
 
 Quality = Literal["damage", "mcc", "agreement"]
-Origin = Literal["reference", "uniform", "sampler"]
-"""Who proposed a map: the documented configuration, a uniform contender, or the sampler."""
+Origin = Literal["reference", "uniform", "plain", "sampler"]
+"""Who proposed a map: the documented configuration, a uniform contender, plain allocation, or the sampler."""
 
 
 @dataclass(frozen=True)

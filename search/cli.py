@@ -46,7 +46,7 @@ def search(
         str | None, typer.Option(help="What the constraint and the size axis count: nominal or packed.")
     ] = None,
     min_compression: Annotated[float | None, typer.Option(help="The size constraint, in times the FP32 size.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Who proposes maps: nsga2, tpe or random.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Who proposes maps: guided, nsga2, tpe or random.")] = None,
     seed: Annotated[int | None, typer.Option(help="Reproduces a run of one worker exactly.")] = None,
 ) -> None:
     """Search for the front; start the same run again to continue it."""
@@ -73,8 +73,8 @@ def search(
         flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
     settings = resolve_profile(profile or "miniature", flags)
     log_to_console(console)
-    with progress_display(console) as show:
-        outcome = run_search(settings, directory, show)
+    with progress_display(console) as display:
+        outcome = run_search(settings, directory, display)
     for line in summary_lines(outcome):
         typer.echo(line)
     typer.echo(f"report: {run / 'report.html'}")

@@ -15,6 +15,7 @@ from results.outcome import Quality
 from search.samplers import SAMPLERS
 
 PROFILES = ("miniature", "cola")
+GUIDED = "guided"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Profile:
     quality: Quality = "damage"
     size: SizeAxis = "nominal"
     min_compression: float = 5.5
-    sampler: str = "nsga2"
+    sampler: str = GUIDED
     seed: int = 0
 
     # What makes two searches different ones; the rest may change when a run is continued.
@@ -84,7 +85,7 @@ _FLOATS = ("hours", "min_compression")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "quality": get_args(Quality),
     "size": get_args(SizeAxis),
-    "sampler": tuple(SAMPLERS),
+    "sampler": (GUIDED, *SAMPLERS),
 }
 
 

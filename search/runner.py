@@ -11,17 +11,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from types import FrameType
+from typing import Protocol
 
 import optuna
 import torch
+from optuna.samplers import BaseSampler
 
-from objectives.problem import Problem, load_problem
+from objectives.files import write_text
+from objectives.problem import Problem, cache_directory, load_problem
 from results.outcome import Outcome
 from results.report import write_report
+from search.contenders import plain_allocations, reference, uniform_maps
 from search.feasible import SizeConstraint
-from search.profile import Profile
+from search.guided import GuidedSampler
+from search.profile import GUIDED, Profile
 from search.run_directory import RunDirectory
 from search.samplers import FeasibleSampler
+from search.sensitivity import Sensitivities, measure, to_csv
 from search.study import ask, fail, finished, journal_storage, open_study, outcome, tell
 
 log = logging.getLogger("bitfront")
@@ -52,7 +58,17 @@ class Progress:
     outcome: Outcome | None
 
 
-def run_search(profile: Profile, run: RunDirectory, show: Callable[[Progress], None]) -> Outcome:
+class Display(Protocol):
+    """Where a search shows how far it is."""
+
+    def sensitivities(self, done: int, wanted: int) -> None:
+        """Show how many sensitivities are measured."""
+
+    def trials(self, progress: Progress) -> None:
+        """Show where the search stands after a trial."""
+
+
+def run_search(profile: Profile, run: RunDirectory, display: Display) -> Outcome:
     """Search until the profile's budget ends or SIGINT or SIGTERM comes, and return what was found.
 
     A first signal lets the evaluation in hand finish, a second SIGINT raises KeyboardInterrupt. Either way the files of
@@ -70,11 +86,27 @@ def run_search(profile: Profile, run: RunDirectory, show: Callable[[Progress], N
     with run.locked(), _logging_to(run), _stop_requests() as stop_requested:
         versions = _versions()
         run.write_settings(profile.to_dict(), problem.fingerprint, versions)
-        sampler = FeasibleSampler(profile.sampler, constraint, profile.seed)
-        provenance = _provenance(profile, problem, versions)
-        study = open_study(journal_storage(run.journal), problem, profile.quality, constraint, sampler, provenance)
+        contenders, reference_note = reference(problem.layers)
+        contenders += uniform_maps(problem.layers)
+        sampler: BaseSampler
+        if profile.sampler == GUIDED:
+            sensitivities = _sensitivities(problem, run, display)
+            contenders += plain_allocations(sensitivities.damages, constraint)
+            sampler = GuidedSampler(constraint, sensitivities.damages, profile.seed)
+        else:
+            sampler = FeasibleSampler(profile.sampler, constraint, profile.seed)
+        study = open_study(
+            journal_storage(run.journal),
+            problem,
+            profile.quality,
+            constraint,
+            sampler,
+            contenders,
+            reference_note,
+            _provenance(profile, problem, versions),
+        )
         _log_start(profile, run, problem, study)
-        return _loop(profile, run, problem, constraint, study, show, stop_requested)
+        return _loop(profile, run, problem, constraint, study, display, stop_requested)
 
 
 def _loop(
@@ -83,7 +115,7 @@ def _loop(
     problem: Problem,
     constraint: SizeConstraint,
     study: optuna.Study,
-    show: Callable[[Progress], None],
+    display: Display,
     stop_requested: Callable[[], bool],
 ) -> Outcome:
     started = time.monotonic()
@@ -104,7 +136,7 @@ def _loop(
                 found = refresh(study, run)
                 refreshed = time.monotonic()
                 refresh_cost_s = refreshed - now
-            show(_progress(profile, already, done, time.monotonic() - started, found))
+            display.trials(_progress(profile, already, done, time.monotonic() - started, found))
     finally:
         found = refresh(study, run)
     log.info("%s", "stopped by a signal" if stop_requested() else "budget reached")
@@ -116,6 +148,14 @@ def refresh(study: optuna.Study, run: RunDirectory) -> Outcome:
     found = outcome(study, run.name)
     write_report(found, run.path)
     return found
+
+
+def _sensitivities(problem: Problem, run: RunDirectory, display: Display) -> Sensitivities:
+    started = time.monotonic()
+    measured = measure(problem, cache_directory(), show=display.sensitivities)
+    write_text(run.path / "sensitivity.csv", to_csv(problem.layers, measured))
+    log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
+    return measured
 
 
 def _evaluate_next(problem: Problem, constraint: SizeConstraint, study: optuna.Study, profile: Profile) -> None:

@@ -7,6 +7,7 @@ and a report are made from the storage alone.
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -21,13 +22,13 @@ from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.bit_maps import documented_bit_map
 from objectives.errors import InputError
-from objectives.layers import WIDTHS, Bits, Layer, uniform
+from objectives.layers import WIDTHS, Bits, Layer
 from objectives.problem import Evaluation, Problem
 from objectives.scores import Scores, score
 from objectives.sizes import Footprint
 from results.outcome import Origin, Outcome, Quality, Trial
+from search.contenders import Contender
 from search.feasible import SizeConstraint
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -63,12 +64,23 @@ def open_study(
     quality: Quality,
     constraint: SizeConstraint,
     sampler: BaseSampler,
-    provenance: Sequence[tuple[str, str]],
+    contenders: Sequence[Contender],
+    reference_note: str = "",
+    provenance: Sequence[tuple[str, str]] = (),
 ) -> optuna.Study:
     """Open the run's study, making it when it is missing, and enqueue what must be evaluated first.
 
-    First come the documented configuration, where it fits the model, and the uniform maps, whether they meet the
-    constraint or not. A trial that a dead process left half-done is marked failed and enqueued again.
+    A trial that a dead process left half-done is marked failed and enqueued again.
+
+    Args:
+        storage: where the study lies.
+        problem: what is searched.
+        quality: the first objective; size is the second.
+        constraint: the size constraint.
+        sampler: who proposes maps.
+        contenders: the first trials, whether they meet the constraint or not.
+        reference_note: why the documented configuration is not among them.
+        provenance: further facts to show in the report.
     """
     direction: Literal["minimize", "maximize"] = "minimize" if quality == "damage" else "maximize"
     study = optuna.create_study(
@@ -78,15 +90,10 @@ def open_study(
         directions=[direction, "minimize"],
         load_if_exists=True,
     )
-    reference_note = ""
-    contenders: list[tuple[Origin, str, Bits]] = []
-    try:
-        contenders.append(("reference", "documented", documented_bit_map(problem.layers)))
-    except InputError as error:
-        reference_note = str(error)
-    contenders += [("uniform", f"uniform {width}", uniform(problem.layers, width)) for width in WIDTHS]
     if _CONTEXT not in study.user_attrs:
-        study.set_metric_names([quality, f"{constraint.axis}_bits_per_weight"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([quality, f"{constraint.axis}_bits_per_weight"])
         study.set_user_attr(_CONTEXT, _context(problem, quality, constraint, reference_note, provenance))
 
     trials = study.get_trials(deepcopy=False)
@@ -101,9 +108,10 @@ def open_study(
         for trial in trials
         if trial.state == TrialState.WAITING or (trial.state.is_finished() and not _interrupted(trial))
     }
-    for origin, label, bits in contenders:
-        if label not in settled:
-            study.enqueue_trial(dict(zip(names, bits, strict=True)), user_attrs={_ORIGIN: origin, _LABEL: label})
+    for contender in contenders:
+        if contender.label not in settled:
+            widths = dict(zip(names, contender.bits, strict=True))
+            study.enqueue_trial(widths, user_attrs={_ORIGIN: contender.origin, _LABEL: contender.label})
     return study
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as ProgressBar
 
 from objectives.errors import InputError
@@ -17,7 +18,7 @@ from results.outcome import Outcome
 from results.pareto import front
 from results.picks import pick
 from results.words import duration
-from search.runner import REFRESH_S, Progress
+from search.runner import REFRESH_S, Display, Progress
 
 SHOWN_PICKS = ("best@5.5x", "best@8x", "best@10.67x")
 
@@ -32,28 +33,14 @@ def log_to_console(console: Console) -> None:
 
 
 @contextmanager
-def progress_display(console: Console) -> Iterator[Callable[[Progress], None]]:
-    """Give a function that shows where the search stands."""
+def progress_display(console: Console) -> Iterator[Display]:
+    """Give what shows where the search stands."""
     if not console.is_terminal:
-        yield _plain_lines(console)
+        yield _PlainLines(console)
         return
-    columns = (
-        SpinnerColumn(),
-        BarColumn(bar_width=24),
-        TextColumn("{task.description}"),
-    )
+    columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"))
     with ProgressBar(*columns, console=console, transient=True, refresh_per_second=4) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def show(progress: Progress) -> None:
-            bar.update(
-                task,
-                completed=progress.trials,
-                total=progress.trials_wanted or None,
-                description=f"{status_line(progress)}\n{front_line(progress.outcome)}",
-            )
-
-        yield show
+        yield _Bar(bar, bar.add_task("starting", total=None))
 
 
 def status_line(progress: Progress) -> str:
@@ -78,13 +65,41 @@ def front_line(outcome: Outcome | None) -> str:
     return "; ".join(parts)
 
 
-def _plain_lines(console: Console) -> Callable[[Progress], None]:
-    shown = -REFRESH_S
+@dataclass(frozen=True)
+class _Bar:
+    bar: ProgressBar
+    task: TaskID
 
-    def show(progress: Progress) -> None:
-        nonlocal shown
-        if time.monotonic() - shown >= REFRESH_S:
-            shown = time.monotonic()
-            console.print(f"{status_line(progress)}; {front_line(progress.outcome)}", soft_wrap=True, highlight=False)
+    def sensitivities(self, done: int, wanted: int) -> None:
+        self.bar.update(self.task, completed=done, total=wanted, description=_measuring(done, wanted))
 
-    return show
+    def trials(self, progress: Progress) -> None:
+        self.bar.update(
+            self.task,
+            completed=progress.trials,
+            total=progress.trials_wanted or None,
+            description=f"{status_line(progress)}\n{front_line(progress.outcome)}",
+        )
+
+
+class _PlainLines:
+    """A line now and then, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown = -REFRESH_S
+
+    def sensitivities(self, done: int, wanted: int) -> None:
+        self._say(_measuring(done, wanted))
+
+    def trials(self, progress: Progress) -> None:
+        self._say(f"{status_line(progress)}; {front_line(progress.outcome)}")
+
+    def _say(self, line: str) -> None:
+        if time.monotonic() - self._shown >= REFRESH_S:
+            self._shown = time.monotonic()
+            self._console.print(line, soft_wrap=True, highlight=False)
+
+
+def _measuring(done: int, wanted: int) -> str:
+    return f"sensitivities: {done}/{wanted} measured"

@@ -171,7 +171,7 @@ def test_mistakes_are_one_message_and_status_2(
         (("search", "--run", tmp_path / "thesis", *where), "is no run directory"),
         (
             ("search", "--run", tmp_path / "new", *where, "--sampler", "grid"),
-            "sampler must be one of nsga2, tpe, random",
+            "sampler must be one of guided, nsga2, tpe, random",
         ),
         (("search", "--run", tmp_path / "new", "--profile", "night"), "no profile 'night'"),
         (("search", "--run", tmp_path / "new", "--model", tmp_path / "nowhere", "--data", tiny.data), "nowhere"),
@@ -214,8 +214,8 @@ def test_maps_whose_scores_are_not_finite_fail_and_the_search_goes_on(
 
     honest = Evaluator.log_odds
 
-    def broken(self: Evaluator, bits: tuple[int, ...]) -> LogOdds:
-        log_odds = honest(self, bits)
+    def broken(self: Evaluator, bits: tuple[int, ...], remember: bool = False) -> LogOdds:
+        log_odds = honest(self, bits, remember)
         if set(bits) == {2}:
             log_odds[5] = float("nan")
         return log_odds

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from objectives.errors import InputError
@@ -10,7 +11,10 @@ from objectives.layers import WIDTHS, Bits, uniform
 from objectives.problem import Problem
 from objectives.scores import predictions
 from results.outcome import Quality
+from search.allocation import Damages
+from search.contenders import reference, uniform_maps
 from search.feasible import SizeConstraint
+from search.guided import GuidedSampler
 from search.samplers import SAMPLERS, FeasibleSampler
 from search.study import ask, fail, finished, journal_storage, load_study, open_study, outcome, tell
 
@@ -21,9 +25,18 @@ def open_at(
     path: Path, problem: Problem, sampler: str = "random", quality: Quality = "damage", seed: int = 0
 ) -> optuna.Study:
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
-    return open_study(
-        journal_storage(path), problem, quality, constraint, FeasibleSampler(sampler, constraint, seed), []
+    contenders, note = reference(problem.layers)
+    contenders += uniform_maps(problem.layers)
+    proposer: BaseSampler = (
+        GuidedSampler(constraint, guess_of_sensitivities(problem), seed)
+        if sampler == "guided"
+        else FeasibleSampler(sampler, constraint, seed)
     )
+    return open_study(journal_storage(path), problem, quality, constraint, proposer, contenders, note)
+
+
+def guess_of_sensitivities(problem: Problem) -> Damages:
+    return np.array([[layer.elements * 4.0**-width for width in WIDTHS] for layer in problem.layers]) * 1e-3
 
 
 def run(study: optuna.Study, problem: Problem, trials: int, quality: Quality = "damage") -> list[Bits]:
@@ -50,7 +63,7 @@ def test_contenders_come_first_and_infeasible_ones_say_so(tmp_path: Path, proble
     assert study.trials[0].values[1] == 2.0
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["guided", *SAMPLERS])
 def test_every_sampler_proposes_feasible_maps_once(tmp_path: Path, problem: Problem, sampler: str) -> None:
     study = open_at(tmp_path / "j", problem, sampler)
     maps = run(study, problem, 70)  # beyond the 50 of NSGA-II's first generation
@@ -71,7 +84,7 @@ def test_the_seeds_of_nsga2_are_part_of_its_population(tmp_path: Path, problem: 
     assert generations == [0] * 50 + [1] * 5
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["guided", *SAMPLERS])
 def test_a_seed_reproduces_a_run_however_it_was_stopped(tmp_path: Path, problem: Problem, sampler: str) -> None:
     whole = run(open_at(tmp_path / "whole", problem, sampler), problem, 60)
     parts = run(open_at(tmp_path / "parts", problem, sampler), problem, 23)

@@ -1,0 +1,60 @@
+"""What every front is shown against: the documented configuration, uniform maps, and plain allocation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from objectives.bit_maps import documented_bit_map
+from objectives.errors import InputError
+from objectives.layers import WIDTHS, Bits, Layer, uniform
+from results.outcome import Origin
+from search.allocation import Damages, allocate_bits
+from search.feasible import SizeConstraint
+
+_PLAIN_BITS_A_WEIGHT = (5.0, 4.0, 3.5, 3.0, 2.75, 2.5, 2.25)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A map to be evaluated before the sampler's, whether it meets the constraint or not."""
+
+    origin: Origin
+    label: str
+    bits: Bits
+
+
+def reference(layers: Sequence[Layer]) -> tuple[list[Contender], str]:
+    """Return the documented configuration, or nothing and why it does not fit."""
+    try:
+        return [Contender("reference", "documented", documented_bit_map(layers))], ""
+    except InputError as error:
+        return [], str(error)
+
+
+def uniform_maps(layers: Sequence[Layer]) -> list[Contender]:
+    """Return the uniform maps, from 2 bits up."""
+    return [Contender("uniform", f"uniform {width}", uniform(layers, width)) for width in WIDTHS]
+
+
+def plain_allocations(damages: Damages, constraint: SizeConstraint) -> list[Contender]:
+    """Return the exact allocations on the sensitivities alone, at the constraint and at some smaller sizes.
+
+    Args:
+        damages: of each layer alone, ``(n_layers, n_widths)``.
+        constraint: whose axis counts; the largest map just meets it.
+    """
+    footprint, axis = constraint.footprint, constraint.axis
+    fp32_bits = footprint.fp32_nominal_bits if axis == "nominal" else 8 * footprint.fp32_packed_bytes
+    budgets = [constraint.largest_bits, *(int(fp32_bits * bits / 32) for bits in _PLAIN_BITS_A_WEIGHT)]
+    maps: dict[Bits, Contender] = {}
+    for budget in budgets:
+        if budget > constraint.largest_bits:
+            continue
+        try:
+            bits = allocate_bits(damages, footprint, axis, budget)
+        except ValueError:
+            continue  # smaller than any map
+        compression = footprint.compression(bits, axis)
+        maps.setdefault(bits, Contender("plain", f"plain {compression:.2f}x", bits))
+    return list(maps.values())
