@@ -16,6 +16,7 @@ from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.fingerprint import Fingerprint, fingerprint
 from objectives.layers import Bits, Layer, find_layers
+from objectives.miniature.training import materialise
 from objectives.models import load_classifier
 from objectives.scores import Labels, LogOdds, Scores, score
 from objectives.sentences import encode, load_sentences
@@ -75,8 +76,6 @@ def load_problem(model: str, data: str, say: Callable[[str], None] = lambda _: N
     """
     model_source, data_source = model, data
     if MINIATURE in (model, data):
-        from objectives.miniature.training import materialise
-
         say("preparing the miniature model and its sentences")
         miniature = materialise(cache_directory())
         model_source = str(miniature.model) if model == MINIATURE else model

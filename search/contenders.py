@@ -12,7 +12,7 @@ from results.outcome import Origin
 from search.allocation import Damages, allocate_bits
 from search.feasible import SizeConstraint
 
-_PLAIN_BITS_A_WEIGHT = (5.0, 4.0, 3.5, 3.0, 2.75, 2.5, 2.25)
+_PLAIN_COMPRESSIONS = (6.4, 8.0, 9.2, 32 / 3, 11.6, 12.8, 14.2)
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,8 @@ def plain_allocations(damages: Damages, constraint: SizeConstraint) -> list[Cont
         constraint: whose axis counts; the largest map just meets it.
     """
     footprint, axis = constraint.footprint, constraint.axis
-    fp32_bits = footprint.fp32_nominal_bits if axis == "nominal" else 8 * footprint.fp32_packed_bytes
-    budgets = [constraint.largest_bits, *(int(fp32_bits * bits / 32) for bits in _PLAIN_BITS_A_WEIGHT)]
     maps: dict[Bits, Contender] = {}
-    for budget in budgets:
-        if budget > constraint.largest_bits:
-            continue
+    for budget in plain_budgets(constraint):
         try:
             bits = allocate_bits(damages, footprint, axis, budget)
         except ValueError:
@@ -58,3 +54,11 @@ def plain_allocations(damages: Damages, constraint: SizeConstraint) -> list[Cont
         compression = footprint.compression(bits, axis)
         maps.setdefault(bits, Contender("plain", f"plain {compression:.2f}x", bits))
     return list(maps.values())
+
+
+def plain_budgets(constraint: SizeConstraint) -> list[int]:
+    """Return the sizes in bits at which plain allocation is tried, from the constraint down."""
+    footprint = constraint.footprint
+    fp32_bits = footprint.fp32_nominal_bits if constraint.axis == "nominal" else 8 * footprint.fp32_packed_bytes
+    wanted = [int(fp32_bits / compression) for compression in _PLAIN_COMPRESSIONS]
+    return [constraint.largest_bits, *(budget for budget in wanted if budget < constraint.largest_bits)]

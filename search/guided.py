@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.layers import Bits
 from search.allocation import Damages, allocate, layer_sizes, to_bits, to_choice
+from search.contenders import plain_budgets
 from search.feasible import SizeConstraint, repair
 from search.landscape import Observations, landscape_at
 from search.samplers import SeenMaps, search_space
@@ -40,7 +41,12 @@ class GuidedSampler(BaseSampler):
         self._space = search_space(constraint.footprint.layers)
         self._seen = SeenMaps(self._names)
         self._sizes, overhead = layer_sizes(constraint.footprint, constraint.axis)
-        self._largest = constraint.largest_bits - overhead
+        smallest, largest = int(self._sizes[:, 0].sum()), constraint.largest_bits - overhead
+        # A ladder rather than any size: work at one budget adds up only where it is come back to. Even in logarithm,
+        # as the same relative saving is worth the same anywhere.
+        plain = [budget - overhead for budget in plain_budgets(constraint)]
+        between = np.sqrt(np.multiply(plain, [*plain[1:], smallest], dtype=np.float64)).astype(np.int64)
+        self._budgets = np.clip([*plain, *between], smallest, largest)
         self._finished = _FinishedMaps(self._names)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -66,10 +72,7 @@ class GuidedSampler(BaseSampler):
         raise ValueError(f"{param_name!r} is not a layer of this study")
 
     def _propose(self, rng: np.random.Generator) -> Bits:
-        smallest = int(self._sizes[:, 0].sum())
-        # Evenly in the logarithm: the same relative saving is worth the same anywhere.
-        budgets = np.exp(rng.uniform(np.log(smallest), np.log(self._largest), _BUDGETS_A_PROPOSAL)).astype(np.int64)
-        budgets = np.clip(budgets, smallest, self._largest)
+        budgets = rng.choice(self._budgets, size=_BUDGETS_A_PROPOSAL, replace=False)
         if not self._finished.maps:
             return to_bits(allocate(self._sensitivities, self._sizes, int(budgets[0])))
         observations = self._finished.observations(self._sizes)

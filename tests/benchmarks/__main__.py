@@ -1,23 +1,23 @@
-"""Run benchmarks by name; without a name, list them and run them all."""
+"""Run a benchmark by name; what follows the name goes to it. Without a name, run them all."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
-from tests.benchmarks import evaluate
+from tests.benchmarks import evaluate, search
 
-BENCHMARKS = {"evaluate": evaluate.main}
+BENCHMARKS: dict[str, Callable[[list[str]], None]] = {"evaluate": evaluate.main, "search": search.main}
 
 
-def main(names: list[str]) -> int:
-    """Run the named benchmarks, or all, and return the exit status."""
-    unknown = [name for name in names if name not in BENCHMARKS]
-    if unknown:
-        print(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+def main(arguments: list[str]) -> int:
+    """Run the named benchmark, or all, and return the exit status."""
+    if arguments and arguments[0] not in BENCHMARKS:
+        print(f"no benchmark {arguments[0]}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
-    for name in names or BENCHMARKS:
+    for name in arguments[:1] or BENCHMARKS:
         print(f"== {name}")
-        BENCHMARKS[name]()
+        BENCHMARKS[name](arguments[1:])
     return 0
 
 

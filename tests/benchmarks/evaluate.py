@@ -29,7 +29,7 @@ PAD_TO, BATCH = 128, 32
 CHUNK = 1024
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Print the table."""
     sentences = cola_tokens()
     tokens = sum(map(len, sentences))

@@ -1,0 +1,18 @@
+"""What every test may ask for."""
+
+import os
+
+import pytest
+
+from objectives.miniature.training import Miniature, materialise
+from objectives.problem import cache_directory
+from tests.shared import ROOT
+
+# Tests leave the user's own cache alone; commands that they start inherit this.
+os.environ.setdefault("BITFRONT_CACHE", str(ROOT / ".cache"))
+
+
+@pytest.fixture(scope="session")
+def miniature() -> Miniature:
+    """The embedded default, trained once in a checkout: about a minute."""
+    return materialise(cache_directory())
