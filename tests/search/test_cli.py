@@ -17,6 +17,11 @@ from tests.search.conftest import Command
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 
 
+def command_line(*arguments: object) -> list[str]:
+    """Return the command line for a process of its own."""
+    return [sys.executable, "-m", "search.cli", *(str(argument) for argument in arguments)]
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -25,22 +30,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def finished_run(tiny: TinyProblem, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "tiny"
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "search.cli",
-        "search",
-        "--model",
-        tiny.model,
-        "--data",
-        tiny.data,
-        "--trials",
-        "20",
-        "--run",
-        run,
-        "--seed",
-        "3",
-    ]
+    command = command_line(
+        "search", "--model", tiny.model, "--data", tiny.data, "--trials", 20, "--run", run, "--seed", 3
+    )
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
     assert f"report: {run}/report.html" in ended.stdout
@@ -232,18 +224,7 @@ def test_maps_whose_scores_are_not_finite_fail_and_the_search_goes_on(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_search_with_everything_written(tiny: TinyProblem, tmp_path: Path, number: int) -> None:
     run = tmp_path / "run"
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "search.cli",
-        "search",
-        "--model",
-        tiny.model,
-        "--data",
-        tiny.data,
-        "--run",
-        run,
-    ]
+    command = command_line("search", "--model", tiny.model, "--data", tiny.data, "--run", run)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as search:
         deadline = time.monotonic() + 120
         while not (run / "search.log").is_file() or "uniform 8" not in (run / "search.log").read_text():
