@@ -108,7 +108,10 @@ def open_study(
         for trial in trials
         if trial.state == TrialState.WAITING or (trial.state.is_finished() and not _interrupted(trial))
     }
+    distinct: dict[Bits, Contender] = {}  # a plain allocation can be a uniform map, and no map is evaluated twice
     for contender in contenders:
+        distinct.setdefault(contender.bits, contender)
+    for contender in distinct.values():
         if contender.label not in settled:
             widths = dict(zip(names, contender.bits, strict=True))
             study.enqueue_trial(widths, user_attrs={_ORIGIN: contender.origin, _LABEL: contender.label})

@@ -12,7 +12,7 @@ from objectives.problem import Problem
 from objectives.scores import predictions
 from results.outcome import Quality
 from search.allocation import Damages
-from search.contenders import reference, uniform_maps
+from search.contenders import Contender, reference, uniform_maps
 from search.feasible import SizeConstraint
 from search.guided import GuidedSampler
 from search.samplers import SAMPLERS, FeasibleSampler
@@ -121,6 +121,16 @@ def test_other_objectives_are_maximised_and_all_three_recorded(
         assert frozen.values[0] == getattr(trial.scores, quality)
         assert trial.scores.damage >= 0
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+
+
+def test_a_contender_that_is_another_one_is_evaluated_once(tmp_path: Path, problem: Problem) -> None:
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    contenders = [*uniform_maps(problem.layers), Contender("plain", "plain 16.00x", uniform(problem.layers, 2))]
+    sampler = FeasibleSampler("random", constraint, 0)
+    study = open_study(journal_storage(tmp_path / "j"), problem, "damage", constraint, sampler, contenders)
+    maps = run(study, problem, CONTENDERS + 1)
+    assert len(set(maps)) == CONTENDERS + 1
+    assert "plain 16.00x" not in [trial.label for trial in outcome(study, "x").trials]
 
 
 def test_a_half_done_trial_is_tried_again(tmp_path: Path, problem: Problem) -> None:
