@@ -34,6 +34,7 @@ _MOST_VECTOR_POINTS = 500  # more than this many dominated trials become one ima
 
 # Okabe and Ito, "Color universal design" (2008): told apart with any common colour blindness.
 _BLUE, _VERMILION, _GREEN, _PURPLE, _BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"
+_ORANGE = "#E69F00"
 _GREY = "#9a9a9a"
 _HALO = [withStroke(linewidth=2.5, foreground="white")]  # labels stay readable above points
 
@@ -152,7 +153,8 @@ def _draw_mcc(axes: Axes, info: ParetoInfo) -> None:
     _scatter_others(axes, others, [point.mcc for point in others])
     # The front's bars overlap where it is dense: they are thin, and those of contenders and reference stand out.
     _bars(axes, front, _BLUE, alpha=0.35)
-    _bars(axes, [point for point in info.contenders if not point.on_front], _GREEN, alpha=0.6)
+    uniform = [point for point in info.contenders if point.origin != "plain" and not point.on_front]
+    _bars(axes, uniform, _GREEN, alpha=0.6)
     _bars(axes, [info.reference] if info.reference else [], _VERMILION, alpha=0.9)
     _markers(axes, front, [point.mcc for point in front], label=_front_label(info), **_FRONT)
     _draw_contenders(axes, info, [point.mcc for point in info.contenders])
@@ -165,7 +167,9 @@ _FRONT: dict[str, Any] = {"color": _BLUE, "marker": "o", "markersize": 5, "zorde
 
 
 _REFERENCE_LABEL = "reference: the documented map"
-_CONTENDER_LABEL = "contender (number: uniform width)"
+# Label, marker, its size and its colour.
+_UNIFORM = ("uniform map (number: its width)", "D", 7, _GREEN)
+_PLAIN = ("plain allocation", "^", 6, _ORANGE)
 _FP32_LABEL = "FP32 and its 95% interval"
 
 
@@ -183,7 +187,7 @@ def _draw_legend(figure: Figure, info: ParetoInfo, panels: Sequence[Axes]) -> No
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(str(label), handle)
-    order = [_front_label(info), _REFERENCE_LABEL, _CONTENDER_LABEL, _FP32_LABEL, _constraint_label(info)]
+    order = [_front_label(info), _REFERENCE_LABEL, _UNIFORM[0], _PLAIN[0], _FP32_LABEL, _constraint_label(info)]
     labels = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
     figure.legend([handles[label] for label in labels], labels, loc="upper center", ncols=3)
 
@@ -214,19 +218,24 @@ def _markers(axes: Axes, points: Sequence[Point], heights: Sequence[float], **st
 
 
 def _draw_contenders(axes: Axes, info: ParetoInfo, heights: Sequence[float]) -> None:
-    for at, (point, height) in enumerate(zip(info.contenders, heights, strict=True)):
+    labelled: set[str] = set()
+    for point, height in zip(info.contenders, heights, strict=True):
+        label, marker, size, colour = _PLAIN if point.origin == "plain" else _UNIFORM
         axes.plot(
             [point.compression],
             [height],
             linestyle="none",
-            marker="D",
-            markersize=7,
-            color=_GREEN,
-            markerfacecolor=_GREEN if point.feasible else "white",
+            marker=marker,
+            markersize=size,
+            color=colour,
+            markerfacecolor=colour if point.feasible else "white",
             markeredgewidth=1.4,
             zorder=5,
-            label=_CONTENDER_LABEL if at == 0 else None,
+            label=None if label in labelled else label,
         )
+        labelled.add(label)
+        if point.origin == "plain":
+            continue  # they stand where the front does: words would hide it
         axes.annotate(
             point.short_label,
             (point.compression, height),
