@@ -77,6 +77,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display) -> Outcome
     Raises:
         InputError: the profile's model, sentences or constraint cannot be used, or the run is another search's.
     """
+    started = time.monotonic()
     if run.exists():
         run.check_same(profile.objective, run.read_settings()["profile"])
     problem = load_problem(profile.model, profile.data, say=log.info)
@@ -88,13 +89,14 @@ def run_search(profile: Profile, run: RunDirectory, display: Display) -> Outcome
         run.write_settings(profile.to_dict(), problem.fingerprint, versions)
         contenders, reference_note = reference(problem.layers)
         contenders += uniform_maps(problem.layers)
-        sampler: BaseSampler
-        if profile.sampler == GUIDED:
-            sensitivities = _sensitivities(problem, run, display)
+        budget = _Budget(profile, started, stop_requested)
+        # A search that is stopped while it measures opens its study all the same, so that there is a report to look at.
+        sampler: BaseSampler = FeasibleSampler("random", constraint, profile.seed)
+        if profile.sampler != GUIDED:
+            sampler = FeasibleSampler(profile.sampler, constraint, profile.seed)
+        elif (sensitivities := _sensitivities(problem, run, budget, display)) is not None:
             contenders += plain_allocations(sensitivities.damages, constraint)
             sampler = GuidedSampler(constraint, sensitivities.damages, profile.seed)
-        else:
-            sampler = FeasibleSampler(profile.sampler, constraint, profile.seed)
         study = open_study(
             journal_storage(run.journal),
             problem,
@@ -106,7 +108,29 @@ def run_search(profile: Profile, run: RunDirectory, display: Display) -> Outcome
             _provenance(profile, problem, versions),
         )
         _log_start(profile, run, problem, study)
-        return _loop(profile, run, problem, constraint, study, display, stop_requested)
+        return _loop(profile, run, problem, constraint, study, budget, display)
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """What ends a search: its limits, counted from this start, or a signal."""
+
+    profile: Profile
+    started: float
+    stop_requested: Callable[[], bool]
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def lasts(self) -> bool:
+        """Return whether neither the time is up nor a signal has come."""
+        limit_s = self.profile.hours * 3600
+        return not (self.stop_requested() or (limit_s and self.elapsed_s >= limit_s))
+
+    def allows(self, trials: int) -> bool:
+        """Return whether there may be one more trial after so many."""
+        return self.lasts() and not (self.profile.trials and trials >= self.profile.trials)
 
 
 def _loop(
@@ -115,20 +139,16 @@ def _loop(
     problem: Problem,
     constraint: SizeConstraint,
     study: optuna.Study,
+    budget: _Budget,
     display: Display,
-    stop_requested: Callable[[], bool],
 ) -> Outcome:
-    started = time.monotonic()
-    limit_s = profile.hours * 3600
+    began = time.monotonic()
     already = done = finished(study)
     found: Outcome | None = None
-    refreshed = started
+    refreshed = began
     refresh_cost_s = 0.0
     try:
-        while not stop_requested():
-            elapsed = time.monotonic() - started
-            if (profile.trials and done >= profile.trials) or (limit_s and elapsed >= limit_s):
-                break
+        while budget.allows(done):
             _evaluate_next(problem, constraint, study, profile)
             done += 1
             now = time.monotonic()
@@ -136,10 +156,11 @@ def _loop(
                 found = refresh(study, run)
                 refreshed = time.monotonic()
                 refresh_cost_s = refreshed - now
-            display.trials(_progress(profile, already, done, time.monotonic() - started, found))
+            rate = (done - already) / (time.monotonic() - began)
+            display.trials(_progress(profile, done, budget.elapsed_s, rate, found))
     finally:
         found = refresh(study, run)
-    log.info("%s", "stopped by a signal" if stop_requested() else "budget reached")
+    log.info("%s", "stopped by a signal" if budget.stop_requested() else "budget reached")
     return found
 
 
@@ -150,11 +171,12 @@ def refresh(study: optuna.Study, run: RunDirectory) -> Outcome:
     return found
 
 
-def _sensitivities(problem: Problem, run: RunDirectory, display: Display) -> Sensitivities:
+def _sensitivities(problem: Problem, run: RunDirectory, budget: _Budget, display: Display) -> Sensitivities | None:
     started = time.monotonic()
-    measured = measure(problem, cache_directory(), show=display.sensitivities)
-    write_text(run.path / "sensitivity.csv", to_csv(problem.layers, measured))
-    log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
+    measured = measure(problem, cache_directory(), show=display.sensitivities, keep_going=budget.lasts)
+    if measured is not None:
+        write_text(run.path / "sensitivity.csv", to_csv(problem.layers, measured))
+        log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
     return measured
 
 
@@ -178,8 +200,7 @@ def _evaluate_next(problem: Problem, constraint: SizeConstraint, study: optuna.S
     )
 
 
-def _progress(profile: Profile, already: int, done: int, elapsed_s: float, found: Outcome | None) -> Progress:
-    rate = (done - already) / elapsed_s
+def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, found: Outcome | None) -> Progress:
     ends = []
     if profile.trials:
         ends.append((profile.trials - done) / rate)

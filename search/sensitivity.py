@@ -51,7 +51,8 @@ def measure(
     cache: Path,
     widths: Sequence[int] = MEASURED_WIDTHS,
     show: Callable[[int, int], None] | None = None,
-) -> Sensitivities:
+    keep_going: Callable[[], bool] = lambda: True,
+) -> Sensitivities | None:
     """Measure each layer alone at some widths and complete the others.
 
     From the top layer down, on remembered hidden states of the FP32 model, so that a layer costs only what lies above
@@ -63,6 +64,7 @@ def measure(
         cache: a directory.
         widths: to be measured, at least one.
         show: told how many are done and how many there are.
+        keep_going: asked before each; where it says no, what was measured is kept and None is returned.
     """
     path = cache / f"sensitivity-{_digest(problem.fingerprint)}.csv"
     known = read_measured(path, problem.layers) if path.is_file() else {}
@@ -75,6 +77,8 @@ def measure(
         saved = time.monotonic()
         try:
             for done, (index, width) in enumerate(missing):
+                if not keep_going():
+                    return None
                 if show is not None:
                     show(len(wanted) - len(missing) + done, len(wanted))
                 log_odds = evaluator.log_odds((*fp32[:index], width, *fp32[index + 1 :]))

@@ -75,7 +75,9 @@ def search(problem: Problem, sampler: str, cost: int, seed: int) -> Searched:
     if sampler == "guided":
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as empty:
-            damages = measure(problem, Path(empty)).damages
+            sensitivities = measure(problem, Path(empty))
+        assert sensitivities is not None
+        damages = sensitivities.damages
         spent = (time.perf_counter() - started) / evaluation_s
         contenders += plain_allocations(damages, constraint)
         proposer = GuidedSampler(constraint, damages, seed)

@@ -239,6 +239,23 @@ def test_a_signal_ends_the_search_with_everything_written(tiny: TinyProblem, tmp
     assert "stopped by a signal" in (run / "search.log").read_text()
 
 
+def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITFRONT_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "run"
+    where = ("--model", tiny.model, "--data", tiny.data, "--run", run)
+    spoken = bitfront("search", *where, "--hours", 1e-9)
+    assert spoken.status == 0, spoken.err
+    assert rows(run / "trials.csv") == []
+    assert (run / "report.html").is_file()
+    spoken = bitfront("search", *where, "--hours", 0, "--trials", 17)
+    assert spoken.status == 0, spoken.err
+    labels = [row["label"] for row in rows(run / "trials.csv")]
+    assert len(set(labels)) == 17
+    assert any(label.startswith("plain") for label in labels)
+
+
 def test_help_needs_neither_torch_nor_optuna() -> None:
     code = "import sys, search.cli; assert not {'torch', 'optuna', 'transformers'} & set(sys.modules), 'slow imports'"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -16,6 +16,7 @@ from tests.objectives.example_layers import LAYERS
 def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path) -> None:
     shown: list[tuple[int, int]] = []
     found = measure(problem, tmp_path, show=lambda done, wanted: shown.append((done, wanted)))
+    assert found is not None
     n_layers = len(problem.layers)
     assert shown == [(done, 3 * n_layers) for done in range(3 * n_layers)]
     assert found.measured.sum() == 3 * n_layers
@@ -25,6 +26,7 @@ def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path)
         assert found.damages[index, WIDTHS.index(3)] >= alone  # raised where 4 bits happened to hurt more
     assert (np.diff(found.damages, axis=1) <= 0).all()
     again = measure(problem, tmp_path, show=lambda done, wanted: shown.append((done, wanted)))
+    assert again is not None
     assert len(shown) == 3 * n_layers  # nothing was measured twice
     assert np.array_equal(again.damages, found.damages)
 
@@ -49,6 +51,13 @@ def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, mo
     shown: list[int] = []
     measure(problem, tmp_path, show=lambda done, wanted: shown.append(done))
     assert shown[0] == 10
+
+
+def test_a_stop_keeps_what_was_measured(problem: Problem, tmp_path: Path) -> None:
+    answers = iter([True] * 4 + [False])
+    assert measure(problem, tmp_path, keep_going=lambda: next(answers)) is None
+    (path,) = tmp_path.iterdir()
+    assert len(read_measured(path, problem.layers)) == 4
 
 
 def test_widths_that_were_not_measured_follow_the_quantisation_error() -> None:
@@ -88,7 +97,9 @@ def test_damaged_files_are_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_the_table_has_a_row_for_each_layer_and_width(problem: Problem, tmp_path: Path) -> None:
-    lines = to_csv(problem.layers, measure(problem, tmp_path)).splitlines()
+    found = measure(problem, tmp_path)
+    assert found is not None
+    lines = to_csv(problem.layers, found).splitlines()
     assert lines[0] == "layer,width,damage,source"
     assert len(lines) == 1 + len(problem.layers) * len(WIDTHS)
     assert lines[-1].endswith("completed")
