@@ -9,7 +9,7 @@ import numpy.typing as npt
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from objectives.layers import Bits
 from search.allocation import Damages, allocate, layer_sizes, to_bits, to_choice
@@ -17,6 +17,7 @@ from search.contenders import plain_budgets
 from search.feasible import SizeConstraint, repair
 from search.landscape import Observations, landscape_at
 from search.samplers import SeenMaps, search_space
+from search.study import recorded_damage
 
 _BUDGETS_A_PROPOSAL = 4
 _LOCAL_SHARE = 0.6
@@ -117,8 +118,8 @@ class _FinishedMaps:
             if trial.number in self._read or not trial.state.is_finished():
                 continue
             self._read.add(trial.number)
-            damage = trial.user_attrs.get("evaluation", {}).get("damage")
-            if trial.state == TrialState.COMPLETE and damage is not None:
+            damage = recorded_damage(trial)
+            if damage is not None:
                 self.maps.append(to_choice(tuple(trial.params[name] for name in self._names)))
                 self._damages.append(damage)
         while self._first_unread in self._read:

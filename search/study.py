@@ -171,6 +171,12 @@ def fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
     study.tell(trial, state=TrialState.FAIL)
 
 
+def recorded_damage(trial: FrozenTrial) -> float | None:
+    """Return the damage of a trial's map in nats a sentence; None where it has no scores."""
+    recorded: dict[str, Any] | None = trial.user_attrs.get(_EVALUATION)
+    return recorded["damage"] if recorded and trial.state == TrialState.COMPLETE else None
+
+
 def finished(study: optuna.Study) -> int:
     """Return how many maps have been evaluated, failed evaluations included and interrupted ones not."""
     return sum(trial.state.is_finished() and not _interrupted(trial) for trial in study.get_trials(deepcopy=False))
