@@ -41,11 +41,6 @@ class WeightBank:
             self._entries[key] = (encode(weight, parameters), parameters)
         return self._entries[key]
 
-    def squared_error(self, layer: Layer, width: int) -> float:
-        """Return the summed squared difference of a layer's quantised weights from its own."""
-        codes, parameters = self.entry(layer, width)
-        return float(decode(codes, parameters).sub_(self._weights[layer.name]).square_().sum(dtype=torch.float64))
-
     def write_weight(self, layer: Layer, width: int, out: Tensor, rows: Tensor | None = None) -> None:
         """Write a layer's weight at a width, 2..8 or ``FP32_WIDTH``, into ``out``, rounded to its type.
 

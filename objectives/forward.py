@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -97,12 +97,7 @@ class TransformersForward:
             WeightSlot(self._model.get_parameter(layer.parameter).detach()) for layer in layers
         ]
         self._n_sentences = len(token_ids)
-        self._batches: list[tuple[list[int], Tensor]] = []
-        for length, indices in _by_length(token_ids):
-            step = max(1, _FALLBACK_TOKENS // length)
-            for start in range(0, len(indices), step):
-                chunk = indices[start : start + step]
-                self._batches.append((chunk, torch.tensor([token_ids[index] for index in chunk])))
+        self._batches = list(equal_length_batches(token_ids, _FALLBACK_TOKENS))
 
     def first_boundary_above(self, layer_index: int) -> int:
         """Return 0: there is none."""
@@ -336,6 +331,20 @@ class LeanBert:
         mixed = layer.attention_norm(mixed.add_(rows))
         widened = F.gelu(F.linear(mixed, layer.intermediate, layer.intermediate_bias))
         return layer.output_norm(F.linear(widened, layer.output, layer.output_bias).add_(mixed))
+
+
+def equal_length_batches(token_ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield batches that need no padding: indices of sentences of one length, and their tokens ``(n, length)``.
+
+    Args:
+        token_ids: each sentence's tokens.
+        max_tokens: in a batch; a longer sentence is a batch by itself.
+    """
+    for length, indices in _by_length(token_ids):
+        step = max(1, max_tokens // length)
+        for start in range(0, len(indices), step):
+            batch = indices[start : start + step]
+            yield batch, torch.tensor([token_ids[index] for index in batch])
 
 
 def _by_length(token_ids: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import platformdirs
+from torch import nn
 
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
@@ -48,6 +49,8 @@ class Problem:
     fp32_log_odds: LogOdds
     fp32: Scores
     fingerprint: Fingerprint
+    network: nn.Module
+    token_ids: Sequence[Sequence[int]]
     evaluator: Evaluator
 
     def evaluate(self, bits: Bits) -> Evaluation:
@@ -109,6 +112,8 @@ def load_problem(model: str, data: str, say: Callable[[str], None] = lambda _: N
         fp32_log_odds=fp32_log_odds,
         fp32=fp32,
         fingerprint=fingerprint(network, token_ids, sentences.labels),
+        network=network,
+        token_ids=token_ids,
         evaluator=evaluator,
     )
 

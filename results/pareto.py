@@ -121,6 +121,14 @@ def beaten_by(outcome: Outcome, maps: Sequence[Trial], trial: Trial) -> Trial | 
     return maps[int(beating[best])]
 
 
+def least_damage(outcome: Outcome, maps: Sequence[Trial], trial: Trial) -> Trial | None:
+    """Return the complete map of least damage among those no larger than ``trial``; None where none is that small."""
+    axis = outcome.size_axis
+    no_larger = [(other.scores.damage, other.number, other) for other in maps if other.scores is not None]
+    no_larger = [entry for entry in no_larger if entry[2].compression(axis) >= trial.compression(axis)]
+    return min(no_larger, key=lambda entry: entry[:2])[2] if no_larger else None
+
+
 def _costs(outcome: Outcome, trials: Sequence[Trial]) -> Costs:
     """Return ``(n_trials, 2)`` of quality as a cost and exact size, of complete trials."""
     scores = [trial.scores for trial in trials if trial.scores is not None]

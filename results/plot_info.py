@@ -101,19 +101,25 @@ class ShownMap:
 
 
 @dataclass(frozen=True)
-class BitsInfo:
-    """What the heat map of bits shows: rows from the input to the output, a panel for each map.
+class LayerGrid:
+    """Where each layer stands in a heat map: rows from the input to the output.
 
     Attributes:
         rows: the rows' names, top to bottom: layers outside the encoder's blocks, and the blocks.
         columns: the names of a block's parts, left to right.
         cells: one a layer, in layer order.
-        maps: the panels.
     """
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class BitsInfo:
+    """What the heat map of bits shows: a panel for each map."""
+
+    grid: LayerGrid
     maps: tuple[ShownMap, ...]
 
 
@@ -187,7 +193,6 @@ def pareto_table(info: ParetoInfo) -> pd.DataFrame:
 
 def bits_info(found: Findings) -> BitsInfo:
     """Return what the heat map shows: the documented map where it fits, then the first distinct picks."""
-    rows, columns, cells = _places(found.outcome.footprint.layers)
     shown: list[ShownMap] = []
     if found.reference is not None:
         shown.append(_shown(found, found.reference, "documented"))
@@ -200,7 +205,7 @@ def bits_info(found: Findings) -> BitsInfo:
         seen.add(trial.number)
         picked += 1
         shown.append(_shown(found, trial, f"{headline.request}: {trial.label}"))
-    return BitsInfo(rows=rows, columns=columns, cells=cells, maps=tuple(shown))
+    return BitsInfo(grid=layer_grid(found.outcome.footprint.layers), maps=tuple(shown))
 
 
 def bits_table(info: BitsInfo) -> pd.DataFrame:
@@ -210,12 +215,12 @@ def bits_table(info: BitsInfo) -> pd.DataFrame:
             "number": shown.number,
             "map": shown.label,
             "layer": cell.layer,
-            "row": info.rows[cell.row],
-            "part": "" if cell.column is None else info.columns[cell.column],
+            "row": info.grid.rows[cell.row],
+            "part": "" if cell.column is None else info.grid.columns[cell.column],
             "bits": width,
         }
         for shown in info.maps
-        for cell, width in zip(info.cells, shown.bits, strict=True)
+        for cell, width in zip(info.grid.cells, shown.bits, strict=True)
     ]
     return pd.DataFrame(rows, columns=["number", "map", "layer", "row", "part", "bits"])
 
@@ -223,8 +228,8 @@ def bits_table(info: BitsInfo) -> pd.DataFrame:
 _BLOCK = re.compile(r"(?:^|\.)(?P<block>[0-9]+)\.(?P<part>.+)$")
 
 
-def _places(layers: Sequence[Layer]) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Cell, ...]]:
-    """Return the rows, the columns and every layer's cell; a name with a number in it is a part of that block."""
+def layer_grid(layers: Sequence[Layer]) -> LayerGrid:
+    """Return every layer's place; a name with a number in it is a part of that block."""
     rows: list[str] = []
     columns: list[str] = []
     cells = []
@@ -240,7 +245,7 @@ def _places(layers: Sequence[Layer]) -> tuple[tuple[str, ...], tuple[str, ...], 
                 columns.append(part)
             column = columns.index(part)
         cells.append(Cell(layer=layer.name, row=rows.index(row), column=column))
-    return tuple(rows), tuple(columns), tuple(cells)
+    return LayerGrid(tuple(rows), tuple(columns), tuple(cells))
 
 
 def _short(name: str) -> str:

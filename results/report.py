@@ -16,9 +16,10 @@ from results import words
 from results.bit_map_files import bit_map_path, remove_stale_bit_maps, write_bit_maps
 from results.findings import Findings, conclude
 from results.outcome import Outcome, Trial
-from results.pareto import beaten_by
+from results.pareto import beaten_by, least_damage
+from results.plot_heat_maps import write_bits_plot
 from results.plot_info import bits_info, pareto_info
-from results.plots import write_bits_plot, write_pareto_plot
+from results.plot_pareto import write_pareto_plot
 from results.summary import answer_lines, caution, front_lines
 from results.tables import front_table, trials_table, write_csv
 
@@ -174,11 +175,27 @@ def _rival_rows(found: Findings) -> list[Row]:
 def _remark(found: Findings, trial: Trial) -> str:
     if trial.scores is None:
         return f"failed: {trial.failure}"
-    if trial.number in found.front_numbers:
-        return "on the front"
     missed = "" if trial.feasible else "misses the constraint; "
     better = beaten_by(found.outcome, found.front, trial)
-    return missed + (f"beaten by {better.label}" if better is not None else "not beaten by the front")
+    if better is not None:
+        return f"{missed}beaten by {_compared(found, better, trial)}"
+    standing = "on the front" if trial.number in found.front_numbers else f"{missed}not beaten by the front"
+    challenger = least_damage(
+        found.outcome, [other for other in found.outcome.trials if other.origin == "sampler"], trial
+    )
+    if challenger is None:
+        return f"{standing}; the sampler has no map that small"
+    return f"{standing}; the sampler's best of that size or less is {_compared(found, challenger, trial)}"
+
+
+def _compared(found: Findings, other: Trial, trial: Trial) -> str:
+    """Return by how much another map's damage is less, or more, at what size."""
+    assert other.scores is not None
+    assert trial.scores is not None
+    what = f"{other.label} of {words.times(other.compression(found.outcome.size_axis))}"
+    if trial.scores.damage == 0:
+        return what
+    return f"{what} with {other.scores.damage / trial.scores.damage:.0%} of its damage"
 
 
 def _commands(found: Findings, run: str) -> list[str]:

@@ -18,6 +18,8 @@ Damages = npt.NDArray[np.float64]
 """Damage of each layer at each width, ``(n_layers, n_widths)``, nats a sentence; lower is better."""
 Sizes = npt.NDArray[np.int64]
 """Size of each layer at each width, ``(n_layers, n_widths)``, whole units."""
+Choice = npt.NDArray[np.int64]
+"""A bit map as the index of each layer's width, ``(n_layers,)``."""
 
 
 def layer_sizes(footprint: Footprint, axis: SizeAxis) -> tuple[Sizes, int]:

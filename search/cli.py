@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -47,6 +47,9 @@ def search(
     ] = None,
     min_compression: Annotated[float | None, typer.Option(help="The size constraint, in times the FP32 size.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Who proposes maps: guided, nsga2, tpe or random.")] = None,
+    sensitivity: Annotated[
+        str | None, typer.Option(help="Damage of each layer alone: measured, gradient (quick) or none.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Reproduces a run of one worker exactly.")] = None,
 ) -> None:
     """Search for the front; start the same run again to continue it."""
@@ -65,6 +68,7 @@ def search(
         "size": size,
         "min_compression": min_compression,
         "sampler": sampler,
+        "sensitivity": sensitivity,
         "seed": seed,
     }
     directory = RunDirectory(run)
@@ -193,6 +197,41 @@ def evaluate(
     typer.echo(f"agreement    {scores.agreement:.4f} of FP32's predictions; accuracy {scores.accuracy:.4f}")
     typer.echo(f"nominal      {sizes['nominal_compression']:.4f}x, {sizes['nominal_bits']:,} bits of codes")
     typer.echo(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes on disk")
+
+
+@app.command()
+def sensitivity(
+    profile: ProfileName = None,
+    model: Model = None,
+    data: Data = None,
+    source: Annotated[
+        str, typer.Option(help="measured, or gradient: all from one backward pass, coarse at 2 and 3 bits.")
+    ] = "measured",
+    out: Annotated[Path, typer.Option(help="The directory for sensitivity.csv, .png and .svg.")] = Path("sensitivity"),
+) -> None:
+    """Measure the damage of each layer alone at each width: a table and a heat map."""
+    from objectives.layers import WIDTHS
+    from objectives.problem import cache_directory, load_problem
+    from results.plot_heat_maps import write_sensitivity_plot
+    from results.words import nats
+    from search.profile import resolve_profile
+    from search.sensitivity import Source, measure
+    from search.terminal import log_to_console, progress_display
+
+    if source not in ("measured", "gradient"):
+        raise InputError(f"--source must be measured or gradient, not {source!r}")
+    settings = resolve_profile(profile or "miniature", {"model": model, "data": data})
+    log_to_console(console)
+    problem = load_problem(settings.model, settings.data)
+    with progress_display(console) as display:
+        found = measure(problem, cache_directory(), cast(Source, source), display.sensitivities)
+    assert found is not None
+    write_sensitivity_plot(problem.layers, found.damages, found.measured, out)
+    longest = max(len(layer.name) for layer in problem.layers)
+    typer.echo(f"{'damage, nats a sentence':{longest}}" + "".join(f"{width:>9} bit" for width in WIDTHS))
+    for layer, damages in zip(problem.layers, found.damages, strict=True):
+        typer.echo(f"{layer.name:{longest}}" + "".join(f"{nats(damage):>13}" for damage in damages))
+    typer.echo(f"written: {out / 'sensitivity.csv'}, .png and .svg")
 
 
 @app.command()

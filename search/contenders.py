@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from objectives.bit_maps import documented_bit_map
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, Bits, Layer, uniform
+from objectives.problem import Problem
 from results.outcome import Origin
 from search.allocation import Damages, allocate_bits
 from search.feasible import SizeConstraint
+from search.sensitivity import Sensitivities
 
 _PLAIN_COMPRESSIONS = (6.4, 8.0, 9.2, 32 / 3, 11.6, 12.8, 14.2)
 
@@ -22,6 +24,20 @@ class Contender:
     origin: Origin
     label: str
     bits: Bits
+
+
+def all_contenders(
+    problem: Problem, constraint: SizeConstraint, sensitivities: Sensitivities | None
+) -> tuple[list[Contender], str]:
+    """Return all of them in the order in which they are evaluated, and why the reference is missing where it is.
+
+    Plain allocations are among them where there are sensitivities.
+    """
+    contenders, reference_note = reference(problem.layers)
+    contenders += uniform_maps(problem.layers)
+    if sensitivities is not None:
+        contenders += plain_allocations(sensitivities.damages, constraint)
+    return contenders, reference_note
 
 
 def reference(layers: Sequence[Layer]) -> tuple[list[Contender], str]:

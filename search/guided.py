@@ -1,42 +1,49 @@
-"""The guided sampler: draws a plausible landscape of damage and lets the allocator solve it where it promises most."""
+"""The guided sampler: takes a plausible landscape of damage and looks for the best map of a size on it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from objectives.layers import Bits
-from search.allocation import Damages, allocate, layer_sizes, to_bits, to_choice
+from objectives.scores import LogOdds, divergences
+from search.allocation import Choice, Sizes, allocate, layer_sizes, to_bits, to_choice
 from search.contenders import plain_budgets
+from search.descent import descend
 from search.feasible import SizeConstraint, repair
-from search.landscape import Observations, landscape_at
+from search.landscape import LandscapeModel, Observations
 from search.samplers import SeenMaps, search_space
-from search.study import recorded_damage
+from search.sensitivity import Sensitivities
+from search.study import recorded_log_odds
 
-_BUDGETS_A_PROPOSAL = 4
-_LOCAL_SHARE = 0.6
+_GREEDY_SHARE = 0.5
+_INCUMBENT_SHARE = 0.5
+_NEIGHBOURHOOD = 0.25  # natural logarithm of size: how far away another budget's best map is worth starting from
+_ATTEMPTS = 4
+_NEAREST = 256
 
 
 class GuidedSampler(BaseSampler):
     """Proposes maps from sensitivities and from every finished trial of the study.
 
-    For a few budgets between the smallest map and the constraint it draws a landscape from the model of
-    :mod:`search.landscape` and allocates it exactly. More often than not layers are charged for departing from the best
-    map known at that budget, which makes the proposal a size-conserving exchange around it: what additivity misses is
-    found there. Of the budgets' maps it proposes the one that promises most. Feasible by construction, never a map that
-    was proposed before, and reproduced by its seed and the trials before it.
+    For a budget between the smallest map and the constraint it takes a landscape from the model of
+    :mod:`search.landscape`, half of the time the most plausible one and half of the time one drawn at random, and
+    improves the best map known there, or at a budget nearby, by exchanges between layers until none helps. Feasible by
+    construction, never a map that was proposed before, and reproduced by its seed and the trials before it.
     """
 
-    def __init__(self, constraint: SizeConstraint, sensitivities: Damages, seed: int) -> None:
-        """Propose within ``constraint``, with ``sensitivities`` ``(n_layers, n_widths)`` as the prior."""
+    def __init__(
+        self, constraint: SizeConstraint, sensitivities: Sensitivities, fp32_log_odds: LogOdds, seed: int
+    ) -> None:
+        """Propose within ``constraint``, with ``sensitivities`` as the prior."""
         self._constraint = constraint
         self._sensitivities = sensitivities
+        self._model = LandscapeModel(sensitivities, fp32_log_odds)
         self._seed = seed
         self._names = tuple(layer.name for layer in constraint.footprint.layers)
         self._space = search_space(constraint.footprint.layers)
@@ -48,7 +55,7 @@ class GuidedSampler(BaseSampler):
         plain = [budget - overhead for budget in plain_budgets(constraint)]
         between = np.sqrt(np.multiply(plain, [*plain[1:], smallest], dtype=np.float64)).astype(np.int64)
         self._budgets = np.clip([*plain, *between], smallest, largest)
-        self._finished = _FinishedMaps(self._names)
+        self._finished = _FinishedMaps(self._names, self._sizes, fp32_log_odds)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the whole map: all widths are proposed together."""
@@ -73,42 +80,39 @@ class GuidedSampler(BaseSampler):
         raise ValueError(f"{param_name!r} is not a layer of this study")
 
     def _propose(self, rng: np.random.Generator) -> Bits:
-        budgets = rng.choice(self._budgets, size=_BUDGETS_A_PROPOSAL, replace=False)
-        if not self._finished.maps:
-            return to_bits(allocate(self._sensitivities, self._sizes, int(budgets[0])))
-        observations = self._finished.observations(self._sizes)
-        proposals = [self._propose_at(int(budget), observations, rng) for budget in budgets]
-        return max(proposals, key=lambda proposal: proposal[0])[1]
+        budget = int(rng.choice(self._budgets))
+        if not self._finished.damages:
+            return to_bits(allocate(self._sensitivities.damages, self._sizes, budget))
+        start = self._finished.best(self._starting_budget(budget, rng))
+        if start is None:
+            start = allocate(self._sensitivities.damages, self._sizes, budget)
+        observations = self._finished.observations(budget)
+        temperature = 0.0 if rng.random() < _GREEDY_SHARE else rng.uniform(0.0, 1.0)
+        for _ in range(_ATTEMPTS):
+            landscape = self._model.at(budget, observations, rng, temperature)
+            _, chosen = descend(landscape, self._sizes, start, budget)
+            if (bits := to_bits(chosen)) not in self._seen.maps:
+                break
+            temperature += 0.5  # all that looks plausible here is known: look further
+        return bits
 
-    def _propose_at(self, budget: int, observations: Observations, rng: np.random.Generator) -> tuple[float, Bits]:
-        """Return the drawn gain of a map at a budget, in natural logarithms of damage, and the map."""
-        drawn = landscape_at(budget, self._sensitivities, observations).draw(rng, temperature=rng.uniform(0.0, 0.6))
-        within = np.flatnonzero(observations.sizes <= budget)
-        layers = np.arange(len(drawn))
-        if not len(within):
-            chosen = allocate(drawn, self._sizes, budget)
-            return np.inf, to_bits(chosen)
-        best = within[np.argmin(observations.damages[within])]
-        known, known_damage = observations.choices[best], observations.damages[best]
-        charged = drawn
-        if rng.random() < _LOCAL_SHARE:
-            departing = np.ones_like(drawn)
-            departing[layers, known] = 0.0
-            charged = drawn + departing * known_damage * 10.0 ** rng.uniform(-4.0, -1.5)
-        chosen = allocate(charged, self._sizes, budget)
-        # Against the known map in the same landscape: what the landscape gets wrong about both cancels out.
-        gain = np.log(drawn[layers, known].sum() / drawn[layers, chosen].sum())
-        bits = to_bits(chosen)
-        return (-np.inf if bits in self._seen.maps else float(gain)), bits
+    def _starting_budget(self, budget: int, rng: np.random.Generator) -> int:
+        """Return the budget itself or one nearby: a good map may lie in a basin that is known at another size only."""
+        others = self._budgets[np.abs(np.log(self._budgets / budget)) <= _NEIGHBOURHOOD]
+        return budget if rng.random() < _INCUMBENT_SHARE else int(rng.choice(others))
 
 
 class _FinishedMaps:
-    """Maps and damages of a study's complete trials, read once each."""
+    """Maps of a study's complete trials and what they scored, read once each."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.maps: list[npt.NDArray[np.int64]] = []
-        self._damages: list[float] = []
+    def __init__(self, names: tuple[str, ...], sizes: Sizes, fp32_log_odds: LogOdds) -> None:
+        self.damages: list[float] = []
         self._names = names
+        self._layer_sizes = sizes
+        self._fp32_log_odds = fp32_log_odds
+        self._choices: list[Choice] = []
+        self._shifts: list[LogOdds] = []
+        self._sizes: list[int] = []
         self._read: set[int] = set()
         self._first_unread = 0
 
@@ -118,14 +122,24 @@ class _FinishedMaps:
             if trial.number in self._read or not trial.state.is_finished():
                 continue
             self._read.add(trial.number)
-            damage = recorded_damage(trial)
-            if damage is not None:
-                self.maps.append(to_choice(tuple(trial.params[name] for name in self._names)))
-                self._damages.append(damage)
+            log_odds = recorded_log_odds(trial)
+            if log_odds is not None:
+                chosen = to_choice(tuple(trial.params[name] for name in self._names))
+                self._choices.append(chosen)
+                self._shifts.append(log_odds - self._fp32_log_odds)
+                self._sizes.append(int(self._layer_sizes[np.arange(len(chosen)), chosen].sum()))
+                self.damages.append(float(divergences(log_odds, self._fp32_log_odds).mean()))
         while self._first_unread in self._read:
             self._first_unread += 1
 
-    def observations(self, sizes: npt.NDArray[np.int64]) -> Observations:
-        choices = np.array(self.maps)
-        summed = sizes[np.arange(sizes.shape[0]), choices].sum(axis=1)
-        return Observations(choices, np.array(self._damages), summed.astype(np.float64))
+    def best(self, budget: int) -> Choice | None:
+        """Return the map of least damage within a budget; None where there is none."""
+        within = np.flatnonzero(np.array(self._sizes) <= budget)
+        return self._choices[within[np.argmin(np.array(self.damages)[within])]] if len(within) else None
+
+    def observations(self, size: float) -> Observations:
+        """Return the maps whose sizes are nearest in ratio, at most ``_NEAREST`` of them."""
+        sizes = np.array(self._sizes, dtype=np.float64)
+        nearest = np.argsort(np.abs(np.log(sizes / size)), kind="stable")[:_NEAREST]
+        choices, shifts = (np.array([rows[index] for index in nearest]) for rows in (self._choices, self._shifts))
+        return Observations(choices, shifts, sizes[nearest])

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from objectives.errors import InputError, all_faults
 from objectives.sizes import SizeAxis
 from results.outcome import Quality
 from search.samplers import SAMPLERS
+from search.sensitivity import Source
 
 PROFILES = ("miniature", "cola")
 GUIDED = "guided"
@@ -31,6 +32,8 @@ class Profile:
         size: what the constraint and the size axis count.
         min_compression: the size constraint, in times the FP32 size.
         sampler: who proposes maps.
+        sensitivity: where the damage of each layer alone comes from; the guided sampler and the plain allocations among
+            the contenders need it.
         seed: reproduces a run of one worker exactly, however often it was stopped and continued.
     """
 
@@ -42,6 +45,7 @@ class Profile:
     size: SizeAxis = "nominal"
     min_compression: float = 5.5
     sampler: str = GUIDED
+    sensitivity: Source | Literal["none"] = "measured"
     seed: int = 0
 
     # What makes two searches different ones; the rest may change when a run is continued.
@@ -86,6 +90,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "quality": get_args(Quality),
     "size": get_args(SizeAxis),
     "sampler": (GUIDED, *SAMPLERS),
+    "sensitivity": (*get_args(Source), "none"),
 }
 
 
@@ -116,10 +121,12 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
                 faults.append(f"hours must be a number of 0 or more, not {value!r}")
             case "min_compression" if not (_is_number(value) and 1 <= value < 1e6):
                 faults.append(f"min_compression must be a number of 1 or more, not {value!r}")
-            case "quality" | "size" | "sampler" if value not in _CHOICES[key]:
+            case "quality" | "size" | "sampler" | "sensitivity" if value not in _CHOICES[key]:
                 faults.append(f"{key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
             case _:
                 pass
+    if settings.get("sensitivity") == "none" and settings.get("sampler", GUIDED) == GUIDED:
+        faults.append("the guided sampler needs sensitivities; choose another --sampler or --sensitivity gradient")
     return faults
 
 

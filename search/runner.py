@@ -17,17 +17,17 @@ import optuna
 import torch
 from optuna.samplers import BaseSampler
 
-from objectives.files import write_text
 from objectives.problem import Problem, cache_directory, load_problem
 from results.outcome import Outcome
+from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
-from search.contenders import plain_allocations, reference, uniform_maps
+from search.contenders import all_contenders
 from search.feasible import SizeConstraint
 from search.guided import GuidedSampler
 from search.profile import GUIDED, Profile
 from search.run_directory import RunDirectory
 from search.samplers import FeasibleSampler
-from search.sensitivity import Sensitivities, measure, to_csv
+from search.sensitivity import Sensitivities, measure
 from search.study import ask, fail, finished, journal_storage, open_study, outcome, tell
 
 log = logging.getLogger("bitfront")
@@ -87,16 +87,12 @@ def run_search(profile: Profile, run: RunDirectory, display: Display) -> Outcome
     with run.locked(), _logging_to(run), _stop_requests() as stop_requested:
         versions = _versions()
         run.write_settings(profile.to_dict(), problem.fingerprint, versions)
-        contenders, reference_note = reference(problem.layers)
-        contenders += uniform_maps(problem.layers)
         budget = _Budget(profile, started, stop_requested)
+        sensitivities = _sensitivities(profile, problem, run, budget, display)
+        contenders, reference_note = all_contenders(problem, constraint, sensitivities)
         # A search that is stopped while it measures opens its study all the same, so that there is a report to look at.
-        sampler: BaseSampler = FeasibleSampler("random", constraint, profile.seed)
-        if profile.sampler != GUIDED:
-            sampler = FeasibleSampler(profile.sampler, constraint, profile.seed)
-        elif (sensitivities := _sensitivities(problem, run, budget, display)) is not None:
-            contenders += plain_allocations(sensitivities.damages, constraint)
-            sampler = GuidedSampler(constraint, sensitivities.damages, profile.seed)
+        name = "random" if sensitivities is None and profile.sampler == GUIDED else profile.sampler
+        sampler = make_sampler(name, problem, constraint, sensitivities, profile.seed)
         study = open_study(
             journal_storage(run.journal),
             problem,
@@ -171,13 +167,27 @@ def refresh(study: optuna.Study, run: RunDirectory) -> Outcome:
     return found
 
 
-def _sensitivities(problem: Problem, run: RunDirectory, budget: _Budget, display: Display) -> Sensitivities | None:
+def make_sampler(
+    name: str, problem: Problem, constraint: SizeConstraint, sensitivities: Sensitivities | None, seed: int
+) -> BaseSampler:
+    """Return a sampler by its name; the guided one needs sensitivities."""
+    if name != GUIDED:
+        return FeasibleSampler(name, constraint, seed)
+    assert sensitivities is not None
+    return GuidedSampler(constraint, sensitivities, problem.fp32_log_odds, seed)
+
+
+def _sensitivities(
+    profile: Profile, problem: Problem, run: RunDirectory, budget: _Budget, display: Display
+) -> Sensitivities | None:
+    if profile.sensitivity == "none":
+        return None
     started = time.monotonic()
-    measured = measure(problem, cache_directory(), show=display.sensitivities, keep_going=budget.lasts)
-    if measured is not None:
-        write_text(run.path / "sensitivity.csv", to_csv(problem.layers, measured))
+    found = measure(problem, cache_directory(), profile.sensitivity, display.sensitivities, budget.lasts)
+    if found is not None:
+        write_sensitivity_plot(problem.layers, found.damages, found.measured, run.path)
         log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
-    return measured
+    return found
 
 
 def _evaluate_next(problem: Problem, constraint: SizeConstraint, study: optuna.Study, profile: Profile) -> None:

@@ -1,175 +1,149 @@
-"""Sensitivities: the damage of each layer alone at each width, all other layers in FP32."""
+"""Sensitivities: what quantising each layer alone at each width does, all other layers in FP32."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from objectives.bank import FP32_WIDTH
 from objectives.errors import InputError
-from objectives.files import write_text
-from objectives.layers import WIDTHS, Layer
+from objectives.files import replacing
+from objectives.gradient import first_order_shifts
+from objectives.layers import WIDTHS
 from objectives.problem import Problem
-from objectives.scores import divergences
+from objectives.scores import LogOdds, divergences
 from search.allocation import Damages
 
-MEASURED_WIDTHS = (2, 3, 4)
-"""Where damage is large enough to matter; from 5 bits on it follows the quantisation error of the layer."""
+Source = Literal["measured", "gradient"]
+"""``gradient``: every width from one backward pass. ``measured``: the widths where that is too coarse are evaluated."""
+
+MEASURED_WIDTHS = (2, 3)
+"""Where a layer's change is too large for the first order; from 4 bits on that is within a few percent."""
 
 _SAVE_EVERY_S = 10.0
-_COLUMNS = ("layer", "width", "damage", "source")
-
-Measured = dict[tuple[str, int], float]
-"""Damage in nats a sentence by layer name and width."""
 
 
 @dataclass(frozen=True)
 class Sensitivities:
-    """Damage of each layer alone at each width.
+    """The effect of each layer alone at each width.
 
     Attributes:
-        damages: ``(n_layers, n_widths)``, nats a sentence, falling with the width.
-        measured: ``(n_layers, n_widths)``, whether it was measured rather than completed.
+        shifts: what it adds to each sentence's log-odds, in nats, ``(n_layers, n_widths, n_sentences)``.
+        damages: ``(n_layers, n_widths)``, nats a sentence, made to fall with the width.
+        measured: ``(n_layers, n_widths)``, whether it was evaluated rather than taken from the gradient.
     """
 
+    shifts: npt.NDArray[np.float32]
     damages: Damages
     measured: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls, shifts: npt.NDArray[np.float32], measured: npt.NDArray[np.bool_], fp32_log_odds: LogOdds
+    ) -> Sensitivities:
+        """Take the damages from the shifts."""
+        alone = divergences(fp32_log_odds + shifts, fp32_log_odds).mean(axis=-1)
+        falling = np.maximum.accumulate(alone[:, ::-1], axis=1)[:, ::-1]
+        return cls(shifts, falling, measured)
 
 
 def measure(
     problem: Problem,
     cache: Path,
-    widths: Sequence[int] = MEASURED_WIDTHS,
-    show: Callable[[int, int], None] | None = None,
+    source: Source = "measured",
+    show: Callable[[int, int], None] = lambda done, wanted: None,
     keep_going: Callable[[], bool] = lambda: True,
 ) -> Sensitivities | None:
-    """Measure each layer alone at some widths and complete the others.
+    """Return the sensitivities, from the gradient and, with ``measured``, from evaluations of the widths that need it.
 
-    From the top layer down, on remembered hidden states of the FP32 model, so that a layer costs only what lies above
-    it. What is measured is kept in ``cache`` by the problem's fingerprint and never measured again, also when this is
-    interrupted.
+    Evaluated from the top layer down, on remembered hidden states of the FP32 model, so that a layer costs only what
+    lies above it. What is known is kept in ``cache`` by the problem's fingerprint and never made again, also when this
+    is interrupted.
 
     Args:
         problem: the model and its sentences.
         cache: a directory.
-        widths: to be measured, at least one.
-        show: told how many are done and how many there are.
+        source: where they come from.
+        show: told how many evaluations are done and how many there are.
         keep_going: asked before each; where it says no, what was measured is kept and None is returned.
-    """
-    path = cache / f"sensitivity-{_digest(problem.fingerprint)}.csv"
-    known = read_measured(path, problem.layers) if path.is_file() else {}
-    wanted = [(index, width) for index in reversed(range(len(problem.layers))) for width in sorted(widths)]
-    missing = [(index, width) for index, width in wanted if (problem.layers[index].name, width) not in known]
-    evaluator = problem.evaluator
-    if missing:
-        fp32 = (FP32_WIDTH,) * len(problem.layers)
-        evaluator.log_odds(fp32, remember=True)
-        saved = time.monotonic()
-        try:
-            for done, (index, width) in enumerate(missing):
-                if not keep_going():
-                    return None
-                if show is not None:
-                    show(len(wanted) - len(missing) + done, len(wanted))
-                log_odds = evaluator.log_odds((*fp32[:index], width, *fp32[index + 1 :]))
-                known[problem.layers[index].name, width] = float(np.mean(divergences(log_odds, problem.fp32_log_odds)))
-                if time.monotonic() - saved > _SAVE_EVERY_S:
-                    write_measured(path, known)
-                    saved = time.monotonic()
-        finally:
-            write_measured(path, known)
-    return complete(problem.layers, known, widths, weight_errors(problem))
-
-
-def complete(
-    layers: Sequence[Layer], measured: Measured, widths: Sequence[int], errors: npt.NDArray[np.float64]
-) -> Sensitivities:
-    """Fill the widths that were not measured and make damages fall with the width.
-
-    While damage is small it is quadratic in the weights' change (the first-order term vanishes in expectation), so it
-    follows the squared quantisation error from the nearest measured width.
-
-    Args:
-        layers: the searchable layers.
-        measured: at least every layer at every one of ``widths``.
-        widths: those to build on.
-        errors: squared quantisation error of each layer at each width, ``(n_layers, n_widths)``.
-    """
-    damages = np.empty((len(layers), len(WIDTHS)))
-    known = np.zeros(damages.shape, dtype=bool)
-    for row, layer in enumerate(layers):
-        for column, width in enumerate(WIDTHS):
-            nearest = min(widths, key=lambda other: (abs(other - width), other))
-            known[row, column] = nearest == width
-            base = errors[row, WIDTHS.index(nearest)]
-            ratio = errors[row, column] / base if base > 0 else 0.0
-            damages[row, column] = measured[layer.name, nearest] * (1.0 if nearest == width else ratio)
-    falling = np.maximum.accumulate(damages[:, ::-1], axis=1)[:, ::-1]
-    return Sensitivities(falling, known)
-
-
-def weight_errors(problem: Problem) -> npt.NDArray[np.float64]:
-    """Return the squared error of each layer's quantised weights at each width, ``(n_layers, n_widths)``."""
-    bank = problem.evaluator.bank
-    return np.array([[bank.squared_error(layer, width) for width in WIDTHS] for layer in problem.layers])
-
-
-def to_csv(layers: Sequence[Layer], sensitivities: Sensitivities) -> str:
-    """Return the whole table as CSV text, a row for each layer and width."""
-    return _csv(
-        (
-            layer.name,
-            width,
-            repr(float(sensitivities.damages[row, column])),
-            "measured" if sensitivities.measured[row, column] else "completed",
-        )
-        for row, layer in enumerate(layers)
-        for column, width in enumerate(WIDTHS)
-    )
-
-
-def write_measured(path: Path, measured: Measured) -> None:
-    """Write what has been measured."""
-    write_text(path, _csv((name, width, repr(damage), "measured") for (name, width), damage in measured.items()))
-
-
-def read_measured(path: Path, layers: Sequence[Layer]) -> Measured:
-    """Read what has been measured.
 
     Raises:
-        InputError: the file is damaged; it says to delete it.
+        InputError: the file in the cache is damaged; it says to delete it.
     """
-    names = {layer.name for layer in layers}
+    bank = problem.evaluator.bank
+    path = cache / f"sensitivity-{_digest(problem.fingerprint)}.npz"
+    wanted = [(index, width) for index in reversed(range(len(problem.layers))) for width in MEASURED_WIDTHS]
+    if source == "gradient":
+        wanted = []
+    show(0, len(wanted))
+    if path.is_file():
+        gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), len(problem.labels)))
+    else:
+        made = first_order_shifts(problem.network, problem.layers, problem.token_ids, bank, keep_going)
+        if made is None:
+            return None
+        gradient, shifts, measured = made, made.copy(), np.zeros(made.shape[:2], dtype=np.bool_)
+        _write(path, gradient, shifts, measured)
+    missing = [(index, width) for index, width in wanted if not measured[index, WIDTHS.index(width)]]
+    if missing:
+        fp32 = (FP32_WIDTH,) * len(problem.layers)
+        problem.evaluator.log_odds(fp32, remember=True)
+        saved = time.monotonic()
+        try:
+            for done, (index, width) in enumerate(missing, start=len(wanted) - len(missing)):
+                if not keep_going():
+                    return None
+                show(done, len(wanted))
+                log_odds = problem.evaluator.log_odds((*fp32[:index], width, *fp32[index + 1 :]))
+                shifts[index, WIDTHS.index(width)] = log_odds - problem.fp32_log_odds
+                measured[index, WIDTHS.index(width)] = True
+                if time.monotonic() - saved > _SAVE_EVERY_S:
+                    _write(path, gradient, shifts, measured)
+                    saved = time.monotonic()
+        finally:
+            _write(path, gradient, shifts, measured)
+    if source == "gradient":
+        shifts, measured = gradient, np.zeros_like(measured)
+    return Sensitivities.of(shifts, measured, problem.fp32_log_odds)
+
+
+def _write(
+    path: Path,
+    gradient: npt.NDArray[np.float32],
+    shifts: npt.NDArray[np.float32],
+    measured: npt.NDArray[np.bool_],
+) -> None:
+    with replacing(path) as temporary:
+        np.savez(temporary, gradient=gradient, shifts=shifts, measured=measured)
+
+
+def _read(
+    path: Path, shape: tuple[int, int, int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     try:
-        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
-        measured = {(name, int(width)): float(damage) for name, width, damage, _ in rows}
-        sound = tuple(header) == _COLUMNS and all(
-            name in names and width in WIDTHS and math.isfinite(damage) and damage >= 0
-            for (name, width), damage in measured.items()
+        with np.load(path, allow_pickle=False) as stored:
+            gradient, shifts, measured = stored["gradient"], stored["shifts"], stored["measured"]
+        sound = (
+            gradient.shape == shifts.shape == shape
+            and measured.shape == shape[:2]
+            and gradient.dtype == shifts.dtype == np.float32
+            and measured.dtype == np.bool_
+            and bool(np.isfinite(gradient).all() and np.isfinite(shifts).all())
         )
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError):
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         sound = False
     if not sound:
         raise InputError(f"{path}: is damaged; delete it, and the sensitivities are measured again")
-    return measured
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows(rows)
-    return text.getvalue()
+    return gradient, shifts, measured
 
 
 def _digest(fingerprint: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, Bits, Layer
 from objectives.problem import Evaluation, Problem
-from objectives.scores import Scores, score
+from objectives.scores import LogOdds, Scores, score
 from objectives.sizes import Footprint
 from results.outcome import Origin, Outcome, Quality, Trial
 from search.contenders import Contender
@@ -171,10 +171,10 @@ def fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
     study.tell(trial, state=TrialState.FAIL)
 
 
-def recorded_damage(trial: FrozenTrial) -> float | None:
-    """Return the damage of a trial's map in nats a sentence; None where it has no scores."""
+def recorded_log_odds(trial: FrozenTrial) -> LogOdds | None:
+    """Return the log-odds ``(n_sentences,)`` of a trial's map; None where it has no scores."""
     recorded: dict[str, Any] | None = trial.user_attrs.get(_EVALUATION)
-    return recorded["damage"] if recorded and trial.state == TrialState.COMPLETE else None
+    return _unpack(recorded["log_odds"], np.float32) if recorded and trial.state == TrialState.COMPLETE else None
 
 
 def finished(study: optuna.Study) -> int:

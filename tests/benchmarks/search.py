@@ -1,9 +1,13 @@
 """Guided search against NSGA-II and TPE at many times its cost, and against plain allocation and uniform maps.
 
-`python -m tests.benchmarks search` runs the miniature with three seeds, or with the seeds behind it; with `shared`
-behind it, the shared model. Every cost is counted in full-evaluation equivalents, sensitivities included.
-Hypervolume: nominal bits a weight from 2 to 32 / 5.5 against log10 of damage clipped to [1e-5, 1], reference point
-(32 / 5.5, 0).
+    python -m tests.benchmarks search                     the miniature, seeds 0 to 2, rivals at 2,000 evaluations
+    python -m tests.benchmarks search miniature 1         one seed of them
+    python -m tests.benchmarks search shared              the shared model, seed 0, rivals at 1,000 evaluations
+    python -m tests.benchmarks search figure FILE.png     damage against size on the shared model, 300 evaluations each
+
+Every cost is counted in full-evaluation equivalents, sensitivities included. Each search's trace is kept in
+``runs/benchmarks`` as it goes and used again when it is there; delete the folder to measure anew. Hypervolume: nominal
+bits a weight from 2 to 32 / 5.5 against log10 of damage clipped to [1e-5, 1], reference point (32 / 5.5, 0).
 """
 
 from __future__ import annotations
@@ -11,89 +15,119 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler
+import pandas as pd
 
 from objectives.problem import Problem, load_problem
-from results.outcome import Outcome, Trial
 from results.pareto import hypervolume_2d
-from search.contenders import Contender, plain_allocations, reference, uniform_maps
+from search.contenders import all_contenders
 from search.feasible import SizeConstraint
-from search.guided import GuidedSampler
-from search.samplers import FeasibleSampler
-from search.sensitivity import measure
-from search.study import ask, open_study, outcome, tell
+from search.runner import make_sampler
+from search.sensitivity import Source, measure
+from search.study import ask, open_study, tell
 from tests.shared import COLA, MODEL
 
+TRACES = Path("runs/benchmarks")
 MIN_COMPRESSION = 5.5
 GUIDED_COST = 300
-COMPRESSIONS = (5.5, 8.0, 9.2, 10.67, 11.6, 12.8)
-
-
-@dataclass(frozen=True)
-class Searched:
-    """What one search found and what it cost, in full-evaluation equivalents and in seconds a proposal."""
-
-    outcome: Outcome
-    cost: float
-    proposal_s: float
+RIVAL_COST = {"miniature": 2000, "shared": 1000}
+COMPRESSIONS = (5.5, 6.4, 8.0, 9.2, 10.67, 11.6, 12.8, 14.2)
+LABELS = {"guided": "guided", "nsga2": "NSGA-II", "tpe": "TPE", "random": "random"}
+COLOURS = {"guided": "#0072B2", "nsga2": "#D55E00", "tpe": "#CC79A7", "random": "#999999"}
 
 
 def main(arguments: list[str]) -> None:
-    """Compare on the miniature, or on the shared model."""
-    if arguments == ["shared"]:
-        compare(load_problem(str(MODEL), str(COLA), say=print), seeds=(0,), rival_cost=1000)
-    else:
-        seeds = tuple(int(seed) for seed in arguments) or (0, 1, 2)
-        compare(load_problem("miniature", "miniature", say=print), seeds, rival_cost=2000)
+    """Compare on the miniature, or on the shared model, or draw the figure."""
+    match arguments:
+        case ["figure", path]:
+            figure(Path(path))
+        case [("miniature" | "shared") as which, *seeds]:
+            compare(which, tuple(map(int, seeds)) or ((0, 1, 2) if which == "miniature" else (0,)))
+        case []:
+            compare("miniature", (0, 1, 2))
+        case _:
+            print(__doc__)
 
 
-def compare(problem: Problem, seeds: tuple[int, ...], rival_cost: int) -> None:
+@cache
+def problem(which: str) -> Problem:
+    """Return the miniature or the shared problem."""
+    model, data = ("miniature", "miniature") if which == "miniature" else (str(MODEL), str(COLA))
+    return load_problem(model, data, say=print)
+
+
+def compare(which: str, seeds: tuple[int, ...]) -> None:
     """Print one table a seed."""
     for seed in seeds:
-        guided = search(problem, "guided", GUIDED_COST, seed)
+        guided = trace(which, "guided", GUIDED_COST, seed)
         show("guided", guided, seed)
-        show_damages(guided.outcome)
+        show_damages(guided)
         for rival in ("nsga2", "tpe"):
-            found = search(problem, rival, rival_cost, seed)
+            found = trace(which, rival, RIVAL_COST[which], seed)
             show(rival, found, seed)
-            ratio = hypervolume(guided.outcome) / hypervolume(found.outcome)
+            ratio = hypervolume(guided) / hypervolume(found)
             print(
-                f"  guided / {rival}: hypervolume {ratio:.3f} at {guided.cost / found.cost:.2f} of the cost", flush=True
+                f"  guided / {rival}: hypervolume {ratio:.3f} at {guided.cost.max() / found.cost.max():.2f} of the cost"
             )
 
 
-def search(problem: Problem, sampler: str, cost: int, seed: int) -> Searched:
+def trace(which: str, sampler: str, cost: int, seed: int, source: Source = "measured") -> pd.DataFrame:
+    """Return what a search evaluated until its cost was spent: a row an evaluation.
+
+    Columns: ``origin``, ``bits_per_weight``, ``damage``, ``cost`` spent by then and ``propose_s``.
+    """
+    path = TRACES / f"{which}-{sampler}-{seed}.csv"
+    if path.is_file() and (found := pd.read_csv(path)).cost.max() >= cost:
+        return found[found.cost < cost + 1]
+    TRACES.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, object]] = []
+    try:
+        search(problem(which), sampler, cost, seed, source, rows.append)
+    finally:
+        pd.DataFrame(rows).to_csv(path, index=False)
+    return pd.DataFrame(rows)
+
+
+def search(
+    problem: Problem, sampler: str, cost: int, seed: int, source: Source, record: Callable[[dict[str, object]], None]
+) -> None:
     """Search in memory until the cost is spent."""
     constraint = SizeConstraint(problem.footprint, "nominal", MIN_COMPRESSION)
-    contenders: list[Contender] = [*reference(problem.layers)[0], *uniform_maps(problem.layers)]
+    elements = sum(layer.elements for layer in problem.layers)
     evaluation_s = one_evaluation_s(problem)
     spent = 0.0
-    proposer: BaseSampler
+    sensitivities = None
     if sampler == "guided":
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as empty:
-            sensitivities = measure(problem, Path(empty))
-        assert sensitivities is not None
-        damages = sensitivities.damages
+            sensitivities = measure(problem, Path(empty), source)
         spent = (time.perf_counter() - started) / evaluation_s
-        contenders += plain_allocations(damages, constraint)
-        proposer = GuidedSampler(constraint, damages, seed)
-    else:
-        proposer = FeasibleSampler(sampler, constraint, seed)
+        print(f"sensitivities cost {spent:.1f} evaluations")
+    proposer = make_sampler(sampler, problem, constraint, sensitivities, seed)
+    contenders, _ = all_contenders(problem, constraint, sensitivities)
     study = open_study(optuna.storages.InMemoryStorage(), problem, "damage", constraint, proposer, contenders)
-    proposing_s = []
     while spent < cost:
         started = time.perf_counter()
         trial, bits = ask(study, problem.layers)
-        proposing_s.append(time.perf_counter() - started)
-        tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
+        propose_s = time.perf_counter() - started
+        evaluation = problem.evaluate(bits)
+        tell(study, trial, bits, evaluation, constraint, "damage")
         spent += 1
-    return Searched(outcome(study, sampler), spent, float(np.median(proposing_s[len(contenders) :])))
+        record(
+            {
+                "origin": trial.user_attrs.get("origin", "sampler"),
+                "bits_per_weight": constraint.size_bits(bits) / elements,
+                "damage": evaluation.scores.damage,
+                "cost": spent,
+                "propose_s": round(propose_s, 4),
+            }
+        )
 
 
 def one_evaluation_s(problem: Problem) -> float:
@@ -105,37 +139,54 @@ def one_evaluation_s(problem: Problem) -> float:
     return float(np.median([problem.evaluate(bits).elapsed_s for bits in maps]))
 
 
-def hypervolume(found: Outcome) -> float:
+def hypervolume(found: pd.DataFrame) -> float:
     """Return the hypervolume of the feasible maps; larger is better."""
-    costs = [
-        (32 / trial.nominal_compression, math.log10(min(max(trial.scores.damage, 1e-5), 1.0)))
-        for trial in found.trials
-        if trial.feasible and trial.scores is not None
-    ]
-    return hypervolume_2d(np.array(costs), (32 / MIN_COMPRESSION, 0.0))
+    feasible = found[found.bits_per_weight <= 32 / MIN_COMPRESSION]
+    costs = np.column_stack([feasible.bits_per_weight, np.log10(feasible.damage.clip(1e-5, 1.0))])
+    return hypervolume_2d(costs, (32 / MIN_COMPRESSION, 0.0))
 
 
-def show(name: str, searched: Searched, seed: int) -> None:
+def show(name: str, found: pd.DataFrame, seed: int) -> None:
     """Print one search's hypervolume and cost."""
+    proposed = found[found.origin == "sampler"]
     print(
-        f"seed {seed}, {name}: hypervolume {hypervolume(searched.outcome):.3f} after {searched.cost:.0f} evaluations, "
-        f"{1000 * searched.proposal_s:.0f} ms a proposal",
+        f"seed {seed}, {name}: hypervolume {hypervolume(found):.3f} after {found.cost.max():.0f} evaluations, "
+        f"{1000 * proposed.propose_s.median():.0f} ms a proposal",
         flush=True,
     )
 
 
-def show_damages(found: Outcome) -> None:
+def show_damages(found: pd.DataFrame) -> None:
     """Print the least damage at some compressions, of each origin."""
     for compression in COMPRESSIONS:
         plain, guided, uniform = (best(found, origin, compression) for origin in ("plain", "sampler", "uniform"))
-        ratio = guided / plain if plain else math.nan
-        print(f"  {compression:5.2f}x: plain {plain:.4f}, guided {guided:.4f} ({ratio:.0%}), uniform {uniform:.4f}")
+        share = f"{guided / plain:.1%}"
+        print(f"  {compression:5.2f}x: plain {plain:.5f}, guided {guided:.5f} ({share}), uniform {uniform:.5f}")
 
 
-def best(found: Outcome, origin: str, compression: float) -> float:
+def best(found: pd.DataFrame, origin: str, compression: float) -> float:
     """Return the least damage among an origin's maps of at least a compression."""
+    reaching = found[(found.origin == origin) & ((32 / found.bits_per_weight).round(2) >= compression)]
+    return float(reaching.damage.min()) if len(reaching) else math.nan
 
-    def reaches(trial: Trial) -> bool:
-        return trial.origin == origin and round(trial.nominal_compression, 2) >= compression
 
-    return min((t.scores.damage for t in found.trials if t.scores is not None and reaches(t)), default=math.nan)
+def figure(path: Path) -> None:
+    """Draw each search's front after the same cost on the shared model, and plain allocation and uniform maps."""
+    drawing = plt.figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = drawing.subplots()
+    for sampler, label in LABELS.items():
+        found = trace("shared", sampler, GUIDED_COST, 0)
+        own = found[(found.cost <= GUIDED_COST) & (found.origin == "sampler")].sort_values("bits_per_weight")
+        front = own[own.damage < own.damage.cummin().shift(fill_value=math.inf)]
+        axes.step(32 / front.bits_per_weight, front.damage, where="post", color=COLOURS[sampler], label=label)
+    guided = trace("shared", "guided", GUIDED_COST, 0)
+    for origin, marker, colour in (("plain", "^", "#E69F00"), ("uniform", "D", "#009E73")):
+        maps = guided[(guided.origin == origin) & (guided.bits_per_weight <= 32 / MIN_COMPRESSION)]
+        axes.plot(32 / maps.bits_per_weight, maps.damage, marker, color=colour, label=origin)
+    axes.set(yscale="log", xlabel="nominal compression, times the FP32 size", ylabel="damage, nats a sentence")
+    axes.set_title(f"After {GUIDED_COST} evaluations each, sensitivities included", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(path, dpi=130)
+    print(f"written: {path}")

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from objectives.layers import Layer
+from objectives.layers import WIDTHS, Layer
 from results.findings import conclude
 from results.outcome import Outcome, Quality
 from results.pareto import front
+from results.plot_files import PNG_DPI
+from results.plot_heat_maps import draw_bits, draw_sensitivity, write_bits_plot, write_sensitivity_plot
 from results.plot_info import MOST_PICKED_MAPS, bits_info, bits_table, pareto_info, pareto_table
-from results.plots import DAMAGE_FLOOR, PNG_DPI, draw_bits, draw_pareto, write_bits_plot, write_pareto_plot
+from results.plot_pareto import DAMAGE_FLOOR, draw_pareto, write_pareto_plot
 from tests.results.synthetic import (
     bert_layers,
     empty_outcome,
@@ -87,9 +89,9 @@ def test_the_front_steps_in_the_panel_of_its_quality(quality: Quality, stepped: 
 def test_heat_map_places_every_layer_of_bert() -> None:
     info = bits_info(conclude(made_up_outcome(trials=60)))
     blocks = [f"layer {number}" for number in range(12)]
-    assert info.rows == ("word embeddings", "position embeddings", "token type embeddings", *blocks, "pooler")
-    assert info.columns == ("query", "key", "value", "attention output", "intermediate", "output")
-    places = {cell.layer: (cell.row, cell.column) for cell in info.cells}
+    assert info.grid.rows == ("word embeddings", "position embeddings", "token type embeddings", *blocks, "pooler")
+    assert info.grid.columns == ("query", "key", "value", "attention output", "intermediate", "output")
+    places = {cell.layer: (cell.row, cell.column) for cell in info.grid.cells}
     assert len(places) == len(set(places.values())) == 76
     assert places["bert.embeddings.position_embeddings"] == (1, None)
     assert places["bert.encoder.layer.2.attention.output.dense"] == (5, 3)
@@ -168,3 +170,27 @@ def _dots_an_inch(png: bytes) -> float:
     across, down, unit = struct.unpack(">IIB", png[at : at + 9])
     assert across == down and unit == 1
     return float(across) * 0.0254
+
+
+def test_the_sensitivity_plot_has_a_panel_for_each_small_width_and_its_numbers_beside_it(tmp_path: Path) -> None:
+    layers = bert_layers()
+    damages = np.geomspace(0.3, 1e-7, len(layers))[:, None] * 4.0 ** -np.arange(len(WIDTHS))
+    measured = np.zeros(damages.shape, dtype=np.bool_)
+    measured[:, :2] = True
+    svg = write_sensitivity_plot(layers, damages, measured, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {f"sensitivity.{suffix}" for suffix in ("png", "svg", "csv")}
+    assert svg.startswith("<?xml")
+    table = pd.read_csv(tmp_path / "sensitivity.csv")
+    assert list(table.columns) == ["layer", "width", "damage", "source"]
+    assert table.damage.to_numpy().reshape(damages.shape) == pytest.approx(damages)
+    assert set(table.source[table.width <= 3]) == {"measured"}
+    assert set(table.source[table.width > 3]) == {"gradient"}
+    figure = draw_sensitivity(layers, damages)
+    titles = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert [title for title in titles if title.endswith(" bits")] == ["2 bits", "3 bits", "4 bits", "5 bits"]
+    assert "300" in titles  # thousandths of a nat
+
+
+def test_sensitivities_of_a_model_without_damage_are_drawn() -> None:
+    layers = bert_layers()
+    assert draw_sensitivity(layers, np.zeros((len(layers), len(WIDTHS)))).axes

@@ -286,3 +286,17 @@ def test_summary_counts_only_what_the_sampler_beat() -> None:
     assert "uniform 5" not in {trial.label for trial in front(with_trials(outcome, trials))}
     lines = summary_lines(with_trials(outcome, trials))
     assert any("The sampler's maps beat 0 of the 4 contenders" in line for line in lines)
+
+
+def test_the_page_says_by_how_much_each_contender_is_beaten_or_that_it_is_not(tmp_path: Path) -> None:
+    outcome = made_up_outcome(trials=0)
+    damages = {
+        trial.label: trial.scores.damage for trial in outcome.trials if trial.scores is not None and trial.scores.damage
+    }
+    better = scored(made_up_trial(outcome, 8, (4,) * 75 + (3,)), damage=0.25 * damages["uniform 4"])
+    worse = scored(made_up_trial(outcome, 9, (3,) * 75 + (2,)), damage=1.5 * damages["uniform 3"])
+    write_report(with_trials(outcome, [*outcome.trials, better, worse]), tmp_path)
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert "beaten by trial 8 of 8.01x with 25% of its damage" in text
+    assert "on the front; the sampler's best of that size or less is trial 9 of 10.69x with 150% of its damage" in text
+    assert "on the front; the sampler has no map that small" in text  # uniform 2

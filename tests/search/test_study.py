@@ -11,11 +11,11 @@ from objectives.layers import WIDTHS, Bits, uniform
 from objectives.problem import Problem
 from objectives.scores import predictions
 from results.outcome import Quality
-from search.allocation import Damages
 from search.contenders import Contender, reference, uniform_maps
 from search.feasible import SizeConstraint
 from search.guided import GuidedSampler
 from search.samplers import SAMPLERS, FeasibleSampler
+from search.sensitivity import Sensitivities
 from search.study import ask, fail, finished, journal_storage, load_study, open_study, outcome, tell
 
 CONTENDERS = len(WIDTHS)  # the documented map does not fit the tiny model
@@ -28,15 +28,17 @@ def open_at(
     contenders, note = reference(problem.layers)
     contenders += uniform_maps(problem.layers)
     proposer: BaseSampler = (
-        GuidedSampler(constraint, guess_of_sensitivities(problem), seed)
+        GuidedSampler(constraint, guess_of_sensitivities(problem), problem.fp32_log_odds, seed)
         if sampler == "guided"
         else FeasibleSampler(sampler, constraint, seed)
     )
     return open_study(journal_storage(path), problem, quality, constraint, proposer, contenders, note)
 
 
-def guess_of_sensitivities(problem: Problem) -> Damages:
-    return np.array([[layer.elements * 4.0**-width for width in WIDTHS] for layer in problem.layers]) * 1e-3
+def guess_of_sensitivities(problem: Problem) -> Sensitivities:
+    shape = (len(problem.layers), len(WIDTHS), len(problem.labels))
+    shifts = np.random.default_rng(0).standard_normal(shape) * 2.0 ** -np.array(WIDTHS)[:, None]
+    return Sensitivities.of(shifts.astype(np.float32), np.zeros(shape[:2], dtype=np.bool_), problem.fp32_log_odds)
 
 
 def run(study: optuna.Study, problem: Problem, trials: int, quality: Quality = "damage") -> list[Bits]:

@@ -1,35 +1,26 @@
-"""Drawing the plots with matplotlib: figures are made as values, without the global state of pyplot."""
+"""Drawing the Pareto plot with matplotlib: a figure is made as a value, without the global state of pyplot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import matplotlib
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import PatchCollection
-from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from objectives.files import replacing
 from objectives.layers import WIDTHS
-from results.plot_info import BitsInfo, ParetoInfo, Point, bits_table, pareto_table
+from results.plot_files import save_plot
+from results.plot_info import ParetoInfo, Point, pareto_table
 from results.tables import write_csv
 from results.words import QUALITY_WORDS
-
-if TYPE_CHECKING:
-    from matplotlib.typing import RcKeyType
 
 DAMAGE_FLOOR = 1e-6
 """A damage below this, in nats a sentence, is drawn here: the axis is logarithmic, and less is rounding."""
 
-PNG_DPI = 160
 _MOST_VECTOR_POINTS = 500  # more than this many dominated trials become one image inside the SVG
 
 # Okabe and Ito, "Color universal design" (2008): told apart with any common colour blindness.
@@ -38,32 +29,11 @@ _ORANGE = "#E69F00"
 _GREY = "#9a9a9a"
 _HALO = [withStroke(linewidth=2.5, foreground="white")]  # labels stay readable above points
 
-_STYLE: dict[RcKeyType, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "svg.hashsalt": "bitfront",  # the same outcome gives the same file
-}
-
 
 def write_pareto_plot(info: ParetoInfo, directory: Path) -> str:
     """Write ``pareto.png``, ``pareto.svg`` and ``pareto.csv`` into a directory, each in one step; return the SVG."""
     write_csv(pareto_table(info), directory / "pareto.csv")
-    with matplotlib.rc_context(_STYLE):
-        return _save(draw_pareto(info), directory, "pareto")
-
-
-def write_bits_plot(info: BitsInfo, directory: Path) -> str:
-    """Write ``bits.png``, ``bits.svg`` and ``bits.csv`` into a directory, each in one step; return the SVG."""
-    write_csv(bits_table(info), directory / "bits.csv")
-    with matplotlib.rc_context(_STYLE):
-        return _save(draw_bits(info), directory, "bits")
+    return save_plot(lambda: draw_pareto(info), directory, "pareto")
 
 
 def draw_pareto(info: ParetoInfo) -> Figure:
@@ -85,38 +55,6 @@ def draw_pareto(info: ParetoInfo) -> Figure:
         _draw_mean_widths(upper)
     figure.align_ylabels([upper, lower])
     _draw_legend(figure, info, (upper, lower))
-    return figure
-
-
-def draw_bits(info: BitsInfo) -> Figure:
-    """Draw the width of every layer, a panel for each map; the input is at the top, the output at the bottom."""
-    n_columns, n_rows, n_maps = max(len(info.columns), 1), max(len(info.rows), 1), max(len(info.maps), 1)
-    cell_width, cell_height, gap = 0.42, 0.27, 0.35  # inches
-    left, right, top, bottom = 1.65, 0.15, 0.75, 1.6
-    panel_width, panel_height = max(n_columns * cell_width, 2.5), n_rows * cell_height
-    width = left + n_maps * panel_width + (n_maps - 1) * gap + right
-    height = top + panel_height + bottom
-    figure = Figure(figsize=(width, height))
-    if not info.maps:
-        figure.text(0.5, 0.5, "no map to show yet", ha="center", va="center")
-        return figure
-    colours = ListedColormap(matplotlib.colormaps["viridis_r"](np.linspace(0.05, 0.95, len(WIDTHS))))
-    norm = BoundaryNorm(np.arange(WIDTHS[0] - 0.5, WIDTHS[-1] + 1), len(WIDTHS))
-    for at, shown in enumerate(info.maps):
-        corner = ((left + at * (panel_width + gap)) / width, bottom / height)
-        axes = figure.add_axes((*corner, panel_width / width, panel_height / height))
-        boxes, widths = [], []
-        for cell, bits in zip(info.cells, shown.bits, strict=True):
-            x, span = (0, n_columns) if cell.column is None else (cell.column, 1)
-            boxes.append(Rectangle((x + 0.04, cell.row + 0.04), span - 0.08, 0.92))
-            widths.append(bits)
-            ink = "white" if _is_dark(colours(norm(bits))) else "black"
-            axes.text(x + span / 2, cell.row + 0.52, str(bits), color=ink, ha="center", va="center", fontsize=8.5)
-        patches = PatchCollection(boxes, cmap=colours, norm=norm, linewidths=0)
-        patches.set_array(np.array(widths))
-        axes.add_collection(patches)
-        _dress_panel(axes, info, shown.title, labelled=at == 0)
-    _draw_scale(figure, colours, norm, left / width, 0.42 / height, min(2.8, panel_width) / width, 0.14 / height)
     return figure
 
 
@@ -304,53 +242,3 @@ def _x(points: Sequence[Point]) -> list[float]:
 
 def _damage(points: Sequence[Point]) -> list[float]:
     return [max(point.damage, DAMAGE_FLOOR) for point in points]
-
-
-def _dress_panel(axes: Axes, info: BitsInfo, title: Sequence[str], labelled: bool) -> None:
-    axes.set_xlim(0, max(len(info.columns), 1))
-    axes.set_ylim(len(info.rows), 0)
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    axes.set_xticks(np.arange(len(info.columns)) + 0.5, labels=info.columns, rotation=50, ha="right", fontsize=8.5)
-    axes.set_yticks(np.arange(len(info.rows)) + 0.5, labels=info.rows if labelled else [], fontsize=8.5)
-    axes.annotate(
-        "\n".join(title[1:]), (0, 1), xytext=(2, 4), xycoords="axes fraction", textcoords="offset points", fontsize=7.5
-    )
-    axes.annotate(
-        title[0],
-        (0, 1),
-        xytext=(2, 26),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=10,
-        weight="bold",
-        parse_math=False,
-    )
-
-
-def _draw_scale(
-    figure: Figure, colours: ListedColormap, norm: BoundaryNorm, left: float, bottom: float, width: float, height: float
-) -> None:
-    axes = figure.add_axes((left, bottom, width, height))
-    axes.imshow([list(WIDTHS)], cmap=colours, norm=norm, aspect="auto")
-    axes.set_xticks(range(len(WIDTHS)), labels=[str(bits) for bits in WIDTHS], fontsize=8.5)
-    axes.set_yticks([])
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    axes.set_xlabel("bits", fontsize=8.5)
-
-
-def _is_dark(colour: Any) -> bool:
-    red, green, blue = to_rgb(colour)
-    return 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-
-
-def _save(figure: Figure, directory: Path, stem: str) -> str:
-    """Save a figure as PNG and SVG, each in one step, and return the text of the SVG."""
-    with replacing(directory / f"{stem}.png") as temporary:
-        figure.savefig(temporary, dpi=PNG_DPI)
-    with replacing(directory / f"{stem}.svg") as temporary:
-        figure.savefig(temporary, dpi=PNG_DPI, metadata={"Date": None})
-        return temporary.read_text(encoding="utf-8")

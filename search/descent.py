@@ -1,0 +1,118 @@
+"""Local search on a landscape: single changes and exchanges between two layers, until none helps."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from search.allocation import Choice, Sizes
+from search.landscape import Floats, Landscape
+
+_ROUNDS = 8
+_STEPS = 60
+_REACH = 2  # widths a single change may go up or down
+_SMALLEST_GAIN = 1e-6  # of the largest change that one layer makes
+
+Rows = npt.NDArray[np.int64]
+"""Effects by their row in the landscape."""
+
+
+def descend(landscape: Landscape, sizes: Sizes, start: Choice, budget: int) -> tuple[float, Choice]:
+    """Return a map within the budget that no change of one or two layers improves, and its damage on the landscape.
+
+    Damage is expanded to second order in the shift around the start; in that expansion the gain of every pair of
+    changes follows from inner products of effects, so the best of all exchanges is found by looking at each. Where the
+    end is truly better than the start, the expansion is renewed there.
+
+    Args:
+        landscape: to be searched.
+        sizes: of each layer at each width, ``(n_layers, n_widths)``.
+        start: where to begin; too large a map first gives up what costs least for its size.
+        budget: in the units of ``sizes``; at least the smallest map's.
+    """
+    layers = np.arange(len(start))
+    fits = sizes[layers, start].sum() <= budget
+    best, known = (landscape.damage(start) if fits else np.inf), start
+    for _ in range(_ROUNDS):
+        chosen = _Expansion(landscape, sizes, known).improve(budget)
+        damage = landscape.damage(chosen)
+        if not damage < best:
+            break
+        best, known = damage, chosen
+    return best, known
+
+
+class _Expansion:
+    """Damage to second order around a map."""
+
+    def __init__(self, landscape: Landscape, sizes: Sizes, start: Choice) -> None:
+        self._n_widths = sizes.shape[1]
+        self._sizes = sizes
+        self._chosen = start.copy()
+        fp32 = landscape.fp32_log_odds
+        probability = _sigmoid(fp32 + landscape.shift(start))
+        slope = (probability - _sigmoid(fp32)) / len(fp32)
+        effects = landscape.effects(start)
+        doubt = landscape.doubt
+        # Sentences that are decided by far curve hardly at all there, but do on the way back.
+        curvature = np.maximum(probability * (1.0 - probability), 0.02) / len(fp32)
+        self._first = np.asarray(effects @ slope + doubt[:, landscape.rows(start)].sum(axis=1), dtype=np.float32)
+        self._second = np.asarray((effects * curvature) @ effects.T + doubt, dtype=np.float32)
+
+    def improve(self, budget: int) -> Choice:
+        """Make the map fit the budget, then change it until nothing helps, and return it."""
+        while (slack := self._slack(budget)) < 0:
+            rows, gains, growth = self._single_changes()
+            # What costs least for what it saves of the excess.
+            rates = np.where(growth < 0, gains / np.clip(-growth, 1, -slack), np.inf)
+            self._make(rows[np.argmin(rates)])
+        for _ in range(_STEPS):
+            changes = self._best_changes(self._slack(budget))
+            if not len(changes):
+                break
+            for row in changes:
+                self._make(row)
+        return self._chosen
+
+    def _slack(self, budget: int) -> int:
+        return budget - int(self._sizes[np.arange(len(self._chosen)), self._chosen].sum())
+
+    def _single_changes(self) -> tuple[Rows, Floats, Sizes]:
+        """Return the effects that one change can bring in, and by what each changes the damage and the size."""
+        step = np.abs(np.arange(self._n_widths) - self._chosen[:, None])
+        rows = np.flatnonzero((step > 0) & (step <= _REACH))
+        old = self._replaced(rows)
+        second = self._second
+        gains = self._first[rows] - self._first[old]
+        gains += 0.5 * (second[rows, rows] - 2 * second[rows, old] + second[old, old])
+        sizes = self._sizes.ravel()
+        return rows, gains, sizes[rows] - sizes[old]
+
+    def _best_changes(self, slack: int) -> Rows:
+        """Return the effects of the change, or pair of changes, that lowers the damage most; none where none does."""
+        rows, gains, growth = self._single_changes()
+        old = self._replaced(rows)
+        crossed = self._second[rows] - self._second[old]
+        together = crossed[:, rows] - crossed[:, old] + gains + gains[:, None]
+        layer = rows // self._n_widths
+        together[(growth[:, None] + growth > slack) | (layer[:, None] == layer)] = np.inf
+        together[np.diag_indices_from(together)] = np.where(growth <= slack, gains, np.inf)  # one change alone
+        first, second = divmod(int(np.argmin(together)), len(rows))
+        if together[first, second] > -_SMALLEST_GAIN * np.abs(gains).max():
+            return rows[:0]
+        return rows[[first]] if first == second else rows[[first, second]]
+
+    def _make(self, row: np.int64) -> None:
+        layer, width = divmod(int(row), self._n_widths)
+        old = layer * self._n_widths + self._chosen[layer]
+        self._first += self._second[:, row] - self._second[:, old]
+        self._chosen[layer] = width
+
+    def _replaced(self, rows: Rows) -> Rows:
+        """Return the effects that these would take the place of."""
+        layer = rows // self._n_widths
+        return np.asarray(layer * self._n_widths + self._chosen[layer])
+
+
+def _sigmoid(x: npt.NDArray[np.floating]) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float32)

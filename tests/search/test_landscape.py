@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from search.landscape import Landscape, LandscapeModel
+from tests.search.synthetic_landscape import SyntheticNetwork
+
+
+def landscape_of(
+    network: SyntheticNetwork, n_maps: int, error: float = 0.4, temperature: float = 0.0, seed: int = 0
+) -> Landscape:
+    seen = network.observe(network.random_maps(n_maps, seed=1))
+    model = LandscapeModel(network.sensitivities(error), network.fp32_log_odds)
+    return model.at(float(np.median(seen.sizes)), seen, np.random.default_rng(seed), temperature)
+
+
+def errors(network: SyntheticNetwork, landscape: Landscape) -> float:
+    """Return the median error of predicted damages of new maps, in natural logarithms."""
+    fresh = network.random_maps(100, seed=2)
+    return float(np.median([abs(np.log(landscape.damage(chosen) / network.damage(chosen))) for chosen in fresh]))
+
+
+def test_observations_correct_what_the_sensitivities_got_wrong() -> None:
+    network = SyntheticNetwork(0)
+    few, many = (errors(network, landscape_of(network, n_maps)) for n_maps in (3, 250))
+    assert many < 0.5 * few
+    assert many < 0.15
+
+
+def test_layers_that_cancel_are_known_from_their_shifts_alone() -> None:
+    """Where damages only added up, the two maps would be the same."""
+    network = SyntheticNetwork(1)
+    network.effects[1] = -network.effects[0]
+    landscape = landscape_of(network, 30, error=0.0)
+    finest = np.full(len(network.effects), 6)
+    one, both = finest.copy(), finest.copy()
+    one[0] = 0
+    both[:2] = 0
+    assert network.damage(both) < 0.1 * network.damage(one)
+    assert landscape.damage(both) < 0.5 * landscape.damage(one)
+
+
+def test_an_evaluated_map_is_predicted_as_it_was() -> None:
+    network = SyntheticNetwork(2)
+    landscape = landscape_of(network, 40)
+    seen = network.random_maps(40, seed=1)
+    found = [abs(np.log(landscape.damage(chosen) / network.damage(chosen))) for chosen in seen]
+    assert np.median(found) < 0.1
+
+
+def test_draws_differ_by_the_random_numbers_and_means_do_not() -> None:
+    network = SyntheticNetwork(3)
+    means = [landscape_of(network, 10, seed=seed) for seed in (0, 1)]
+    draws = [landscape_of(network, 10, temperature=1.0, seed=seed) for seed in (0, 1, 1)]
+    assert np.array_equal(means[0].corrections, means[1].corrections)
+    assert not np.array_equal(draws[0].corrections, draws[1].corrections)
+    assert np.array_equal(draws[1].corrections, draws[2].corrections)
+    assert (means[0].doubt.diagonal() > 0).all()
+    assert (draws[0].doubt == 0).all()  # a draw knows everything
+
+
+def test_draws_spread_as_far_as_the_doubt_says() -> None:
+    """The damage that a draw adds on average is what the mean carries as doubt."""
+    network = SyntheticNetwork(4)
+    mean = landscape_of(network, 10)
+    probability = 1 / (1 + np.exp(-network.fp32_log_odds))
+    curvature = np.mean(probability * (1 - probability))
+    chosen = network.random_maps(1, seed=9)[0]
+    rows = mean.rows(chosen)
+    draws = [landscape_of(network, 10, temperature=1.0, seed=seed) for seed in range(60)]
+    deviations = [(draw.corrections - mean.corrections)[rows].sum(axis=0) for draw in draws]
+    added = 0.5 * curvature * np.mean(np.square(deviations))
+    assert added == pytest.approx(0.5 * mean.doubt[np.ix_(rows, rows)].sum(), rel=0.25)
+
+
+def test_what_was_observed_often_is_doubted_less() -> None:
+    network = SyntheticNetwork(5)
+    few, many = landscape_of(network, 3), landscape_of(network, 200)
+    tried = network.random_maps(200, seed=1)
+    rows = np.unique([many.rows(chosen) for chosen in tried])
+    ratios = many.doubt[rows, rows] / few.doubt[rows, rows]
+    assert (ratios <= 1 + 1e-4).all()
+    assert np.median(ratios) < 0.9
