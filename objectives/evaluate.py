@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +11,7 @@ from torch import Tensor, nn
 from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.forward import make_forward
 from objectives.layers import Bits, Layer, uniform
-from objectives.scores import LogOdds
-
-Precision = Literal["fp32", "bf16"]
-"""Of the matrix products. Decoded weights are rounded to it too; scores are FP32."""
+from objectives.scores import LogOdds, Precision
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _REMEMBERED_BYTES = 1 << 29
@@ -36,6 +32,7 @@ class Evaluator:
         layers: Sequence[Layer],
         token_ids: Sequence[Sequence[int]],
         precision: Precision = "fp32",
+        bank: WeightBank | None = None,
     ) -> None:
         """Lay out the sentences and copy what is needed of the model.
 
@@ -44,9 +41,10 @@ class Evaluator:
             layers: its searchable layers.
             token_ids: each sentence's tokens, special ones included.
             precision: of the matrix products; an architecture without a forward of ours is always scored in FP32.
+            bank: of this model's weights, where another evaluator has one already.
         """
         self.layers = tuple(layers)
-        self.bank = WeightBank(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers})
+        self.bank = bank or WeightBank(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers})
         self._forward = make_forward(model, layers, token_ids, _DTYPES[precision])
         self._loaded: list[int | None] = [None] * len(self.layers)
         # How many layers lie below each boundary: the hidden states there depend on those alone.
@@ -58,6 +56,11 @@ class Evaluator:
     def description(self) -> str:
         """How the forward pass is computed, in words."""
         return self._forward.description
+
+    @property
+    def precision(self) -> Precision:
+        """What the matrix products are really computed in."""
+        return "fp32" if self._forward.dtype == torch.float32 else "bf16"
 
     def log_odds(self, bits: Bits, remember: bool = False) -> LogOdds:
         """Return the log-odds ``(n_sentences,)`` of a map, in the order of the sentences.

@@ -36,11 +36,13 @@ class Forward(Protocol):
         slots: where each searchable layer's weight is to be written, in the order of the layers.
         n_boundaries: how many times the pass can be cut; hidden states exist at boundaries 0..n_boundaries - 1, and a
             pass may start at any of them.
+        dtype: of the matrix products.
         description: what it is, in words.
     """
 
     slots: Sequence[WeightSlot]
     n_boundaries: int
+    dtype: torch.dtype
     description: str
 
     def first_boundary_above(self, layer_index: int) -> int:
@@ -88,7 +90,8 @@ class TransformersForward:
     """The model's own forward, in batches of equal length so that nothing is padded."""
 
     n_boundaries = 0
-    description = "transformers' forward in FP32"
+    dtype = torch.float32
+    description = "transformers' forward in FP32, for want of one of our own for this architecture"
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer], token_ids: Sequence[Sequence[int]]) -> None:
         """Copy the model and sort the sentences into batches."""
@@ -173,9 +176,9 @@ class LeanBert:
         """Copy what is kept in full precision and lay out the sentences; weights are written to ``slots`` later."""
         config = model.config
         self._heads: int = config.num_attention_heads  # type: ignore[union-attr,assignment]
-        self._dtype = dtype
+        self.dtype = dtype
         self.n_boundaries = int(config.num_hidden_layers)  # type: ignore[union-attr,arg-type]
-        self.description = f"lean BERT forward in {str(dtype).removeprefix('torch.')}"
+        self.description = f"lean BERT forward in {'FP32' if dtype == torch.float32 else 'bf16'}"
         bert = model.get_submodule(str(model.base_model_prefix))
         self._lay_out(token_ids)
 
@@ -264,7 +267,7 @@ class LeanBert:
         self._positions = torch.arange(len(self._tokens)) - torch.repeat_interleave(self._first_tokens, lengths)
 
     def _copy(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().to(self._dtype, copy=True)
+        return tensor.detach().to(self.dtype, copy=True)
 
     def _norm(self, module: nn.Module, name: str, dtype: torch.dtype) -> _Norm:
         norm = module.get_submodule(name)
@@ -275,21 +278,21 @@ class LeanBert:
         bias: list[Tensor] = [module.get_parameter(f"attention.self.{part}.bias") for part in ("query", "key", "value")]
         intermediate, hidden = module.get_parameter("intermediate.dense.weight").shape
         return _EncoderLayer(
-            qkv=torch.empty(3 * hidden, hidden, dtype=self._dtype),
+            qkv=torch.empty(3 * hidden, hidden, dtype=self.dtype),
             qkv_bias=self._copy(torch.cat(bias)),
-            attention_output=torch.empty(hidden, hidden, dtype=self._dtype),
+            attention_output=torch.empty(hidden, hidden, dtype=self.dtype),
             attention_output_bias=self._copy(module.get_parameter("attention.output.dense.bias")),
-            attention_norm=self._norm(module, "attention.output.LayerNorm", self._dtype),
-            intermediate=torch.empty(intermediate, hidden, dtype=self._dtype),
+            attention_norm=self._norm(module, "attention.output.LayerNorm", self.dtype),
+            intermediate=torch.empty(intermediate, hidden, dtype=self.dtype),
             intermediate_bias=self._copy(module.get_parameter("intermediate.dense.bias")),
-            output=torch.empty(hidden, intermediate, dtype=self._dtype),
+            output=torch.empty(hidden, intermediate, dtype=self.dtype),
             output_bias=self._copy(module.get_parameter("output.dense.bias")),
-            output_norm=self._norm(module, "output.LayerNorm", self._dtype),
+            output_norm=self._norm(module, "output.LayerNorm", self.dtype),
         )
 
     def _embed(self) -> Tensor:
         x = self._words[self._word_index] + self._position_rows[self._positions] + self._type_rows
-        return self._embedding_norm(x).to(self._dtype)
+        return self._embedding_norm(x).to(self.dtype)
 
     def _apply(self, layer: _EncoderLayer, x: Tensor) -> None:
         """Replace the hidden states ``(tokens, hidden)`` by those above an encoder layer."""

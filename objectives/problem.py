@@ -19,7 +19,7 @@ from objectives.fingerprint import Fingerprint, fingerprint
 from objectives.layers import Bits, Layer, find_layers
 from objectives.miniature.training import materialise
 from objectives.models import load_classifier
-from objectives.scores import Labels, LogOdds, Scores, score
+from objectives.scores import Labels, LogOdds, Precision, Scores, score
 from objectives.sentences import encode, load_sentences
 from objectives.sizes import Footprint, footprint
 
@@ -29,16 +29,20 @@ MINIATURE = "miniature"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one map scored: its scores, the log-odds ``(n_sentences,)`` they follow from, and the seconds it took."""
+    """What one map scored: its scores, the log-odds ``(n_sentences,)`` they follow from, computed how and how long."""
 
     scores: Scores
     log_odds: LogOdds
+    precision: Precision
     elapsed_s: float
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A model and labelled sentences, ready to score bit maps; see :func:`load_problem`."""
+    """A model and labelled sentences, ready to score bit maps; see :func:`load_problem`.
+
+    ``scout`` scores what is searched; ``evaluator`` is FP32, for all that must be exact. With FP32 they are the same.
+    """
 
     model: str
     data: str
@@ -52,25 +56,40 @@ class Problem:
     network: nn.Module
     token_ids: Sequence[Sequence[int]]
     evaluator: Evaluator
+    scout: Evaluator
 
     def evaluate(self, bits: Bits) -> Evaluation:
-        """Score a map on every sentence.
+        """Score a map on every sentence, in the precision of the search.
 
         Raises:
             ValueError: a log-odds is not finite.
         """
+        return self._evaluate(self.scout, bits)
+
+    def confirm(self, bits: Bits) -> Evaluation:
+        """Score a map on every sentence in FP32.
+
+        Raises:
+            ValueError: a log-odds is not finite.
+        """
+        return self._evaluate(self.evaluator, bits)
+
+    def _evaluate(self, evaluator: Evaluator, bits: Bits) -> Evaluation:
         started = time.perf_counter()
-        log_odds = self.evaluator.log_odds(bits)
+        log_odds = evaluator.log_odds(bits)
         scores = score(log_odds, self.labels, self.fp32_log_odds)
-        return Evaluation(scores=scores, log_odds=log_odds, elapsed_s=time.perf_counter() - started)
+        return Evaluation(scores, log_odds, evaluator.precision, elapsed_s=time.perf_counter() - started)
 
 
-def load_problem(model: str, data: str, say: Callable[[str], None] = lambda _: None) -> Problem:
+def load_problem(
+    model: str, data: str, precision: Precision = "fp32", say: Callable[[str], None] = lambda _: None
+) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
     Args:
         model: a local directory, a hub name, or ``miniature``.
         data: a local directory in the public CoLA layout, a hub data set, or ``miniature``.
+        precision: of the evaluations that the search makes.
         say: told in one line what is being done.
 
     Raises:
@@ -90,6 +109,7 @@ def load_problem(model: str, data: str, say: Callable[[str], None] = lambda _: N
     token_ids = encode(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
     layers = find_layers(network)
     evaluator = Evaluator(network, layers, token_ids)
+    scout = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, evaluator.bank)
     say(f"scoring the FP32 model on {len(sentences.texts)} sentences")
     fp32_log_odds = evaluator.fp32_log_odds()
     if not np.isfinite(fp32_log_odds).all():
@@ -115,6 +135,7 @@ def load_problem(model: str, data: str, say: Callable[[str], None] = lambda _: N
         network=network,
         token_ids=token_ids,
         evaluator=evaluator,
+        scout=scout,
     )
 
 

@@ -8,12 +8,15 @@ pass.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 LogOdds = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int8]
+Precision = Literal["fp32", "bf16"]
+"""Of the matrix products behind log-odds. Decoded weights are rounded to it too; scores are computed in FP64."""
 
 
 @dataclass(frozen=True)

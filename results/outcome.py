@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.layers import Bits
-from objectives.scores import Labels, LogOdds, Scores
+from objectives.scores import Labels, LogOdds, Precision, Scores
 from objectives.sizes import Footprint, SizeAxis
 
 Quality = Literal["damage", "mcc", "agreement"]
@@ -31,6 +31,7 @@ class Trial:
         feasible: whether it meets the size constraint.
         scores: what it scored; None where the evaluation failed (``failure`` then says why).
         log_odds: one log-odds a sentence, ``(n_sentences,)``; None where the evaluation failed.
+        precision: what the scores were computed in; FP32 where they have been confirmed.
         elapsed_s: seconds that the evaluation took.
         finished_s: seconds since the study's first trial began.
     """
@@ -46,6 +47,7 @@ class Trial:
     log_odds: LogOdds | None
     elapsed_s: float
     finished_s: float
+    precision: Precision = "fp32"
     failure: str = ""
 
     def compression(self, axis: SizeAxis) -> float:

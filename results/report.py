@@ -16,7 +16,7 @@ from results import words
 from results.bit_map_files import bit_map_path, remove_stale_bit_maps, write_bit_maps
 from results.findings import Findings, conclude
 from results.outcome import Outcome, Trial
-from results.pareto import beaten_by, least_damage
+from results.pareto import beaten_by, least_damage, shown
 from results.plot_heat_maps import write_bits_plot
 from results.plot_info import bits_info, pareto_info
 from results.plot_pareto import write_pareto_plot
@@ -220,6 +220,11 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
         ("size constraint", words.constraint(outcome)),
         ("maps", f"{found.complete:,} evaluated, {len(found.failed):,} failed"),
     ]
+    scouted = [trial for trial in outcome.trials if trial.precision != "fp32"]
+    if scouted:
+        unconfirmed = sum(trial.precision != "fp32" for trial in shown(outcome))
+        told = f"{unconfirmed:,} maps not confirmed in FP32 yet" if unconfirmed else "all confirmed in FP32"
+        facts.append(("precision", f"{scouted[0].precision} while searching; front, reference and contenders: {told}"))
     if outcome.trials:
         facts.append(("time searched", words.duration(max(trial.finished_s for trial in outcome.trials))))
     return [*facts, *outcome.provenance]

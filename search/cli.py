@@ -50,6 +50,9 @@ def search(
     sensitivity: Annotated[
         str | None, typer.Option(help="Damage of each layer alone: measured, gradient (quick) or none.")
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the search's matrix products: fp32 or bf16. What it ends with is FP32.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Reproduces a run of one worker exactly.")] = None,
 ) -> None:
     """Search for the front; start the same run again to continue it."""
@@ -69,6 +72,7 @@ def search(
         "min_compression": min_compression,
         "sampler": sampler,
         "sensitivity": sensitivity,
+        "precision": precision,
         "seed": seed,
     }
     directory = RunDirectory(run)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from objectives.errors import InputError, all_faults
+from objectives.scores import Precision
 from objectives.sizes import SizeAxis
 from results.outcome import Quality
 from search.samplers import SAMPLERS
@@ -34,6 +35,7 @@ class Profile:
         sampler: who proposes maps.
         sensitivity: where the damage of each layer alone comes from; the guided sampler and the plain allocations among
             the contenders need it.
+        precision: of the evaluations that the search makes; what it shows in the end is FP32 all the same.
         seed: reproduces a run of one worker exactly, however often it was stopped and continued.
     """
 
@@ -46,13 +48,19 @@ class Profile:
     min_compression: float = 5.5
     sampler: str = GUIDED
     sensitivity: Source | Literal["none"] = "measured"
+    precision: Precision = "fp32"
     seed: int = 0
 
     # What makes two searches different ones; the rest may change when a run is continued.
     @property
     def objective(self) -> dict[str, str | float]:
         """The settings that a continued run must share."""
-        return {"quality": self.quality, "size": self.size, "min_compression": self.min_compression}
+        return {
+            "quality": self.quality,
+            "size": self.size,
+            "min_compression": self.min_compression,
+            "precision": self.precision,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
@@ -91,6 +99,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "size": get_args(SizeAxis),
     "sampler": (GUIDED, *SAMPLERS),
     "sensitivity": (*get_args(Source), "none"),
+    "precision": get_args(Precision),
 }
 
 
@@ -121,7 +130,7 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
                 faults.append(f"hours must be a number of 0 or more, not {value!r}")
             case "min_compression" if not (_is_number(value) and 1 <= value < 1e6):
                 faults.append(f"min_compression must be a number of 1 or more, not {value!r}")
-            case "quality" | "size" | "sampler" | "sensitivity" if value not in _CHOICES[key]:
+            case "quality" | "size" | "sampler" | "sensitivity" | "precision" if value not in _CHOICES[key]:
                 faults.append(f"{key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
             case _:
                 pass

@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler
 
 from objectives.problem import Problem, cache_directory, load_problem
 from results.outcome import Outcome
+from results.pareto import shown
 from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
 from search.contenders import all_contenders
@@ -28,7 +29,7 @@ from search.profile import GUIDED, Profile
 from search.run_directory import RunDirectory
 from search.samplers import FeasibleSampler
 from search.sensitivity import Sensitivities, measure
-from search.study import ask, fail, finished, journal_storage, open_study, outcome, tell
+from search.study import ask, confirm, fail, finished, journal_storage, open_study, outcome, tell
 
 log = logging.getLogger("bitfront")
 
@@ -80,7 +81,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display) -> Outcome
     started = time.monotonic()
     if run.exists():
         run.check_same(profile.objective, run.read_settings()["profile"])
-    problem = load_problem(profile.model, profile.data, say=log.info)
+    problem = load_problem(profile.model, profile.data, profile.precision, say=log.info)
     constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
     if run.exists():
         run.check_same(problem.fingerprint, run.read_settings()["fingerprint"])
@@ -154,10 +155,25 @@ def _loop(
                 refresh_cost_s = refreshed - now
             rate = (done - already) / (time.monotonic() - began)
             display.trials(_progress(profile, done, budget.elapsed_s, rate, found))
+        _confirm_shown(problem, study, budget)
     finally:
         found = refresh(study, run)
     log.info("%s", "stopped by a signal" if budget.stop_requested() else "budget reached")
     return found
+
+
+def _confirm_shown(problem: Problem, study: optuna.Study, budget: _Budget) -> None:
+    """Score in FP32 what a search in another precision shows: the front, the reference and the contenders.
+
+    A front can change as its scores do, so this goes on until all of it is confirmed, or a signal comes.
+    """
+    while scouted := [trial for trial in shown(outcome(study, "")) if trial.precision != problem.evaluator.precision]:
+        log.info("confirming %d maps of the front and the contenders in FP32", len(scouted))
+        for trial in scouted:
+            if budget.stop_requested():
+                log.warning("not all is confirmed in FP32; start the run again")
+                return
+            confirm(study, trial.number, problem.confirm(trial.bits))
 
 
 def refresh(study: optuna.Study, run: RunDirectory) -> Outcome:
@@ -265,6 +281,10 @@ def _log_start(profile: Profile, run: RunDirectory, problem: Problem, study: opt
         profile.seed,
     )
     log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), done)
+    log.info("evaluating with the %s", problem.scout.description)
+    capable = torch.cpu.get_capabilities()
+    if problem.scout.precision == "bf16" and not (capable.get("avx512_bf16") or capable.get("amx_bf16")):
+        log.warning("this processor has no bf16 products: --precision fp32 would be faster")
 
 
 def _versions() -> dict[str, str]:

@@ -35,7 +35,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STUDY_SCHEMA = "bitfront-study-1"
 STUDY_NAME = "bitfront"
-_CONTEXT, _EVALUATION, _ORIGIN, _LABEL, _FAILURE = "context", "evaluation", "origin", "label", "failure"
+_CONTEXT, _EVALUATION, _CONFIRMATION = "context", "evaluation", "confirmation of trial"
+_ORIGIN, _LABEL, _FAILURE = "origin", "label", "failure"
 
 
 class _ProcessLock(JournalFileOpenLock):
@@ -152,17 +153,14 @@ def tell(
 ) -> None:
     """Record what a map scored and end its trial."""
     trial.set_constraint("size", constraint.violation(bits))
-    trial.set_user_attr(
-        _EVALUATION,
-        {
-            **asdict(evaluation.scores),
-            "packed_bytes": constraint.footprint.packed_bytes(bits),
-            "elapsed_s": round(evaluation.elapsed_s, 4),
-            "log_odds": _pack(evaluation.log_odds),
-        },
-    )
+    trial.set_user_attr(_EVALUATION, {**_recorded(evaluation), "packed_bytes": constraint.footprint.packed_bytes(bits)})
     elements = sum(layer.elements for layer in constraint.footprint.layers)
     study.tell(trial, [getattr(evaluation.scores, quality), constraint.size_bits(bits) / elements])
+
+
+def confirm(study: optuna.Study, number: int, evaluation: Evaluation) -> None:
+    """Record what a finished trial's map scores in FP32; from then on these are its scores in every outcome."""
+    study.set_user_attr(f"{_CONFIRMATION} {number}", _recorded(evaluation))
 
 
 def fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
@@ -198,7 +196,9 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
             continue
         assert began is not None
         assert trial.datetime_complete is not None
-        trials.append(_trial(trial, constraint, (trial.datetime_complete - began).total_seconds()))
+        confirmation = study.user_attrs.get(f"{_CONFIRMATION} {trial.number}")
+        finished_s = (trial.datetime_complete - began).total_seconds()
+        trials.append(_trial(trial, confirmation, constraint, finished_s))
     return Outcome(
         name=name,
         model=context["model"],
@@ -242,11 +242,15 @@ def _context(
     }
 
 
-def _trial(trial: FrozenTrial, constraint: SizeConstraint, finished_s: float) -> Trial:
+def _trial(
+    trial: FrozenTrial, confirmation: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float
+) -> Trial:
     footprint = constraint.footprint
     bits = tuple(int(trial.params[layer.name]) for layer in footprint.layers)
     recorded: dict[str, Any] | None = trial.user_attrs.get(_EVALUATION) if trial.state == TrialState.COMPLETE else None
     packed_bytes = recorded["packed_bytes"] if recorded else footprint.packed_bytes(bits)
+    elapsed_s = recorded["elapsed_s"] if recorded else 0.0
+    recorded = confirmation or recorded
     return Trial(
         number=trial.number,
         origin=cast(Origin, trial.user_attrs.get(_ORIGIN, "sampler")),
@@ -257,10 +261,20 @@ def _trial(trial: FrozenTrial, constraint: SizeConstraint, finished_s: float) ->
         feasible=constraint.excess_bits(bits) <= 0,
         scores=Scores(**{field.name: recorded[field.name] for field in fields(Scores)}) if recorded else None,
         log_odds=_unpack(recorded["log_odds"], np.float32) if recorded else None,
-        elapsed_s=recorded["elapsed_s"] if recorded else 0.0,
+        elapsed_s=elapsed_s,
         finished_s=finished_s,
+        precision=recorded["precision"] if recorded else "fp32",
         failure="" if recorded else trial.user_attrs.get(_FAILURE, "no scores were recorded"),
     )
+
+
+def _recorded(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        **asdict(evaluation.scores),
+        "precision": evaluation.precision,
+        "elapsed_s": round(evaluation.elapsed_s, 4),
+        "log_odds": _pack(evaluation.log_odds),
+    }
 
 
 def _interrupted(trial: FrozenTrial) -> bool:

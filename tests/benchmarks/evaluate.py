@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from objectives.bank import FP32_WIDTH
-from objectives.evaluate import Evaluator, Precision
+from objectives.evaluate import Evaluator
 from objectives.layers import WIDTHS, Bits, Layer, find_layers
 from objectives.quantize import choose_affine, decode, encode
-from objectives.scores import divergences
+from objectives.scores import Precision, divergences
 from objectives.sentences import encode as encode_sentences
 from objectives.sentences import load_sentences
 from tests.benchmarks.timing import medians_s

@@ -6,10 +6,10 @@ import torch
 from transformers import BertForSequenceClassification
 
 from objectives.bank import FP32_WIDTH, WeightBank
-from objectives.evaluate import Evaluator, Precision
+from objectives.evaluate import Evaluator
 from objectives.layers import WIDTHS, find_layers, uniform
 from objectives.quantize import choose_affine, decode, encode
-from objectives.scores import LogOdds
+from objectives.scores import LogOdds, Precision
 from tests.objectives.random_models import random_bert, random_roberta
 
 

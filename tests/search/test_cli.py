@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from objectives.bit_maps import parse_bit_map
-from objectives.problem import Problem
+from objectives.problem import Problem, load_problem
 from objectives.scores import LogOdds
 from search.study import load_study, outcome
 from tests.search.conftest import Command
@@ -326,3 +326,41 @@ def test_a_search_without_sensitivities_has_no_plain_allocations(
     spoken = bitfront("sensitivity", *where[:4], "--source", "none")
     assert spoken.status == 2
     assert "measured or gradient" in spoken.err
+
+
+def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    start = ("search", "--model", tiny.model, "--data", tiny.data, "--run", run, "--precision", "bf16")
+    with monkeypatch.context() as patched:  # a signal comes before anything is confirmed
+        patched.setattr("search.runner._confirm_shown", lambda *_: None)
+        assert bitfront(*start, "--trials", 24).status == 0
+    before = rows(run / "trials.csv")
+    assert {row["precision"] for row in before} == {"bf16"}
+    assert "not confirmed in FP32 yet" in (run / "report.html").read_text()
+    spoken = bitfront(*start, "--trials", 24)  # nothing to search: what is open is confirmed
+    assert spoken.status == 0, spoken.err
+    assert "lean BERT forward in bf16" in (run / "search.log").read_text()
+    after = rows(run / "trials.csv")
+    on_show = [row for row in after if row["on_front"] == "True" or row["origin"] != "sampler"]
+    assert {row["precision"] for row in on_show} == {"fp32"}
+    assert "all confirmed in FP32" in (run / "report.html").read_text()
+    problem = load_problem(str(tiny.model), str(tiny.data))
+    for row in on_show[:3]:
+        scores = problem.evaluate(tuple(int(width) for width in row["bits"])).scores
+        assert float(row["damage"]) == pytest.approx(scores.damage, rel=1e-6)
+    assert [row["elapsed_s"] for row in after] == [row["elapsed_s"] for row in before]
+    assert bitfront(*start[:-1], "fp32").status == 2  # the run's evaluations are bf16's
+
+
+def test_an_architecture_without_a_forward_of_ours_is_said_to_have_none(
+    bitfront: Command, tmp_path: Path, tiny: TinyProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("objectives.forward._is_plain_bert", lambda model: False)
+    run = tmp_path / "run"
+    where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--trials", 9)
+    spoken = bitfront("search", *where, "--sensitivity", "gradient", "--precision", "bf16")
+    assert spoken.status == 0, spoken.err
+    assert "transformers' forward in FP32, for want of one of our own" in " ".join(spoken.err.split())
+    assert {row["precision"] for row in rows(run / "trials.csv")} == {"fp32"}
