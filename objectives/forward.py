@@ -16,8 +16,9 @@ from objectives.layers import Layer
 from objectives.scores import LogOdds
 
 # Tokens a chunk: enough rows for the matrix products to run at full speed, few enough for a chunk's activations to
-# stay in the cache between them.
+# stay in the cache between them. A GPU has no such cache to fill and wants few, large kernels.
 _CHUNK_TOKENS = 1024
+_GPU_CHUNK_TOKENS = 1 << 16
 _FALLBACK_TOKENS = 2048
 
 
@@ -100,7 +101,8 @@ class TransformersForward:
             WeightSlot(self._model.get_parameter(layer.parameter).detach()) for layer in layers
         ]
         self._n_sentences = len(token_ids)
-        self._batches = list(equal_length_batches(token_ids, _FALLBACK_TOKENS))
+        device = device_of(self._model)
+        self._batches = [(at, tokens.to(device)) for at, tokens in equal_length_batches(token_ids, _FALLBACK_TOKENS)]
 
     def first_boundary_above(self, layer_index: int) -> int:
         """Return 0: there is none."""
@@ -112,7 +114,7 @@ class TransformersForward:
         with torch.inference_mode():
             for indices, batch in self._batches:
                 logits = self._model(input_ids=batch).logits
-                log_odds[indices] = (logits[:, 1] - logits[:, 0]).numpy()
+                log_odds[indices] = (logits[:, 1] - logits[:, 0]).cpu().numpy()
         return log_odds
 
 
@@ -177,30 +179,30 @@ class LeanBert:
         config = model.config
         self._heads: int = config.num_attention_heads  # type: ignore[union-attr,assignment]
         self.dtype = dtype
+        self._device = device_of(model)
         self.n_boundaries = int(config.num_hidden_layers)  # type: ignore[union-attr,arg-type]
         self.description = f"lean BERT forward in {'FP32' if dtype == torch.float32 else 'bf16'}"
         bert = model.get_submodule(str(model.base_model_prefix))
-        self._lay_out(token_ids)
+        words, n_positions = self._lay_out(token_ids)
 
         embeddings = bert.get_submodule("embeddings")
         hidden = embeddings.get_parameter("word_embeddings.weight").shape[1]
-        # The rows that occur are all that is read; decoding and holding the others would be waste.
-        words, self._word_index = torch.unique(self._tokens, return_inverse=True)
-        n_positions = int(self._positions.max()) + 1
-        self._words = torch.empty(len(words), hidden)
-        self._position_rows = torch.empty(n_positions, hidden)
-        self._type_rows = torch.empty(1, hidden)
+        self._words, self._position_rows, self._type_rows = (
+            torch.empty(rows, hidden, device=self._device) for rows in (len(words), n_positions, 1)
+        )
         self._embedding_norm = self._norm(embeddings, "LayerNorm", torch.float32)
         self._layers = [self._encoder_layer(module) for module in bert.get_submodule("encoder.layer").children()]
-        self._pooler = torch.empty(hidden, hidden, dtype=dtype)
+        self._pooler = self._empty(hidden, hidden)
         self._pooler_bias = self._copy(bert.get_parameter("pooler.dense.bias"))
         self._classifier = model.get_parameter("classifier.weight").detach().clone()
         self._classifier_bias = model.get_parameter("classifier.bias").detach().clone()
 
         slots = [
             WeightSlot(self._words, words),
-            WeightSlot(self._position_rows, torch.arange(n_positions)),
-            WeightSlot(self._type_rows, torch.arange(1)),  # a single sentence is of type 0 throughout
+            WeightSlot(self._position_rows, torch.arange(n_positions, device=self._device)),
+            WeightSlot(
+                self._type_rows, torch.arange(1, device=self._device)
+            ),  # a single sentence is of type 0 throughout
         ]
         for layer in self._layers:
             slots += [WeightSlot(part) for part in layer.qkv.split(hidden)]
@@ -215,30 +217,41 @@ class LeanBert:
 
     def run(self, start: int, states: Tensor | None, keep: dict[int, Tensor] | None) -> LogOdds:
         """Return the log-odds; boundary ``i`` lies below encoder layer ``i``."""
-        with torch.inference_mode():
-            if states is None:
-                start, x = 0, self._embed()
-            else:
-                x = states.clone() if keep is None else states
-            for number in range(start, self.n_boundaries - 1):
-                if keep is not None:
-                    keep[number] = x
-                    x = x.clone()
-                self._apply(self._layers[number], x)
-            if keep is not None:
-                keep[self.n_boundaries - 1] = x
-            first = self._apply_to_first_tokens(self._layers[-1], x)
-            pooled = torch.tanh(F.linear(first, self._pooler, self._pooler_bias)).float()
-            logits = F.linear(pooled, self._classifier, self._classifier_bias)
-            log_odds = np.empty(len(self._order), dtype=np.float32)
-            log_odds[self._order] = (logits[:, 1] - logits[:, 0]).numpy()
+        sorted_log_odds = self.sorted_log_odds(start, states, keep)
+        log_odds = np.empty(len(self._order), dtype=np.float32)
+        log_odds[self._order] = sorted_log_odds.cpu().numpy()
         return log_odds
 
-    def _lay_out(self, token_ids: Sequence[Sequence[int]]) -> None:
+    @torch.inference_mode()
+    def sorted_log_odds(self, start: int, states: Tensor | None, keep: dict[int, Tensor] | None) -> Tensor:
+        """Return the log-odds by rising length of the sentences, on the model's device, without waiting for it."""
+        if states is None:
+            start, x = 0, self._embed()
+        else:
+            x = states.clone() if keep is None else states
+        for number in range(start, self.n_boundaries - 1):
+            if keep is not None:
+                keep[number] = x
+                x = x.clone()
+            self._apply(self._layers[number], x)
+        if keep is not None:
+            keep[self.n_boundaries - 1] = x
+        first = self._apply_to_first_tokens(self._layers[-1], x)
+        pooled = torch.tanh(F.linear(first, self._pooler, self._pooler_bias)).float()
+        logits = F.linear(pooled, self._classifier, self._classifier_bias)
+        return logits[:, 1] - logits[:, 0]
+
+    def _lay_out(self, token_ids: Sequence[Sequence[int]]) -> tuple[Tensor, int]:
+        """Sort sentences and tokens; return the words that occur, ``(n_words,)``, and how many positions do.
+
+        Rows of the embeddings that do not occur are never read: to decode and hold them would be waste.
+        """
         order: list[int] = []
         chunks: list[_Chunk] = []
         runs: list[_Run] = []
         start = first = used = 0
+
+        chunk_tokens = _CHUNK_TOKENS if self._device.type == "cpu" else _GPU_CHUNK_TOKENS
 
         def close() -> None:
             nonlocal start, first, used, runs
@@ -249,7 +262,7 @@ class LeanBert:
         for length, indices in _by_length(token_ids):
             left = list(indices)
             while left:
-                fitting = (_CHUNK_TOKENS - used) // length
+                fitting = (chunk_tokens - used) // length
                 if fitting == 0 and runs:
                     close()
                     continue
@@ -260,11 +273,17 @@ class LeanBert:
         close()
         self._order = np.array(order)
         self._chunks = chunks
-        self._tokens = torch.tensor([token for index in order for token in token_ids[index]])
-        lengths = torch.tensor([len(token_ids[index]) for index in order])
-        ends = torch.cumsum(lengths, 0)
-        self._first_tokens = ends - lengths
-        self._positions = torch.arange(len(self._tokens)) - torch.repeat_interleave(self._first_tokens, lengths)
+        words, word_index = np.unique([token for index in order for token in token_ids[index]], return_inverse=True)
+        lengths = np.array([len(token_ids[index]) for index in order])
+        first_tokens = np.cumsum(lengths) - lengths
+        positions = np.arange(len(word_index)) - np.repeat(first_tokens, lengths)
+        self._word_index, self._positions, self._first_tokens = (
+            torch.tensor(indices, device=self._device) for indices in (word_index, positions, first_tokens)
+        )
+        return torch.tensor(words, device=self._device), int(lengths.max())
+
+    def _empty(self, rows: int, columns: int) -> Tensor:
+        return torch.empty(rows, columns, dtype=self.dtype, device=self._device)
 
     def _copy(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self.dtype, copy=True)
@@ -278,14 +297,14 @@ class LeanBert:
         bias: list[Tensor] = [module.get_parameter(f"attention.self.{part}.bias") for part in ("query", "key", "value")]
         intermediate, hidden = module.get_parameter("intermediate.dense.weight").shape
         return _EncoderLayer(
-            qkv=torch.empty(3 * hidden, hidden, dtype=self.dtype),
+            qkv=self._empty(3 * hidden, hidden),
             qkv_bias=self._copy(torch.cat(bias)),
-            attention_output=torch.empty(hidden, hidden, dtype=self.dtype),
+            attention_output=self._empty(hidden, hidden),
             attention_output_bias=self._copy(module.get_parameter("attention.output.dense.bias")),
             attention_norm=self._norm(module, "attention.output.LayerNorm", self.dtype),
-            intermediate=torch.empty(intermediate, hidden, dtype=self.dtype),
+            intermediate=self._empty(intermediate, hidden),
             intermediate_bias=self._copy(module.get_parameter("intermediate.dense.bias")),
-            output=torch.empty(hidden, intermediate, dtype=self.dtype),
+            output=self._empty(hidden, intermediate),
             output_bias=self._copy(module.get_parameter("output.dense.bias")),
             output_norm=self._norm(module, "output.LayerNorm", self.dtype),
         )
@@ -334,6 +353,11 @@ class LeanBert:
         mixed = layer.attention_norm(mixed.add_(rows))
         widened = F.gelu(F.linear(mixed, layer.intermediate, layer.intermediate_bias))
         return layer.output_norm(F.linear(widened, layer.output, layer.output_bias).add_(mixed))
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's weights are."""
+    return next(model.parameters()).device
 
 
 def equal_length_batches(token_ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[list[int], Tensor]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.bank import FP32_WIDTH, WeightBank
-from objectives.forward import equal_length_batches
+from objectives.forward import device_of, equal_length_batches
 from objectives.layers import WIDTHS, Layer
 
 # Tokens a batch: all activations and their gradients are in memory at once, 1.5 GB of them for bert-base.
@@ -50,7 +50,7 @@ def first_order_shifts(
             if not keep_going():
                 return None
             recorded.clear()
-            logits = model(input_ids=tokens).logits
+            logits = model(input_ids=tokens.to(device_of(model))).logits
             (logits[:, 1] - logits[:, 0]).sum().backward()
             for index, inputs, outputs in recorded:
                 assert outputs.grad is not None
@@ -106,11 +106,11 @@ def _layer_shifts(layer: Layer, inputs: Tensor, gradient: Tensor, bank: WeightBa
         if layer.kind == "embedding":
             rows, inputs = torch.unique(inputs, return_inverse=True)
         n_rows = layer.rows if rows is None else len(rows)
-        exact, changed = (torch.empty(n_rows, layer.columns) for _ in range(2))
+        exact, changed = (torch.empty(n_rows, layer.columns, device=inputs.device) for _ in range(2))
         bank.write_weight(layer, FP32_WIDTH, exact, rows)
         for column, width in enumerate(WIDTHS):
             bank.write_weight(layer, width, changed, rows)
             changed -= exact
             moved = changed[inputs] if rows is not None else torch.nn.functional.linear(inputs, changed)
-            shifts[column] = (moved * gradient).flatten(1).sum(dim=1).numpy()
+            shifts[column] = (moved * gradient).flatten(1).sum(dim=1).cpu().numpy()
     return shifts

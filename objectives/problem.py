@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import platformdirs
+import torch
 from torch import nn
 
 from objectives.errors import InputError
@@ -82,7 +83,11 @@ class Problem:
 
 
 def load_problem(
-    model: str, data: str, precision: Precision = "fp32", say: Callable[[str], None] = lambda _: None
+    model: str,
+    data: str,
+    precision: Precision = "fp32",
+    device: str = "cpu",
+    say: Callable[[str], None] = lambda _: None,
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
@@ -90,11 +95,12 @@ def load_problem(
         model: a local directory, a hub name, or ``miniature``.
         data: a local directory in the public CoLA layout, a hub data set, or ``miniature``.
         precision: of the evaluations that the search makes.
+        device: where to compute: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
         say: told in one line what is being done.
 
     Raises:
-        InputError: the model or the sentences cannot be used (see ``load_classifier`` and ``load_sentences``), or the
-            FP32 model's MCC is zero or less, which probably means reversed labels.
+        InputError: there is no such device; the model or the sentences cannot be used (see ``load_classifier`` and
+            ``load_sentences``); or the FP32 model's MCC is zero or less, which probably means reversed labels.
     """
     model_source, data_source = model, data
     if MINIATURE in (model, data):
@@ -108,6 +114,8 @@ def load_problem(
     network = classifier.model
     token_ids = encode(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
     layers = find_layers(network)
+    identity = fingerprint(network, token_ids, sentences.labels)
+    network.to(_device(device))  # type: ignore[arg-type]
     evaluator = Evaluator(network, layers, token_ids)
     scout = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, evaluator.bank)
     say(f"scoring the FP32 model on {len(sentences.texts)} sentences")
@@ -131,12 +139,20 @@ def load_problem(
         in_domain=sentences.in_domain,
         fp32_log_odds=fp32_log_odds,
         fp32=fp32,
-        fingerprint=fingerprint(network, token_ids, sentences.labels),
+        fingerprint=identity,
         network=network,
         token_ids=token_ids,
         evaluator=evaluator,
         scout=scout,
     )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU here; use --device cpu, or install torch built for CUDA")
+    return torch.device(name)
 
 
 def cache_directory() -> Path:

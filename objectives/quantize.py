@@ -45,10 +45,10 @@ def choose_affine(weight: Tensor, bits: int) -> AffineParameters:
         weight: ``(rows, columns)``, finite.
         bits: width of the codes, 2..8.
     """
-    rows, columns = weight.shape
-    scale = torch.empty(rows, 1)
-    zero_point = torch.empty(rows, 1)
-    for chunk in _row_chunks(rows, columns):
+    rows = len(weight)
+    scale = torch.empty(rows, 1, device=weight.device)
+    zero_point = torch.empty(rows, 1, device=weight.device)
+    for chunk in _row_chunks(weight):
         scale[chunk], zero_point[chunk] = _search_clipping(weight[chunk].float(), bits)
     return AffineParameters(scale=scale, zero_point=zero_point, bits=bits)
 
@@ -64,17 +64,18 @@ def decode(codes: Tensor, parameters: AffineParameters, out: Tensor | None = Non
 
     Written to ``out`` where given, rounded to its type.
     """
-    out = torch.empty(codes.shape, dtype=torch.float32) if out is None else out
-    for chunk in _row_chunks(*codes.shape):
-        part = out[chunk] if out.dtype == torch.float32 else torch.empty(codes[chunk].shape)
+    out = torch.empty(codes.shape, dtype=torch.float32, device=codes.device) if out is None else out
+    for chunk in _row_chunks(codes):
+        part = out[chunk] if out.dtype == torch.float32 else torch.empty(codes[chunk].shape, device=codes.device)
         part.copy_(codes[chunk]).sub_(parameters.zero_point[chunk]).mul_(parameters.scale[chunk])
         if out.dtype != torch.float32:
             out[chunk] = part
     return out
 
 
-def _row_chunks(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, _CHUNK_ELEMENTS // columns)
+def _row_chunks(matrix: Tensor) -> Iterator[slice]:
+    rows, columns = matrix.shape
+    step = max(1, _CHUNK_ELEMENTS // columns) if matrix.device.type == "cpu" else rows
     return (slice(start, start + step) for start in range(0, rows, step))
 
 

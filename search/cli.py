@@ -30,6 +30,7 @@ Run = Annotated[Path, typer.Option("--run", help="The run's directory.")]
 Model = Annotated[str | None, typer.Option("--model", help="A local transformers directory, a hub name, or miniature.")]
 Data = Annotated[str | None, typer.Option("--data", help="A local CoLA directory, a hub data set, or miniature.")]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="miniature, cola, or a TOML file.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 ReadBitMap = Annotated[Path | None, typer.Option("--bitmap", help="A bit map, as text or JSON.")]
 
 
@@ -53,6 +54,7 @@ def search(
     precision: Annotated[
         str | None, typer.Option(help="Of the search's matrix products: fp32 or bf16. What it ends with is FP32.")
     ] = None,
+    device: Device = None,
     seed: Annotated[int | None, typer.Option(help="Reproduces a run of one worker exactly.")] = None,
 ) -> None:
     """Search for the front; start the same run again to continue it."""
@@ -73,6 +75,7 @@ def search(
         "sampler": sampler,
         "sensitivity": sensitivity,
         "precision": precision,
+        "device": device,
         "seed": seed,
     }
     directory = RunDirectory(run)
@@ -153,6 +156,7 @@ def evaluate(
     profile: ProfileName = None,
     model: Model = None,
     data: Data = None,
+    device: Device = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON with every digit.")] = False,
 ) -> None:
     """Score one bit map: MCC with its interval, damage, both sizes."""
@@ -166,8 +170,8 @@ def evaluate(
     from search.terminal import log_to_console
 
     log_to_console(console)
-    settings = resolve_profile(profile or "miniature", {"model": model, "data": data})
-    problem = load_problem(settings.model, settings.data)
+    settings = resolve_profile(profile or "miniature", {"model": model, "data": data, "device": device})
+    problem = load_problem(settings.model, settings.data, device=settings.device)
     bits = read_bit_map(bitmap, problem.layers)
     evaluation = problem.evaluate(bits)
     scores = evaluation.scores
@@ -211,6 +215,7 @@ def sensitivity(
     source: Annotated[
         str, typer.Option(help="measured, or gradient: all from one backward pass, coarse at 2 and 3 bits.")
     ] = "measured",
+    device: Device = None,
     out: Annotated[Path, typer.Option(help="The directory for sensitivity.csv, .png and .svg.")] = Path("sensitivity"),
 ) -> None:
     """Measure the damage of each layer alone at each width: a table and a heat map."""
@@ -224,9 +229,9 @@ def sensitivity(
 
     if source not in ("measured", "gradient"):
         raise InputError(f"--source must be measured or gradient, not {source!r}")
-    settings = resolve_profile(profile or "miniature", {"model": model, "data": data})
+    settings = resolve_profile(profile or "miniature", {"model": model, "data": data, "device": device})
     log_to_console(console)
-    problem = load_problem(settings.model, settings.data)
+    problem = load_problem(settings.model, settings.data, device=settings.device)
     with progress_display(console) as display:
         found = measure(problem, cache_directory(), cast(Source, source), display.sensitivities)
     assert found is not None

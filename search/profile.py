@@ -36,6 +36,7 @@ class Profile:
         sensitivity: where the damage of each layer alone comes from; the guided sampler and the plain allocations among
             the contenders need it.
         precision: of the evaluations that the search makes; what it shows in the end is FP32 all the same.
+        device: where the model computes; ``auto`` takes a GPU where there is one.
         seed: reproduces a run of one worker exactly, however often it was stopped and continued.
     """
 
@@ -49,6 +50,7 @@ class Profile:
     sampler: str = GUIDED
     sensitivity: Source | Literal["none"] = "measured"
     precision: Precision = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
 
     # What makes two searches different ones; the rest may change when a run is continued.
@@ -100,6 +102,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": (GUIDED, *SAMPLERS),
     "sensitivity": (*get_args(Source), "none"),
     "precision": get_args(Precision),
+    "device": ("auto", "cpu", "cuda"),
 }
 
 
@@ -130,7 +133,7 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
                 faults.append(f"hours must be a number of 0 or more, not {value!r}")
             case "min_compression" if not (_is_number(value) and 1 <= value < 1e6):
                 faults.append(f"min_compression must be a number of 1 or more, not {value!r}")
-            case "quality" | "size" | "sampler" | "sensitivity" | "precision" if value not in _CHOICES[key]:
+            case "quality" | "size" | "sampler" | "sensitivity" | "precision" | "device" if value not in _CHOICES[key]:
                 faults.append(f"{key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
             case _:
                 pass

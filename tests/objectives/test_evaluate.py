@@ -3,14 +3,15 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification
 
 from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.evaluate import Evaluator
+from objectives.forward import LeanBert
 from objectives.layers import WIDTHS, find_layers, uniform
 from objectives.quantize import choose_affine, decode, encode
 from objectives.scores import LogOdds, Precision
-from tests.objectives.random_models import random_bert, random_roberta
+from tests.objectives.random_models import SMALL, random_bert, random_roberta
 
 
 def random_sentences(seed: int, n: int = 60) -> list[list[int]]:
@@ -132,3 +133,22 @@ def test_bf16_stays_near_fp32(model: BertForSequenceClassification) -> None:
     fp32 = Evaluator(model, layers, sentences).log_odds(uniform(layers, 4))
     bf16 = Evaluator(model, layers, sentences, "bf16").log_odds(uniform(layers, 4))
     assert 0 < np.abs(fp32 - bf16).max() < 0.2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_on_a_gpu_everything_is_computed_there_and_nothing_waits(precision: Precision) -> None:
+    """Tensors without content stand in for a GPU's: they do not mix with others, and to read a value of one fails."""
+    sentences = random_sentences(5, n=12)
+    with torch.device("meta"):
+        model = BertForSequenceClassification(BertConfig(**SMALL)).eval()
+    layers = find_layers(model)
+    evaluator = Evaluator(model, layers, sentences, precision)
+    assert {slot.out.device.type for slot in evaluator._forward.slots} == {"meta"}
+    evaluator._load(uniform(layers, 3), first=0)
+    forward = evaluator._forward
+    assert isinstance(forward, LeanBert)
+    keep: dict[int, torch.Tensor] = {}
+    log_odds = forward.sorted_log_odds(-1, None, keep)
+    assert log_odds.device.type == "meta"
+    assert log_odds.shape == (len(sentences),)
+    assert forward.sorted_log_odds(1, keep[1], None).device.type == "meta"
