@@ -1,0 +1,127 @@
+"""What a trial costs besides its evaluation, with 5,000 trials recorded: proposing, writing, and one evaluation.
+
+`python -m tests.benchmarks overhead` fills a journal with 5,000 random maps of bert-base-uncased's 76 layers and
+made-up scores on 1,043 sentences, then goes on with the guided sampler. The cost of an evaluation is measured in the
+same run, on random weights of bert-base-uncased's shapes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from objectives.evaluate import Evaluator
+from objectives.layers import WIDTHS, Bits, find_layers
+from objectives.problem import Evaluation, Problem
+from objectives.scores import Labels, LogOdds, score
+from objectives.sizes import footprint
+from search.feasible import SizeConstraint, repair
+from search.guided import GuidedSampler
+from search.samplers import search_space
+from search.sensitivity import Sensitivities
+from search.study import ask, journal_storage, open_study, tell
+from tests.benchmarks.evaluate import cola_tokens
+
+RECORDED = 5000
+MEASURED = 20
+
+
+def main(arguments: list[str]) -> None:
+    """Print the milliseconds and their share of an evaluation."""
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig()).eval()
+    problem = made_up_problem(model)
+    rng = np.random.default_rng(0)
+    maps = [tuple(int(width) for width in rng.choice(WIDTHS, size=len(problem.layers))) for _ in range(3)]
+    for bits in maps:
+        problem.evaluate(bits)
+    evaluation_s = statistics.median(problem.evaluate(bits).elapsed_s for bits in maps)
+
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    sensitivities = made_up_sensitivities(problem)
+    with tempfile.TemporaryDirectory() as directory:
+        storage = journal_storage(Path(directory) / "study.journal")
+        sampler = GuidedSampler(constraint, sensitivities, problem.fp32_log_odds, seed=0)
+        study = open_study(storage, problem, "damage", constraint, sampler, [])
+        seen: set[Bits] = set()
+        while len(seen) < RECORDED:
+            narrow = rng.integers(3, 9)
+            bits = tuple(int(width) for width in rng.integers(2, narrow, size=len(problem.layers)))
+            seen.add(repair(bits, constraint, seen, rng))
+        fill(study, problem, constraint, sorted(seen), sensitivities)
+        ask(study, problem.layers)  # reads them all once
+        proposing, telling = [], []
+        for _ in range(MEASURED):
+            started = time.perf_counter()
+            trial, bits = ask(study, problem.layers)
+            asked = time.perf_counter()
+            tell(study, trial, bits, made_up_evaluation(problem, sensitivities, bits), constraint, "damage")
+            proposing.append(asked - started)
+            telling.append(time.perf_counter() - asked)
+    print(f"{RECORDED} trials recorded, {torch.get_num_threads()} threads, one evaluation {evaluation_s:.2f} s")
+    for name, taken in (("proposing and beginning a trial", proposing), ("recording its scores", telling)):
+        median_s = statistics.median(taken)
+        print(f"  {name:32} {1000 * median_s:6.1f} ms  {median_s / evaluation_s:.2%} of an evaluation")
+
+
+def fill(
+    study: optuna.Study, problem: Problem, constraint: SizeConstraint, maps: list[Bits], sensitivities: Sensitivities
+) -> None:
+    """Add finished trials in the form in which a search writes them."""
+    template = optuna.create_study(directions=["minimize", "minimize"])
+    space = search_space(problem.layers)
+    for bits in maps:
+        widths = dict(zip(space, bits, strict=True))
+        template.enqueue_trial(widths)
+        trial, _ = ask(template, problem.layers)
+        tell(template, trial, bits, made_up_evaluation(problem, sensitivities, bits), constraint, "damage")
+    study.add_trials(template.get_trials(deepcopy=False))
+
+
+def made_up_problem(model: BertForSequenceClassification) -> Problem:
+    """Return a problem on random weights; its scores mean nothing, its cost is real."""
+    token_ids = cola_tokens()
+    layers = find_layers(model)
+    evaluator = Evaluator(model, layers, token_ids)
+    rng = np.random.default_rng(0)
+    labels: Labels = rng.integers(0, 2, size=len(token_ids)).astype(np.int8)
+    log_odds: LogOdds = rng.normal(0, 2, len(token_ids)).astype(np.float32)
+    state = {name: tensor.shape for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    return Problem(
+        model="random",
+        data="random",
+        layers=layers,
+        footprint=footprint(layers, state),
+        labels=labels,
+        in_domain=None,
+        fp32_log_odds=log_odds,
+        fp32=score(log_odds, labels, log_odds),
+        fingerprint={},
+        network=model,
+        token_ids=token_ids,
+        evaluator=evaluator,
+        scout=evaluator,
+    )
+
+
+def made_up_sensitivities(problem: Problem) -> Sensitivities:
+    """Return shifts that halve with each bit."""
+    rng = np.random.default_rng(1)
+    shape = (len(problem.layers), len(WIDTHS), len(problem.labels))
+    halving = 2.0 ** -np.arange(len(WIDTHS), dtype=np.float64)[:, None]
+    shifts = rng.standard_normal(shape) * rng.lognormal(-2, 0.8, (shape[0], 1, 1)) * halving
+    return Sensitivities.of(shifts.astype(np.float32), np.ones(shape[:2], dtype=np.bool_), problem.fp32_log_odds)
+
+
+def made_up_evaluation(problem: Problem, sensitivities: Sensitivities, bits: Bits) -> Evaluation:
+    """Return what a map scores where the shifts of its layers add up."""
+    choice = np.array(bits) - WIDTHS[0]
+    log_odds = problem.fp32_log_odds + sensitivities.shifts[np.arange(len(bits)), choice].sum(axis=0)
+    return Evaluation(score(log_odds, problem.labels, problem.fp32_log_odds), log_odds, "fp32", elapsed_s=1.0)
