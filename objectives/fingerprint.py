@@ -27,6 +27,13 @@ def fingerprint(model: nn.Module, token_ids: Sequence[Sequence[int]], labels: La
         token_ids: each sentence's tokens.
         labels: ``(n_sentences,)`` of 0 and 1.
     """
+    sentences = hashlib.sha256(json.dumps([list(ids) for ids in token_ids]).encode())
+    sentences.update(labels.tobytes())
+    return {"model": model_fingerprint(model), "sentences": _short(sentences), "quantizer": QUANTIZER}
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Return the fingerprint of a ``transformers`` model's weights and of the settings of its forward pass."""
     config = {key: value for key, value in model.config.to_dict().items() if key not in _IRRELEVANT_CONFIG}  # type: ignore[union-attr,operator]
     weights = hashlib.sha256(json.dumps([type(model).__name__, config], sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
@@ -34,9 +41,7 @@ def fingerprint(model: nn.Module, token_ids: Sequence[Sequence[int]], labels: La
         weights.update(
             tensor.contiguous().view(torch.uint8).numpy().data if tensor.dim() else bytes(tensor.numpy().data)
         )
-    sentences = hashlib.sha256(json.dumps([list(ids) for ids in token_ids]).encode())
-    sentences.update(labels.tobytes())
-    return {"model": _short(weights), "sentences": _short(sentences), "quantizer": QUANTIZER}
+    return _short(weights)
 
 
 def _short(digest: hashlib._Hash) -> str:

@@ -121,6 +121,28 @@ def load_base(source: str) -> Classifier:
     return Classifier(model, tokenizer, source)
 
 
+def save_all_but_weights(classifier: Classifier, directory: Path) -> None:
+    """Write the config and the tokenizer of a classifier into a directory."""
+    with quiet_libraries():
+        classifier.model.config.save_pretrained(directory)
+        classifier.tokenizer.save_pretrained(directory)
+
+
+def empty_classifier(directory: Path) -> Classifier:
+    """Return the classifier of a directory's config and tokenizer, its weights yet to be filled in.
+
+    Raises:
+        InputError: the config or the tokenizer cannot be read.
+    """
+    source = str(directory)
+    with quiet_libraries():
+        config = _load_config(directory, source)
+        with _as_input_error(source, "config.json"):
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        tokenizer = _load_tokenizer(directory, model, source)
+    return Classifier(model.eval().requires_grad_(False), tokenizer, source)
+
+
 def model_directory(source: str) -> Path:
     """Return the directory of a model's files: ``source`` itself, or the hub's snapshot in the local cache.
 

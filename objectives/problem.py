@@ -14,6 +14,8 @@ import platformdirs
 import torch
 from torch import nn
 
+from objectives.bank import FP32_WIDTH
+from objectives.checkpoint import load_checkpoint
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.fingerprint import Fingerprint, fingerprint
@@ -22,7 +24,7 @@ from objectives.miniature.training import materialise
 from objectives.models import load_classifier
 from objectives.scores import Labels, LogOdds, Precision, Scores, score
 from objectives.sentences import encode, load_sentences
-from objectives.sizes import Footprint, footprint
+from objectives.sizes import Footprint, footprint_of
 
 MINIATURE = "miniature"
 """The name of the embedded model and of its sentences."""
@@ -75,6 +77,20 @@ class Problem:
         """
         return self._evaluate(self.evaluator, bits)
 
+    def evaluate_checkpoint(self, directory: Path) -> tuple[Evaluation, Bits]:
+        """Score a packed checkpoint of this model on every sentence, in FP32, and return its map too.
+
+        Raises:
+            InputError: it is damaged (see ``load_checkpoint``), or not of a model with these layers.
+            ValueError: a log-odds is not finite.
+        """
+        classifier, bits = load_checkpoint(directory)
+        if find_layers(classifier.model) != self.layers:
+            raise InputError(f"{directory}: is of a model with other layers; name its own with --model")
+        network = classifier.model.to(next(self.network.parameters()).device)  # type: ignore[arg-type]
+        evaluator = Evaluator(network, self.layers, self.token_ids)
+        return self._evaluate(evaluator, (FP32_WIDTH,) * len(self.layers)), bits
+
     def _evaluate(self, evaluator: Evaluator, bits: Bits) -> Evaluation:
         started = time.perf_counter()
         log_odds = evaluator.log_odds(bits)
@@ -105,9 +121,8 @@ def load_problem(
     model_source, data_source = model, data
     if MINIATURE in (model, data):
         say("preparing the miniature model and its sentences")
-        miniature = materialise(cache_directory())
-        model_source = str(miniature.model) if model == MINIATURE else model
-        data_source = str(miniature.data) if data == MINIATURE else data
+        model_source = classifier_source(model)
+        data_source = str(materialise(cache_directory()).data) if data == MINIATURE else data
     say(f"loading {model}")
     classifier = load_classifier(model_source)
     sentences = load_sentences(data_source, "validation")
@@ -129,12 +144,11 @@ def load_problem(
             "reversed. Class 1 must mean acceptable (id2label in its config.json); or it was never fine-tuned "
             "(`bitfront finetune`)"
         )
-    state = {name: tensor.shape for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
     return Problem(
         model=model,
         data=data,
         layers=layers,
-        footprint=footprint(layers, state),
+        footprint=footprint_of(network),
         labels=sentences.labels,
         in_domain=sentences.in_domain,
         fp32_log_odds=fp32_log_odds,
@@ -145,6 +159,11 @@ def load_problem(
         evaluator=evaluator,
         scout=scout,
     )
+
+
+def classifier_source(model: str) -> str:
+    """Return what a model is loaded by: itself, or the directory of the miniature, made when it is missing."""
+    return str(materialise(cache_directory()).model) if model == MINIATURE else model
 
 
 def _device(name: str) -> torch.device:

@@ -13,7 +13,9 @@ from fractions import Fraction
 from math import prod
 from typing import Literal
 
-from objectives.layers import WIDTHS, Bits, Layer
+from torch import nn
+
+from objectives.layers import WIDTHS, Bits, Layer, find_layers
 
 SizeAxis = Literal["nominal", "packed"]
 
@@ -101,6 +103,12 @@ def footprint(layers: Sequence[Layer], state_shapes: Mapping[str, Iterable[int]]
     searchable = {layer.parameter for layer in layers}
     kept = {name: tuple(shape) for name, shape in state_shapes.items() if name not in searchable}
     return Footprint(layers=tuple(layers), kept=kept)
+
+
+def footprint_of(model: nn.Module) -> Footprint:
+    """Return the footprint of a ``transformers`` model."""
+    state = model.state_dict()
+    return footprint(find_layers(model), {name: t.shape for name, t in state.items() if t.is_floating_point()})
 
 
 def safetensors_bytes(tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> int:

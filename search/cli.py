@@ -116,10 +116,14 @@ def export(
     ] = None,
     trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
     bitmap: ReadBitMap = None,
-    format_: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
-    out: Annotated[Path | None, typer.Option(help="The file to write; standard output without it.")] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="text, json, or packed: a checkpoint of that size.")
+    ] = "text",
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write, standard output without it; the directory for packed.")
+    ] = None,
 ) -> None:
-    """Export one bit map of a run."""
+    """Export one bit map of a run, as a file or as a packed checkpoint."""
     from objectives.bit_maps import read_bit_map, to_json, to_text
     from objectives.files import write_text
     from results.bit_map_files import bit_map_provenance
@@ -128,12 +132,14 @@ def export(
     from search.run_directory import RunDirectory
     from search.study import load_study, outcome
 
-    if format_ not in ("text", "json"):
-        raise InputError(f"--format must be text or json, not {format_!r}")
+    if format_ not in ("text", "json", "packed"):
+        raise InputError(f"--format must be text, json or packed, not {format_!r}")
+    if format_ == "packed" and out is None:
+        raise InputError("say where the packed checkpoint goes: --out DIR")
     if sum(choice is not None for choice in (pick, trial, bitmap)) != 1:
         raise InputError("say which map to export: one of --pick best@8x, --trial N, --bitmap FILE")
     directory = RunDirectory(run)
-    directory.read_settings()
+    settings = directory.read_settings()
     found = outcome(load_study(directory.journal), directory.name)
     layers = found.footprint.layers
     if bitmap is not None:
@@ -142,6 +148,10 @@ def export(
     else:
         chosen = pick_map(found, pick) if pick is not None else trial_by_number(found, trial or 0)
         bits, provenance = chosen.bits, bit_map_provenance(found, chosen)
+    if format_ == "packed":
+        assert out is not None
+        _export_packed(settings, bits, provenance, out)
+        return
     text = to_text(layers, bits) if format_ == "text" else to_json(layers, bits, provenance)
     if out is None:
         sys.stdout.write(text)
@@ -150,16 +160,32 @@ def export(
         typer.echo(f"written: {out}")
 
 
+def _export_packed(settings: dict[str, Any], bits: tuple[int, ...], provenance: dict[str, Any], out: Path) -> None:
+    from objectives.checkpoint import write_checkpoint
+    from objectives.fingerprint import model_fingerprint
+    from objectives.models import load_classifier
+    from objectives.problem import classifier_source
+
+    if out.exists():
+        raise InputError(f"{out}: is there already; give --out a new directory")
+    classifier = load_classifier(classifier_source(settings["profile"]["model"]))
+    if model_fingerprint(classifier.model) != settings["fingerprint"]["model"]:
+        raise InputError(f"{settings['profile']['model']}: is not the model of this run any more; its weights differ")
+    length = write_checkpoint(classifier, bits, provenance, out)
+    typer.echo(f"written: {out}, weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {out}")
+
+
 @app.command()
 def evaluate(
-    bitmap: Annotated[Path, typer.Option("--bitmap", help="A bit map, as text or JSON.")],
+    bitmap: ReadBitMap = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A packed checkpoint, in place of a bit map.")] = None,
     profile: ProfileName = None,
     model: Model = None,
     data: Data = None,
     device: Device = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON with every digit.")] = False,
 ) -> None:
-    """Score one bit map: MCC with its interval, damage, both sizes."""
+    """Score one bit map, or a packed checkpoint: MCC with its interval, damage, both sizes."""
     import json
 
     from objectives.bit_maps import read_bit_map
@@ -169,11 +195,17 @@ def evaluate(
     from search.profile import resolve_profile
     from search.terminal import log_to_console
 
+    if (bitmap is None) == (checkpoint is None):
+        raise InputError("say what to score: --bitmap FILE or --checkpoint DIR")
     log_to_console(console)
     settings = resolve_profile(profile or "miniature", {"model": model, "data": data, "device": device})
     problem = load_problem(settings.model, settings.data, device=settings.device)
-    bits = read_bit_map(bitmap, problem.layers)
-    evaluation = problem.evaluate(bits)
+    if checkpoint is not None:
+        evaluation, bits = problem.evaluate_checkpoint(checkpoint)
+    else:
+        assert bitmap is not None
+        bits = read_bit_map(bitmap, problem.layers)
+        evaluation = problem.evaluate(bits)
     scores = evaluation.scores
     fp32_mcc = mcc_interval(problem.fp32_log_odds, problem.labels)
     mcc = mcc_interval(evaluation.log_odds, problem.labels)
@@ -196,7 +228,9 @@ def evaluate(
         }
         typer.echo(json.dumps(figures, indent=2))
         return
-    typer.echo(f"{bitmap} on {settings.model}, {len(problem.labels)} validation sentences of {settings.data}")
+    typer.echo(
+        f"{bitmap or checkpoint} on {settings.model}, {len(problem.labels)} validation sentences of {settings.data}"
+    )
     typer.echo(f"MCC          {scores.mcc:.4f}  (95% interval {mcc.low:.3f} to {mcc.high:.3f})")
     typer.echo(f"MCC of FP32  {problem.fp32.mcc:.4f}  (95% interval {fp32_mcc.low:.3f} to {fp32_mcc.high:.3f})")
     typer.echo(

@@ -364,3 +364,42 @@ def test_an_architecture_without_a_forward_of_ours_is_said_to_have_none(
     assert spoken.status == 0, spoken.err
     assert "transformers' forward in FP32, for want of one of our own" in " ".join(spoken.err.split())
     assert {row["precision"] for row in rows(run / "trials.csv")} == {"fp32"}
+
+
+def test_a_packed_checkpoint_has_the_claimed_size_and_scores_what_the_search_said(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    run, packed = tmp_path / "run", tmp_path / "packed"
+    where = ("--model", tiny.model, "--data", tiny.data)
+    assert bitfront("search", *where, "--run", run, "--trials", 12, "--sensitivity", "gradient").status == 0
+    best = min((row for row in rows(run / "front.csv")), key=lambda row: float(row["damage"]))
+    spoken = bitfront("export", "--run", run, "--trial", best["number"], "--format", "packed", "--out", packed)
+    assert spoken.status == 0, spoken.err
+    assert (packed / "packed.safetensors").stat().st_size == int(best["packed_bytes"])
+    spoken = bitfront("evaluate", "--checkpoint", packed, *where, "--json")
+    assert spoken.status == 0, spoken.err
+    scored = json.loads(spoken.out)
+    for key in ("damage", "mcc", "packed_bytes"):
+        assert scored[key] == pytest.approx(float(best[key]), abs=0, rel=1e-12)
+    again = bitfront("export", "--run", run, "--trial", best["number"], "--format", "packed", "--out", packed)
+    assert again.status == 2
+    assert "there already" in again.err
+    assert bitfront("export", "--run", run, "--trial", 1, "--format", "packed").status == 2
+    assert bitfront("evaluate", *where).status == 2
+    assert bitfront("evaluate", *where, "--checkpoint", packed, "--bitmap", packed / "bitmap.txt").status == 2
+    assert bitfront("evaluate", *where, "--bitmap", packed / "bitmap.txt").status == 0
+
+
+def test_another_model_than_the_runs_is_not_packed(tiny: TinyProblem, bitfront: Command, tmp_path: Path) -> None:
+    own = make_tiny_problem(tmp_path / "own")
+    run = tmp_path / "run"
+    where = ("--model", own.model, "--data", own.data)
+    assert bitfront("search", *where, "--run", run, "--trials", 9, "--sensitivity", "gradient").status == 0
+    weights = own.model / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["classifier.bias"] += 1
+    save_file(tensors, weights, {"format": "pt"})
+    spoken = bitfront("export", "--run", run, "--trial", 1, "--format", "packed", "--out", tmp_path / "packed")
+    assert spoken.status == 2
+    assert "is not the model of this run any more" in spoken.err
+    assert not (tmp_path / "packed").exists()

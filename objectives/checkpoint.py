@@ -1,0 +1,139 @@
+"""Packed checkpoints: a directory whose weights take exactly the bits that a map gives them, written and loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from objectives.bank import WeightBank
+from objectives.bit_maps import parse_bit_map, to_json, to_text
+from objectives.errors import InputError
+from objectives.files import replacing_directory
+from objectives.layers import Bits, Layer
+from objectives.models import Classifier, empty_classifier, save_all_but_weights
+from objectives.packing import pack, unpack
+from objectives.quantize import QUANTIZER, AffineParameters, decode
+from objectives.sizes import PACKED_METADATA, Footprint, footprint_of
+
+WEIGHTS, BIT_MAP, MANIFEST = "packed.safetensors", "bitmap.txt", "bitfront.json"
+
+_AGAIN = "export it again with `bitfront export --format packed`"
+
+
+def write_checkpoint(classifier: Classifier, bits: Bits, provenance: Mapping[str, Any], directory: Path) -> int:
+    """Write a packed checkpoint and return the length of its weights' file, which is the map's packed size.
+
+    Beside the weights lie the config, the tokenizer, the bit map as text, and a manifest: the map as JSON with its
+    provenance, the quantiser and the hash of the weights' file.
+
+    Args:
+        classifier: the FP32 model, whose weights are quantised.
+        bits: its map.
+        provenance: plain JSON values: where the map came from.
+        directory: to be made; it appears when all of it is written.
+
+    Raises:
+        FileExistsError: the directory is there already.
+    """
+    sizes = footprint_of(classifier.model)
+    tensors = _packed_tensors(classifier.model, sizes, bits)
+    with replacing_directory(directory) as temporary:
+        save_all_but_weights(classifier, temporary)
+        save_file(tensors, temporary / WEIGHTS, metadata=dict(PACKED_METADATA))
+        length = (temporary / WEIGHTS).stat().st_size
+        assert length == sizes.packed_bytes(bits)
+        (temporary / BIT_MAP).write_text(to_text(sizes.layers, bits), encoding="utf-8")
+        packed = {"quantizer": QUANTIZER, "packed_bytes": length, "sha256": _sha256(temporary / WEIGHTS)}
+        manifest = to_json(sizes.layers, bits, {**provenance, "packed": packed})
+        (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
+    return length
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Return the provenance of a packed checkpoint.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        provenance: dict[str, Any] = manifest["provenance"]
+        if not isinstance(provenance["packed"]["sha256"], str):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{directory}: not a packed checkpoint, {MANIFEST} is missing or damaged; {_AGAIN}") from error
+    return provenance
+
+
+def load_checkpoint(directory: Path) -> tuple[Classifier, Bits]:
+    """Return an ordinary ``transformers`` classifier with the weights that the codes stand for, and its map.
+
+    Layers are unpacked one at a time, so that besides the model there is never more than one of them in memory.
+
+    Raises:
+        InputError: anything in it is missing, damaged or not what the map asks for.
+    """
+    packed = read_manifest(directory)["packed"]
+    if packed.get("quantizer") != QUANTIZER:
+        raise InputError(
+            f"{directory}: was written by quantizer {packed.get('quantizer')!r}, this is {QUANTIZER}; {_AGAIN}"
+        )
+    path = directory / WEIGHTS
+    if not path.is_file() or _sha256(path) != packed["sha256"]:
+        raise InputError(f"{path}: is missing, or not the file that {MANIFEST} describes; {_AGAIN}")
+    classifier = empty_classifier(directory)
+    sizes = footprint_of(classifier.model)
+    state = classifier.model.state_dict()
+    bits = parse_bit_map((directory / MANIFEST).read_text(encoding="utf-8"), sizes.layers, str(directory / MANIFEST))
+    wanted = sizes.packed_tensors(bits)
+    try:
+        with safe_open(path, framework="pt") as stored:
+            if stored.metadata() != PACKED_METADATA or set(stored.keys()) != set(wanted):
+                raise InputError(f"{path}: does not hold the tensors of its bit map; {_AGAIN}")
+            for name, tensor in wanted.items():
+                found = stored.get_slice(name)
+                if found.get_dtype() != tensor.dtype or tuple(found.get_shape()) != tensor.shape:
+                    raise InputError(f"{path}: {name} has not the type and shape of its bit map; {_AGAIN}")
+            with torch.no_grad():
+                for layer, width in zip(sizes.layers, bits, strict=True):
+                    codes, scale, zero_point = (
+                        stored.get_tensor(f"{layer.name}.{part}") for part in ("codes", "scale", "zero_point")
+                    )
+                    if not (scale.isfinite().all() and (scale > 0).all() and int(zero_point.max()) < 2**width):
+                        raise InputError(f"{path}: {layer.name} has scales or zero points out of range; {_AGAIN}")
+                    _decode(layer, width, codes, scale, zero_point, state[layer.parameter])
+                for name in sizes.kept:
+                    state[name].copy_(stored.get_tensor(name))
+    except SafetensorError as error:
+        raise InputError(f"{path}: cannot be read ({error}); {_AGAIN}") from None
+    return classifier, bits
+
+
+def _packed_tensors(model: torch.nn.Module, sizes: Footprint, bits: Bits) -> dict[str, Tensor]:
+    bank = WeightBank(sizes.layers, {layer.name: model.get_parameter(layer.parameter) for layer in sizes.layers})
+    state = model.state_dict()
+    tensors = {name: state[name].float().contiguous() for name in sizes.kept}
+    for layer, width in zip(sizes.layers, bits, strict=True):
+        codes, parameters = bank.entry(layer, width)
+        tensors[f"{layer.name}.codes"] = torch.from_numpy(pack(codes.cpu().numpy().ravel(), width))
+        tensors[f"{layer.name}.scale"] = parameters.scale.flatten()
+        tensors[f"{layer.name}.zero_point"] = parameters.zero_point.flatten().to(torch.uint8)
+    return tensors
+
+
+def _decode(layer: Layer, width: int, codes: Tensor, scale: Tensor, zero_point: Tensor, out: Tensor) -> None:
+    unpacked = torch.from_numpy(unpack(codes.numpy(), width, layer.elements)).view(layer.rows, layer.columns)
+    decode(unpacked, AffineParameters(scale[:, None], zero_point[:, None].float(), width), out=out)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

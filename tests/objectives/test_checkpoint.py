@@ -1,0 +1,160 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from objectives.checkpoint import MANIFEST, WEIGHTS, _sha256, load_checkpoint, read_manifest, write_checkpoint
+from objectives.errors import InputError
+from objectives.evaluate import Evaluator
+from objectives.layers import WIDTHS, Bits, find_layers
+from objectives.models import Classifier, load_classifier
+from objectives.sizes import PACKED_METADATA, footprint_of
+from tests.objectives.tiny_bert import make_tiny_bert
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return load_classifier(str(make_tiny_bert(tmp_path_factory.mktemp("tiny") / "model")))
+
+
+@pytest.fixture(scope="module")
+def bits(classifier: Classifier) -> Bits:
+    rng = np.random.default_rng(0)
+    return tuple(int(width) for width in rng.choice(WIDTHS, size=len(find_layers(classifier.model))))
+
+
+@pytest.fixture
+def directory(classifier: Classifier, bits: Bits, tmp_path: Path) -> Path:
+    write_checkpoint(classifier, bits, {"run": "x"}, tmp_path / "packed")
+    return tmp_path / "packed"
+
+
+def test_the_file_is_as_long_as_was_claimed(classifier: Classifier, bits: Bits, directory: Path) -> None:
+    assert (directory / WEIGHTS).stat().st_size == footprint_of(classifier.model).packed_bytes(bits)
+    assert read_manifest(directory)["run"] == "x"
+    assert not list(directory.glob("model.safetensors"))  # transformers would fill in what is missing at random
+
+
+def test_a_loaded_model_scores_exactly_as_its_map(classifier: Classifier, bits: Bits, directory: Path) -> None:
+    sentences = [[2, 7, 8, 3], [2, 9, 3], [2, 5, 6, 7, 8, 3]]
+    layers = find_layers(classifier.model)
+    evaluator = Evaluator(classifier.model, layers, sentences)
+    loaded, loaded_bits = load_checkpoint(directory)
+    assert loaded_bits == bits
+    assert np.array_equal(Evaluator(loaded.model, layers, sentences).fp32_log_odds(), evaluator.log_odds(bits))
+    with torch.inference_mode():
+        logits = loaded.model(**loaded.tokenizer("the cat sleeps", return_tensors="pt")).logits
+    assert logits.isfinite().all()
+    for name, tensor in classifier.model.state_dict().items():
+        if name in footprint_of(classifier.model).kept:
+            assert torch.equal(loaded.model.state_dict()[name], tensor)
+
+
+def test_a_directory_is_never_overwritten(classifier: Classifier, bits: Bits, directory: Path) -> None:
+    with pytest.raises(FileExistsError):
+        write_checkpoint(classifier, bits, {}, directory)
+    load_checkpoint(directory)
+
+
+def change(directory: Path, edit: Callable[[dict[str, torch.Tensor]], None], metadata: dict[str, str]) -> None:
+    """Change tensors and make the hash that of the new file, so that the other checks have to find it."""
+    tensors = load_file(directory / WEIGHTS)
+    edit(tensors)
+    save_file(tensors, directory / WEIGHTS, metadata)
+    manifest = json.loads((directory / MANIFEST).read_text())
+    manifest["provenance"]["packed"]["sha256"] = _sha256(directory / WEIGHTS)
+    (directory / MANIFEST).write_text(json.dumps(manifest))
+
+
+POOLER = "bert.pooler.dense"
+
+
+def drop(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors[f"{POOLER}.scale"]
+
+
+def shorten(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{POOLER}.codes"] = tensors[f"{POOLER}.codes"][:-1].clone()
+
+
+def negate(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{POOLER}.scale"] = -tensors[f"{POOLER}.scale"]
+
+
+def spoil(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{POOLER}.scale"][0] = torch.nan
+
+
+def exceed(tensors: dict[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if name.endswith("zero_point"):
+            tensor.fill_(255)
+
+
+def retype(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{POOLER}.scale"] = tensors[f"{POOLER}.scale"].to(torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (drop, "does not hold the tensors"),
+        (shorten, "not the type and shape"),
+        (retype, "not the type and shape"),
+        (negate, "out of range"),
+        (spoil, "out of range"),
+        (exceed, "out of range"),
+    ],
+)
+def test_tensors_that_do_not_fit_the_map_are_refused(
+    directory: Path, edit: Callable[[dict[str, torch.Tensor]], None], said: str
+) -> None:
+    change(directory, edit, PACKED_METADATA)
+    with pytest.raises(InputError, match=said):
+        load_checkpoint(directory)
+
+
+def test_files_of_another_kind_are_refused(directory: Path) -> None:
+    change(directory, lambda tensors: None, {"format": "pt"})
+    with pytest.raises(InputError, match="does not hold the tensors"):
+        load_checkpoint(directory)
+
+
+@pytest.mark.parametrize("cut", [0, 7, 100, -1])
+def test_truncated_files_are_refused(directory: Path, cut: int) -> None:
+    path = directory / WEIGHTS
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match="not the file that"):
+        load_checkpoint(directory)
+    manifest = json.loads((directory / MANIFEST).read_text())
+    manifest["provenance"]["packed"]["sha256"] = _sha256(path)
+    (directory / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="cannot be read"):
+        load_checkpoint(directory)
+
+
+@pytest.mark.parametrize("fault", ["absent", "no json", "no provenance", "other quantizer", "other map", "no weights"])
+def test_damaged_manifests_are_refused(directory: Path, fault: str) -> None:
+    path = directory / MANIFEST
+    manifest = json.loads(path.read_text())
+    match fault:
+        case "absent":
+            path.unlink()
+        case "no json":
+            path.write_text("{")
+        case "no provenance":
+            path.write_text(json.dumps({"bits": manifest["bits"]}))
+        case "other quantizer":
+            manifest["provenance"]["packed"]["quantizer"] = "affine-0"
+            path.write_text(json.dumps(manifest))
+        case "other map":
+            manifest["bits"][POOLER] = 7 if manifest["bits"][POOLER] != 7 else 6
+            path.write_text(json.dumps(manifest))
+        case "no weights":
+            (directory / WEIGHTS).unlink()
+    with pytest.raises(InputError, match="export it again"):
+        load_checkpoint(directory)
