@@ -41,6 +41,10 @@ class WeightBank:
             self._entries[key] = (encode(weight, parameters), parameters)
         return self._entries[key]
 
+    def fill(self, layer: Layer, entries: Mapping[int, tuple[Tensor, AffineParameters]]) -> None:
+        """Take a layer's entries by width, in place of those it would make itself."""
+        self._entries |= {(layer.name, width): entry for width, entry in entries.items()}
+
     def write_weight(self, layer: Layer, width: int, out: Tensor, rows: Tensor | None = None) -> None:
         """Write a layer's weight at a width, 2..8 or ``FP32_WIDTH``, into ``out``, rounded to its type.
 

@@ -20,7 +20,7 @@ from objectives.files import replacing_directory
 from objectives.layers import Bits, Layer
 from objectives.models import Classifier, empty_classifier, save_all_but_weights
 from objectives.packing import pack, unpack
-from objectives.quantize import QUANTIZER, AffineParameters, decode
+from objectives.quantize import AffineParameters, decode
 from objectives.sizes import PACKED_METADATA, Footprint, footprint_of
 
 WEIGHTS, BIT_MAP, MANIFEST = "packed.safetensors", "bitmap.txt", "bitfront.json"
@@ -28,14 +28,17 @@ WEIGHTS, BIT_MAP, MANIFEST = "packed.safetensors", "bitmap.txt", "bitfront.json"
 _AGAIN = "export it again with `bitfront export --format packed`"
 
 
-def write_checkpoint(classifier: Classifier, bits: Bits, provenance: Mapping[str, Any], directory: Path) -> int:
+def write_checkpoint(
+    classifier: Classifier, bank: WeightBank, bits: Bits, provenance: Mapping[str, Any], directory: Path
+) -> int:
     """Write a packed checkpoint and return the length of its weights' file, which is the map's packed size.
 
     Beside the weights lie the config, the tokenizer, the bit map as text, and a manifest: the map as JSON with its
-    provenance, the quantiser and the hash of the weights' file.
+    provenance and the hash of the weights' file.
 
     Args:
-        classifier: the FP32 model, whose weights are quantised.
+        classifier: the FP32 model.
+        bank: its quantised weights.
         bits: its map.
         provenance: plain JSON values: where the map came from.
         directory: to be made; it appears when all of it is written.
@@ -44,14 +47,14 @@ def write_checkpoint(classifier: Classifier, bits: Bits, provenance: Mapping[str
         FileExistsError: the directory is there already.
     """
     sizes = footprint_of(classifier.model)
-    tensors = _packed_tensors(classifier.model, sizes, bits)
+    tensors = _packed_tensors(classifier.model, bank, sizes, bits)
     with replacing_directory(directory) as temporary:
         save_all_but_weights(classifier, temporary)
         save_file(tensors, temporary / WEIGHTS, metadata=dict(PACKED_METADATA))
         length = (temporary / WEIGHTS).stat().st_size
         assert length == sizes.packed_bytes(bits)
         (temporary / BIT_MAP).write_text(to_text(sizes.layers, bits), encoding="utf-8")
-        packed = {"quantizer": QUANTIZER, "packed_bytes": length, "sha256": _sha256(temporary / WEIGHTS)}
+        packed = {"packed_bytes": length, "sha256": _sha256(temporary / WEIGHTS)}
         manifest = to_json(sizes.layers, bits, {**provenance, "packed": packed})
         (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
     return length
@@ -82,10 +85,6 @@ def load_checkpoint(directory: Path) -> tuple[Classifier, Bits]:
         InputError: anything in it is missing, damaged or not what the map asks for.
     """
     packed = read_manifest(directory)["packed"]
-    if packed.get("quantizer") != QUANTIZER:
-        raise InputError(
-            f"{directory}: was written by quantizer {packed.get('quantizer')!r}, this is {QUANTIZER}; {_AGAIN}"
-        )
     path = directory / WEIGHTS
     if not path.is_file() or _sha256(path) != packed["sha256"]:
         raise InputError(f"{path}: is missing, or not the file that {MANIFEST} describes; {_AGAIN}")
@@ -117,15 +116,14 @@ def load_checkpoint(directory: Path) -> tuple[Classifier, Bits]:
     return classifier, bits
 
 
-def _packed_tensors(model: torch.nn.Module, sizes: Footprint, bits: Bits) -> dict[str, Tensor]:
-    bank = WeightBank(sizes.layers, {layer.name: model.get_parameter(layer.parameter) for layer in sizes.layers})
+def _packed_tensors(model: torch.nn.Module, bank: WeightBank, sizes: Footprint, bits: Bits) -> dict[str, Tensor]:
     state = model.state_dict()
     tensors = {name: state[name].float().contiguous() for name in sizes.kept}
     for layer, width in zip(sizes.layers, bits, strict=True):
         codes, parameters = bank.entry(layer, width)
         tensors[f"{layer.name}.codes"] = torch.from_numpy(pack(codes.cpu().numpy().ravel(), width))
-        tensors[f"{layer.name}.scale"] = parameters.scale.flatten()
-        tensors[f"{layer.name}.zero_point"] = parameters.zero_point.flatten().to(torch.uint8)
+        tensors[f"{layer.name}.scale"] = parameters.scale.flatten().cpu()
+        tensors[f"{layer.name}.zero_point"] = parameters.zero_point.flatten().to(torch.uint8).cpu()
     return tensors
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from objectives.quantize import QUANTIZER
 from objectives.scores import Labels
 
 Fingerprint = dict[str, str]
@@ -19,17 +18,18 @@ Fingerprint = dict[str, str]
 _IRRELEVANT_CONFIG = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"})
 
 
-def fingerprint(model: nn.Module, token_ids: Sequence[Sequence[int]], labels: Labels) -> Fingerprint:
+def fingerprint(model: nn.Module, token_ids: Sequence[Sequence[int]], labels: Labels, quantizer: str) -> Fingerprint:
     """Return the fingerprint of a model, the sentences as it sees them, and the quantiser.
 
     Args:
         model: a ``transformers`` model; its weights and the settings of its forward pass count.
         token_ids: each sentence's tokens.
         labels: ``(n_sentences,)`` of 0 and 1.
+        quantizer: its identity.
     """
     sentences = hashlib.sha256(json.dumps([list(ids) for ids in token_ids]).encode())
     sentences.update(labels.tobytes())
-    return {"model": model_fingerprint(model), "sentences": _short(sentences), "quantizer": QUANTIZER}
+    return {"model": model_fingerprint(model), "sentences": _short(sentences), "quantizer": quantizer}
 
 
 def model_fingerprint(model: nn.Module) -> str:

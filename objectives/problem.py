@@ -21,7 +21,8 @@ from objectives.evaluate import Evaluator
 from objectives.fingerprint import Fingerprint, fingerprint
 from objectives.layers import Bits, Layer, find_layers
 from objectives.miniature.training import materialise
-from objectives.models import load_classifier
+from objectives.models import Classifier, load_classifier
+from objectives.quantizers import QuantizerName, load_quantizer, make_bank
 from objectives.scores import Labels, LogOdds, Precision, Scores, score
 from objectives.sentences import encode, load_sentences
 from objectives.sizes import Footprint, footprint_of
@@ -56,10 +57,15 @@ class Problem:
     fp32_log_odds: LogOdds
     fp32: Scores
     fingerprint: Fingerprint
-    network: nn.Module
+    classifier: Classifier
     token_ids: Sequence[Sequence[int]]
     evaluator: Evaluator
     scout: Evaluator
+
+    @property
+    def network(self) -> nn.Module:
+        """The FP32 model itself."""
+        return self.classifier.model
 
     def evaluate(self, bits: Bits) -> Evaluation:
         """Score a map on every sentence, in the precision of the search.
@@ -103,6 +109,7 @@ def load_problem(
     data: str,
     precision: Precision = "fp32",
     device: str = "cpu",
+    quantizer: QuantizerName = "affine",
     say: Callable[[str], None] = lambda _: None,
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
@@ -112,6 +119,7 @@ def load_problem(
         data: a local directory in the public CoLA layout, a hub data set, or ``miniature``.
         precision: of the evaluations that the search makes.
         device: where to compute: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
+        quantizer: how weights become codes.
         say: told in one line what is being done.
 
     Raises:
@@ -121,18 +129,21 @@ def load_problem(
     model_source, data_source = model, data
     if MINIATURE in (model, data):
         say("preparing the miniature model and its sentences")
-        model_source = classifier_source(model)
-        data_source = str(materialise(cache_directory()).data) if data == MINIATURE else data
+        miniature = materialise(cache_directory())
+        model_source = str(miniature.model) if model == MINIATURE else model
+        data_source = str(miniature.data) if data == MINIATURE else data
     say(f"loading {model}")
     classifier = load_classifier(model_source)
     sentences = load_sentences(data_source, "validation")
     network = classifier.model
     token_ids = encode(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
     layers = find_layers(network)
-    identity = fingerprint(network, token_ids, sentences.labels)
+    chosen = load_quantizer(quantizer, classifier, data_source)
+    identity = fingerprint(network, token_ids, sentences.labels, chosen.identity)
     network.to(_device(device))  # type: ignore[arg-type]
-    evaluator = Evaluator(network, layers, token_ids)
-    scout = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, evaluator.bank)
+    bank = make_bank(chosen, network, layers, cache_directory(), say)
+    evaluator = Evaluator(network, layers, token_ids, bank=bank)
+    scout = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, bank)
     say(f"scoring the FP32 model on {len(sentences.texts)} sentences")
     fp32_log_odds = evaluator.fp32_log_odds()
     if not np.isfinite(fp32_log_odds).all():
@@ -154,16 +165,11 @@ def load_problem(
         fp32_log_odds=fp32_log_odds,
         fp32=fp32,
         fingerprint=identity,
-        network=network,
+        classifier=classifier,
         token_ids=token_ids,
         evaluator=evaluator,
         scout=scout,
     )
-
-
-def classifier_source(model: str) -> str:
-    """Return what a model is loaded by: itself, or the directory of the miniature, made when it is missing."""
-    return str(materialise(cache_directory()).model) if model == MINIATURE else model
 
 
 def _device(name: str) -> torch.device:

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-QUANTIZER = "affine-1"
-"""Name and version of the quantiser; part of a run's fingerprint. Raise it whenever the codes can change."""
-
 # Shares of a row's full range that the clipping search tries. Few bits gain from clipping far: the best range for
 # Gaussian weights falls from about 4 standard deviations at 8 bits to 1.5 at 2 bits, and a row of a few hundred weights
 # reaches 3 to 4.

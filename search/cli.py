@@ -31,6 +31,12 @@ Model = Annotated[str | None, typer.Option("--model", help="A local transformers
 Data = Annotated[str | None, typer.Option("--data", help="A local CoLA directory, a hub data set, or miniature.")]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="miniature, cola, or a TOML file.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+QuantizerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--quantizer", help="affine, or calibrated: rounding that makes up for errors, on training sentences."
+    ),
+]
 ReadBitMap = Annotated[Path | None, typer.Option("--bitmap", help="A bit map, as text or JSON.")]
 
 
@@ -54,6 +60,7 @@ def search(
     precision: Annotated[
         str | None, typer.Option(help="Of the search's matrix products: fp32 or bf16. What it ends with is FP32.")
     ] = None,
+    quantizer: QuantizerOption = None,
     device: Device = None,
     seed: Annotated[int | None, typer.Option(help="Reproduces a run of one worker exactly.")] = None,
 ) -> None:
@@ -75,6 +82,7 @@ def search(
         "sampler": sampler,
         "sensitivity": sensitivity,
         "precision": precision,
+        "quantizer": quantizer,
         "device": device,
         "seed": seed,
     }
@@ -162,16 +170,17 @@ def export(
 
 def _export_packed(settings: dict[str, Any], bits: tuple[int, ...], provenance: dict[str, Any], out: Path) -> None:
     from objectives.checkpoint import write_checkpoint
-    from objectives.fingerprint import model_fingerprint
-    from objectives.models import load_classifier
-    from objectives.problem import classifier_source
+    from objectives.problem import load_problem
+    from search.terminal import log_to_console
 
     if out.exists():
         raise InputError(f"{out}: is there already; give --out a new directory")
-    classifier = load_classifier(classifier_source(settings["profile"]["model"]))
-    if model_fingerprint(classifier.model) != settings["fingerprint"]["model"]:
-        raise InputError(f"{settings['profile']['model']}: is not the model of this run any more; its weights differ")
-    length = write_checkpoint(classifier, bits, provenance, out)
+    log_to_console(console)
+    profile = settings["profile"]
+    problem = load_problem(profile["model"], profile["data"], quantizer=profile["quantizer"])
+    if problem.fingerprint != settings["fingerprint"]:
+        raise InputError(f"{profile['model']}: is not the model of this run any more; its weights or sentences differ")
+    length = write_checkpoint(problem.classifier, problem.evaluator.bank, bits, provenance, out)
     typer.echo(f"written: {out}, weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {out}")
 
 
@@ -182,6 +191,7 @@ def evaluate(
     profile: ProfileName = None,
     model: Model = None,
     data: Data = None,
+    quantizer: QuantizerOption = None,
     device: Device = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON with every digit.")] = False,
 ) -> None:
@@ -198,8 +208,9 @@ def evaluate(
     if (bitmap is None) == (checkpoint is None):
         raise InputError("say what to score: --bitmap FILE or --checkpoint DIR")
     log_to_console(console)
-    settings = resolve_profile(profile or "miniature", {"model": model, "data": data, "device": device})
-    problem = load_problem(settings.model, settings.data, device=settings.device)
+    flags = {"model": model, "data": data, "quantizer": quantizer, "device": device}
+    settings = resolve_profile(profile or "miniature", flags)
+    problem = load_problem(settings.model, settings.data, device=settings.device, quantizer=settings.quantizer)
     if checkpoint is not None:
         evaluation, bits = problem.evaluate_checkpoint(checkpoint)
     else:
@@ -249,6 +260,7 @@ def sensitivity(
     source: Annotated[
         str, typer.Option(help="measured, or gradient: all from one backward pass, coarse at 2 and 3 bits.")
     ] = "measured",
+    quantizer: QuantizerOption = None,
     device: Device = None,
     out: Annotated[Path, typer.Option(help="The directory for sensitivity.csv, .png and .svg.")] = Path("sensitivity"),
 ) -> None:
@@ -263,9 +275,10 @@ def sensitivity(
 
     if source not in ("measured", "gradient"):
         raise InputError(f"--source must be measured or gradient, not {source!r}")
-    settings = resolve_profile(profile or "miniature", {"model": model, "data": data, "device": device})
+    flags = {"model": model, "data": data, "quantizer": quantizer, "device": device}
+    settings = resolve_profile(profile or "miniature", flags)
     log_to_console(console)
-    problem = load_problem(settings.model, settings.data, device=settings.device)
+    problem = load_problem(settings.model, settings.data, device=settings.device, quantizer=settings.quantizer)
     with progress_display(console) as display:
         found = measure(problem, cache_directory(), cast(Source, source), display.sensitivities)
     assert found is not None

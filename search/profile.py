@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from objectives.errors import InputError, all_faults
+from objectives.quantizers import QuantizerName
 from objectives.scores import Precision
 from objectives.sizes import SizeAxis
 from results.outcome import Quality
@@ -32,6 +33,7 @@ class Profile:
         quality: the study's first objective.
         size: what the constraint and the size axis count.
         min_compression: the size constraint, in times the FP32 size.
+        quantizer: how weights become codes.
         sampler: who proposes maps.
         sensitivity: where the damage of each layer alone comes from; the guided sampler and the plain allocations among
             the contenders need it.
@@ -48,6 +50,7 @@ class Profile:
     size: SizeAxis = "nominal"
     min_compression: float = 5.5
     sampler: str = GUIDED
+    quantizer: QuantizerName = "affine"
     sensitivity: Source | Literal["none"] = "measured"
     precision: Precision = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -99,6 +102,7 @@ _FLOATS = ("hours", "min_compression")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "quality": get_args(Quality),
     "size": get_args(SizeAxis),
+    "quantizer": get_args(QuantizerName),
     "sampler": (GUIDED, *SAMPLERS),
     "sensitivity": (*get_args(Source), "none"),
     "precision": get_args(Precision),
@@ -133,7 +137,9 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
                 faults.append(f"hours must be a number of 0 or more, not {value!r}")
             case "min_compression" if not (_is_number(value) and 1 <= value < 1e6):
                 faults.append(f"min_compression must be a number of 1 or more, not {value!r}")
-            case "quality" | "size" | "sampler" | "sensitivity" | "precision" | "device" if value not in _CHOICES[key]:
+            case "quality" | "size" | "quantizer" | "sampler" | "sensitivity" | "precision" | "device" if (
+                value not in _CHOICES[key]
+            ):
                 faults.append(f"{key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
             case _:
                 pass

@@ -81,7 +81,9 @@ def run_search(profile: Profile, run: RunDirectory, display: Display) -> Outcome
     started = time.monotonic()
     if run.exists():
         run.check_same(profile.objective, run.read_settings()["profile"])
-    problem = load_problem(profile.model, profile.data, profile.precision, profile.device, say=log.info)
+    problem = load_problem(
+        profile.model, profile.data, profile.precision, profile.device, profile.quantizer, say=log.info
+    )
     constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
     if run.exists():
         run.check_same(problem.fingerprint, run.read_settings()["fingerprint"])

@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -19,9 +20,10 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from objectives.evaluate import Evaluator
 from objectives.layers import WIDTHS, Bits, find_layers
+from objectives.models import Classifier
 from objectives.problem import Evaluation, Problem
 from objectives.scores import Labels, LogOdds, score
-from objectives.sizes import footprint
+from objectives.sizes import footprint_of
 from search.feasible import SizeConstraint, repair
 from search.guided import GuidedSampler
 from search.samplers import search_space
@@ -93,18 +95,17 @@ def made_up_problem(model: BertForSequenceClassification) -> Problem:
     rng = np.random.default_rng(0)
     labels: Labels = rng.integers(0, 2, size=len(token_ids)).astype(np.int8)
     log_odds: LogOdds = rng.normal(0, 2, len(token_ids)).astype(np.float32)
-    state = {name: tensor.shape for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     return Problem(
         model="random",
         data="random",
         layers=layers,
-        footprint=footprint(layers, state),
+        footprint=footprint_of(model),
         labels=labels,
         in_domain=None,
         fp32_log_odds=log_odds,
         fp32=score(log_odds, labels, log_odds),
         fingerprint={},
-        network=model,
+        classifier=Classifier(model, cast(Any, None), "random"),
         token_ids=token_ids,
         evaluator=evaluator,
         scout=evaluator,

@@ -401,5 +401,25 @@ def test_another_model_than_the_runs_is_not_packed(tiny: TinyProblem, bitfront: 
     save_file(tensors, weights, {"format": "pt"})
     spoken = bitfront("export", "--run", run, "--trial", 1, "--format", "packed", "--out", tmp_path / "packed")
     assert spoken.status == 2
-    assert "is not the model of this run any more" in spoken.err
+    assert "is not the model of this run any more" in " ".join(spoken.err.split())
     assert not (tmp_path / "packed").exists()
+
+
+def test_a_calibrated_search_scores_and_packs_its_own_codes(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITFRONT_CACHE", str(tmp_path / "cache"))
+    run, packed = tmp_path / "run", tmp_path / "packed"
+    where = ("--model", tiny.model, "--data", tiny.data)
+    start = ("search", *where, "--run", run, "--trials", 10, "--sensitivity", "gradient")
+    assert bitfront(*start, "--quantizer", "calibrated").status == 0
+    trial = rows(run / "trials.csv")[0]
+    assert trial["label"] == "uniform 2"
+    assert bitfront("export", "--run", run, "--trial", 0, "--format", "packed", "--out", packed).status == 0
+    spoken = bitfront("evaluate", *where, "--checkpoint", packed, "--json")
+    assert json.loads(spoken.out)["damage"] == pytest.approx(float(trial["damage"]), rel=1e-12)
+    affine = bitfront("evaluate", *where, "--bitmap", packed / "bitmap.txt", "--json", "--quantizer", "affine")
+    assert json.loads(affine.out)["damage"] != pytest.approx(float(trial["damage"]), rel=1e-3)
+    spoken = bitfront(*start, "--quantizer", "affine")
+    assert spoken.status == 2
+    assert "quantizer was" in " ".join(spoken.err.split())

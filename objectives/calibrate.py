@@ -1,0 +1,125 @@
+"""Error-compensating rounding: codes chosen by what a layer's outputs are on real sentences, not by its weights alone.
+
+A layer's output error on inputs x is (W - Q) x, and its mean square depends on the inputs' second moments alone.
+Columns are rounded one after the other, and the error of each is made up for by the columns not rounded yet, as far as
+inputs that go together with it allow: optimal brain surgery for rounding (Hassibi and Stork, NeurIPS 1992; Frantar and
+Alistarh, NeurIPS 2022), in the order and with the Cholesky factors of GPTQ (Frantar et al., ICLR 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from objectives.forward import device_of, equal_length_batches
+from objectives.layers import Layer
+from objectives.quantize import AffineParameters
+
+_BATCH_TOKENS = 4096
+_DAMPING = 0.01  # of the mean second moment, added to each: keeps directions that no sentence shows from running wild
+_BLOCK = 64
+
+
+def second_moments(
+    model: nn.Module, layers: Sequence[Layer], token_ids: Sequence[Sequence[int]]
+) -> Mapping[str, Tensor]:
+    """Return the mean of x x' over the inputs x of each linear layer, ``(columns, columns)``, by the layer's name.
+
+    Args:
+        model: a ``transformers`` model in FP32; left as it is. Inputs are the FP32 model's own, so that a layer's codes
+            do not depend on the widths of others.
+        layers: its searchable layers; embeddings have no inputs to speak of and are left out.
+        token_ids: sentences, special tokens included.
+    """
+    linear = [layer for layer in layers if layer.kind == "linear"]
+    with torch.no_grad(), _adding_up(model, linear) as sums:
+        for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
+            model(input_ids=tokens.to(device_of(model)))
+    for total in sums.values():
+        if total.count:  # several layers may share one
+            total.products /= total.count
+            total.count = 0
+    return {name: total.products for name, total in sums.items()}
+
+
+@dataclass
+class _Sum:
+    products: Tensor
+    count: int
+
+
+@contextmanager
+def _adding_up(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, _Sum]]:
+    sums: dict[str, _Sum] = {}
+    last: tuple[Tensor, _Sum] | None = None
+
+    def hook_of(layer: Layer) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            nonlocal last
+            if last is not None and last[0] is inputs[0]:  # query, key and value: one sum for all three
+                sums[layer.name] = last[1]
+                return
+            x = inputs[0].flatten(0, -2)
+            if layer.name not in sums:
+                sums[layer.name] = _Sum(torch.zeros(layer.columns, layer.columns, device=x.device), 0)
+            sums[layer.name].products.addmm_(x.T, x)
+            sums[layer.name].count += len(x)
+            last = inputs[0], sums[layer.name]
+
+        return hook
+
+    handles = [model.get_submodule(layer.name).register_forward_pre_hook(hook_of(layer)) for layer in layers]
+    try:
+        yield sums
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def encode_calibrated(weight: Tensor, parameters: AffineParameters, moments: Tensor) -> Tensor:
+    """Return the codes of ``weight`` ``(rows, columns)`` for the least mean square error of its outputs.
+
+    Args:
+        weight: FP32.
+        parameters: each row's scale and zero point; they are kept.
+        moments: of the inputs, ``(columns, columns)``.
+
+    Returns:
+        uint8 of the weight's shape, 0..2**bits - 1.
+    """
+    top = float(2**parameters.bits - 1)
+    order = torch.argsort(
+        moments.diagonal(), descending=True
+    )  # what matters most is rounded while all can make up for it
+    factor = _inverse_factor(moments[order][:, order])
+    left = weight[:, order].float().clone()
+    codes = torch.empty_like(left)
+    columns = left.shape[1]
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        block, errors = left[:, start:stop], torch.empty(len(left), stop - start, device=left.device)
+        for at in range(stop - start):
+            column = block[:, at : at + 1]
+            code = (column / parameters.scale).round_().add_(parameters.zero_point).clamp_(0.0, top)
+            codes[:, start + at] = code[:, 0]
+            error = (column - (code - parameters.zero_point) * parameters.scale) / factor[start + at, start + at]
+            block[:, at + 1 :] -= error * factor[start + at, start + at + 1 : stop]
+            errors[:, at] = error[:, 0]
+        left[:, stop:] -= errors @ factor[start:stop, stop:]
+    restored = torch.empty_like(codes)
+    restored[:, order] = codes
+    return restored.to(torch.uint8)
+
+
+def _inverse_factor(moments: Tensor) -> Tensor:
+    """Return the upper Cholesky factor of the damped moments' inverse, in FP32."""
+    exact = moments.double()
+    mean = exact.diagonal().mean().clamp_min(1e-12)
+    exact = exact + torch.diag((_DAMPING * mean).expand(len(exact)))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(exact))
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()

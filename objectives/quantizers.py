@@ -1,0 +1,156 @@
+"""Quantisers by name, and the banks they make: at once where that is quick, else layer by layer into the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from objectives.bank import WeightBank
+from objectives.calibrate import encode_calibrated, second_moments
+from objectives.errors import InputError
+from objectives.files import replacing
+from objectives.fingerprint import model_fingerprint
+from objectives.forward import device_of
+from objectives.layers import WIDTHS, Layer
+from objectives.models import Classifier
+from objectives.quantize import AffineParameters, choose_affine
+from objectives.sentences import encode, load_sentences
+
+QuantizerName = Literal["affine", "calibrated"]
+"""``affine``: each weight rounded to the nearest code. ``calibrated``: linear layers by ``encode_calibrated``."""
+
+_CALIBRATION_SENTENCES = 2048
+_SAY_EVERY_S = 15.0
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """How weights become codes.
+
+    Attributes:
+        identity: name and version, and what it was calibrated on; part of a run's fingerprint. Raise the version
+            whenever the codes can change.
+        token_ids: the calibration sentences; empty where none are needed.
+    """
+
+    identity: str
+    token_ids: tuple[tuple[int, ...], ...] = ()
+
+
+def load_quantizer(name: QuantizerName, classifier: Classifier, data: str) -> Quantizer:
+    """Return a quantiser, with unlabelled training sentences of ``data`` where it is to be calibrated.
+
+    Raises:
+        InputError: there are no training sentences.
+    """
+    if name == "affine":
+        return Quantizer("affine-1")
+    texts = load_sentences(data, "train").texts
+    if not texts:
+        raise InputError(f"{data}: has no training sentences to calibrate on; use --quantizer affine")
+    chosen = np.random.default_rng(0).permutation(len(texts))[:_CALIBRATION_SENTENCES]
+    token_ids = encode(classifier.tokenizer, [texts[index] for index in sorted(chosen)], classifier.max_tokens)
+    digest = hashlib.sha256(json.dumps(token_ids).encode()).hexdigest()[:16]
+    return Quantizer(f"calibrated-1 on {digest}", token_ids)
+
+
+def make_bank(
+    quantizer: Quantizer, model: nn.Module, layers: Sequence[Layer], cache: Path, say: Callable[[str], None]
+) -> WeightBank:
+    """Return the bank of a model.
+
+    A calibrated one is made in full, each layer kept in a file of the cache as soon as it is done, and read from there
+    the next time.
+
+    Args:
+        quantizer: as :func:`load_quantizer` returns it.
+        model: the FP32 model, on the device on which the bank shall be.
+        layers: its searchable layers.
+        cache: a directory.
+        say: told now and then how far it is.
+    """
+    bank = WeightBank(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers})
+    if not quantizer.token_ids:
+        return bank
+    digest = hashlib.sha256(f"{model_fingerprint(model)} {quantizer.identity}".encode()).hexdigest()[:16]
+    paths = {layer: cache / f"bank-{digest}" / f"{layer.name}.safetensors" for layer in layers}
+    missing = []
+    for layer, path in paths.items():
+        entries = _read(path, layer, device_of(model))
+        if entries is None:
+            missing.append(layer)
+        else:
+            bank.fill(layer, entries)
+    if missing:
+        say(f"calibrating on {len(quantizer.token_ids)} training sentences")
+        moments = second_moments(model, missing, quantizer.token_ids)
+        said = time.monotonic()
+        for done, layer in enumerate(missing):
+            if time.monotonic() - said > _SAY_EVERY_S:
+                said = time.monotonic()
+                say(f"quantising: {len(layers) - len(missing) + done}/{len(layers)} layers")
+            weight = model.get_parameter(layer.parameter).detach()
+            if layer.kind == "linear":
+                entries = _calibrated(weight, moments[layer.name])
+            else:
+                entries = {width: bank.entry(layer, width) for width in WIDTHS}
+            _write(paths[layer], entries)
+            bank.fill(layer, entries)
+    return bank
+
+
+_Entries = dict[int, tuple[Tensor, AffineParameters]]
+
+
+def _calibrated(weight: Tensor, moments: Tensor) -> _Entries:
+    entries = {}
+    for width in WIDTHS:
+        parameters = choose_affine(weight, width)
+        entries[width] = encode_calibrated(weight, parameters, moments), parameters
+    return entries
+
+
+def _write(path: Path, entries: _Entries) -> None:
+    tensors: dict[str, Tensor] = {}
+    for width, (codes, parameters) in entries.items():
+        tensors |= {
+            f"{width}.codes": codes.contiguous(),
+            f"{width}.scale": parameters.scale.contiguous(),
+            f"{width}.zero_point": parameters.zero_point.contiguous(),
+        }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary)
+
+
+def _read(path: Path, layer: Layer, device: torch.device) -> _Entries | None:
+    """Return a layer's entries; None where the file is missing or damaged, so that it is made anew."""
+    try:
+        tensors = load_file(path, device=str(device))
+        entries = {
+            width: (
+                tensors[f"{width}.codes"],
+                AffineParameters(tensors[f"{width}.scale"], tensors[f"{width}.zero_point"], width),
+            )
+            for width in WIDTHS
+        }
+    except (OSError, SafetensorError, KeyError):
+        return None
+    sound = all(
+        codes.shape == (layer.rows, layer.columns)
+        and codes.dtype == torch.uint8
+        and int(codes.max()) < 2**width
+        and parameters.scale.shape == parameters.zero_point.shape == (layer.rows, 1)
+        for width, (codes, parameters) in entries.items()
+    )
+    return entries if sound else None

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from objectives.layers import WIDTHS, find_layers
+from objectives.models import Classifier, load_classifier
+from objectives.quantize import choose_affine, encode
+from objectives.quantizers import Quantizer, load_quantizer, make_bank
+from tests.objectives.tiny_bert import make_tiny_bert
+from tests.search.tiny_problem import TinyProblem, make_tiny_problem
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyProblem:
+    return make_tiny_problem(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny: TinyProblem) -> Classifier:
+    return load_classifier(str(tiny.model))
+
+
+@pytest.fixture(scope="module")
+def calibrated(tiny: TinyProblem, classifier: Classifier) -> Quantizer:
+    return load_quantizer("calibrated", classifier, str(tiny.data))
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def test_a_quantizer_says_what_it_was_calibrated_on(
+    calibrated: Quantizer, classifier: Classifier, tmp_path: Path
+) -> None:
+    assert len(calibrated.token_ids) == 80
+    other = make_tiny_problem(tmp_path, seed=1)
+    assert load_quantizer("calibrated", classifier, str(other.data)).identity != calibrated.identity
+    assert load_quantizer("affine", classifier, "no such place").identity == "affine-1"
+
+
+def test_an_affine_bank_needs_no_cache(classifier: Classifier, tmp_path: Path) -> None:
+    layers = find_layers(classifier.model)
+    make_bank(load_quantizer("affine", classifier, ""), classifier.model, layers, tmp_path, silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_calibrated_bank_is_made_once(
+    calibrated: Quantizer, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = find_layers(classifier.model)
+    said: list[str] = []
+    first = make_bank(calibrated, classifier.model, layers, tmp_path, said.append)
+    assert said == ["calibrating on 80 training sentences"]
+    changed = 0
+    for layer in layers:
+        weight = classifier.model.get_parameter(layer.parameter).detach()
+        for width in WIDTHS:
+            codes, parameters = first.entry(layer, width)
+            nearest = encode(weight, choose_affine(weight, width))
+            assert torch.equal(parameters.scale, choose_affine(weight, width).scale)
+            changed += not torch.equal(codes, nearest)
+            if layer.kind == "embedding":
+                assert torch.equal(codes, nearest)
+    assert changed > 0.5 * len(layers) * len(WIDTHS)
+
+    with monkeypatch.context() as patched:
+        patched.delattr("objectives.quantizers.second_moments")
+        again = make_bank(calibrated, classifier.model, layers, tmp_path, said.append)
+    assert len(said) == 1
+    for layer in layers:
+        for width in WIDTHS:
+            assert torch.equal(again.entry(layer, width)[0], first.entry(layer, width)[0])
+
+
+@pytest.mark.parametrize("fault", ["absent", "cut off", "of another layer"])
+def test_what_is_damaged_in_the_cache_is_made_anew(
+    calibrated: Quantizer, classifier: Classifier, tmp_path: Path, fault: str
+) -> None:
+    layers = find_layers(classifier.model)
+    first = make_bank(calibrated, classifier.model, layers, tmp_path, silent)
+    (folder,) = tmp_path.iterdir()
+    path = folder / f"{layers[-1].name}.safetensors"
+    whole = path.read_bytes()
+    match fault:
+        case "absent":
+            path.unlink()
+        case "cut off":
+            path.write_bytes(whole[:-1])
+        case "of another layer":
+            path.write_bytes((folder / f"{layers[0].name}.safetensors").read_bytes())
+    again = make_bank(calibrated, classifier.model, layers, tmp_path, silent)
+    assert path.read_bytes() == whole
+    assert torch.equal(again.entry(layers[-1], 2)[0], first.entry(layers[-1], 2)[0])
+
+
+def test_another_model_has_a_bank_of_its_own(calibrated: Quantizer, classifier: Classifier, tmp_path: Path) -> None:
+    other = load_classifier(str(make_tiny_bert(tmp_path / "model", seed=7)))
+    for each in (classifier, other):
+        make_bank(calibrated, each.model, find_layers(each.model), tmp_path / "cache", silent)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
