@@ -1,9 +1,13 @@
-"""Error-compensating rounding: codes chosen by what a layer's outputs are on real sentences, not by its weights alone.
+"""Error-compensating rounding: codes chosen by what a layer does on real sentences, not by its weights alone.
 
 A layer's output error on inputs x is (W - Q) x, and its mean square depends on the inputs' second moments alone.
 Columns are rounded one after the other, and the error of each is made up for by the columns not rounded yet, as far as
 inputs that go together with it allow: optimal brain surgery for rounding (Hassibi and Stork, NeurIPS 1992; Frantar and
 Alistarh, NeurIPS 2022), in the order and with the Cholesky factors of GPTQ (Frantar et al., ICLR 2023).
+
+An embedding has no inputs that go together: a row is its own output. What its error does is told by the gradients of
+the log-odds there, whose second moments take the place of the inputs': of the two factors of a layer's Fisher matrix
+(Martens and Grosse, ICML 2015) it is the other one that ties the columns of an embedding together.
 """
 
 from __future__ import annotations
@@ -16,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from objectives.forward import device_of, equal_length_batches
+from objectives.gradient import recording
 from objectives.layers import Layer
 from objectives.quantize import AffineParameters
 
-_BATCH_TOKENS = 4096
+_BATCH_TOKENS = 2048
 _DAMPING = 0.01  # of the mean second moment, added to each: keeps directions that no sentence shows from running wild
 _BLOCK = 64
 
@@ -27,15 +32,44 @@ _BLOCK = 64
 def second_moments(
     model: nn.Module, layers: Sequence[Layer], token_ids: Sequence[Sequence[int]]
 ) -> Mapping[str, Tensor]:
-    """Return the mean of x x' over the inputs x of each linear layer, ``(columns, columns)``, by the layer's name.
+    """Return what ties the columns of each layer's weight together, ``(columns, columns)``, by the layer's name.
+
+    That is the mean of x x' over the inputs x of a linear layer, and of g g' over the gradients g of the log-odds by
+    the outputs of an embedding.
 
     Args:
-        model: a ``transformers`` model in FP32; left as it is. Inputs are the FP32 model's own, so that a layer's codes
-            do not depend on the widths of others.
-        layers: its searchable layers; embeddings have no inputs to speak of and are left out.
+        model: a two-class ``transformers`` sequence classifier in FP32; left as it is. Inputs and gradients are its
+            own, so that a layer's codes do not depend on the widths of others.
+        layers: its searchable layers.
         token_ids: sentences, special tokens included.
     """
     linear = [layer for layer in layers if layer.kind == "linear"]
+    embeddings = [layer for layer in layers if layer.kind == "embedding"]
+    return {**_input_moments(model, linear, token_ids), **_gradient_moments(model, embeddings, token_ids)}
+
+
+def _gradient_moments(
+    model: nn.Module, embeddings: Sequence[Layer], token_ids: Sequence[Sequence[int]]
+) -> dict[str, Tensor]:
+    device = device_of(model)
+    sums = {layer.name: torch.zeros(layer.columns, layer.columns, device=device) for layer in embeddings}
+    if not sums:
+        return sums
+    tokens_seen = 0
+    with recording(model, embeddings) as recorded:
+        for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
+            recorded.clear()
+            logits = model(input_ids=tokens.to(device)).logits
+            (logits[:, 1] - logits[:, 0]).sum().backward()
+            for index, _, outputs in recorded:
+                assert outputs.grad is not None
+                gradients = outputs.grad.flatten(0, -2)
+                sums[embeddings[index].name].addmm_(gradients.T, gradients)
+            tokens_seen += tokens.numel()
+    return {name: total / tokens_seen for name, total in sums.items()}
+
+
+def _input_moments(model: nn.Module, linear: Sequence[Layer], token_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     with torch.no_grad(), _adding_up(model, linear) as sums:
         for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
             model(input_ids=tokens.to(device_of(model)))
@@ -81,12 +115,12 @@ def _adding_up(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, 
 
 
 def encode_calibrated(weight: Tensor, parameters: AffineParameters, moments: Tensor) -> Tensor:
-    """Return the codes of ``weight`` ``(rows, columns)`` for the least mean square error of its outputs.
+    """Return the codes of ``weight`` ``(rows, columns)`` for the least error in the sense of ``moments``.
 
     Args:
         weight: FP32.
         parameters: each row's scale and zero point; they are kept.
-        moments: of the inputs, ``(columns, columns)``.
+        moments: the error of a row d weighs d' M d, ``(columns, columns)``.
 
     Returns:
         uint8 of the weight's shape, 0..2**bits - 1.

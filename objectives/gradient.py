@@ -45,7 +45,7 @@ def first_order_shifts(
         ``(n_layers, n_widths, n_sentences)``, in nats.
     """
     shifts = np.zeros((len(layers), len(WIDTHS), len(token_ids)), dtype=np.float32)
-    with _recording(model, layers) as recorded:
+    with recording(model, layers) as recorded:
         for indices, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
             if not keep_going():
                 return None
@@ -59,8 +59,11 @@ def first_order_shifts(
 
 
 @contextmanager
-def _recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
-    """Record (layer index, inputs, outputs) at each forward pass, with outputs that keep their gradients."""
+def recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
+    """Record (layer index, inputs, outputs) at each forward pass, with outputs that keep their gradients.
+
+    The model is called with ``input_ids``; parameters take no gradients meanwhile.
+    """
     recorded: list[tuple[int, Tensor, Tensor]] = []
     sentences = 0
 

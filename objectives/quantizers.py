@@ -28,7 +28,7 @@ from objectives.quantize import AffineParameters, choose_affine
 from objectives.sentences import encode, load_sentences
 
 QuantizerName = Literal["affine", "calibrated"]
-"""``affine``: each weight rounded to the nearest code. ``calibrated``: linear layers by ``encode_calibrated``."""
+"""``affine``: each weight rounded to the nearest code. ``calibrated``: by ``encode_calibrated``."""
 
 _CALIBRATION_SENTENCES = 2048
 _SAY_EVERY_S = 15.0
@@ -101,10 +101,7 @@ def make_bank(
                 said = time.monotonic()
                 say(f"quantising: {len(layers) - len(missing) + done}/{len(layers)} layers")
             weight = model.get_parameter(layer.parameter).detach()
-            if layer.kind == "linear":
-                entries = _calibrated(weight, moments[layer.name])
-            else:
-                entries = {width: bank.entry(layer, width) for width in WIDTHS}
+            entries = _calibrated(weight, moments[layer.name])
             _write(paths[layer], entries)
             bank.fill(layer, entries)
     return bank

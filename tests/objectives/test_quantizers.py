@@ -60,8 +60,6 @@ def test_a_calibrated_bank_is_made_once(
             nearest = encode(weight, choose_affine(weight, width))
             assert torch.equal(parameters.scale, choose_affine(weight, width).scale)
             changed += not torch.equal(codes, nearest)
-            if layer.kind == "embedding":
-                assert torch.equal(codes, nearest)
     assert changed > 0.5 * len(layers) * len(WIDTHS)
 
     with monkeypatch.context() as patched:
