@@ -50,7 +50,7 @@ class Profile:
     size: SizeAxis = "nominal"
     min_compression: float = 5.5
     sampler: str = GUIDED
-    quantizer: QuantizerName = "affine"
+    quantizer: QuantizerName = "calibrated"
     sensitivity: Source | Literal["none"] = "measured"
     precision: Precision = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"

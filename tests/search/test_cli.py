@@ -170,7 +170,7 @@ def test_mistakes_are_one_message_and_status_2(
         (("search", "--run", tmp_path / "new", "--model", tiny.model, "--data", tmp_path / "nowhere"), "nowhere"),
         (("report", "--run", tmp_path / "nowhere"), "there is no run here"),
         (("export", "--run", finished_run), "say which map to export"),
-        (("export", "--run", finished_run, "--trial", 1, "--format", "png"), "--format must be text or json"),
+        (("export", "--run", finished_run, "--trial", 1, "--format", "png"), "--format must be text, json or packed"),
         (("export", "--run", finished_run, "--trial", 9999), "9999"),
         (("export", "--run", finished_run, "--pick", "best@99x"), "best@99x"),
         (("evaluate", "--bitmap", tmp_path / "bad.txt", *where), "not a layer of this model"),
@@ -346,7 +346,7 @@ def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(
     on_show = [row for row in after if row["on_front"] == "True" or row["origin"] != "sampler"]
     assert {row["precision"] for row in on_show} == {"fp32"}
     assert "all confirmed in FP32" in (run / "report.html").read_text()
-    problem = load_problem(str(tiny.model), str(tiny.data))
+    problem = load_problem(str(tiny.model), str(tiny.data), quantizer="calibrated")
     for row in on_show[:3]:
         scores = problem.evaluate(tuple(int(width) for width in row["bits"])).scores
         assert float(row["damage"]) == pytest.approx(scores.damage, rel=1e-6)
