@@ -114,23 +114,44 @@ def _adding_up(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, 
             handle.remove()
 
 
-def encode_calibrated(weight: Tensor, parameters: AffineParameters, moments: Tensor) -> Tensor:
-    """Return the codes of ``weight`` ``(rows, columns)`` for the least error in the sense of ``moments``.
+@dataclass(frozen=True)
+class Compensation:
+    """How columns make up for each other's errors.
+
+    Attributes:
+        order: in which they are rounded, ``(columns,)``.
+        factor: upper Cholesky factor of the inverse of the damped moments in that order, ``(columns, columns)``, FP32.
+    """
+
+    order: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, moments: Tensor) -> Compensation:
+        """Work it out, once for all widths; the error of a row d weighs d' M d with ``moments`` M."""
+        # What matters most is rounded first, while all others can make up for it.
+        order = torch.argsort(moments.diagonal(), descending=True)
+        exact = moments[order][:, order].double()
+        exact.diagonal().add_(_DAMPING * exact.diagonal().mean().clamp_min(1e-12))
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(exact))
+        factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+        return cls(order, factor.float())
+
+
+def encode_calibrated(weight: Tensor, parameters: AffineParameters, compensation: Compensation) -> Tensor:
+    """Return the codes of ``weight`` ``(rows, columns)`` for the least error where columns make up for each other.
 
     Args:
         weight: FP32.
         parameters: each row's scale and zero point; they are kept.
-        moments: the error of a row d weighs d' M d, ``(columns, columns)``.
+        compensation: of the layer's moments.
 
     Returns:
         uint8 of the weight's shape, 0..2**bits - 1.
     """
     top = float(2**parameters.bits - 1)
-    order = torch.argsort(
-        moments.diagonal(), descending=True
-    )  # what matters most is rounded while all can make up for it
-    factor = _inverse_factor(moments[order][:, order])
-    left = weight[:, order].float().clone()
+    order, factor = compensation.order, compensation.factor
+    left = weight[:, order].float()
     codes = torch.empty_like(left)
     columns = left.shape[1]
     for start in range(0, columns, _BLOCK):
@@ -147,13 +168,3 @@ def encode_calibrated(weight: Tensor, parameters: AffineParameters, moments: Ten
     restored = torch.empty_like(codes)
     restored[:, order] = codes
     return restored.to(torch.uint8)
-
-
-def _inverse_factor(moments: Tensor) -> Tensor:
-    """Return the upper Cholesky factor of the damped moments' inverse, in FP32."""
-    exact = moments.double()
-    mean = exact.diagonal().mean().clamp_min(1e-12)
-    exact = exact + torch.diag((_DAMPING * mean).expand(len(exact)))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(exact))
-    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return factor.float()

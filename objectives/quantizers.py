@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from objectives.bank import WeightBank
-from objectives.calibrate import encode_calibrated, second_moments
+from objectives.calibrate import Compensation, encode_calibrated, second_moments
 from objectives.errors import InputError
 from objectives.files import replacing
 from objectives.fingerprint import model_fingerprint
@@ -111,10 +111,11 @@ _Entries = dict[int, tuple[Tensor, AffineParameters]]
 
 
 def _calibrated(weight: Tensor, moments: Tensor) -> _Entries:
+    compensation = Compensation.of(moments)
     entries = {}
     for width in WIDTHS:
         parameters = choose_affine(weight, width)
-        entries[width] = encode_calibrated(weight, parameters, moments), parameters
+        entries[width] = encode_calibrated(weight, parameters, compensation), parameters
     return entries
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from objectives.calibrate import encode_calibrated, second_moments
+from objectives.calibrate import Compensation, encode_calibrated, second_moments
 from objectives.layers import WIDTHS, find_layers
 from objectives.quantize import choose_affine, decode, encode
 from tests.objectives.random_models import random_bert, random_roberta
@@ -26,7 +26,7 @@ def test_outputs_are_nearer_than_with_rounding_to_the_nearest(bits: int, columns
     weight = torch.randn(40, columns, generator=torch.Generator().manual_seed(bits))
     inputs = correlated_inputs(columns, seed=1)
     parameters = choose_affine(weight, bits)
-    codes = encode_calibrated(weight, parameters, inputs.T @ inputs / len(inputs))
+    codes = encode_calibrated(weight, parameters, Compensation.of(inputs.T @ inputs / len(inputs)))
     assert codes.dtype == torch.uint8
     assert int(codes.max()) < 2**bits
     nearest = output_error(weight, encode(weight, parameters), inputs, bits)
@@ -37,14 +37,14 @@ def test_inputs_that_have_nothing_to_do_with_each_other_leave_nothing_to_make_up
     weight = torch.randn(10, 30, generator=torch.Generator().manual_seed(0))
     parameters = choose_affine(weight, 3)
     moments = torch.diag(torch.linspace(0.5, 2.0, 30))
-    assert torch.equal(encode_calibrated(weight, parameters, moments), encode(weight, parameters))
+    assert torch.equal(encode_calibrated(weight, parameters, Compensation.of(moments)), encode(weight, parameters))
 
 
 def test_inputs_that_never_occur_are_no_obstacle() -> None:
     weight = torch.randn(10, 30, generator=torch.Generator().manual_seed(0))
     moments = torch.zeros(30, 30)
     for seen in (moments, moments + torch.diag((torch.arange(30) < 3).float())):
-        codes = encode_calibrated(weight, choose_affine(weight, 4), seen)
+        codes = encode_calibrated(weight, choose_affine(weight, 4), Compensation.of(seen))
         assert int(codes.max()) < 16
 
 
