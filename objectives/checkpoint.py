@@ -16,7 +16,7 @@ from torch import Tensor
 from objectives.bank import WeightBank
 from objectives.bit_maps import parse_bit_map, to_json, to_text
 from objectives.errors import InputError
-from objectives.files import replacing_directory
+from objectives.files import replacing, replacing_directory
 from objectives.layers import Bits, Layer
 from objectives.models import Classifier, empty_classifier, save_all_but_weights
 from objectives.packing import pack, unpack
@@ -50,7 +50,8 @@ def write_checkpoint(
     tensors = _packed_tensors(classifier.model, bank, sizes, bits)
     with replacing_directory(directory) as temporary:
         save_all_but_weights(classifier, temporary)
-        save_file(tensors, temporary / WEIGHTS, metadata=dict(PACKED_METADATA))
+        with replacing(temporary / WEIGHTS) as path:  # the library makes files that only their owner can read
+            save_file(tensors, path, metadata=dict(PACKED_METADATA))
         length = (temporary / WEIGHTS).stat().st_size
         assert length == sizes.packed_bytes(bits)
         (temporary / BIT_MAP).write_text(to_text(sizes.layers, bits), encoding="utf-8")

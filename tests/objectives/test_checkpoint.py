@@ -42,6 +42,7 @@ def directory(classifier: Classifier, bits: Bits, tmp_path: Path) -> Path:
 def test_the_file_is_as_long_as_was_claimed(classifier: Classifier, bits: Bits, directory: Path) -> None:
     assert (directory / WEIGHTS).stat().st_size == footprint_of(classifier.model).packed_bytes(bits)
     assert read_manifest(directory)["run"] == "x"
+    assert (directory / WEIGHTS).stat().st_mode == (directory / MANIFEST).stat().st_mode
     assert not list(directory.glob("model.safetensors"))  # transformers would fill in what is missing at random
 
 
