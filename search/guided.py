@@ -25,6 +25,7 @@ _GREEDY_SHARE = 0.5
 _INCUMBENT_SHARE = 0.5
 _NEIGHBOURHOOD = 0.25  # natural logarithm of size: how far away another budget's best map is worth starting from
 _ATTEMPTS = 4
+_RUNGS_A_STEP = 4  # budgets from one plain allocation to the next
 _NEAREST = 256
 
 
@@ -53,8 +54,9 @@ class GuidedSampler(BaseSampler):
         # A ladder rather than any size: work at one budget adds up only where it is come back to. Even in logarithm,
         # as the same relative saving is worth the same anywhere.
         plain = [budget - overhead for budget in plain_budgets(constraint)]
-        between = np.sqrt(np.multiply(plain, [*plain[1:], smallest], dtype=np.float64)).astype(np.int64)
-        self._budgets = np.clip([*plain, *between], smallest, largest)
+        steps = zip(plain, [*plain[1:], smallest], strict=True)
+        rungs = [np.geomspace(high, low, _RUNGS_A_STEP, endpoint=False) for high, low in steps]
+        self._budgets = np.clip(np.concatenate(rungs).astype(np.int64), smallest, largest)
         self._finished = _FinishedMaps(self._names, self._sizes, fp32_log_odds)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
