@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from objectives.layers import Layer
 from objectives.quantize import AffineParameters, choose_affine, decode, encode
@@ -31,6 +31,11 @@ class WeightBank:
         self._layers = {layer.name: layer for layer in layers}
         self._weights = {layer.name: weights[layer.name].detach() for layer in layers}
         self._entries: dict[tuple[str, int], tuple[Tensor, AffineParameters]] = {}
+
+    @classmethod
+    def of(cls, model: nn.Module, layers: Sequence[Layer]) -> WeightBank:
+        """Return the bank of a model's layers."""
+        return cls(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers})
 
     def entry(self, layer: Layer, width: int) -> tuple[Tensor, AffineParameters]:
         """Return a layer's codes, uint8 ``(rows, columns)``, and their parameters at a width of 2..8 bits."""

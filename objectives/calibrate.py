@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.forward import device_of, equal_length_batches
-from objectives.gradient import recording
+from objectives.gradient import backward, recording
 from objectives.layers import Layer
 from objectives.quantize import AffineParameters
 
@@ -51,16 +51,13 @@ def second_moments(
 def _gradient_moments(
     model: nn.Module, embeddings: Sequence[Layer], token_ids: Sequence[Sequence[int]]
 ) -> dict[str, Tensor]:
-    device = device_of(model)
-    sums = {layer.name: torch.zeros(layer.columns, layer.columns, device=device) for layer in embeddings}
+    sums = {layer.name: torch.zeros(layer.columns, layer.columns, device=device_of(model)) for layer in embeddings}
     if not sums:
         return sums
     tokens_seen = 0
     with recording(model, embeddings) as recorded:
         for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
-            recorded.clear()
-            logits = model(input_ids=tokens.to(device)).logits
-            (logits[:, 1] - logits[:, 0]).sum().backward()
+            backward(model, tokens)
             for index, _, outputs in recorded:
                 assert outputs.grad is not None
                 gradients = outputs.grad.flatten(0, -2)
@@ -73,10 +70,8 @@ def _input_moments(model: nn.Module, linear: Sequence[Layer], token_ids: Sequenc
     with torch.no_grad(), _adding_up(model, linear) as sums:
         for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
             model(input_ids=tokens.to(device_of(model)))
-    for total in sums.values():
-        if total.count:  # several layers may share one
-            total.products /= total.count
-            total.count = 0
+    for total in {id(total): total for total in sums.values()}.values():  # several layers may share one
+        total.products /= total.count
     return {name: total.products for name, total in sums.items()}
 
 

@@ -44,7 +44,7 @@ class Evaluator:
             bank: of this model's weights, where another evaluator has one already.
         """
         self.layers = tuple(layers)
-        self.bank = bank or WeightBank(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers})
+        self.bank = bank or WeightBank.of(model, layers)
         self._forward = make_forward(model, layers, token_ids, _DTYPES[precision])
         self._loaded: list[int | None] = [None] * len(self.layers)
         # How many layers lie below each boundary: the hidden states there depend on those alone.

@@ -44,5 +44,10 @@ def model_fingerprint(model: nn.Module) -> str:
     return _short(weights)
 
 
+def short_digest(text: str) -> str:
+    """Return a short hash of a text."""
+    return _short(hashlib.sha256(text.encode()))
+
+
 def _short(digest: hashlib._Hash) -> str:
     return digest.hexdigest()[:16]

@@ -49,26 +49,31 @@ def first_order_shifts(
         for indices, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
             if not keep_going():
                 return None
-            recorded.clear()
-            logits = model(input_ids=tokens.to(device_of(model))).logits
-            (logits[:, 1] - logits[:, 0]).sum().backward()
+            backward(model, tokens)
             for index, inputs, outputs in recorded:
                 assert outputs.grad is not None
                 shifts[index][:, indices] += _layer_shifts(layers[index], inputs, outputs.grad, bank)
     return shifts
 
 
+def backward(model: nn.Module, tokens: Tensor) -> None:
+    """Run sentences of one length ``(n_sentences, n_tokens)`` forth, and the sum of their log-odds back."""
+    logits = model(input_ids=tokens.to(device_of(model))).logits
+    (logits[:, 1] - logits[:, 0]).sum().backward()
+
+
 @contextmanager
 def recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
-    """Record (layer index, inputs, outputs) at each forward pass, with outputs that keep their gradients.
+    """Record (layer index, inputs, outputs) of the last forward pass, with outputs that keep their gradients.
 
     The model is called with ``input_ids``; parameters take no gradients meanwhile.
     """
     recorded: list[tuple[int, Tensor, Tensor]] = []
     sentences = 0
 
-    def note_sentences(module: nn.Module, args: object, kwargs: dict[str, Tensor]) -> None:
+    def begin(module: nn.Module, args: object, kwargs: dict[str, Tensor]) -> None:
         nonlocal sentences
+        recorded.clear()
         sentences = len(kwargs["input_ids"])
 
     def hook_of(index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
@@ -86,10 +91,9 @@ def recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[list[tuple[
         return hook
 
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    handles = [model.register_forward_pre_hook(note_sentences, with_kwargs=True)]
+    handles = [model.register_forward_pre_hook(begin, with_kwargs=True)]
     for index, layer in enumerate(layers):
-        module = model.get_submodule(layer.parameter.removesuffix(".weight"))
-        handles.append(module.register_forward_hook(hook_of(index)))
+        handles.append(model.get_submodule(layer.name).register_forward_hook(hook_of(index)))
     try:
         for parameter in trained:
             parameter.requires_grad_(False)

@@ -19,6 +19,7 @@ from objectives.checkpoint import load_checkpoint
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.fingerprint import Fingerprint, fingerprint
+from objectives.forward import device_of
 from objectives.layers import Bits, Layer, find_layers
 from objectives.miniature.training import materialise
 from objectives.models import Classifier, load_classifier
@@ -93,7 +94,7 @@ class Problem:
         classifier, bits = load_checkpoint(directory)
         if find_layers(classifier.model) != self.layers:
             raise InputError(f"{directory}: is of a model with other layers; name its own with --model")
-        network = classifier.model.to(next(self.network.parameters()).device)  # type: ignore[arg-type]
+        network = classifier.model.to(device_of(self.network))  # type: ignore[arg-type]
         evaluator = Evaluator(network, self.layers, self.token_ids)
         return self._evaluate(evaluator, (FP32_WIDTH,) * len(self.layers)), bits
 
@@ -141,7 +142,7 @@ def load_problem(
     chosen = load_quantizer(quantizer, classifier, data_source)
     identity = fingerprint(network, token_ids, sentences.labels, chosen.identity)
     network.to(_device(device))  # type: ignore[arg-type]
-    bank = make_bank(chosen, network, layers, cache_directory(), say)
+    bank = make_bank(chosen, network, layers, identity["model"], cache_directory(), say)
     evaluator = Evaluator(network, layers, token_ids, bank=bank)
     scout = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, bank)
     say(f"scoring the FP32 model on {len(sentences.texts)} sentences")

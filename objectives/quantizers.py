@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from objectives.bank import WeightBank
 from objectives.calibrate import Compensation, encode_calibrated, second_moments
 from objectives.errors import InputError
 from objectives.files import replacing
-from objectives.fingerprint import model_fingerprint
+from objectives.fingerprint import short_digest
 from objectives.forward import device_of
 from objectives.layers import WIDTHS, Layer
 from objectives.models import Classifier
@@ -61,12 +60,16 @@ def load_quantizer(name: QuantizerName, classifier: Classifier, data: str) -> Qu
         raise InputError(f"{data}: has no training sentences to calibrate on; use --quantizer affine")
     chosen = np.random.default_rng(0).permutation(len(texts))[:_CALIBRATION_SENTENCES]
     token_ids = encode(classifier.tokenizer, [texts[index] for index in sorted(chosen)], classifier.max_tokens)
-    digest = hashlib.sha256(json.dumps(token_ids).encode()).hexdigest()[:16]
-    return Quantizer(f"calibrated-1 on {digest}", token_ids)
+    return Quantizer(f"calibrated-1 on {short_digest(json.dumps(token_ids))}", token_ids)
 
 
 def make_bank(
-    quantizer: Quantizer, model: nn.Module, layers: Sequence[Layer], cache: Path, say: Callable[[str], None]
+    quantizer: Quantizer,
+    model: nn.Module,
+    layers: Sequence[Layer],
+    fingerprint: str,
+    cache: Path,
+    say: Callable[[str], None],
 ) -> WeightBank:
     """Return the bank of a model.
 
@@ -77,14 +80,15 @@ def make_bank(
         quantizer: as :func:`load_quantizer` returns it.
         model: the FP32 model, on the device on which the bank shall be.
         layers: its searchable layers.
+        fingerprint: the model's.
         cache: a directory.
         say: told now and then how far it is.
     """
-    bank = WeightBank(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers})
+    bank = WeightBank.of(model, layers)
     if not quantizer.token_ids:
         return bank
-    digest = hashlib.sha256(f"{model_fingerprint(model)} {quantizer.identity}".encode()).hexdigest()[:16]
-    paths = {layer: cache / f"bank-{digest}" / f"{layer.name}.safetensors" for layer in layers}
+    folder = cache / f"bank-{short_digest(f'{fingerprint} {quantizer.identity}')}"
+    paths = {layer: folder / f"{layer.name}.safetensors" for layer in layers}
     missing = []
     for layer, path in paths.items():
         entries = _read(path, layer, device_of(model))

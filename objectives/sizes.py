@@ -16,6 +16,7 @@ from typing import Literal
 from torch import nn
 
 from objectives.layers import WIDTHS, Bits, Layer, find_layers
+from objectives.packing import packed_length
 
 SizeAxis = Literal["nominal", "packed"]
 
@@ -75,7 +76,7 @@ class Footprint:
         """
         tensors = self._kept_tensors()
         for layer, width in zip(self.layers, bits, strict=True):
-            tensors[f"{layer.name}.codes"] = StoredTensor("U8", ((layer.elements * width + 7) // 8,))
+            tensors[f"{layer.name}.codes"] = StoredTensor("U8", (packed_length(layer.elements, width),))
             tensors[f"{layer.name}.scale"] = StoredTensor("F32", (layer.rows,))
             tensors[f"{layer.name}.zero_point"] = StoredTensor("U8", (layer.rows,))
         return tensors

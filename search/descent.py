@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.allocation import Choice, Sizes
-from search.landscape import Floats, Landscape
+from search.landscape import Floats, Landscape, sigmoid
 
 _ROUNDS = 8
 _STEPS = 60
@@ -50,8 +50,8 @@ class _Expansion:
         self._sizes = sizes
         self._chosen = start.copy()
         fp32 = landscape.fp32_log_odds
-        probability = _sigmoid(fp32 + landscape.shift(start))
-        slope = (probability - _sigmoid(fp32)) / len(fp32)
+        probability = sigmoid(fp32 + landscape.shift(start))
+        slope = (probability - sigmoid(fp32)) / len(fp32)
         effects = landscape.effects(start)
         doubt = landscape.doubt
         # Sentences that are decided by far curve hardly at all there, but do on the way back.
@@ -112,7 +112,3 @@ class _Expansion:
         """Return the effects that these would take the place of."""
         layer = rows // self._n_widths
         return np.asarray(layer * self._n_widths + self._chosen[layer])
-
-
-def _sigmoid(x: npt.NDArray[np.floating]) -> Floats:
-    return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float32)

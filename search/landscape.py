@@ -74,18 +74,16 @@ class Landscape:
 
     def shift(self, chosen: Choice) -> Floats:
         """Return the shift of a map, ``(n_sentences,)``."""
-        rows = self.rows(chosen)
-        summed = self.sums[rows].sum(axis=0)
-        damping = 1.0 / np.sqrt(1.0 + self.saturation * np.mean(summed**2))
-        return np.asarray(damping * summed + self.corrections[rows].sum(axis=0) + self.trend, dtype=np.float32)
+        summed, damping = self._damped_sum(chosen)
+        corrections = self.corrections[self.rows(chosen)].sum(axis=0)
+        return np.asarray(damping * summed + corrections + self.trend, dtype=np.float32)
 
     def effects(self, chosen: Choice) -> Floats:
         """Return the derivative of the shift by each layer and width at a map, ``(n_layers * n_widths, n_sentences)``.
 
         The shift of a map nearby is that of the map, less the effects of widths it gives up, plus those it takes.
         """
-        summed = self.sums[self.rows(chosen)].sum(axis=0)
-        damping = 1.0 / np.sqrt(1.0 + self.saturation * np.mean(summed**2))
+        summed, damping = self._damped_sum(chosen)
         growing = (damping**3 * self.saturation / len(summed)) * (self.sums @ summed)
         return np.asarray(damping * self.sums + self.corrections - np.outer(growing, summed), dtype=np.float32)
 
@@ -99,6 +97,11 @@ class Landscape:
         """Return the rows of a map's layers at their widths."""
         return _rows(chosen, len(self.sums) // len(chosen))
 
+    def _damped_sum(self, chosen: Choice) -> tuple[Floats, float]:
+        """Return the sum of a map's own shifts, ``(n_sentences,)``, and by how much smaller it comes out."""
+        summed = self.sums[self.rows(chosen)].sum(axis=0)
+        return summed, 1.0 / np.sqrt(1.0 + self.saturation * np.mean(summed**2))
+
 
 class LandscapeModel:
     """The prior, from sensitivities; landscapes around any size, given observations."""
@@ -107,7 +110,7 @@ class LandscapeModel:
         """Take the layers' own shifts as the prior mean of what they do."""
         n_layers, self._n_widths, n_sentences = sensitivities.shifts.shape
         self._fp32_log_odds = fp32_log_odds
-        probability = 1.0 / (1.0 + np.exp(-fp32_log_odds))
+        probability = sigmoid(fp32_log_odds)
         self._curvature = float((probability * (1.0 - probability)).mean())
         self._sums = sensitivities.shifts.reshape(n_layers * self._n_widths, n_sentences)
         size = _rms(self._sums)
@@ -178,6 +181,11 @@ def _saturation(summed: Floats, shifts: Floats, strength: Floats) -> float:
 
 def _rows(choices: npt.NDArray[np.int64], n_widths: int) -> npt.NDArray[np.int64]:
     return np.arange(choices.shape[-1]) * n_widths + choices
+
+
+def sigmoid(x: Floats) -> Floats:
+    """Return the probability of each log-odds."""
+    return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float32)
 
 
 def _rms(vectors: Floats) -> Floats:

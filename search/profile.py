@@ -19,6 +19,7 @@ from search.sensitivity import Source
 
 PROFILES = ("miniature", "cola")
 GUIDED = "guided"
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Profile:
     quantizer: QuantizerName = "calibrated"
     sensitivity: Source | Literal["none"] = "measured"
     precision: Precision = "fp32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     seed: int = 0
 
     # What makes two searches different ones; the rest may change when a run is continued.
@@ -106,7 +107,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": (GUIDED, *SAMPLERS),
     "sensitivity": (*get_args(Source), "none"),
     "precision": get_args(Precision),
-    "device": ("auto", "cpu", "cuda"),
+    "device": get_args(Device),
 }
 
 

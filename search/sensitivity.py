@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from objectives.bank import FP32_WIDTH
 from objectives.errors import InputError
 from objectives.files import replacing
+from objectives.fingerprint import short_digest
 from objectives.gradient import first_order_shifts
 from objectives.layers import WIDTHS
 from objectives.problem import Problem
@@ -80,7 +80,7 @@ def measure(
         InputError: the file in the cache is damaged; it says to delete it.
     """
     bank = problem.evaluator.bank
-    path = cache / f"sensitivity-{_digest(problem.fingerprint)}.npz"
+    path = cache / f"sensitivity-{short_digest(json.dumps(problem.fingerprint, sort_keys=True))}.npz"
     wanted = [(index, width) for index in reversed(range(len(problem.layers))) for width in MEASURED_WIDTHS]
     if source == "gradient":
         wanted = []
@@ -144,7 +144,3 @@ def _read(
     if not sound:
         raise InputError(f"{path}: is damaged; delete it, and the sensitivities are measured again")
     return gradient, shifts, measured
-
-
-def _digest(fingerprint: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:16]

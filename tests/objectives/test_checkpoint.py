@@ -29,8 +29,7 @@ def bits(classifier: Classifier) -> Bits:
 
 
 def bank_of(classifier: Classifier) -> WeightBank:
-    layers = find_layers(classifier.model)
-    return WeightBank(layers, {layer.name: classifier.model.get_parameter(layer.parameter) for layer in layers})
+    return WeightBank.of(classifier.model, find_layers(classifier.model))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from objectives.fingerprint import model_fingerprint
 from objectives.layers import WIDTHS, find_layers
 from objectives.models import Classifier, load_classifier
 from objectives.quantize import choose_affine, encode
@@ -41,7 +42,7 @@ def test_a_quantizer_says_what_it_was_calibrated_on(
 
 def test_an_affine_bank_needs_no_cache(classifier: Classifier, tmp_path: Path) -> None:
     layers = find_layers(classifier.model)
-    make_bank(load_quantizer("affine", classifier, ""), classifier.model, layers, tmp_path, silent)
+    make_bank(load_quantizer("affine", classifier, ""), classifier.model, layers, "m", tmp_path, silent)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -50,7 +51,7 @@ def test_a_calibrated_bank_is_made_once(
 ) -> None:
     layers = find_layers(classifier.model)
     said: list[str] = []
-    first = make_bank(calibrated, classifier.model, layers, tmp_path, said.append)
+    first = make_bank(calibrated, classifier.model, layers, "m", tmp_path, said.append)
     assert said == ["calibrating on 80 training sentences"]
     changed = 0
     for layer in layers:
@@ -64,7 +65,7 @@ def test_a_calibrated_bank_is_made_once(
 
     with monkeypatch.context() as patched:
         patched.delattr("objectives.quantizers.second_moments")
-        again = make_bank(calibrated, classifier.model, layers, tmp_path, said.append)
+        again = make_bank(calibrated, classifier.model, layers, "m", tmp_path, said.append)
     assert len(said) == 1
     for layer in layers:
         for width in WIDTHS:
@@ -76,7 +77,7 @@ def test_what_is_damaged_in_the_cache_is_made_anew(
     calibrated: Quantizer, classifier: Classifier, tmp_path: Path, fault: str
 ) -> None:
     layers = find_layers(classifier.model)
-    first = make_bank(calibrated, classifier.model, layers, tmp_path, silent)
+    first = make_bank(calibrated, classifier.model, layers, "m", tmp_path, silent)
     (folder,) = tmp_path.iterdir()
     path = folder / f"{layers[-1].name}.safetensors"
     whole = path.read_bytes()
@@ -87,13 +88,13 @@ def test_what_is_damaged_in_the_cache_is_made_anew(
             path.write_bytes(whole[:-1])
         case "of another layer":
             path.write_bytes((folder / f"{layers[0].name}.safetensors").read_bytes())
-    again = make_bank(calibrated, classifier.model, layers, tmp_path, silent)
+    again = make_bank(calibrated, classifier.model, layers, "m", tmp_path, silent)
     assert path.read_bytes() == whole
     assert torch.equal(again.entry(layers[-1], 2)[0], first.entry(layers[-1], 2)[0])
 
 
 def test_another_model_has_a_bank_of_its_own(calibrated: Quantizer, classifier: Classifier, tmp_path: Path) -> None:
     other = load_classifier(str(make_tiny_bert(tmp_path / "model", seed=7)))
-    for each in (classifier, other):
-        make_bank(calibrated, each.model, find_layers(each.model), tmp_path / "cache", silent)
+    for model in (classifier.model, other.model):
+        make_bank(calibrated, model, find_layers(model), model_fingerprint(model), tmp_path / "cache", silent)
     assert len(list((tmp_path / "cache").iterdir())) == 2
