@@ -19,11 +19,13 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from objectives.bank import FP32_WIDTH
 from objectives.evaluate import Evaluator
 from objectives.layers import WIDTHS, Bits, Layer, find_layers
+from objectives.problem import Problem, load_problem
 from objectives.quantize import choose_affine, decode, encode
 from objectives.scores import Precision, divergences
 from objectives.sentences import encode as encode_sentences
 from objectives.sentences import load_sentences
 from tests.benchmarks.timing import medians_s
+from tests.objectives.padded import difference_from_transformers
 from tests.shared import COLA, MODEL
 
 PAD_TO, BATCH = 128, 32
@@ -47,8 +49,12 @@ def main(arguments: list[str]) -> None:
         if not arguments or precision in arguments:
             measure(model, layers, sentences, maps, precision, twin_s)
     print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
-    if MODEL.is_dir():
-        print(f"bf16's own damage on the shared model: {bf16_damage():.2e} nats a sentence")
+    print("largest difference of a log-odds from transformers' on the same quantised weights, FP32:")
+    print(f"  bert-base's shapes, random weights  {difference_from_transformers(model, sentences[::8]):.1e}")
+    for name, problem in trained_problems().items():
+        print(f"  {name:34}  {difference_from_transformers(problem.network, problem.token_ids):.1e}")
+        if name == "shared model":
+            print(f"bf16's own damage on the shared model: {bf16_damage(problem):.2e} nats a sentence")
 
 
 def measure(
@@ -164,15 +170,16 @@ def bare_products(config: BertConfig, sentences: list[tuple[int, ...]], precisio
     return run
 
 
-def bf16_damage() -> float:
-    """Return the damage that bf16 alone does to the shared model."""
-    from objectives.models import load_classifier
+def trained_problems() -> dict[str, Problem]:
+    """Return the miniature and, where it is at hand, the shared model."""
+    problems = {"miniature": load_problem("miniature", "miniature")}
+    return problems | ({"shared model": load_problem(str(MODEL), str(COLA))} if MODEL.is_dir() else {})
 
-    classifier = load_classifier(str(MODEL))
-    sentences = encode_sentences(classifier.tokenizer, load_sentences(str(COLA), "validation").texts, 512)
-    layers = find_layers(classifier.model)
-    fp32, bf16 = (Evaluator(classifier.model, layers, sentences, p).fp32_log_odds() for p in ("fp32", "bf16"))
-    return float(divergences(bf16, fp32).mean())
+
+def bf16_damage(problem: Problem) -> float:
+    """Return the damage that bf16 alone does."""
+    bf16 = Evaluator(problem.network, problem.layers, problem.token_ids, "bf16").fp32_log_odds()
+    return float(divergences(bf16, problem.fp32_log_odds).mean())
 
 
 def cola_tokens() -> list[tuple[int, ...]]:

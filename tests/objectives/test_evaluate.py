@@ -9,25 +9,20 @@ from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.evaluate import Evaluator
 from objectives.forward import LeanBert
 from objectives.layers import WIDTHS, find_layers, uniform
-from objectives.quantize import choose_affine, decode, encode
-from objectives.scores import LogOdds, Precision
+from objectives.miniature.training import Miniature
+from objectives.models import load_classifier
+from objectives.quantize import choose_affine, decode
+from objectives.quantize import encode as quantise
+from objectives.scores import Precision
+from objectives.sentences import encode, load_sentences
+from tests.objectives.padded import difference_from_transformers, padded_log_odds
 from tests.objectives.random_models import SMALL, random_bert, random_roberta
+from tests.shared import COLA, MODEL, needs_shared
 
 
 def random_sentences(seed: int, n: int = 60) -> list[list[int]]:
     rng = np.random.default_rng(seed)
     return [[int(token) for token in rng.integers(5, 50, size=rng.integers(3, 12))] for _ in range(n)]
-
-
-def padded_log_odds(model: torch.nn.Module, sentences: list[list[int]]) -> LogOdds:
-    """Return log-odds the way they are computed by hand: padded to one length, with a mask."""
-    longest = max(len(ids) for ids in sentences)
-    batch = torch.tensor([ids + [1] * (longest - len(ids)) for ids in sentences])
-    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in sentences])
-    with torch.inference_mode():
-        logits = model(input_ids=batch, attention_mask=mask).logits
-    log_odds: LogOdds = (logits[:, 1] - logits[:, 0]).numpy()
-    return log_odds
 
 
 @pytest.fixture
@@ -58,8 +53,24 @@ def test_a_map_scores_as_the_model_with_its_weights_replaced(model: BertForSeque
         for layer, width in zip(layers, bits, strict=True):
             weight = twin.get_parameter(layer.parameter)
             parameters = choose_affine(weight.detach(), width)
-            weight.data = decode(encode(weight.detach(), parameters), parameters)
+            weight.data = decode(quantise(weight.detach(), parameters), parameters)
         np.testing.assert_allclose(evaluator.log_odds(bits), padded_log_odds(twin, sentences), atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["miniature", pytest.param("shared", marks=needs_shared)])
+def test_a_trained_model_scores_as_with_transformers(which: str, miniature: Miniature) -> None:
+    model, data = (miniature.model, miniature.data) if which == "miniature" else (MODEL, COLA)
+    classifier = load_classifier(str(model))
+    texts = load_sentences(str(data), "validation").texts[::16]
+    sentences = encode(classifier.tokenizer, texts, max_tokens=classifier.max_tokens)
+    assert difference_from_transformers(classifier.model, sentences) < 1e-4
+
+
+@pytest.mark.slow
+def test_bert_base_scores_as_with_transformers() -> None:
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig()).eval()
+    assert difference_from_transformers(model, random_sentences(9)) < 1e-4
 
 
 def test_results_do_not_depend_on_what_was_evaluated_before(model: BertForSequenceClassification) -> None:
