@@ -72,7 +72,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         provenance: dict[str, Any] = manifest["provenance"]
         if not isinstance(provenance["packed"]["sha256"], str):
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{directory}: not a packed checkpoint, {MANIFEST} is missing or damaged; {_AGAIN}") from error
     return provenance
 

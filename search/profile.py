@@ -89,7 +89,7 @@ def resolve_profile(name: str, flags: Mapping[str, Any]) -> Profile:
         text, subject = _read_file(Path(name)), name
     try:
         given = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError of another kind
         raise InputError(f"{subject}: not valid TOML: {error}") from None
     settings = given | {key: value for key, value in flags.items() if value is not None}
     if faults := _faults(settings):

@@ -1,0 +1,150 @@
+"""Every reader of files from outside, given damaged ones: it refuses them in one line, or what it took is right.
+
+What a reader accepts is held against a plain reading of the same damaged file. 500 files each; 10,000 where slow.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from objectives.bank import WeightBank
+from objectives.bit_maps import read_bit_map, to_json, to_text
+from objectives.checkpoint import MANIFEST, WEIGHTS, load_checkpoint, write_checkpoint
+from objectives.errors import InputError
+from objectives.layers import WIDTHS, find_layers
+from objectives.models import load_classifier
+from objectives.sentences import load_sentences
+from search.profile import resolve_profile
+from tests.malformed import malformed
+from tests.objectives.example_layers import LAYERS
+from tests.objectives.tiny_bert import make_tiny_bert
+
+COUNTS = pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+
+
+def read_all(path: Path, seed: int, count: int, read: Callable[[], Callable[[bytes], None]]) -> None:
+    """Put damaged files in a file's place; ``read`` fails with an InputError or returns a check of what it took."""
+    accepted = 0
+    content = path.read_bytes()
+    for number, damaged in malformed(content, seed, count):
+        path.write_bytes(damaged)
+        try:
+            try:
+                check = read()
+            except InputError as error:
+                assert str(error).strip(), "an empty message"
+                assert len(str(error)) < 20_000, "a message nobody reads"
+                continue
+            check(damaged)
+        except Exception as error:
+            error.add_note(f"seed {seed}, file {number}: {damaged[:300]!r}")
+            raise
+        accepted += 1
+    path.write_bytes(content)
+    read()
+    assert accepted < count  # else nothing was damaged that matters
+
+
+@COUNTS
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_bit_maps(kind: str, count: int, tmp_path: Path) -> None:
+    bits = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(LAYERS)))
+    path = tmp_path / "map"
+    path.write_text(to_text(LAYERS, bits) if kind == "text" else to_json(LAYERS, bits, {"run": "x"}), encoding="utf-8")
+
+    def read() -> Callable[[bytes], None]:
+        taken = read_bit_map(path, LAYERS)
+
+        def check(damaged: bytes) -> None:
+            assert len(taken) == len(LAYERS)
+            assert set(taken) <= set(WIDTHS)
+            text = damaged.decode("utf-8-sig")
+            if kind == "json" and text.lstrip().startswith("{"):
+                document = json.loads(text)
+                assert document.get("bits", document) == {
+                    layer.name: width for layer, width in zip(LAYERS, taken, strict=True)
+                }
+                return
+            rows = [row.split("|") for row in text.replace("\\", "").splitlines() if "layer:" in row.lower()]
+            given = {row[0].split(":", 1)[1].strip(): row[1].split(":")[1].strip() for row in rows}
+            assert {layer.name: str(width) for layer, width in zip(LAYERS, taken, strict=True)} == given
+
+        return check
+
+    read_all(path, 1, count, read)
+
+
+@COUNTS
+def test_profiles(count: int, tmp_path: Path) -> None:
+    path = tmp_path / "profile.toml"
+    path.write_text(
+        'model = "miniature"\ndata = "miniature"\ntrials = 300\nhours = 1.5\nquality = "mcc"\nmin_compression = 6\n'
+        'sampler = "nsga2"\nquantizer = "affine"\nsensitivity = "none"\nprecision = "bf16"\nseed = 3\n'
+    )
+
+    def read() -> Callable[[bytes], None]:
+        profile = resolve_profile(str(path), {}).to_dict()
+
+        def check(damaged: bytes) -> None:
+            given = tomllib.loads(damaged.decode("utf-8"))
+            assert {key: profile[key] for key in given} == given
+            assert profile["trials"] >= 0
+            assert 1 <= profile["min_compression"] < float("inf")
+
+        return check
+
+    read_all(path, 2, count, read)
+
+
+@COUNTS
+def test_sentences(count: int, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    rows = [f"x{at}\t{at % 2}\t{'' if at % 2 else '*'}\tthe cat number {at} sleeps .\n" for at in range(30)]
+    for name in ("in_domain_train.tsv", "in_domain_dev.tsv", "out_of_domain_dev.tsv"):
+        (raw / name).write_text("".join(rows), encoding="utf-8")
+
+    def read() -> Callable[[bytes], None]:
+        taken = load_sentences(str(tmp_path), "train")
+
+        def check(damaged: bytes) -> None:
+            plain = [line.removesuffix("\r").split("\t") for line in damaged.decode("utf-8").split("\n")]
+            plain = plain[:-1] if plain[-1] == [""] else plain
+            assert list(taken.texts) == [columns[3] for columns in plain]
+            assert [str(label) for label in taken.labels] == [columns[1] for columns in plain]
+            assert all(text.strip() for text in taken.texts)
+
+        return check
+
+    read_all(raw / "in_domain_train.tsv", 3, count, read)
+
+
+@COUNTS
+@pytest.mark.parametrize("name", [WEIGHTS, MANIFEST])
+def test_packed_checkpoints(name: str, count: int, tmp_path: Path) -> None:
+    classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
+    layers = find_layers(classifier.model)
+    bits = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
+    directory = tmp_path / "packed"
+    write_checkpoint(classifier, WeightBank.of(classifier.model, layers), bits, {"run": "x"}, directory)
+    shutil.rmtree(tmp_path / "model")
+    weights = load_checkpoint(directory)[0].model.state_dict()
+
+    def read() -> Callable[[bytes], None]:
+        taken, taken_bits = load_checkpoint(directory)
+
+        def check(damaged: bytes) -> None:
+            assert taken_bits == bits
+            assert all(torch.equal(tensor, weights[key]) for key, tensor in taken.model.state_dict().items())
+
+        return check
+
+    read_all(directory / name, 4, count, read)
