@@ -112,6 +112,7 @@ def load_problem(
     device: str = "cpu",
     quantizer: QuantizerName = "affine",
     say: Callable[[str], None] = lambda _: None,
+    bank_in_files: bool = False,
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
@@ -122,6 +123,7 @@ def load_problem(
         device: where to compute: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
         quantizer: how weights become codes.
         say: told in one line what is being done.
+        bank_in_files: keep every quantiser's codes in files of the cache, so that processes have one copy in memory.
 
     Raises:
         InputError: there is no such device; the model or the sentences cannot be used (see ``load_classifier`` and
@@ -142,7 +144,7 @@ def load_problem(
     chosen = load_quantizer(quantizer, classifier, data_source)
     identity = fingerprint(network, token_ids, sentences.labels, chosen.identity)
     network.to(_device(device))  # type: ignore[arg-type]
-    bank = make_bank(chosen, network, layers, identity["model"], cache_directory(), say)
+    bank = make_bank(chosen, network, layers, identity["model"], cache_directory(), say, bank_in_files)
     evaluator = Evaluator(network, layers, token_ids, bank=bank)
     scout = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, bank)
     say(f"scoring the FP32 model on {len(sentences.texts)} sentences")

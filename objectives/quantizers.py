@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -70,11 +70,12 @@ def make_bank(
     fingerprint: str,
     cache: Path,
     say: Callable[[str], None],
+    in_files: bool = False,
 ) -> WeightBank:
     """Return the bank of a model.
 
     A calibrated one is made in full, each layer kept in a file of the cache as soon as it is done, and read from there
-    the next time.
+    the next time. Files are mapped, not copied: processes that read the same ones share them in memory.
 
     Args:
         quantizer: as :func:`load_quantizer` returns it.
@@ -83,9 +84,10 @@ def make_bank(
         fingerprint: the model's.
         cache: a directory.
         say: told now and then how far it is.
+        in_files: make one that needs no calibration that way too, for processes to share.
     """
     bank = WeightBank.of(model, layers)
-    if not quantizer.token_ids:
+    if not (quantizer.token_ids or in_files):
         return bank
     folder = cache / f"bank-{short_digest(f'{fingerprint} {quantizer.identity}')}"
     paths = {layer: folder / f"{layer.name}.safetensors" for layer in layers}
@@ -97,16 +99,23 @@ def make_bank(
         else:
             bank.fill(layer, entries)
     if missing:
-        say(f"calibrating on {len(quantizer.token_ids)} training sentences")
-        moments = second_moments(model, missing, quantizer.token_ids)
+        moments: Mapping[str, Tensor] = {}
+        if quantizer.token_ids:
+            say(f"calibrating on {len(quantizer.token_ids)} training sentences")
+            moments = second_moments(model, missing, quantizer.token_ids)
         said = time.monotonic()
         for done, layer in enumerate(missing):
             if time.monotonic() - said > _SAY_EVERY_S:
                 said = time.monotonic()
                 say(f"quantising: {len(layers) - len(missing) + done}/{len(layers)} layers")
             weight = model.get_parameter(layer.parameter).detach()
-            entries = _calibrated(weight, moments[layer.name])
+            if layer.name in moments:
+                entries = _calibrated(weight, moments[layer.name])
+            else:
+                entries = {width: bank.entry(layer, width) for width in WIDTHS}
             _write(paths[layer], entries)
+            if in_files:
+                entries = _read(paths[layer], layer, device_of(model)) or entries
             bank.fill(layer, entries)
     return bank
 

@@ -63,6 +63,7 @@ def search(
     quantizer: QuantizerOption = None,
     device: Device = None,
     seed: Annotated[int | None, typer.Option(help="Reproduces a run of one worker exactly.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that evaluate at the same time.")] = None,
 ) -> None:
     """Search for the front; start the same run again to continue it."""
     from results.summary import summary_lines
@@ -85,6 +86,7 @@ def search(
         "quantizer": quantizer,
         "device": device,
         "seed": seed,
+        "workers": workers,
     }
     directory = RunDirectory(run)
     if profile is None and directory.exists():

@@ -19,6 +19,7 @@ from search.sensitivity import Source
 
 PROFILES = ("miniature", "cola")
 GUIDED = "guided"
+MOST_WORKERS = 1024
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -41,6 +42,7 @@ class Profile:
         precision: of the evaluations that the search makes; what it shows in the end is FP32 all the same.
         device: where the model computes; ``auto`` takes a GPU where there is one.
         seed: reproduces a run of one worker exactly, however often it was stopped and continued.
+        workers: how many processes evaluate at the same time.
     """
 
     model: str
@@ -56,6 +58,7 @@ class Profile:
     precision: Precision = "fp32"
     device: Device = "auto"
     seed: int = 0
+    workers: int = 1
 
     # What makes two searches different ones; the rest may change when a run is continued.
     @property
@@ -134,6 +137,8 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
                 faults.append(f"{key} must be a non-empty text, not {value!r}")
             case "trials" | "seed" if not (_is_number(value, int) and 0 <= value < 2**32):
                 faults.append(f"{key} must be a whole number of 0 or more, not {value!r}")
+            case "workers" if not (_is_number(value, int) and 1 <= value <= MOST_WORKERS):
+                faults.append(f"workers must be a whole number from 1 to {MOST_WORKERS}, not {value!r}")
             case "hours" if not (_is_number(value) and 0 <= value < 1e6):
                 faults.append(f"hours must be a number of 0 or more, not {value!r}")
             case "min_compression" if not (_is_number(value) and 1 <= value < 1e6):

@@ -13,7 +13,7 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from objectives.errors import InputError, all_faults
-from objectives.files import write_text
+from objectives.files import remove_leftovers, write_text
 
 RUN_SCHEMA = "bitfront-run-1"
 
@@ -106,6 +106,11 @@ class RunDirectory:
         ]
         if faults:
             raise all_faults(f"{self.path}: is another search; give --run another directory", faults)
+
+    def clear_up(self) -> None:
+        """Remove the temporary files that a dead process left; the run must be held."""
+        for folder in (self.path, self.path / "bitmaps"):
+            remove_leftovers(folder)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

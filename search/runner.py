@@ -15,26 +15,27 @@ from typing import Protocol
 
 import optuna
 import torch
-from optuna.samplers import BaseSampler
 
-from objectives.problem import Problem, cache_directory, load_problem
+from objectives.problem import Problem, cache_directory
 from results.outcome import Outcome
 from results.pareto import shown
 from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
 from search.contenders import all_contenders
+from search.crew import Crew
 from search.feasible import SizeConstraint
-from search.guided import GuidedSampler
 from search.profile import GUIDED, Profile
 from search.run_directory import RunDirectory
-from search.samplers import FeasibleSampler
 from search.sensitivity import Sensitivities, measure
-from search.study import ask, confirm, fail, finished, journal_storage, open_study, outcome, tell
+from search.storage import Place, recover_journal
+from search.study import confirm, finished, open_study, outcome
+from search.worker import Job, Worker, load_searched_problem, make_sampler
 
 log = logging.getLogger("bitfront")
 
 REFRESH_S = 30.0
 """The run's files are written anew at most this often."""
+_PAUSE_S = 0.5
 _REFRESH_SHARE = 0.02  # and never so often that writing them takes more than this share of the time
 
 
@@ -81,33 +82,40 @@ def run_search(profile: Profile, run: RunDirectory, display: Display) -> Outcome
     started = time.monotonic()
     if run.exists():
         run.check_same(profile.objective, run.read_settings()["profile"])
-    problem = load_problem(
-        profile.model, profile.data, profile.precision, profile.device, profile.quantizer, say=log.info
-    )
+    problem = load_searched_problem(profile, log.info)
     constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
     if run.exists():
         run.check_same(problem.fingerprint, run.read_settings()["fingerprint"])
     with run.locked(), _logging_to(run), _stop_requests() as stop_requested:
         versions = _versions()
+        place = Place(run.journal)
         run.write_settings(profile.to_dict(), problem.fingerprint, versions)
+        run.clear_up()
         budget = _Budget(profile, started, stop_requested)
         sensitivities = _sensitivities(profile, problem, run, budget, display)
         contenders, reference_note = all_contenders(problem, constraint, sensitivities)
         # A search that is stopped while it measures opens its study all the same, so that there is a report to look at.
         name = "random" if sensitivities is None and profile.sampler == GUIDED else profile.sampler
         sampler = make_sampler(name, problem, constraint, sensitivities, profile.seed)
-        study = open_study(
-            journal_storage(run.journal),
-            problem,
-            profile.quality,
-            constraint,
-            sampler,
-            contenders,
-            reference_note,
-            _provenance(profile, problem, versions),
-        )
+        recover_journal(run.journal)
+        store = place.open()
+        with store.exclusive():
+            study = open_study(
+                store.backend,
+                problem,
+                profile.quality,
+                constraint,
+                sampler,
+                contenders,
+                reference_note,
+                _provenance(profile, problem, versions),
+                store.study_name,
+                store.shared,
+            )
         _log_start(profile, run, problem, study)
-        return _loop(profile, run, problem, constraint, study, budget, display)
+        worker = Worker(store, study, problem, constraint, profile, stop_requested)
+        job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
+        return _loop(worker, job, run, budget, display)
 
 
 @dataclass(frozen=True)
@@ -132,36 +140,60 @@ class _Budget:
         return self.lasts() and not (self.profile.trials and trials >= self.profile.trials)
 
 
-def _loop(
-    profile: Profile,
-    run: RunDirectory,
-    problem: Problem,
-    constraint: SizeConstraint,
-    study: optuna.Study,
-    budget: _Budget,
-    display: Display,
-) -> Outcome:
+def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> Outcome:
+    store, study = worker.store, worker.study
     began = time.monotonic()
-    already = done = finished(study)
+
+    def count() -> int:
+        return store.patiently(lambda: finished(study), budget.stop_requested)
+
+    already = done = count()
     found: Outcome | None = None
     refreshed = began
     refresh_cost_s = 0.0
     try:
-        while budget.allows(done):
-            _evaluate_next(problem, constraint, study, profile)
-            done += 1
-            now = time.monotonic()
-            if found is None or now - refreshed >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
-                found = refresh(study, run)
-                refreshed = time.monotonic()
-                refresh_cost_s = refreshed - now
-            rate = (done - already) / (time.monotonic() - began)
-            display.trials(_progress(profile, done, budget.elapsed_s, rate, found))
-        _confirm_shown(problem, study, budget)
+        with _evaluating(worker, job, needed=budget.allows(done)) as evaluate:
+            while budget.allows(done):
+                if not evaluate():
+                    continue
+                done = count()
+                now = time.monotonic()
+                if found is None or now - refreshed >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
+                    found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
+                    refreshed = time.monotonic()
+                    refresh_cost_s = refreshed - now
+                rate = (done - already) / (time.monotonic() - began)
+                display.trials(_progress(job.profile, done, budget.elapsed_s, rate, found))
+        _confirm_shown(worker.problem, study, budget)
     finally:
-        found = refresh(study, run)
+        found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     log.info("%s", "stopped by a signal" if budget.stop_requested() else "budget reached")
     return found
+
+
+@contextmanager
+def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[], bool]]:
+    """Give what waits for the next evaluation, of this process or of a crew, and says whether there may be news.
+
+    A crew is started where it is ``needed``.
+    """
+    if job.profile.workers == 1 or not needed:
+
+        def one() -> bool:
+            if worker.evaluate_next():
+                return True
+            time.sleep(_PAUSE_S)  # others are at the last maps that are wanted
+            return worker.store.shared
+
+        yield one
+        return
+    log.info("%d workers with %d threads each", job.profile.workers, job.threads)
+    crew = Crew(job, worker.store, worker.study, [layer.name for layer in worker.problem.layers])
+    try:
+        yield lambda: bool(crew.watch(_PAUSE_S)) or worker.store.shared
+        crew.dismiss()
+    finally:
+        crew.kill()
 
 
 def _confirm_shown(problem: Problem, study: optuna.Study, budget: _Budget) -> None:
@@ -185,16 +217,6 @@ def refresh(study: optuna.Study, run: RunDirectory) -> Outcome:
     return found
 
 
-def make_sampler(
-    name: str, problem: Problem, constraint: SizeConstraint, sensitivities: Sensitivities | None, seed: int
-) -> BaseSampler:
-    """Return a sampler by its name; the guided one needs sensitivities."""
-    if name != GUIDED:
-        return FeasibleSampler(name, constraint, seed)
-    assert sensitivities is not None
-    return GuidedSampler(constraint, sensitivities, problem.fp32_log_odds, seed)
-
-
 def _sensitivities(
     profile: Profile, problem: Problem, run: RunDirectory, budget: _Budget, display: Display
 ) -> Sensitivities | None:
@@ -208,29 +230,9 @@ def _sensitivities(
     return found
 
 
-def _evaluate_next(problem: Problem, constraint: SizeConstraint, study: optuna.Study, profile: Profile) -> None:
-    trial, bits = ask(study, problem.layers)
-    name = trial.user_attrs.get("label", f"trial {trial.number}")
-    try:
-        evaluation = problem.evaluate(bits)
-    except ValueError as error:  # scores that are not finite: the map is useless, the search is not
-        fail(study, trial, str(error))
-        log.warning("%s failed: %s", name, error)
-        return
-    tell(study, trial, bits, evaluation, constraint, profile.quality)
-    log.debug(
-        "%s: %.4fx nominal, damage %.5f, MCC %.4f, %.2f s",
-        name,
-        problem.footprint.compression(bits, "nominal"),
-        evaluation.scores.damage,
-        evaluation.scores.mcc,
-        evaluation.elapsed_s,
-    )
-
-
 def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, found: Outcome | None) -> Progress:
     ends = []
-    if profile.trials:
+    if profile.trials and rate:
         ends.append((profile.trials - done) / rate)
     if profile.hours:
         ends.append(profile.hours * 3600 - elapsed_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,13 +16,11 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 import optuna
-from filelock import FileLock
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.errors import InputError
+from objectives.errors import InputError, all_faults
 from objectives.layers import WIDTHS, Bits, Layer
 from objectives.problem import Evaluation, Problem
 from objectives.scores import LogOdds, Scores, score
@@ -30,33 +28,15 @@ from objectives.sizes import Footprint
 from results.outcome import Origin, Outcome, Quality, Trial
 from search.contenders import Contender
 from search.feasible import SizeConstraint
+from search.storage import STUDY_NAME, Place, journal_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STUDY_SCHEMA = "bitfront-study-1"
-STUDY_NAME = "bitfront"
+MOST_ATTEMPTS = 3
+"""After so many workers have died of one map it counts as failed."""
 _CONTEXT, _EVALUATION, _CONFIRMATION = "context", "evaluation", "confirmation of trial"
-_ORIGIN, _LABEL, _FAILURE = "origin", "label", "failure"
-
-
-class _ProcessLock(JournalFileOpenLock):
-    """A journal lock that the system releases when its process dies; Optuna's own stalls the next start for 30 s."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._lock = FileLock(path)
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-def journal_storage(path: Path) -> BaseStorage:
-    """Return the storage of a journal file, made when it is missing."""
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_ProcessLock(path.with_name(f".{path.name}.lock"))))
+_ORIGIN, _LABEL, _FAILURE, _ATTEMPT = "origin", "label", "failure", "attempt"
 
 
 def open_study(
@@ -68,10 +48,12 @@ def open_study(
     contenders: Sequence[Contender],
     reference_note: str = "",
     provenance: Sequence[tuple[str, str]] = (),
+    name: str = STUDY_NAME,
+    shared: bool = False,
 ) -> optuna.Study:
     """Open the run's study, making it when it is missing, and enqueue what must be evaluated first.
 
-    A trial that a dead process left half-done is marked failed and enqueued again.
+    A trial that a dead process left half-done is marked failed and enqueued again. Hold the study exclusively.
 
     Args:
         storage: where the study lies.
@@ -82,63 +64,118 @@ def open_study(
         contenders: the first trials, whether they meet the constraint or not.
         reference_note: why the documented configuration is not among them.
         provenance: further facts to show in the report.
+        name: the study's name in the storage.
+        shared: whether others may work on it now; else every running trial is a dead process's.
+
+    Raises:
+        InputError: the study is of another model, of other sentences or of another objective; the message says which.
     """
     direction: Literal["minimize", "maximize"] = "minimize" if quality == "damage" else "maximize"
-    study = optuna.create_study(
-        storage=storage,
-        sampler=sampler,
-        study_name=STUDY_NAME,
-        directions=[direction, "minimize"],
-        load_if_exists=True,
-    )
+    context = _context(problem, quality, constraint, reference_note, provenance)
+    try:
+        study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+    except KeyError:
+        study = optuna.create_study(
+            storage=storage, sampler=sampler, study_name=name, directions=[direction, "minimize"]
+        )
     if _CONTEXT not in study.user_attrs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([quality, f"{constraint.axis}_bits_per_weight"])
-        study.set_user_attr(_CONTEXT, _context(problem, quality, constraint, reference_note, provenance))
+        study.set_user_attr(_CONTEXT, context)
+    _check_same(study.user_attrs[_CONTEXT], context, f"study {name!r}")
 
-    trials = study.get_trials(deepcopy=False)
-    names = [layer.name for layer in problem.layers]
-    for trial in trials:
-        if trial.state == TrialState.RUNNING:
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if not shared:
             study.tell(trial.number, state=TrialState.FAIL)
-            if len(trial.params) == len(names) and trial.user_attrs.get(_ORIGIN, "sampler") == "sampler":
-                study.enqueue_trial(trial.params, user_attrs=trial.user_attrs)
-    settled = {
-        trial.user_attrs.get(_LABEL)
-        for trial in trials
-        if trial.state == TrialState.WAITING or (trial.state.is_finished() and not _interrupted(trial))
-    }
-    distinct: dict[Bits, Contender] = {}  # a plain allocation can be a uniform map, and no map is evaluated twice
-    for contender in contenders:
-        distinct.setdefault(contender.bits, contender)
-    for contender in distinct.values():
-        if contender.label not in settled:
+    names = [layer.name for layer in problem.layers]
+    retry_lost(study, names)
+    standing = [trial for trial in study.get_trials(deepcopy=False) if not _interrupted(trial)]
+    labels = {trial.user_attrs.get(_LABEL) for trial in standing}
+    maps = {_map_of(trial, names) for trial in standing}
+    for contender in contenders:  # a plain allocation can be a uniform map, and no map is evaluated twice
+        if contender.label not in labels and contender.bits not in maps:
+            maps.add(contender.bits)
             widths = dict(zip(names, contender.bits, strict=True))
             study.enqueue_trial(widths, user_attrs={_ORIGIN: contender.origin, _LABEL: contender.label})
     return study
 
 
-def load_study(path: Path) -> optuna.Study:
+def retry_lost(study: optuna.Study, names: Sequence[str], blamed: bool = False) -> int:
+    """Enqueue again every map whose trial was interrupted and that no other trial has, and return how many.
+
+    A pure function of what the study holds: it may itself be interrupted and repeated. Hold the study exclusively.
+
+    Args:
+        study: the study.
+        names: its layers.
+        blamed: the process died while others lived on, so that the map may be what killed it; after
+            ``MOST_ATTEMPTS`` of these it is not tried again.
+    """
+    trials = study.get_trials(deepcopy=False)
+    maps = {_map_of(trial, names) for trial in trials if not _interrupted(trial)}
+    retried = 0
+    for trial in trials:
+        bits = _map_of(trial, names)
+        if bits is not None and bits not in maps:
+            maps.add(bits)
+            attempt = trial.user_attrs.get(_ATTEMPT, 1) + blamed
+            attributes = {key: value for key, value in trial.user_attrs.items() if key in (_ORIGIN, _LABEL)}
+            study.enqueue_trial(dict(zip(names, bits, strict=True)), user_attrs={**attributes, _ATTEMPT: attempt})
+            retried += 1
+    return retried
+
+
+def _map_of(trial: FrozenTrial, names: Sequence[str]) -> Bits | None:
+    """Return a trial's map, proposed or enqueued; None where its process died before all of it was written."""
+    widths = trial.params if len(trial.params) == len(names) else trial.system_attrs.get("fixed_params", {})
+    return tuple(widths[name] for name in names) if len(widths) == len(names) else None
+
+
+def _check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any], subject: str) -> None:
+    if recorded.get("schema") != STUDY_SCHEMA:
+        raise InputError(f"{subject}: is of another version; give --run another directory")
+    keys = ("quality", "size_axis", "min_compression")
+    pairs = [(key.replace("_", " "), recorded.get(key), asked[key]) for key in keys]
+    pairs += [(key, recorded["fingerprint"].get(key), value) for key, value in asked["fingerprint"].items()]
+    faults = [f"{key} was {before!r} and is now {now!r}" for key, before, now in pairs if before != now]
+    if faults:
+        raise all_faults(f"{subject}: is another search; give --run another directory", faults)
+
+
+def load_study(where: Path | Place) -> optuna.Study:
     """Open the study of a run for reading.
 
+    Args:
+        where: its journal, or wherever else it lies.
+
     Raises:
-        InputError: the journal is missing, damaged, or holds no study of ours.
+        InputError: the journal is missing, damaged, or holds no study of ours; or the database cannot be reached.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: the run has no study yet; start it again with `bitfront search`")
+    place = where if isinstance(where, Place) else Place(where)
+    if place.url:
+        store = place.open()
+        storage, subject = store.backend, f"study {place.study_name!r}"
+    else:
+        subject = str(place.journal)
+        if not place.journal.is_file():
+            raise InputError(f"{subject}: the run has no study yet; start it again with `bitfront search`")
+        storage = journal_storage(place.journal)
     try:
-        study = optuna.load_study(study_name=STUDY_NAME, storage=journal_storage(path))
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a study ({error}); start another run") from None
+        study = optuna.load_study(study_name=place.study_name, storage=storage)
+    except KeyError as error:
+        raise InputError(f"{subject}: cannot be read as a study ({error}); start another run") from None
     if study.user_attrs.get(_CONTEXT, {}).get("schema") != STUDY_SCHEMA:
-        raise InputError(f"{path}: the study is of another version or not complete yet; start the search again")
+        raise InputError(f"{subject}: the study is of another version or not complete yet; start the search again")
     return study
 
 
-def ask(study: optuna.Study, layers: Sequence[Layer]) -> tuple[optuna.Trial, Bits]:
-    """Begin a trial and return it with its map."""
+def ask(
+    study: optuna.Study, layers: Sequence[Layer], on_begin: Callable[[optuna.Trial], object] = lambda trial: None
+) -> tuple[optuna.Trial, Bits]:
+    """Begin a trial and return it with its map; ``on_begin`` is told of it before the map is proposed."""
     trial = study.ask()
+    on_begin(trial)
     trial.relative_params  # noqa: B018  # shows an enqueued map to the sampler too, which else never hears of it
     return trial, tuple(trial.suggest_int(layer.name, WIDTHS[0], WIDTHS[-1]) for layer in layers)
 
@@ -177,7 +214,13 @@ def recorded_log_odds(trial: FrozenTrial) -> LogOdds | None:
 
 def finished(study: optuna.Study) -> int:
     """Return how many maps have been evaluated, failed evaluations included and interrupted ones not."""
-    return sum(trial.state.is_finished() and not _interrupted(trial) for trial in study.get_trials(deepcopy=False))
+    return sum(_settled(trial) for trial in study.get_trials(deepcopy=False))
+
+
+def begun(study: optuna.Study) -> int:
+    """Return how many maps have been evaluated or are being evaluated now."""
+    trials = study.get_trials(deepcopy=False)
+    return sum(_settled(trial) or trial.state == TrialState.RUNNING for trial in trials)
 
 
 def outcome(study: optuna.Study, name: str) -> Outcome:
@@ -192,12 +235,12 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
     began = min((trial.datetime_start for trial in frozen if trial.datetime_start), default=None)
     trials = []
     for trial in frozen:
-        if not trial.state.is_finished() or _interrupted(trial) or len(trial.params) != len(layers):
+        if not _settled(trial) or len(trial.params) != len(layers):
             continue
         assert began is not None
         assert trial.datetime_complete is not None
         confirmation = study.user_attrs.get(f"{_CONFIRMATION} {trial.number}")
-        finished_s = (trial.datetime_complete - began).total_seconds()
+        finished_s = max(0.0, (trial.datetime_complete - began).total_seconds())  # clocks may be set back
         trials.append(_trial(trial, confirmation, constraint, finished_s))
     return Outcome(
         name=name,
@@ -264,7 +307,7 @@ def _trial(
         elapsed_s=elapsed_s,
         finished_s=finished_s,
         precision=recorded["precision"] if recorded else "fp32",
-        failure="" if recorded else trial.user_attrs.get(_FAILURE, "no scores were recorded"),
+        failure="" if recorded else trial.user_attrs.get(_FAILURE, f"its process died each of {MOST_ATTEMPTS} times"),
     )
 
 
@@ -277,9 +320,14 @@ def _recorded(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def _settled(trial: FrozenTrial) -> bool:
+    return trial.state.is_finished() and not _interrupted(trial)
+
+
 def _interrupted(trial: FrozenTrial) -> bool:
     # A trial that fails in our hands says why; one that only failed was left behind by a dead process.
-    return trial.state == TrialState.FAIL and _FAILURE not in trial.user_attrs
+    given_up = trial.user_attrs.get(_ATTEMPT, 1) >= MOST_ATTEMPTS
+    return trial.state == TrialState.FAIL and _FAILURE not in trial.user_attrs and not given_up
 
 
 def _pack(array: npt.NDArray[Any]) -> str:

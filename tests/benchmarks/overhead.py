@@ -30,7 +30,8 @@ from search.feasible import SizeConstraint, repair
 from search.guided import GuidedSampler
 from search.samplers import search_space
 from search.sensitivity import Sensitivities
-from search.study import ask, journal_storage, open_study, tell
+from search.storage import journal_storage
+from search.study import ask, open_study, tell
 from tests.benchmarks.evaluate import cola_tokens
 
 RECORDED = 5000

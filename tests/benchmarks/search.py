@@ -28,9 +28,9 @@ from objectives.problem import Problem, load_problem
 from results.pareto import hypervolume_2d
 from search.contenders import all_contenders
 from search.feasible import SizeConstraint
-from search.runner import make_sampler
 from search.sensitivity import Source, measure
 from search.study import ask, open_study, tell
+from search.worker import make_sampler
 from tests.shared import COLA, MODEL
 
 TRACES = Path("runs/benchmarks")

@@ -16,7 +16,8 @@ from search.feasible import SizeConstraint
 from search.guided import GuidedSampler
 from search.samplers import SAMPLERS, FeasibleSampler
 from search.sensitivity import Sensitivities
-from search.study import ask, fail, finished, journal_storage, load_study, open_study, outcome, tell
+from search.storage import journal_storage
+from search.study import ask, fail, finished, load_study, open_study, outcome, tell
 
 CONTENDERS = len(WIDTHS)  # the documented map does not fit the tiny model
 

@@ -1,0 +1,186 @@
+"""A crew: workers in processes of their own, watched by the one that started them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+import optuna
+
+from search.storage import Store
+from search.study import retry_lost
+from search.worker import Job, Message, work
+
+log = logging.getLogger("bitfront")
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass
+class _Member:
+    """A worker's process as its parent sees it: what it evaluates and how much it has done."""
+
+    name: str
+    process: BaseProcess
+    pipe: Connection
+    holds: int | None = None
+    done: int = 0
+    last_words: str = ""
+
+
+class Crew:
+    """Workers that share a study.
+
+    A worker that dies does not stop the others: its map is tried again, and another takes its place where it had
+    finished anything.
+    """
+
+    def __init__(self, job: Job, store: Store, study: optuna.Study, names: Sequence[str]) -> None:
+        """Start the processes.
+
+        Args:
+            job: what each of them is told; its profile says how many they are.
+            store: the study's storage, as the parent has it open.
+            study: the study.
+            names: its layers.
+        """
+        self._job = job
+        self._store = store
+        self._study = study
+        self._names = names
+        self._members = [self._start(f"worker {number}") for number in range(1, job.profile.workers + 1)]
+
+    def watch(self, timeout_s: float) -> int:
+        """Wait until something has happened, at most so long, and return how many maps were finished meanwhile.
+
+        Raises:
+            OSError: the last worker has died; it says of what.
+        """
+        wait([member.pipe for member in self._members], timeout_s)
+        before = {id(member): member.done for member in self._members}
+        members = list(self._members)
+        for member in members:
+            if not self._listen(member):
+                self._bury(member)
+        return sum(member.done - before[id(member)] for member in members)
+
+    def dismiss(self) -> None:
+        """Let every worker finish its evaluation, and wait for that; who has none in hand leaves now."""
+        for member in self._members:
+            with suppress(OSError):  # it is dead already
+                member.pipe.send("stop")
+        if not self._store.shared:
+            with self._store.exclusive():  # nobody is taking a map now
+                for member in list(self._members):
+                    if self._listen(member) and member.holds is None:
+                        self._members.remove(member)
+                        _kill(member)
+        while self._members:
+            wait([member.pipe for member in self._members])
+            for member in list(self._members):
+                if not self._listen(member):
+                    self._members.remove(member)
+                    member.process.join()
+                    if member.last_words:
+                        log.warning("%s: %s", member.name, member.last_words)
+
+    def kill(self) -> None:
+        """End what is left of them at once."""
+        for member in self._members:
+            _kill(member)
+        self._members = []
+
+    def _start(self, name: str) -> _Member:
+        # Spawned, not forked: threads of torch do not survive a fork.
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=work, args=(self._job, theirs), name=name, daemon=True)
+        with _environment({name: str(self._job.threads) for name in _THREAD_VARIABLES}), _deaf_to_interrupts():
+            process.start()
+        theirs.close()
+        return _Member(name, process, ours)
+
+    def _listen(self, member: _Member) -> bool:
+        """Take in what a worker has said, and return whether it lives."""
+        try:
+            while member.pipe.poll():
+                message: Message = member.pipe.recv()
+                match message:
+                    case "log", (created, level, text):
+                        _log_anew(created, level, f"{member.name}: {text}")
+                    case "claimed", number:
+                        member.holds = number
+                    case "done", _:
+                        member.holds = None
+                        member.done += 1
+                    case "failed", why:
+                        member.last_words = why
+        except (EOFError, OSError):
+            return False
+        return True
+
+    def _bury(self, dead: _Member) -> None:
+        """Give a dead worker's map to the others, and its place to a new one."""
+        dead.process.join()
+        self._members.remove(dead)
+        why = dead.last_words or _cause(dead.process.exitcode)
+        if not self._store.shared:  # there, hearts tell who lives
+            with self._store.exclusive():
+                # Whoever claims a map says so before others may; so all that the living have claimed is known now.
+                held = {member.holds for member in self._members if self._listen(member)}
+                self._store.fail_abandoned(self._study, len(self._names), held)
+                retry_lost(self._study, self._names, blamed=True)
+        log.warning("%s died: %s; what it had in hand is tried again", dead.name, why)
+        if dead.done:
+            self._members.append(self._start(dead.name))
+        if not self._members:
+            raise OSError(f"the last of the workers died: {why}")
+
+
+def _log_anew(created: float, level: int, text: str) -> None:
+    record = log.makeRecord(log.name, level, "", 0, text, (), None)
+    record.created, record.msecs = created, created % 1 * 1000
+    log.handle(record)
+
+
+def _cause(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        hint = ", perhaps for want of memory" if -exit_code == signal.SIGKILL else ""
+        return f"{signal.Signals(-exit_code).name}{hint}"
+    return f"exit status {exit_code}"
+
+
+def _kill(member: _Member) -> None:
+    member.process.kill()
+    member.process.join()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Have a process started here ignore Ctrl-C, which a terminal sends to all: the parent decides what it means."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,317 @@
+"""Where a study lies: a journal in the run's directory, or a PostgreSQL database that many machines share.
+
+Optuna does the keeping. What is added is what several processes need to agree: a lock for what must be read and written
+in one piece, a sign of life for each trial, and patience with a server that is away for a while.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Callable, Container, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials, get_storage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from objectives.errors import InputError
+from search.journal import JournalFile, process_lock, repair_journal
+
+log = logging.getLogger("bitfront")
+
+STUDY_NAME = "bitfront"
+"""Of the one study in a journal. A database has many, each called as its run."""
+
+HEARTBEAT_S = 10
+GRACE_S = 60
+"""A trial without a sign of life for so long is taken for dead."""
+
+PATIENCE_S = 3600.0
+"""How long a server may be away."""
+_LONGEST_PAUSE_S = 10.0
+
+_Result = TypeVar("_Result")
+
+
+class StorageLostError(OSError):
+    """The storage stayed away for longer than anybody waits."""
+
+
+class Store(Protocol):
+    """A study's storage, open."""
+
+    @property
+    def backend(self) -> BaseStorage:
+        """What Optuna reads and writes."""
+
+    @property
+    def study_name(self) -> str:
+        """The study's name in it."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether processes that this one knows nothing of may work on the study."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold the study for this process alone; others wait."""
+
+    def living(self, trial: optuna.Trial) -> AbstractContextManager[None]:
+        """Tell, from now on until the end, that the process of a trial is alive."""
+
+    def fail_abandoned(self, study: optuna.Study, n_layers: int, held: Container[int | None] = ()) -> None:
+        """End the running trials whose process is dead. The study must be held exclusively.
+
+        Args:
+            study: the study.
+            n_layers: how many parameters a whole map has.
+            held: numbers of trials that processes known to be alive are evaluating.
+        """
+
+    def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
+        """Return what ``action`` returns; where the storage is away, try again until ``give_up`` says so.
+
+        Raises:
+            StorageLostError: it stayed away.
+        """
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run's study lies, as processes tell each other. Its text never shows a password.
+
+    Attributes:
+        journal: the journal of the run's directory.
+        url: of a database, with what it takes to log in; empty where the journal is used.
+        study_name: the study's name there.
+    """
+
+    journal: Path
+    url: str = field(default="", repr=False)
+    study_name: str = STUDY_NAME
+
+    def open(self) -> Store:
+        """Open the storage, made when it is missing.
+
+        Raises:
+            InputError: the journal is damaged, the URL is none of ours, or the server cannot be reached.
+        """
+        return DatabaseStore(self.url, self.study_name) if self.url else JournalStore(self.journal)
+
+
+class JournalStore:
+    """A journal file. Only one parent process and its workers use it: the run directory's lock sees to that."""
+
+    study_name = STUDY_NAME
+    shared = False
+
+    def __init__(self, path: Path) -> None:
+        """Open a journal, made when it is missing."""
+        self.backend = journal_storage(path)
+        self._lock = path.with_name(f".{path.name}.claim.lock")
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold a lock beside the journal, other than the one for each line."""
+        return process_lock(self._lock)
+
+    def living(self, trial: optuna.Trial) -> AbstractContextManager[None]:
+        """Do nothing: the parent knows which of its workers live."""
+        return nullcontext()
+
+    def fail_abandoned(self, study: optuna.Study, n_layers: int, held: Container[int | None] = ()) -> None:
+        """End every running trial that nobody of ours holds."""
+        _fail_running(study, lambda trial: trial.number not in held)
+
+    def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
+        """Do it at once: a file is there or is not."""
+        return action()
+
+
+def journal_storage(path: Path) -> BaseStorage:
+    """Return the storage of a journal file, made when it is missing.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        return JournalStorage(JournalFile(path))
+    except OSError:
+        raise
+    except Exception as error:  # Optuna replays a damaged journal into errors of many kinds
+        raise InputError(
+            f"{path}: cannot be read as a study ({error}); start the search again, which recovers what it can"
+        ) from None
+
+
+def recover_journal(path: Path) -> None:
+    """Repair a journal that cannot be read, and say so; nobody else may have it open."""
+    try:
+        if path.is_file():
+            journal_storage(path)
+    except InputError:
+        if said := repair_journal(path):
+            log.warning("%s", said)
+
+
+class DatabaseStore:
+    """A PostgreSQL database: any number of machines, each trial with a heartbeat."""
+
+    shared = True
+
+    def __init__(self, url: str, study_name: str) -> None:
+        """Connect, and make Optuna's tables where they are missing.
+
+        Raises:
+            InputError: the URL is none of ours, or the server cannot be reached.
+        """
+        parsed = database_url(url)
+        self.study_name = study_name
+        self.place = redacted(url)
+        self._trouble_at = float("-inf")
+        options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+        # Locks take connections of their own, one a process, so that no write ever waits for a lock's connection.
+        self._locks = sqlalchemy.create_engine(parsed, **options)
+        key = hashlib.sha256(f"bitfront {study_name}".encode()).digest()[:8]
+        self._key = int.from_bytes(key, "big", signed=True)
+        try:
+            with _advisory_lock(self._locks, self._key), warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self._rdb = RDBStorage(
+                    parsed.render_as_string(hide_password=False),
+                    engine_kwargs=options,
+                    heartbeat_interval=HEARTBEAT_S,
+                    grace_period=GRACE_S,
+                )
+        except (SQLAlchemyError, StorageInternalError) as error:
+            raise InputError(
+                f"{self.place}: cannot be opened ({_reason(error)}); is the server running, and does --storage name "
+                "its host, port, user and database? A password may stand in the URL, in PGPASSWORD or in ~/.pgpass"
+            ) from None
+        self.backend = get_storage(self._rdb)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold an advisory lock of the server, which ends with the connection, however that ends."""
+        with _advisory_lock(self._locks, self._key):
+            yield
+
+    @contextmanager
+    def living(self, trial: optuna.Trial) -> Iterator[None]:
+        """Write a heartbeat now and every few seconds; where the server is away, once it is back."""
+        trial_id = trial._trial_id
+        over = threading.Event()
+        self._rdb.record_heartbeat(trial_id)
+
+        def beat() -> None:
+            while not over.wait(HEARTBEAT_S):
+                try:
+                    self._rdb.record_heartbeat(trial_id)
+                except (SQLAlchemyError, StorageInternalError):
+                    self._trouble_at = time.monotonic()
+
+        heart = threading.Thread(target=beat, daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            over.set()
+            heart.join()
+
+    def fail_abandoned(self, study: optuna.Study, n_layers: int, held: Container[int | None] = ()) -> None:
+        """End the trials whose heartbeat has stopped, and those whose process died before it had proposed all of a map.
+
+        Whoever asks for a map holds the study exclusively, so nobody alive is half-way now.
+        """
+        if time.monotonic() - self._trouble_at < 2 * GRACE_S:
+            return  # hearts could not beat while the server was away
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            fail_stale_trials(study)
+        _fail_running(study, lambda trial: len(trial.params) < n_layers)
+
+    def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
+        """Try again with growing pauses while the server is away."""
+        began, pause_s = time.monotonic(), 0.25
+        while True:
+            try:
+                return action()
+            except (SQLAlchemyError, StorageInternalError) as error:
+                self._trouble_at = time.monotonic()
+                reason = _reason(error)
+                if give_up() or self._trouble_at - began > PATIENCE_S:
+                    raise StorageLostError(
+                        f"{self.place}: is away ({reason}); start the same run again later"
+                    ) from None
+                if pause_s < 0.5:
+                    log.warning("%s: is away (%s); trying again", self.place, reason)
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def database_url(url: str) -> URL:
+    """Return a parsed URL of a PostgreSQL database.
+
+    Raises:
+        InputError: it is none, or the driver is not installed.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        raise InputError(
+            "--storage: is no URL; give postgresql+psycopg://USER@HOST:PORT/DATABASE, or leave it out for a journal in "
+            "the run's directory"
+        ) from None
+    if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise InputError(
+            f"--storage: {parsed.drivername!r} is not supported; give postgresql+psycopg://USER@HOST:PORT/DATABASE, or "
+            "leave it out for a journal in the run's directory"
+        )
+    try:
+        import psycopg  # noqa: F401  # optional: only those who share a study need it
+    except ImportError:
+        raise InputError("--storage: needs psycopg; install it with pip install -e '.[postgresql]'") from None
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def redacted(url: str) -> str:
+    """Return a database's URL without what it takes to log in, besides the user's name."""
+    parsed = database_url(url)
+    query = {key: value for key, value in parsed.query.items() if not {"pass", "secret", "key"} & _parts(key)}
+    bare = URL.create(parsed.drivername, parsed.username, None, parsed.host, parsed.port, parsed.database, query)
+    return bare.render_as_string(hide_password=False)
+
+
+def _parts(key: str) -> set[str]:
+    return {part for part in ("pass", "secret", "key") if part in key.lower()}
+
+
+@contextmanager
+def _advisory_lock(engine: Engine, key: int) -> Iterator[None]:
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+        yield
+        connection.commit()  # raises where the connection was lost on the way, and with it the lock
+
+
+def _fail_running(study: optuna.Study, dead: Callable[[FrozenTrial], bool]) -> None:
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if dead(trial):
+            study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what a driver says; it names host and user, never a password."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    origin = getattr(error, "orig", None) or error
+    return (str(origin).strip() or type(origin).__name__).splitlines()[0]

@@ -1,0 +1,83 @@
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from results.tables import trials_table
+from search.study import load_study, outcome
+from tests.search.test_cli import command_line, rows
+from tests.search.tiny_problem import TinyProblem, make_tiny_problem
+
+
+@pytest.fixture(scope="module")
+def slow_problem(tmp_path_factory: pytest.TempPathFactory) -> TinyProblem:
+    """Sentences enough that an evaluation takes long enough to be hit by a signal."""
+    return make_tiny_problem(tmp_path_factory.mktemp("slow"), sentences=4000)
+
+
+def maps_of(run: Path) -> list[tuple[int, ...]]:
+    """Return the maps that a run has scored, after checking that its files say what its study holds."""
+    found = outcome(load_study(run / "study.journal"), run.name)
+    assert [int(row["number"]) for row in rows(run / "trials.csv")] == [trial.number for trial in found.trials]
+    assert len(trials_table(found)) == len(found.trials)
+    return [trial.bits for trial in found.trials]
+
+
+def holders(log: str) -> dict[str, int]:
+    """Return how many maps each worker has finished, by its name."""
+    names = re.findall(r"DEBUG (worker \d): .*nominal, damage", log)
+    return {name: names.count(name) for name in set(names)}
+
+
+def children_of(pid: int) -> Iterator[int]:
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rsplit(")", 1)[1].split()
+            command = (path.parent / "cmdline").read_text()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and "spawn_main" in command:
+            yield int(path.parent.name)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: TinyProblem, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    where = ("--model", slow_problem.model, "--data", slow_problem.data)
+    command = command_line("search", *where, "--run", run, "--workers", 2, "--quantizer", "affine")
+    log = run / "search.log"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as search:
+        deadline = time.monotonic() + 120
+        while not log.is_file() or len(holders(log.read_text())) < 2:
+            assert search.poll() is None, search.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(next(children_of(search.pid)), signal.SIGKILL)
+        while "died: SIGKILL" not in log.read_text():
+            assert search.poll() is None, search.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        before = sum(holders(log.read_text()).values())
+        while sum(holders(log.read_text()).values()) < before + 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        search.send_signal(signal.SIGINT)
+        _, err = search.communicate(timeout=60)
+    assert search.returncode == 0, err
+    assert len(maps := maps_of(run)) == len(set(maps))
+    assert not [path.name for path in run.iterdir() if path.name.startswith(".") and "lock" not in path.name]
+    trials = load_study(run / "study.journal").get_trials(deepcopy=False)
+    assert not [trial for trial in trials if trial.state == TrialState.RUNNING]
+    # What was cut off has been scored, or still waits for it.
+    names = list(trials[0].params)
+    for trial in trials:
+        if trial.state == TrialState.FAIL and len(trial.params) == len(names):
+            bits = {name: trial.params[name] for name in names}
+            others = [other.params or other.system_attrs["fixed_params"] for other in trials if other is not trial]
+            assert bits in others
