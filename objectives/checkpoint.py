@@ -13,15 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from objectives.bank import WeightBank
 from objectives.bit_maps import parse_bit_map, to_json, to_text
 from objectives.errors import InputError
 from objectives.files import replacing, replacing_directory
 from objectives.layers import Bits, Layer
 from objectives.models import Classifier, empty_classifier, save_all_but_weights
 from objectives.packing import pack, unpack
-from objectives.quantize import AffineParameters, decode
-from objectives.sizes import PACKED_METADATA, Footprint, footprint_of
+from objectives.quantize import AffineParameters, byte_of_zero_point, decode, zero_point_of_byte
+from objectives.quantized import QuantizedModel
+from objectives.sizes import PACKED_METADATA, footprint_of
 
 WEIGHTS, BIT_MAP, MANIFEST = "packed.safetensors", "bitmap.txt", "bitfront.json"
 
@@ -29,7 +29,7 @@ _AGAIN = "export it again with `bitfront export --format packed`"
 
 
 def write_checkpoint(
-    classifier: Classifier, bank: WeightBank, bits: Bits, provenance: Mapping[str, Any], directory: Path
+    classifier: Classifier, quantized: QuantizedModel, provenance: Mapping[str, Any], directory: Path
 ) -> int:
     """Write a packed checkpoint and return the length of its weights' file, which is the map's packed size.
 
@@ -37,17 +37,16 @@ def write_checkpoint(
     provenance and the hash of the weights' file.
 
     Args:
-        classifier: the FP32 model.
-        bank: its quantised weights.
-        bits: its map.
+        classifier: the FP32 model, for its config and tokenizer.
+        quantized: what it became.
         provenance: plain JSON values: where the map came from.
         directory: to be made; it appears when all of it is written.
 
     Raises:
         FileExistsError: the directory is there already.
     """
-    sizes = footprint_of(classifier.model)
-    tensors = _packed_tensors(classifier.model, bank, sizes, bits)
+    sizes, bits = footprint_of(classifier.model), quantized.bits
+    tensors = _packed_tensors(quantized)
     with replacing_directory(directory) as temporary:
         save_all_but_weights(classifier, temporary)
         with replacing(temporary / WEIGHTS) as path:  # the library makes files that only their owner can read
@@ -107,8 +106,8 @@ def load_checkpoint(directory: Path) -> tuple[Classifier, Bits]:
                     codes, scale, zero_point = (
                         stored.get_tensor(f"{layer.name}.{part}") for part in ("codes", "scale", "zero_point")
                     )
-                    if not (scale.isfinite().all() and (scale > 0).all() and int(zero_point.max()) < 2**width):
-                        raise InputError(f"{path}: {layer.name} has scales or zero points out of range; {_AGAIN}")
+                    if not (scale.isfinite().all() and (scale > 0).all()):
+                        raise InputError(f"{path}: {layer.name} has scales out of range; {_AGAIN}")
                     _decode(layer, width, codes, scale, zero_point, state[layer.parameter])
                 for name in sizes.kept:
                     state[name].copy_(stored.get_tensor(name))
@@ -117,20 +116,19 @@ def load_checkpoint(directory: Path) -> tuple[Classifier, Bits]:
     return classifier, bits
 
 
-def _packed_tensors(model: torch.nn.Module, bank: WeightBank, sizes: Footprint, bits: Bits) -> dict[str, Tensor]:
-    state = model.state_dict()
-    tensors = {name: state[name].float().contiguous() for name in sizes.kept}
-    for layer, width in zip(sizes.layers, bits, strict=True):
-        codes, parameters = bank.entry(layer, width)
+def _packed_tensors(quantized: QuantizedModel) -> dict[str, Tensor]:
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in quantized.kept.items()}
+    for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
+        width = parameters.bits
         tensors[f"{layer.name}.codes"] = torch.from_numpy(pack(codes.cpu().numpy().ravel(), width))
         tensors[f"{layer.name}.scale"] = parameters.scale.flatten().cpu()
-        tensors[f"{layer.name}.zero_point"] = parameters.zero_point.flatten().to(torch.uint8).cpu()
+        tensors[f"{layer.name}.zero_point"] = byte_of_zero_point(parameters.zero_point, width).flatten().cpu()
     return tensors
 
 
 def _decode(layer: Layer, width: int, codes: Tensor, scale: Tensor, zero_point: Tensor, out: Tensor) -> None:
     unpacked = torch.from_numpy(unpack(codes.numpy(), width, layer.elements)).view(layer.rows, layer.columns)
-    decode(unpacked, AffineParameters(scale[:, None], zero_point[:, None].float(), width), out=out)
+    decode(unpacked, AffineParameters(scale[:, None], zero_point_of_byte(zero_point[:, None], width), width), out=out)
 
 
 def _sha256(path: Path) -> str:

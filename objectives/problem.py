@@ -20,9 +20,11 @@ from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.fingerprint import Fingerprint, fingerprint
 from objectives.forward import device_of
-from objectives.layers import Bits, Layer, find_layers
+from objectives.layers import Bits, Layer, find_layers, uniform
 from objectives.miniature.training import materialise
 from objectives.models import Classifier, load_classifier
+from objectives.polish import TrainingSentences
+from objectives.quantized import QuantizedModel
 from objectives.quantizers import QuantizerName, load_quantizer, make_bank
 from objectives.scores import Labels, LogOdds, Precision, Scores, score
 from objectives.sentences import encode, load_sentences
@@ -95,8 +97,19 @@ class Problem:
         if find_layers(classifier.model) != self.layers:
             raise InputError(f"{directory}: is of a model with other layers; name its own with --model")
         network = classifier.model.to(device_of(self.network))  # type: ignore[arg-type]
+        return self._confirm_network(network), bits
+
+    def confirm_quantized(self, quantized: QuantizedModel) -> Evaluation:
+        """Score a quantised model on every sentence in FP32.
+
+        Raises:
+            ValueError: a log-odds is not finite.
+        """
+        return self._confirm_network(quantized.decoded(self.network))
+
+    def _confirm_network(self, network: nn.Module) -> Evaluation:
         evaluator = Evaluator(network, self.layers, self.token_ids)
-        return self._evaluate(evaluator, (FP32_WIDTH,) * len(self.layers)), bits
+        return self._evaluate(evaluator, uniform(self.layers, FP32_WIDTH))
 
     def _evaluate(self, evaluator: Evaluator, bits: Bits) -> Evaluation:
         started = time.perf_counter()
@@ -173,6 +186,20 @@ def load_problem(
         evaluator=evaluator,
         scout=scout,
     )
+
+
+def polishing_sentences(problem: Problem) -> TrainingSentences:
+    """Return the training sentences that go with a problem, for ``polish``.
+
+    Raises:
+        InputError: there are fewer than two.
+    """
+    data, tokenizer = problem.data, problem.classifier.tokenizer
+    source = str(materialise(cache_directory()).data) if data == MINIATURE else data
+    texts = load_sentences(source, "train").texts
+    if len(texts) < 2:
+        raise InputError(f"{data}: has too few training sentences to polish on")
+    return TrainingSentences(encode(tokenizer, texts, problem.classifier.max_tokens), tokenizer.all_special_ids)
 
 
 def _device(name: str) -> torch.device:

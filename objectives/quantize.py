@@ -1,7 +1,8 @@
 """Per-row affine quantisation of a weight matrix as pure tensor functions: choose parameters, encode, decode.
 
-A row's weights become codes of ``bits`` bits, ``w ~ scale * (code - zero_point)``, with one FP32 scale and one whole
-zero point for each row (an output channel, or the row of an embedding).
+A row's weights become codes of ``bits`` bits, ``w ~ scale * (code - zero_point)``, with one FP32 scale and one zero
+point for each row (an output channel, or the row of an embedding). A zero point is stored as one byte, which counts it
+in steps of ``2**(bits - 8)``: of its bits as many as a code has are whole, and the rest is fraction.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _CHUNK_ELEMENTS = 1 << 17  # three work buffers of half a megabyte stay in the s
 
 @dataclass(frozen=True)
 class AffineParameters:
-    """Scales ``(rows, 1)``, positive, and zero points ``(rows, 1)``, whole numbers of 0..2**bits - 1; both in FP32."""
+    """Scales ``(rows, 1)``, positive, and zero points ``(rows, 1)``, 0 to below 2**bits; both in FP32."""
 
     scale: Tensor
     zero_point: Tensor
@@ -32,8 +33,23 @@ class AffineParameters:
         return AffineParameters(self.scale[rows], self.zero_point[rows], self.bits)
 
 
+def storable_zero_point(zero_point: Tensor, bits: int) -> Tensor:
+    """Return the zero points nearest to these that can be stored."""
+    return zero_point_of_byte(zero_point.mul(2.0 ** (8 - bits)).round_().clamp_(0.0, 255.0), bits)
+
+
+def zero_point_of_byte(byte: Tensor, bits: int) -> Tensor:
+    """Return the zero points, FP32, that stored bytes stand for."""
+    return byte.float() * 2.0 ** (bits - 8)
+
+
+def byte_of_zero_point(zero_point: Tensor, bits: int) -> Tensor:
+    """Return the bytes, uint8, that stand for storable zero points."""
+    return zero_point.mul(2.0 ** (8 - bits)).to(torch.uint8)
+
+
 def choose_affine(weight: Tensor, bits: int) -> AffineParameters:
-    """Choose each row's scale and zero point by a clipping search for the least squared error.
+    """Choose each row's scale and whole zero point by a clipping search for the least squared error.
 
     Each row's range [min(w, 0), max(w, 0)] is shrunk by a common share; of all shares the one whose rounded weights are
     nearest in squared error is kept (the clipping of Banner et al., NeurIPS 2019, found by search for each row).
@@ -45,13 +61,16 @@ def choose_affine(weight: Tensor, bits: int) -> AffineParameters:
     rows = len(weight)
     scale = torch.empty(rows, 1, device=weight.device)
     zero_point = torch.empty(rows, 1, device=weight.device)
-    for chunk in _row_chunks(weight):
+    for chunk in row_chunks(weight):
         scale[chunk], zero_point[chunk] = _search_clipping(weight[chunk].float(), bits)
     return AffineParameters(scale=scale, zero_point=zero_point, bits=bits)
 
 
 def encode(weight: Tensor, parameters: AffineParameters) -> Tensor:
-    """Return the codes of ``weight`` ``(rows, columns)``: uint8 of the same shape, 0..2**bits - 1."""
+    """Return the codes of ``weight`` ``(rows, columns)``: uint8 of the same shape, 0..2**bits - 1.
+
+    Zero points are whole.
+    """
     top = float(2**parameters.bits - 1)
     return (weight / parameters.scale).round_().add_(parameters.zero_point).clamp_(0.0, top).to(torch.uint8)
 
@@ -62,7 +81,7 @@ def decode(codes: Tensor, parameters: AffineParameters, out: Tensor | None = Non
     Written to ``out`` where given, rounded to its type.
     """
     out = torch.empty(codes.shape, dtype=torch.float32, device=codes.device) if out is None else out
-    for chunk in _row_chunks(codes):
+    for chunk in row_chunks(codes):
         part = out[chunk] if out.dtype == torch.float32 else torch.empty(codes[chunk].shape, device=codes.device)
         part.copy_(codes[chunk]).sub_(parameters.zero_point[chunk]).mul_(parameters.scale[chunk])
         if out.dtype != torch.float32:
@@ -70,7 +89,8 @@ def decode(codes: Tensor, parameters: AffineParameters, out: Tensor | None = Non
     return out
 
 
-def _row_chunks(matrix: Tensor) -> Iterator[slice]:
+def row_chunks(matrix: Tensor) -> Iterator[slice]:
+    """Yield slices of rows that are small enough to be worked on in the cache."""
     rows, columns = matrix.shape
     step = max(1, _CHUNK_ELEMENTS // columns) if matrix.device.type == "cpu" else rows
     return (slice(start, start + step) for start in range(0, rows, step))

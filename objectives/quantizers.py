@@ -16,18 +16,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from objectives.bank import WeightBank
-from objectives.calibrate import Compensation, encode_calibrated, second_moments
+from objectives.calibrate import Compensation, quantize_calibrated
 from objectives.errors import InputError
 from objectives.files import replacing
 from objectives.fingerprint import short_digest
 from objectives.forward import device_of
 from objectives.layers import WIDTHS, Layer
 from objectives.models import Classifier
-from objectives.quantize import AffineParameters, choose_affine
+from objectives.moments import second_moments
+from objectives.quantize import AffineParameters
 from objectives.sentences import encode, load_sentences
 
 QuantizerName = Literal["affine", "calibrated"]
-"""``affine``: each weight rounded to the nearest code. ``calibrated``: by ``encode_calibrated``."""
+"""``affine``: each weight rounded to the nearest code. ``calibrated``: by ``quantize_calibrated``."""
 
 _CALIBRATION_SENTENCES = 2048
 _SAY_EVERY_S = 15.0
@@ -60,7 +61,7 @@ def load_quantizer(name: QuantizerName, classifier: Classifier, data: str) -> Qu
         raise InputError(f"{data}: has no training sentences to calibrate on; use --quantizer affine")
     chosen = np.random.default_rng(0).permutation(len(texts))[:_CALIBRATION_SENTENCES]
     token_ids = encode(classifier.tokenizer, [texts[index] for index in sorted(chosen)], classifier.max_tokens)
-    return Quantizer(f"calibrated-1 on {short_digest(json.dumps(token_ids))}", token_ids)
+    return Quantizer(f"calibrated-2 on {short_digest(json.dumps(token_ids))}", token_ids)
 
 
 def make_bank(
@@ -125,11 +126,7 @@ _Entries = dict[int, tuple[Tensor, AffineParameters]]
 
 def _calibrated(weight: Tensor, moments: Tensor) -> _Entries:
     compensation = Compensation.of(moments)
-    entries = {}
-    for width in WIDTHS:
-        parameters = choose_affine(weight, width)
-        entries[width] = encode_calibrated(weight, parameters, compensation), parameters
-    return entries
+    return {width: quantize_calibrated(weight, width, compensation) for width in WIDTHS}
 
 
 def _write(path: Path, entries: _Entries) -> None:

@@ -21,7 +21,7 @@ from objectives.packing import packed_length
 SizeAxis = Literal["nominal", "packed"]
 
 _ITEM_BYTES = {"F32": 4, "U8": 1}
-PACKED_METADATA = {"format": "bitfront-packed-1"}
+PACKED_METADATA = {"format": "bitfront-packed-2"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class Footprint:
         """Return every tensor of the packed checkpoint.
 
         For each layer: ``NAME.codes``, its rows x columns codes of ``bits`` bits one after the other in
-        ``ceil(rows * columns * bits / 8)`` bytes; ``NAME.scale``, FP32 a row; ``NAME.zero_point``, a byte a row.
+        ``ceil(rows * columns * bits / 8)`` bytes; ``NAME.scale``, FP32 a row; ``NAME.zero_point``, a byte a row, in
+        steps of ``2**(bits - 8)``.
         """
         tensors = self._kept_tensors()
         for layer, width in zip(self.layers, bits, strict=True):

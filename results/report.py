@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,7 @@ from results.pareto import beaten_by, least_damage, shown
 from results.plot_heat_maps import write_bits_plot
 from results.plot_info import bits_info, pareto_info
 from results.plot_pareto import write_pareto_plot
+from results.polished import PolishedMap, polished_row, read_polished
 from results.summary import answer_lines, caution, front_lines
 from results.tables import front_table, trials_table, write_csv
 
@@ -71,6 +73,7 @@ def write_report(outcome: Outcome, directory: Path) -> None:
 
     Raises:
         OSError: the directory cannot be written.
+        InputError: its table of polished maps cannot be read.
     """
     found = conclude(outcome)
     write_bit_maps(outcome, found.front, directory)
@@ -78,11 +81,12 @@ def write_report(outcome: Outcome, directory: Path) -> None:
     write_csv(front_table(outcome, found), directory / "front.csv")
     pareto_svg = write_pareto_plot(pareto_info(found), directory)
     bits_svg = write_bits_plot(bits_info(found), directory)
-    write_text(directory / "report.html", report_page(found, str(directory), pareto_svg, bits_svg))
+    page = report_page(found, str(directory), pareto_svg, bits_svg, read_polished(directory))
+    write_text(directory / "report.html", page)
     remove_stale_bit_maps(outcome, found.front, directory)
 
 
-def report_page(found: Findings, run: str, pareto_svg: str, bits_svg: str) -> str:
+def report_page(found: Findings, run: str, pareto_svg: str, bits_svg: str, polished: Sequence[PolishedMap] = ()) -> str:
     """Return the page as HTML that needs no other file and no network.
 
     Args:
@@ -90,6 +94,7 @@ def report_page(found: Findings, run: str, pareto_svg: str, bits_svg: str) -> st
         run: the run directory as the commands on the page name it.
         pareto_svg: the plots, as matplotlib writes them.
         bits_svg: likewise.
+        polished: what became of maps that were polished.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("results").joinpath("report.html.j2").read_text(encoding="utf-8"))
@@ -105,6 +110,7 @@ def report_page(found: Findings, run: str, pareto_svg: str, bits_svg: str) -> st
         rival_rows=_rival_rows(found),
         failures=[(trial.label, trial.failure) for trial in found.failed[:MOST_FAILURES]],
         unlisted_failures=max(len(found.failed) - MOST_FAILURES, 0),
+        polished_rows=[polished_row(map_) for map_ in polished],
         commands=_commands(found, run),
         facts=_facts(found),
         quality=words.QUALITY_WORDS[outcome.quality],

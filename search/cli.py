@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
@@ -14,6 +15,7 @@ from rich.console import Console
 from objectives.errors import InputError
 
 if TYPE_CHECKING:
+    from objectives.problem import Problem
     from objectives.sizes import Footprint
 
 app = typer.Typer(
@@ -25,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 console = Console(stderr=True)
+log = logging.getLogger("bitfront")
 
 Run = Annotated[Path, typer.Option("--run", help="The run's directory.")]
 Model = Annotated[str | None, typer.Option("--model", help="A local transformers directory, a hub name, or miniature.")]
@@ -62,6 +65,9 @@ def search(
     ] = None,
     quantizer: QuantizerOption = None,
     device: Device = None,
+    polish: Annotated[
+        bool | None, typer.Option("--polish", help="Polish the picks and the reference at the end, as `polish` does.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Reproduces a run of one worker exactly.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that evaluate at the same time.")] = None,
 ) -> None:
@@ -85,6 +91,7 @@ def search(
         "precision": precision,
         "quantizer": quantizer,
         "device": device,
+        "polish": polish,
         "seed": seed,
         "workers": workers,
     }
@@ -172,18 +179,66 @@ def export(
 
 def _export_packed(settings: dict[str, Any], bits: tuple[int, ...], provenance: dict[str, Any], out: Path) -> None:
     from objectives.checkpoint import write_checkpoint
-    from objectives.problem import load_problem
-    from search.terminal import log_to_console
+    from objectives.quantized import QuantizedModel
 
     if out.exists():
         raise InputError(f"{out}: is there already; give --out a new directory")
+    problem = _problem_of_run(settings)
+    quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, bits)
+    length = write_checkpoint(problem.classifier, quantized, provenance, out)
+    typer.echo(f"written: {out}, weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {out}")
+
+
+def _problem_of_run(settings: dict[str, Any]) -> Problem:
+    from objectives.problem import load_problem
+    from search.terminal import log_to_console
+
     log_to_console(console)
     profile = settings["profile"]
-    problem = load_problem(profile["model"], profile["data"], quantizer=profile["quantizer"])
-    if problem.fingerprint != settings["fingerprint"]:
-        raise InputError(f"{profile['model']}: is not the model of this run any more; its weights or sentences differ")
-    length = write_checkpoint(problem.classifier, problem.evaluator.bank, bits, provenance, out)
-    typer.echo(f"written: {out}, weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {out}")
+    problem = load_problem(
+        profile["model"], profile["data"], device=profile["device"], quantizer=profile["quantizer"], say=log.info
+    )
+    recorded = settings["fingerprint"]
+    if differing := [key for key, value in problem.fingerprint.items() if recorded.get(key) != value]:
+        raise InputError(
+            f"{profile['model']}: is not the model of this run any more, its {' and '.join(differing)} differ; "
+            "start another run"
+        )
+    return problem
+
+
+@app.command()
+def polish(
+    run: Run,
+    pick: Annotated[str | None, typer.Option(help="best@8x; without it the report's picks and the reference.")] = None,
+    trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
+) -> None:
+    """Tune what costs no bits, by distillation from the FP32 model; each map becomes a packed checkpoint as small."""
+    from results.picks import pick as pick_map
+    from results.picks import trial_by_number
+    from results.polished import polished_line
+    from results.report import write_report
+    from search.polishing import maps_to_polish, polish_maps
+    from search.run_directory import RunDirectory
+    from search.study import load_study, outcome
+
+    if pick is not None and trial is not None:
+        raise InputError("say which map to polish by one of --pick best@8x and --trial N, or by neither")
+    directory = RunDirectory(run)
+    settings = directory.read_settings()
+    found = outcome(load_study(directory.journal), directory.name)
+    if pick is not None:
+        trials = [pick_map(found, pick)]
+    elif trial is not None:
+        trials = [trial_by_number(found, trial)]
+    else:
+        trials = list(maps_to_polish(found))
+    with directory.locked():
+        for polished in polish_maps(_problem_of_run(settings), found, trials, directory, settings["profile"]["seed"]):
+            typer.echo(polished_line(polished))
+            typer.echo(f"written: {run / polished.checkpoint}")
+        write_report(found, run)
+    typer.echo(f"report: {run / 'report.html'}")
 
 
 @app.command()

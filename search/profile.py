@@ -41,6 +41,7 @@ class Profile:
             the contenders need it.
         precision: of the evaluations that the search makes; what it shows in the end is FP32 all the same.
         device: where the model computes; ``auto`` takes a GPU where there is one.
+        polish: whether the picks and the reference are polished when the search is over.
         seed: reproduces a run of one worker exactly, however often it was stopped and continued.
         workers: how many processes evaluate at the same time.
     """
@@ -57,6 +58,7 @@ class Profile:
     sensitivity: Source | Literal["none"] = "measured"
     precision: Precision = "fp32"
     device: Device = "auto"
+    polish: bool = False
     seed: int = 0
     workers: int = 1
 
@@ -141,6 +143,8 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
                 faults.append(f"workers must be a whole number from 1 to {MOST_WORKERS}, not {value!r}")
             case "hours" if not (_is_number(value) and 0 <= value < 1e6):
                 faults.append(f"hours must be a number of 0 or more, not {value!r}")
+            case "polish" if not isinstance(value, bool):
+                faults.append(f"polish must be true or false, not {value!r}")
             case "min_compression" if not (_is_number(value) and 1 <= value < 1e6):
                 faults.append(f"min_compression must be a number of 1 or more, not {value!r}")
             case "quality" | "size" | "quantizer" | "sampler" | "sensitivity" | "precision" | "device" if (

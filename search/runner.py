@@ -24,6 +24,7 @@ from results.report import write_report
 from search.contenders import all_contenders
 from search.crew import Crew
 from search.feasible import SizeConstraint
+from search.polishing import maps_to_polish, polish_maps
 from search.profile import GUIDED, Profile
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
@@ -115,7 +116,11 @@ def run_search(profile: Profile, run: RunDirectory, display: Display) -> Outcome
         _log_start(profile, run, problem, study)
         worker = Worker(store, study, problem, constraint, profile, stop_requested)
         job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
-        return _loop(worker, job, run, budget, display)
+        found = _loop(worker, job, run, budget, display)
+        if profile.polish and not stop_requested():
+            polish_maps(problem, found, maps_to_polish(found), run, profile.seed, lambda: not stop_requested())
+            write_report(found, run.path)
+        return found
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from objectives.checkpoint import MANIFEST, WEIGHTS, load_checkpoint, write_chec
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, find_layers
 from objectives.models import load_classifier
+from objectives.quantized import QuantizedModel
 from objectives.sentences import load_sentences
 from search.profile import resolve_profile
 from tests.malformed import malformed
@@ -134,7 +135,8 @@ def test_packed_checkpoints(name: str, count: int, tmp_path: Path) -> None:
     layers = find_layers(classifier.model)
     bits = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
     directory = tmp_path / "packed"
-    write_checkpoint(classifier, WeightBank.of(classifier.model, layers), bits, {"run": "x"}, directory)
+    quantized = QuantizedModel.of(classifier.model, WeightBank.of(classifier.model, layers), bits)
+    write_checkpoint(classifier, quantized, {"run": "x"}, directory)
     shutil.rmtree(tmp_path / "model")
     weights = load_checkpoint(directory)[0].model.state_dict()
 

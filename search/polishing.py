@@ -1,0 +1,107 @@
+"""Polishing a run's maps after the search: its picks and the documented map, or one that was asked for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from objectives.checkpoint import write_checkpoint
+from objectives.errors import InputError
+from objectives.polish import polish
+from objectives.problem import Evaluation, Problem, polishing_sentences
+from objectives.quantized import QuantizedModel
+from objectives.scores import divergences
+from results.bit_map_files import bit_map_path, bit_map_provenance
+from results.findings import conclude
+from results.outcome import Outcome, Trial
+from results.polished import FOLDER, PolishedMap, polished_line, read_polished, write_polished
+from results.statistics import damage_interval, mcc_interval
+from search.run_directory import RunDirectory
+
+log = logging.getLogger("bitfront")
+
+EPOCHS = 1
+
+
+def maps_to_polish(found: Outcome) -> tuple[Trial, ...]:
+    """Return the picks that answer the question and the documented map, each once, by falling size."""
+    findings = conclude(found)
+    trials = {headline.trial.number: headline.trial for headline in findings.headlines if headline.trial is not None}
+    if findings.reference is not None and findings.reference.scores is not None:
+        trials[findings.reference.number] = findings.reference
+    return tuple(sorted(trials.values(), key=lambda trial: trial.nominal_compression))
+
+
+def polish_maps(
+    problem: Problem,
+    found: Outcome,
+    trials: Sequence[Trial],
+    run: RunDirectory,
+    seed: int,
+    keep_going: Callable[[], bool] = lambda: True,
+) -> tuple[PolishedMap, ...]:
+    """Polish maps of a run, each into a packed checkpoint under ``polished/``, and return what became of them.
+
+    Their table is written after each; what has been polished already is not polished again.
+
+    Args:
+        problem: the run's.
+        found: the run's outcome.
+        trials: the maps.
+        run: the run's directory.
+        seed: of everything random in polishing.
+        keep_going: asked now and then; where it says no, the maps polished by then are returned.
+
+    Raises:
+        InputError: there are no training sentences, or the run's table of polished maps cannot be read.
+    """
+    done = {polished.number: polished for polished in read_polished(run.path)}
+    sentences = polishing_sentences(problem)
+    for trial in trials:
+        checkpoint = f"{FOLDER}/{bit_map_path(found, trial, 'txt').rpartition('/')[2].removesuffix('.txt')}"
+        if (run.path / checkpoint).exists():
+            if trial.number in done:
+                continue
+            raise InputError(f"{run.path / checkpoint}: is not in {FOLDER}.csv; remove it and polish again")
+        log.info(
+            "polishing %s of %.2fx on %d sentences", trial.label, trial.nominal_compression, len(sentences.token_ids)
+        )
+        began = time.monotonic()
+        quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, trial.bits)
+        result = polish(quantized, problem.network, sentences, EPOCHS, seed, log.info, keep_going)
+        if result is None:
+            break
+        before, after = problem.confirm_quantized(quantized), problem.confirm_quantized(result.model)
+        figures = _figures(problem, before, "before") | _figures(problem, after, "after")
+        polished = PolishedMap(
+            number=trial.number,
+            label=trial.label,
+            nominal_compression=trial.nominal_compression,
+            packed_compression=trial.packed_compression,
+            kept=result.kept,
+            held_out_damage_before=result.damage_before,
+            held_out_damage_after=result.damage_after,
+            checkpoint=checkpoint,
+            **figures,
+        )
+        provenance = bit_map_provenance(found, trial) | {"polished": asdict(polished), "polish_seed": seed}
+        write_checkpoint(problem.classifier, result.model, provenance, run.path / checkpoint)
+        done[trial.number] = polished
+        write_polished(list(done.values()), run.path)
+        log.info("%s after %.0f s", polished_line(polished), time.monotonic() - began)
+    return tuple(done[trial.number] for trial in trials if trial.number in done)
+
+
+def _figures(problem: Problem, evaluation: Evaluation, when: str) -> dict[str, float]:
+    damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds))
+    mcc = mcc_interval(evaluation.log_odds, problem.labels)
+    return {
+        f"damage_{when}": evaluation.scores.damage,
+        f"damage_{when}_low": damage.low,
+        f"damage_{when}_high": damage.high,
+        f"mcc_{when}": evaluation.scores.mcc,
+        f"mcc_{when}_low": mcc.low,
+        f"mcc_{when}_high": mcc.high,
+    }
