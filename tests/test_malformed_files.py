@@ -21,12 +21,19 @@ from objectives.checkpoint import MANIFEST, WEIGHTS, load_checkpoint, write_chec
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, find_layers
 from objectives.models import load_classifier
+from objectives.problem import load_problem
 from objectives.quantized import QuantizedModel
 from objectives.sentences import load_sentences
+from search.contenders import uniform_maps
+from search.feasible import SizeConstraint
 from search.profile import resolve_profile
+from search.samplers import FeasibleSampler
+from search.storage import journal_storage, recover_journal
+from search.study import ask, load_study, open_study, outcome, tell
 from tests.malformed import malformed
 from tests.objectives.example_layers import LAYERS
 from tests.objectives.tiny_bert import make_tiny_bert
+from tests.search.tiny_problem import make_tiny_problem
 
 COUNTS = pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 
@@ -150,3 +157,39 @@ def test_packed_checkpoints(name: str, count: int, tmp_path: Path) -> None:
         return check
 
     read_all(directory / name, 4, count, read)
+
+
+@COUNTS
+def test_journals(count: int, tmp_path: Path) -> None:
+    made = make_tiny_problem(tmp_path / "tiny", sentences=16)
+    problem = load_problem(str(made.model), str(made.data))
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    path = tmp_path / "study.journal"
+    sampler = FeasibleSampler("random", constraint, seed=0)
+    contenders = uniform_maps(problem.layers)[:2]
+    study = open_study(journal_storage(path), problem, "damage", constraint, sampler, contenders)
+    for _ in range(4):
+        trial, bits = ask(study, problem.layers)
+        tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
+    whole = outcome(load_study(path), "x")
+
+    def read() -> Callable[[bytes], None]:
+        for aside in tmp_path.glob("study.journal.damaged-*"):
+            aside.unlink()
+        recover_journal(path)
+        found = outcome(load_study(path), "x")
+
+        def check(damaged: bytes) -> None:
+            assert repr(found.trials) == repr(whole.trials[: len(found.trials)])
+            assert all(
+                np.array_equal(one.log_odds, other.log_odds)
+                for one, other in zip(found.trials, whole.trials, strict=False)
+                if one.log_odds is not None and other.log_odds is not None
+            )
+            assert np.array_equal(found.fp32_log_odds, whole.fp32_log_odds)
+            assert np.array_equal(found.labels, whole.labels)
+            assert found.footprint == whole.footprint
+
+        return check
+
+    read_all(path, 5, count, read)
