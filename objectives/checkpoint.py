@@ -34,7 +34,7 @@ def write_checkpoint(
     """Write a packed checkpoint and return the length of its weights' file, which is the map's packed size.
 
     Beside the weights lie the config, the tokenizer, the bit map as text, and a manifest: the map as JSON with its
-    provenance and the hash of the weights' file.
+    provenance and the hashes of all other files.
 
     Args:
         classifier: the FP32 model, for its config and tokenizer.
@@ -54,7 +54,7 @@ def write_checkpoint(
         length = (temporary / WEIGHTS).stat().st_size
         assert length == sizes.packed_bytes(bits)
         (temporary / BIT_MAP).write_text(to_text(sizes.layers, bits), encoding="utf-8")
-        packed = {"packed_bytes": length, "sha256": _sha256(temporary / WEIGHTS)}
+        packed = {"packed_bytes": length, "sha256": _hashes(temporary)}
         manifest = to_json(sizes.layers, bits, {**provenance, "packed": packed})
         (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
     return length
@@ -69,7 +69,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         provenance: dict[str, Any] = manifest["provenance"]
-        if not isinstance(provenance["packed"]["sha256"], str):
+        if not isinstance(provenance["packed"]["sha256"][WEIGHTS], str):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{directory}: not a packed checkpoint, {MANIFEST} is missing or damaged; {_AGAIN}") from error
@@ -84,10 +84,11 @@ def load_checkpoint(directory: Path) -> tuple[Classifier, Bits]:
     Raises:
         InputError: anything in it is missing, damaged or not what the map asks for.
     """
-    packed = read_manifest(directory)["packed"]
+    described, present = read_manifest(directory)["packed"]["sha256"], _hashes(directory)
+    for name in described:
+        if present.get(name) != described[name]:
+            raise InputError(f"{directory / name}: is missing, or not the file that {MANIFEST} describes; {_AGAIN}")
     path = directory / WEIGHTS
-    if not path.is_file() or _sha256(path) != packed["sha256"]:
-        raise InputError(f"{path}: is missing, or not the file that {MANIFEST} describes; {_AGAIN}")
     classifier = empty_classifier(directory)
     sizes = footprint_of(classifier.model)
     state = classifier.model.state_dict()
@@ -131,6 +132,11 @@ def _decode(layer: Layer, width: int, codes: Tensor, scale: Tensor, zero_point: 
     decode(unpacked, AffineParameters(scale[:, None], zero_point_of_byte(zero_point[:, None], width), width), out=out)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _hashes(directory: Path) -> dict[str, str]:
+    """Return the hash of each file of a checkpoint but the manifest."""
+    hashes = {}
+    for path in sorted(directory.iterdir()):
+        if path.is_file() and path.name != MANIFEST:
+            with path.open("rb") as file:
+                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes

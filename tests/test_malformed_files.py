@@ -136,7 +136,7 @@ def test_sentences(count: int, tmp_path: Path) -> None:
 
 
 @COUNTS
-@pytest.mark.parametrize("name", [WEIGHTS, MANIFEST])
+@pytest.mark.parametrize("name", [WEIGHTS, MANIFEST, "config.json", "tokenizer.json"])
 def test_packed_checkpoints(name: str, count: int, tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from objectives.bank import WeightBank
-from objectives.checkpoint import MANIFEST, WEIGHTS, _sha256, load_checkpoint, read_manifest, write_checkpoint
+from objectives.checkpoint import MANIFEST, WEIGHTS, _hashes, load_checkpoint, read_manifest, write_checkpoint
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.layers import WIDTHS, Bits, find_layers
@@ -74,7 +74,7 @@ def change(directory: Path, edit: Callable[[dict[str, torch.Tensor]], None], met
     edit(tensors)
     save_file(tensors, directory / WEIGHTS, metadata)
     manifest = json.loads((directory / MANIFEST).read_text())
-    manifest["provenance"]["packed"]["sha256"] = _sha256(directory / WEIGHTS)
+    manifest["provenance"]["packed"]["sha256"] = _hashes(directory)
     (directory / MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -132,7 +132,7 @@ def test_truncated_files_are_refused(directory: Path, cut: int) -> None:
     with pytest.raises(InputError, match="not the file that"):
         load_checkpoint(directory)
     manifest = json.loads((directory / MANIFEST).read_text())
-    manifest["provenance"]["packed"]["sha256"] = _sha256(path)
+    manifest["provenance"]["packed"]["sha256"] = _hashes(directory)
     (directory / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="cannot be read"):
         load_checkpoint(directory)
