@@ -70,6 +70,9 @@ def search(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Reproduces a run of one worker exactly.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that evaluate at the same time.")] = None,
+    storage: Annotated[
+        str, typer.Option(envvar="BITFRONT_STORAGE", help="postgresql+psycopg://... of a study that machines share.")
+    ] = "",
 ) -> None:
     """Search for the front; start the same run again to continue it."""
     from results.summary import summary_lines
@@ -102,7 +105,7 @@ def search(
     settings = resolve_profile(profile or "miniature", flags)
     log_to_console(console)
     with progress_display(console) as display:
-        outcome = run_search(settings, directory, display)
+        outcome = run_search(settings, directory, display, storage)
     for line in summary_lines(outcome):
         typer.echo(line)
     typer.echo(f"report: {run / 'report.html'}")
@@ -118,7 +121,7 @@ def report(run: Run) -> None:
 
     directory = RunDirectory(run)
     directory.read_settings()
-    found = outcome(load_study(directory.journal), directory.name)
+    found = outcome(load_study(directory.place()), directory.name)
     write_report(found, run)
     for line in summary_lines(found):
         typer.echo(line)
@@ -157,7 +160,7 @@ def export(
         raise InputError("say which map to export: one of --pick best@8x, --trial N, --bitmap FILE")
     directory = RunDirectory(run)
     settings = directory.read_settings()
-    found = outcome(load_study(directory.journal), directory.name)
+    found = outcome(load_study(directory.place()), directory.name)
     layers = found.footprint.layers
     if bitmap is not None:
         bits = read_bit_map(bitmap, layers)

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 import optuna
 
 from search.storage import Store
-from search.study import retry_lost
+from search.study import claimed, retry_lost
 from search.worker import Job, Message, work
 
 log = logging.getLogger("bitfront")
@@ -135,7 +135,7 @@ class Crew:
             with self._store.exclusive():
                 # Whoever claims a map says so before others may; so all that the living have claimed is known now.
                 held = {member.holds for member in self._members if self._listen(member)}
-                self._store.fail_abandoned(self._study, len(self._names), held)
+                self._store.fail_abandoned(self._study, claimed, held)
                 retry_lost(self._study, self._names, blamed=True)
         log.warning("%s died: %s; what it had in hand is tried again", dead.name, why)
         if dead.done:

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from objectives.errors import InputError, all_faults
 from objectives.files import remove_leftovers, write_text
+from search.storage import STUDY_NAME, Place, redacted
 
 RUN_SCHEMA = "bitfront-run-1"
 
@@ -82,16 +83,44 @@ class RunDirectory:
         return settings
 
     def write_settings(
-        self, profile: Mapping[str, Any], fingerprint: Mapping[str, str], versions: Mapping[str, str]
+        self,
+        profile: Mapping[str, Any],
+        fingerprint: Mapping[str, str],
+        versions: Mapping[str, str],
+        place: Place | None = None,
     ) -> None:
-        """Write run.toml."""
+        """Write run.toml; of a database it gets the URL without its password."""
         document = {
             "schema": RUN_SCHEMA,
             "profile": dict(profile),
             "fingerprint": dict(fingerprint),
             "versions": dict(versions),
         }
+        if place is not None and place.url:
+            document["storage"] = {"url": redacted(place.url), "study": place.study_name}
         write_text(self.settings, tomli_w.dumps(document))
+
+    def place(self, url: str = "") -> Place:
+        """Return where the run's study lies: where it was begun, else in the database of ``url``, else in a journal.
+
+        In a database the study is called as the run was when it was begun. A recorded URL has no password; libpq's ways
+        to give one (``PGPASSWORD``, ``~/.pgpass``) hold for it, or ``url`` does.
+
+        Raises:
+            InputError: ``url`` is none of a database that can be used, or the run was begun in its own journal.
+        """
+        if url:
+            redacted(url)
+        if not self.exists():
+            return Place(self.journal, url, self.name if url else STUDY_NAME)
+        storage = self.read_settings().get("storage")
+        if storage is None:
+            if url and self.journal.exists():
+                raise InputError(f"{self.path}: was begun in its own journal; give --run another directory to share it")
+            return Place(self.journal, url, self.name if url else STUDY_NAME)
+        if not (isinstance(storage, dict) and all(isinstance(storage.get(key), str) for key in ("url", "study"))):
+            raise InputError(f"{self.settings}: its table storage needs url and study as texts; start another run")
+        return Place(self.journal, url or storage["url"], storage["study"])
 
     def check_same(self, asked: Mapping[str, object], recorded: Mapping[str, object]) -> None:
         """Refuse to continue the run as another one.

@@ -28,8 +28,8 @@ from search.polishing import maps_to_polish, polish_maps
 from search.profile import GUIDED, Profile
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
-from search.storage import Place, recover_journal
-from search.study import confirm, finished, open_study, outcome
+from search.storage import recover_journal
+from search.study import check_joinable, confirm, finished, open_study, outcome
 from search.worker import Job, Worker, load_searched_problem, make_sampler
 
 log = logging.getLogger("bitfront")
@@ -71,26 +71,37 @@ class Display(Protocol):
         """Show where the search stands after a trial."""
 
 
-def run_search(profile: Profile, run: RunDirectory, display: Display) -> Outcome:
+def run_search(profile: Profile, run: RunDirectory, display: Display, storage_url: str = "") -> Outcome:
     """Search until the profile's budget ends or SIGINT or SIGTERM comes, and return what was found.
 
     A first signal lets the evaluation in hand finish, a second SIGINT raises KeyboardInterrupt. Either way the files of
     the run are complete for what was recorded.
 
+    Args:
+        profile: what to search and for how long.
+        run: the run, begun or to be continued.
+        display: shown how far it is.
+        storage_url: a database that other machines share; empty for the one the run was begun in, or its journal.
+
     Raises:
-        InputError: the profile's model, sentences or constraint cannot be used, or the run is another search's.
+        InputError: the profile's model, sentences or constraint cannot be used, the run is another search's, or the
+            storage cannot be opened.
+        StorageLostError: the database went away for good.
     """
     started = time.monotonic()
     if run.exists():
         run.check_same(profile.objective, run.read_settings()["profile"])
+    place = run.place(storage_url)
+    store = place.open() if place.url else None  # what is wrong with it is told before minutes are spent
     problem = load_searched_problem(profile, log.info)
     constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
     if run.exists():
         run.check_same(problem.fingerprint, run.read_settings()["fingerprint"])
+    if store is not None:
+        check_joinable(store.backend, store.study_name, problem, profile.quality, constraint)
     with run.locked(), _logging_to(run), _stop_requests() as stop_requested:
         versions = _versions()
-        place = Place(run.journal)
-        run.write_settings(profile.to_dict(), problem.fingerprint, versions)
+        run.write_settings(profile.to_dict(), problem.fingerprint, versions, place)
         run.clear_up()
         budget = _Budget(profile, started, stop_requested)
         sensitivities = _sensitivities(profile, problem, run, budget, display)
@@ -98,8 +109,9 @@ def run_search(profile: Profile, run: RunDirectory, display: Display) -> Outcome
         # A search that is stopped while it measures opens its study all the same, so that there is a report to look at.
         name = "random" if sensitivities is None and profile.sampler == GUIDED else profile.sampler
         sampler = make_sampler(name, problem, constraint, sensitivities, profile.seed)
-        recover_journal(run.journal)
-        store = place.open()
+        if store is None:
+            recover_journal(run.journal)
+            store = place.open()
         with store.exclusive():
             study = open_study(
                 store.backend,

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.layers import WIDTHS, Bits, Layer
 from search.feasible import SizeConstraint, repair
+from search.study import map_of
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "nsga2": lambda seed: NSGAIISampler(seed=seed),
@@ -96,10 +97,9 @@ class SeenMaps:
         """Take in every trial that has a whole map, enqueued and running ones too."""
         settled = True
         for trial in study.get_trials(deepcopy=False)[self._read :]:
-            widths = trial.params or trial.system_attrs.get("fixed_params", {})
-            whole = len(widths) == len(self._names)
-            if whole:
-                self.maps.add(tuple(widths[name] for name in self._names))
+            bits = map_of(trial, self._names)
+            if bits is not None:
+                self.maps.add(bits)
             # One that is only beginning gets its map later and is looked at again.
-            settled = settled and (whole or trial.state.is_finished())
+            settled = settled and (bits is not None or trial.state.is_finished())
             self._read += settled

@@ -69,12 +69,14 @@ class Store(Protocol):
     def living(self, trial: optuna.Trial) -> AbstractContextManager[None]:
         """Tell, from now on until the end, that the process of a trial is alive."""
 
-    def fail_abandoned(self, study: optuna.Study, n_layers: int, held: Container[int | None] = ()) -> None:
+    def fail_abandoned(
+        self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
+    ) -> None:
         """End the running trials whose process is dead. The study must be held exclusively.
 
         Args:
             study: the study.
-            n_layers: how many parameters a whole map has.
+            claimed: whether a trial has its map.
             held: numbers of trials that processes known to be alive are evaluating.
         """
 
@@ -128,7 +130,9 @@ class JournalStore:
         """Do nothing: the parent knows which of its workers live."""
         return nullcontext()
 
-    def fail_abandoned(self, study: optuna.Study, n_layers: int, held: Container[int | None] = ()) -> None:
+    def fail_abandoned(
+        self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
+    ) -> None:
         """End every running trial that nobody of ours holds."""
         _fail_running(study, lambda trial: trial.number not in held)
 
@@ -227,17 +231,19 @@ class DatabaseStore:
             over.set()
             heart.join()
 
-    def fail_abandoned(self, study: optuna.Study, n_layers: int, held: Container[int | None] = ()) -> None:
-        """End the trials whose heartbeat has stopped, and those whose process died before it had proposed all of a map.
+    def fail_abandoned(
+        self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
+    ) -> None:
+        """End the trials whose heartbeat has stopped, and those whose process died before it had claimed a map.
 
-        Whoever asks for a map holds the study exclusively, so nobody alive is half-way now.
+        Whoever claims a map holds the study exclusively, so nobody alive is half-way now.
         """
+        _fail_running(study, lambda trial: not claimed(trial))
         if time.monotonic() - self._trouble_at < 2 * GRACE_S:
             return  # hearts could not beat while the server was away
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             fail_stale_trials(study)
-        _fail_running(study, lambda trial: len(trial.params) < n_layers)
 
     def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
         """Try again with growing pauses while the server is away."""

@@ -36,7 +36,7 @@ STUDY_SCHEMA = "bitfront-study-1"
 MOST_ATTEMPTS = 3
 """After so many workers have died of one map it counts as failed."""
 _CONTEXT, _EVALUATION, _CONFIRMATION = "context", "evaluation", "confirmation of trial"
-_ORIGIN, _LABEL, _FAILURE, _ATTEMPT = "origin", "label", "failure", "attempt"
+_ORIGIN, _LABEL, _FAILURE, _ATTEMPT, _MAP = "origin", "label", "failure", "attempt", "map"
 
 
 def open_study(
@@ -92,12 +92,11 @@ def open_study(
     retry_lost(study, names)
     standing = [trial for trial in study.get_trials(deepcopy=False) if not _interrupted(trial)]
     labels = {trial.user_attrs.get(_LABEL) for trial in standing}
-    maps = {_map_of(trial, names) for trial in standing}
+    maps = {map_of(trial, names) for trial in standing}
     for contender in contenders:  # a plain allocation can be a uniform map, and no map is evaluated twice
         if contender.label not in labels and contender.bits not in maps:
             maps.add(contender.bits)
-            widths = dict(zip(names, contender.bits, strict=True))
-            study.enqueue_trial(widths, user_attrs={_ORIGIN: contender.origin, _LABEL: contender.label})
+            _enqueue(study, names, contender.bits, {_ORIGIN: contender.origin, _LABEL: contender.label})
     return study
 
 
@@ -113,23 +112,50 @@ def retry_lost(study: optuna.Study, names: Sequence[str], blamed: bool = False) 
             ``MOST_ATTEMPTS`` of these it is not tried again.
     """
     trials = study.get_trials(deepcopy=False)
-    maps = {_map_of(trial, names) for trial in trials if not _interrupted(trial)}
-    retried = 0
+    maps = {map_of(trial, names) for trial in trials if not _interrupted(trial)}
+    lost: dict[Bits, FrozenTrial] = {}
     for trial in trials:
-        bits = _map_of(trial, names)
+        bits = map_of(trial, names)
         if bits is not None and bits not in maps:
-            maps.add(bits)
-            attempt = trial.user_attrs.get(_ATTEMPT, 1) + blamed
-            attributes = {key: value for key, value in trial.user_attrs.items() if key in (_ORIGIN, _LABEL)}
-            study.enqueue_trial(dict(zip(names, bits, strict=True)), user_attrs={**attributes, _ATTEMPT: attempt})
-            retried += 1
-    return retried
+            lost[bits] = trial  # the last attempt counts
+    for bits, trial in lost.items():
+        attributes = {key: value for key, value in trial.user_attrs.items() if key in (_ORIGIN, _LABEL)}
+        attempt = trial.user_attrs.get(_ATTEMPT, 1) + blamed
+        _enqueue(study, names, bits, {**attributes, _ATTEMPT: attempt})
+    return len(lost)
 
 
-def _map_of(trial: FrozenTrial, names: Sequence[str]) -> Bits | None:
-    """Return a trial's map, proposed or enqueued; None where its process died before all of it was written."""
+def _enqueue(study: optuna.Study, names: Sequence[str], bits: Bits, attributes: Mapping[str, object]) -> None:
+    study.enqueue_trial(dict(zip(names, bits, strict=True)), user_attrs={**attributes, _MAP: list(bits)})
+
+
+def map_of(trial: FrozenTrial, names: Sequence[str]) -> Bits | None:
+    """Return a trial's map, claimed or enqueued; None where nobody has claimed one for it yet."""
+    if claimed(trial):
+        return tuple(trial.user_attrs[_MAP])
     widths = trial.params if len(trial.params) == len(names) else trial.system_attrs.get("fixed_params", {})
     return tuple(widths[name] for name in names) if len(widths) == len(names) else None
+
+
+def claimed(trial: FrozenTrial) -> bool:
+    """Return whether a trial has its map."""
+    return _MAP in trial.user_attrs
+
+
+def check_joinable(
+    storage: BaseStorage, name: str, problem: Problem, quality: Quality, constraint: SizeConstraint
+) -> None:
+    """Check, before anything is written, that a study others may have made is of this very search.
+
+    Raises:
+        InputError: it is of another model, of other sentences or of another objective; the message says which.
+    """
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        return
+    if recorded := study.user_attrs.get(_CONTEXT):
+        _check_same(recorded, _context(problem, quality, constraint, "", ()), f"study {name!r}")
 
 
 def _check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any], subject: str) -> None:
@@ -170,14 +196,37 @@ def load_study(where: Path | Place) -> optuna.Study:
     return study
 
 
-def ask(
+def claim(
     study: optuna.Study, layers: Sequence[Layer], on_begin: Callable[[optuna.Trial], object] = lambda trial: None
 ) -> tuple[optuna.Trial, Bits]:
-    """Begin a trial and return it with its map; ``on_begin`` is told of it before the map is proposed."""
-    trial = study.ask()
+    """Begin a trial and claim a map for it, which no other trial has if the study is held exclusively.
+
+    The map is written in one piece; :func:`write_widths` then does it as Optuna has it, a parameter at a time.
+    ``on_begin`` is told of the trial before its map is proposed.
+    """
+    with warnings.catch_warnings():  # Optuna takes only its own loop for able to keep hearts beating
+        warnings.filterwarnings("ignore", "Heartbeat of storage")
+        trial = study.ask()
     on_begin(trial)
-    trial.relative_params  # noqa: B018  # shows an enqueued map to the sampler too, which else never hears of it
-    return trial, tuple(trial.suggest_int(layer.name, WIDTHS[0], WIDTHS[-1]) for layer in layers)
+    proposed = trial.relative_params  # shows an enqueued map to the sampler too, which else never hears of it
+    if _MAP in trial.user_attrs:
+        return trial, tuple(trial.user_attrs[_MAP])
+    if not proposed:  # enqueued before maps were written in one piece
+        return trial, write_widths(trial, layers)
+    bits = tuple(int(proposed[layer.name]) for layer in layers)
+    trial.set_user_attr(_MAP, list(bits))
+    return trial, bits
+
+
+def write_widths(trial: optuna.Trial, layers: Sequence[Layer]) -> Bits:
+    """Write a trial's map as its parameters and return it."""
+    return tuple(trial.suggest_int(layer.name, WIDTHS[0], WIDTHS[-1]) for layer in layers)
+
+
+def ask(study: optuna.Study, layers: Sequence[Layer]) -> tuple[optuna.Trial, Bits]:
+    """Begin a trial and return it with its map, where nobody else asks at the same time."""
+    trial, _ = claim(study, layers)
+    return trial, write_widths(trial, layers)
 
 
 def tell(
@@ -231,11 +280,12 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
     fp32_log_odds = _unpack(context["fp32_log_odds"], np.float32)
     footprint = Footprint(layers=layers, kept={key: tuple(shape) for key, shape in context["kept"].items()})
     constraint = SizeConstraint(footprint, context["size_axis"], context["min_compression"])
+    names = [layer.name for layer in layers]
     frozen = study.get_trials(deepcopy=False)
     began = min((trial.datetime_start for trial in frozen if trial.datetime_start), default=None)
     trials = []
     for trial in frozen:
-        if not _settled(trial) or len(trial.params) != len(layers):
+        if not _settled(trial) or map_of(trial, names) is None:
             continue
         assert began is not None
         assert trial.datetime_complete is not None
@@ -289,7 +339,8 @@ def _trial(
     trial: FrozenTrial, confirmation: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float
 ) -> Trial:
     footprint = constraint.footprint
-    bits = tuple(int(trial.params[layer.name]) for layer in footprint.layers)
+    bits = map_of(trial, [layer.name for layer in footprint.layers])
+    assert bits is not None
     recorded: dict[str, Any] | None = trial.user_attrs.get(_EVALUATION) if trial.state == TrialState.COMPLETE else None
     packed_bytes = recorded["packed_bytes"] if recorded else footprint.packed_bytes(bits)
     elapsed_s = recorded["elapsed_s"] if recorded else 0.0

@@ -28,7 +28,7 @@ from search.profile import GUIDED, Profile
 from search.samplers import FeasibleSampler
 from search.sensitivity import Sensitivities, measure
 from search.storage import Place, Store
-from search.study import ask, begun, fail, retry_lost, tell
+from search.study import begun, claim, claimed, fail, retry_lost, tell, write_widths
 
 log = logging.getLogger("bitfront")
 
@@ -88,11 +88,17 @@ class Worker:
             StorageLostError: the storage stayed away.
         """
         with ExitStack() as life:
-            claimed = self.store.patiently(lambda: self._claim(life), self.stopping)
-            if claimed is None:
+            broken_off: list[int] = []
+            try:
+                found = self.store.patiently(lambda: self._claim(life, broken_off), self.stopping)
+            except UpdateFinishedTrialError:
+                return True  # the lock was lost on the way, and another process has ended the trial
+            if found is None:
                 return False
-            trial, bits = claimed
+            trial, bits = found
             name = trial.user_attrs.get("label", f"trial {trial.number}")
+            if not self._record(trial, lambda: write_widths(trial, self.problem.layers)):
+                return True
             try:
                 evaluation = self._evaluate(bits)
             except ValueError as error:  # scores that are not finite: the map is useless, the search is not
@@ -112,22 +118,35 @@ class Worker:
         )
         return True
 
-    def _claim(self, life: ExitStack) -> tuple[optuna.Trial, Bits] | None:
-        """Begin a trial with a map that no other trial has; ``life`` is what shows that its process lives.
+    def _claim(self, life: ExitStack, broken_off: list[int]) -> tuple[optuna.Trial, Bits] | None:
+        """Begin a trial with a map that no other trial has.
 
         Whoever looks for a map and takes it does both while nobody else does.
+
+        Args:
+            life: takes what shows that the trial's process lives.
+            broken_off: numbers of trials that were begun in vain, before the storage went away.
         """
-        layers = self.problem.layers
+        names = [layer.name for layer in self.problem.layers]
         with self.store.exclusive():
+            life.close()
+            for number in broken_off:
+                if self.study.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:
+                    self.study.tell(number, state=TrialState.FAIL)
+                    retry_lost(self.study, names)
             if self.store.shared:
-                self.store.fail_abandoned(self.study, len(layers))
-                retry_lost(self.study, [layer.name for layer in layers], blamed=True)
+                self.store.fail_abandoned(self.study, claimed)
+                retry_lost(self.study, names, blamed=True)
             if self.profile.trials and begun(self.study) >= self.profile.trials:
                 return None
-            life.close()  # of an attempt that the storage broke off
-            trial, bits = ask(self.study, layers, lambda trial: life.enter_context(self.store.living(trial)))
-            self.announce(trial.number)
-        return trial, bits
+
+            def on_begin(trial: optuna.Trial) -> None:
+                broken_off.append(trial.number)
+                life.enter_context(self.store.living(trial))
+
+            begun_trial, bits = claim(self.study, self.problem.layers, on_begin)
+            self.announce(begun_trial.number)
+        return begun_trial, bits
 
     def _evaluate(self, bits: Bits) -> Evaluation:
         try:
@@ -139,16 +158,24 @@ class Worker:
                 raise MemoryError(_OUT_OF_MEMORY) from error
             raise
 
-    def _record(self, trial: optuna.Trial, write: Callable[[], None]) -> None:
+    def _record(self, trial: optuna.Trial, write: Callable[[], object]) -> bool:
+        """Write something of a trial, and return False where others have given it up meanwhile."""
+
+        attempts = 0
+
         def write_once() -> None:
-            # Where only the answer to the last attempt was lost, the trial is recorded already.
-            if self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING:
+            nonlocal attempts
+            attempts += 1
+            # Where only the answer to the last attempt was lost, the trial has ended already.
+            if attempts == 1 or self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING:
                 write()
 
         try:
             self.store.patiently(write_once, self.stopping)
         except UpdateFinishedTrialError:
             log.warning("trial %d was given up as dead meanwhile; its map is tried again", trial.number)
+            return False
+        return True
 
 
 _OUT_OF_MEMORY = "the evaluation of a map needs more memory than there is; use fewer --workers"
