@@ -85,7 +85,7 @@ class Search:
         return SizeConstraint(self.problem.footprint, "nominal", 5.5)
 
 
-def fork(action: Callable[[], None]) -> BaseProcess:
+def fork(action: Callable[[], object]) -> BaseProcess:
     """Start an action in a process that shares nothing but what there was."""
 
     def alone() -> None:
