@@ -16,6 +16,9 @@ Quality = Literal["damage", "mcc", "agreement"]
 Origin = Literal["reference", "uniform", "plain", "sampler"]
 """Who proposed a map: the documented configuration, a uniform contender, plain allocation, or the sampler."""
 
+DEFAULT_MARGIN = 0.01
+"""The loss of MCC that counts as none."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -74,6 +77,8 @@ class Outcome:
         reference_note: why the documented configuration is not among the trials; empty where it is.
         trials: every evaluated map, by number.
         provenance: further facts to show, in order: versions, seed, machine, fingerprints.
+        margin: the loss of MCC that the user accepts, 0 or more.
+        command: the command that makes this run again; empty where it is not known.
     """
 
     name: str
@@ -90,3 +95,5 @@ class Outcome:
     reference_note: str
     trials: tuple[Trial, ...]
     provenance: tuple[tuple[str, str], ...]
+    margin: float = DEFAULT_MARGIN
+    command: str = ""

@@ -1,4 +1,4 @@
-"""Choosing one map of an outcome: ``best@8x``, or a trial by its number."""
+"""Choosing one map of an outcome: ``best@8x``, ``smallest@margin``, ``knee``, or a trial by its number."""
 
 from __future__ import annotations
 
@@ -6,51 +6,65 @@ import re
 from fractions import Fraction
 from math import floor
 
+import numpy as np
+
 from objectives.errors import InputError
+from results.evidence import Evidence, Rule, knee_rule, least_damage_rule, smallest_rule
 from results.outcome import Outcome, Trial
-from results.pareto import exact_sizes, fp32_size
+from results.pareto import fp32_size
 
 HEADLINE_COMPRESSIONS = ("8", "10.67", "12.8")
 """What is always asked beyond the size constraint: 4, 3 and 2.5 bits a weight."""
 
+SMALLEST = "smallest@margin"
+KNEE = "knee"
 
-def pick(outcome: Outcome, request: str) -> Trial:
-    """Return the least-damage map of at least the requested compression on the outcome's size axis.
 
-    Chosen among the complete trials of any origin: sampler, reference and contenders. A request at or above the size
-    constraint takes only maps that meet the constraint; a request below it takes what was evaluated there. Of maps
-    with equal damage the smaller is taken, then the earlier.
+def pick(outcome: Outcome, request: str, evidence: Evidence | None = None) -> Trial:
+    """Return the map that a request asks for, among the complete trials of any origin.
 
-    A request of two or more decimals is understood as rounded, since 32/3 is written ``10.67x``: it takes maps whose
-    compression rounds to at least it. With fewer decimals it is exact: ``best@8x`` never takes 7.99.
+    ``best@8x``: of the maps of at least that compression on the outcome's size axis, the one of least damage among
+    those whose MCC cannot be told from the best of them. A request at or above the size constraint takes only maps that
+    meet the constraint; a request below it takes what was evaluated there. Of maps with equal damage the smaller is
+    taken, then the earlier. A request of two or more decimals is understood as rounded, since 32/3 is written
+    ``10.67x``: it takes maps whose compression rounds to at least it. With fewer decimals it is exact: ``best@8x``
+    never takes 7.99.
+
+    ``smallest@margin``: the smallest map that is no worse than FP32 in MCC by more than the outcome's margin, with 95%
+    confidence; ``smallest@0.02`` for another margin. ``knee``: where the front of damage and size bends most.
 
     Args:
         outcome: the state of a run.
-        request: ``best@Cx``, as in ``best@8x`` or ``best@10.67x``.
+        request: one of the three.
+        evidence: what the outcome's trials did, where that has been worked out already.
 
     Raises:
-        InputError: the request is malformed, or no complete map is that small; the message says what can be reached.
+        InputError: the request is malformed, or no map answers it; the message says what can be asked.
     """
+    evidence = Evidence.of(outcome) if evidence is None else evidence
+    chosen = rule_of(outcome, request, evidence)(evidence)
+    if chosen is None:
+        raise InputError(_unanswered(outcome, request.strip(), evidence))
+    return trial_by_number(outcome, int(evidence.numbers[chosen]))
+
+
+def rule_of(outcome: Outcome, request: str, evidence: Evidence) -> Rule:
+    """Return the rule that a request stands for.
+
+    Raises:
+        InputError: the request is malformed.
+    """
+    request = request.strip()
+    if request == KNEE:
+        return knee_rule()
+    if request == SMALLEST:
+        return smallest_rule(outcome.margin)
+    if match := _SMALLEST_BY.fullmatch(request):
+        return smallest_rule(float(match["margin"]))
     least, asked = _least_compression(request)
     constrained = float(asked) >= outcome.min_compression  # as floats: 5.7 as a float is a little more than 5.7
-    full = fp32_size(outcome.footprint, outcome.size_axis)
-    candidates = [
-        (trial.scores.damage, size, trial)
-        for trial, size in zip(outcome.trials, _sizes(outcome), strict=True)
-        if trial.scores is not None and (trial.feasible or not constrained)
-    ]
-    if not candidates:
-        raise InputError(f"{request}: no map has been evaluated that could be picked; let the search run on")
-    reaching = [candidate for candidate in candidates if full >= least * candidate[1]]
-    if reaching:
-        # Trials come by number, and min keeps the first of equals: the earliest.
-        return min(reaching, key=lambda candidate: candidate[:2])[2]
-    _, size, smallest = min(candidates, key=lambda candidate: candidate[1])
-    suggested = floor(Fraction(100 * full, size)) / 100  # rounded down: what is suggested must be reachable
-    raise InputError(
-        f"{request}: no evaluated map is that small; the smallest is {smallest.label} of {suggested:g}x "
-        f"({outcome.size_axis}); ask for best@{suggested:g}x or less, or let the search run on"
-    )
+    limit = floor(fp32_size(outcome.footprint, outcome.size_axis) / least)
+    return least_damage_rule((evidence.sizes <= limit) & (evidence.feasible if constrained else True))
 
 
 def trial_by_number(outcome: Outcome, number: int) -> Trial:
@@ -72,26 +86,59 @@ def trial_by_number(outcome: Outcome, number: int) -> Trial:
 
 
 def headline_requests(outcome: Outcome) -> tuple[str, ...]:
-    """Return the picks that answer the question first: at the size constraint, 8x, 10.67x and 12.8x.
+    """Return the picks that answer the question: the smallest within the margin, then by size, then the knee.
 
-    Left out is what lies below the constraint, or beyond the compression of a map with the lowest width everywhere.
+    The sizes are the constraint's, 8x, 10.67x and 12.8x; left out is what lies below the constraint, or beyond the
+    compression of a map with the lowest width everywhere.
     """
     highest = outcome.footprint.highest_compression(outcome.size_axis)
     beyond = [text for text in HEADLINE_COMPRESSIONS if outcome.min_compression < float(text) <= highest]
-    return tuple(f"best@{text}x" for text in (f"{outcome.min_compression:.10g}", *beyond))
+    sizes = (f"best@{text}x" for text in (f"{outcome.min_compression:.10g}", *beyond))
+    return (SMALLEST, *sizes, KNEE)
 
 
-_REQUEST = re.compile(r"best@(?P<value>[0-9]{1,9}(?:\.(?P<decimals>[0-9]{1,9}))?)x")
+def headline_limits(outcome: Outcome) -> list[tuple[str, Fraction]]:
+    """Return those of the headline requests that name a size, each with the least compression that satisfies it."""
+    requests = (request for request in headline_requests(outcome) if request.startswith("best@"))
+    return [(request, _least_compression(request)[0]) for request in requests]
+
+
+_BEST = re.compile(r"best@(?P<value>[0-9]{1,9}(?:\.(?P<decimals>[0-9]{1,9}))?)x")
+_SMALLEST_BY = re.compile(r"smallest@(?P<margin>[01](?:\.[0-9]{1,9})?)")
 
 
 def _least_compression(request: str) -> tuple[Fraction, Fraction]:
     """Return the compression from which a map satisfies the request, and the requested one."""
-    match = _REQUEST.fullmatch(request.strip())
-    if match is None:
-        raise InputError(f"{request!r} is not a pick; write best@Cx with C the least compression, as in best@8x")
+    match = _BEST.fullmatch(request)
+    if match is None or not float(match["value"]):
+        raise InputError(
+            f"{request!r} is not a pick; write best@Cx with C the least compression, as in best@8x, or {SMALLEST}, "
+            f"smallest@0.02, or {KNEE}"
+        )
     asked, decimals = Fraction(match["value"]), len(match["decimals"] or "")
     return asked - Fraction(1, 2 * 10**decimals) if decimals >= 2 else asked, asked
 
 
-def _sizes(outcome: Outcome) -> list[int]:
-    return [int(size) for size in exact_sizes(outcome.footprint, outcome.trials, outcome.size_axis)]
+def _unanswered(outcome: Outcome, request: str, evidence: Evidence) -> str:
+    """Return why no map answers a request, and what can be asked."""
+    feasible = np.flatnonzero(evidence.feasible)
+    if request == KNEE:
+        return f"{request}: a front of fewer than three maps has no knee; let the search run on"
+    if not request.startswith("best@"):
+        return (
+            f"{request}: no map of the front is no worse than FP32 by at most that much MCC with 95% confidence; ask "
+            "for a larger margin, as in smallest@0.05, or let the search run on"
+        )
+    constrained = float(_least_compression(request)[1]) >= outcome.min_compression
+    places = feasible if constrained else np.arange(evidence.numbers.size)
+    if not places.size:
+        return f"{request}: no map has been evaluated that could be picked; let the search run on"
+    smallest = int(places[np.argmin(evidence.sizes[places])])
+    full = fp32_size(outcome.footprint, outcome.size_axis)
+    # Rounded down: what is suggested must be reachable.
+    suggested = floor(Fraction(100 * full, int(evidence.sizes[smallest]))) / 100
+    label = trial_by_number(outcome, int(evidence.numbers[smallest])).label
+    return (
+        f"{request}: no evaluated map is that small; the smallest is {label} of {suggested:g}x "
+        f"({outcome.size_axis}); ask for best@{suggested:g}x or less, or let the search run on"
+    )

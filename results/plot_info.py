@@ -11,17 +11,21 @@ import pandas as pd
 
 from objectives.layers import Bits, Layer
 from objectives.sizes import SizeAxis
+from results.bootstrap import Interval
 from results.findings import Findings
+from results.luck import Corrected
 from results.outcome import Origin, Quality, Trial
-from results.statistics import Interval
 from results.words import nats, times
 
-MOST_PICKED_MAPS = 3
+MOST_PICKED_MAPS = 4
 
 
 @dataclass(frozen=True)
 class Point:
-    """One complete trial in the Pareto plot; ``damage`` in nats a sentence, ``mcc_interval`` where it is drawn."""
+    """One complete trial in the Pareto plot.
+
+    ``damage`` is in nats a sentence, ``mcc_interval`` there where it is drawn, ``corrected`` on the front.
+    """
 
     number: int
     label: str
@@ -33,6 +37,7 @@ class Point:
     feasible: bool
     on_front: bool
     widths: tuple[int, ...]
+    corrected: Corrected | None = None
 
     @property
     def short_label(self) -> str:
@@ -145,6 +150,7 @@ def pareto_info(found: Findings) -> ParetoInfo:
                 feasible=trial.feasible,
                 on_front=trial.number in on_front,
                 widths=tuple(sorted(set(trial.bits))),
+                corrected=found.corrected.get(trial.number),
             )
         )
     return ParetoInfo(
@@ -171,6 +177,9 @@ def pareto_table(info: ParetoInfo) -> pd.DataFrame:
             "mcc": info.fp32_mcc,
             "mcc_low": info.fp32_mcc_interval.low,
             "mcc_high": info.fp32_mcc_interval.high,
+            "corrected_mcc": nan,
+            "corrected_mcc_low": nan,
+            "corrected_mcc_high": nan,
         }
     ]
     rows += [
@@ -185,6 +194,9 @@ def pareto_table(info: ParetoInfo) -> pd.DataFrame:
             "mcc": point.mcc,
             "mcc_low": point.mcc_interval.low if point.mcc_interval else nan,
             "mcc_high": point.mcc_interval.high if point.mcc_interval else nan,
+            "corrected_mcc": point.corrected.mcc if point.corrected else nan,
+            "corrected_mcc_low": point.corrected.mcc_interval.low if point.corrected else nan,
+            "corrected_mcc_high": point.corrected.mcc_interval.high if point.corrected else nan,
         }
         for point in info.points
     ]
@@ -192,18 +204,17 @@ def pareto_table(info: ParetoInfo) -> pd.DataFrame:
 
 
 def bits_info(found: Findings) -> BitsInfo:
-    """Return what the heat map shows: the documented map where it fits, then the first distinct picks."""
+    """Return what the heat map shows: the documented map where it fits, then the distinct picks by size."""
     shown: list[ShownMap] = []
     if found.reference is not None:
         shown.append(_shown(found, found.reference, "documented"))
     seen = {shown_map.number for shown_map in shown}
-    picked = 0
-    for headline in found.headlines:
+    by_size = [headline for headline in found.headlines if headline.request.startswith("best@")]
+    for headline in by_size[:MOST_PICKED_MAPS]:
         trial = headline.trial
-        if trial is None or trial.number in seen or picked == MOST_PICKED_MAPS:
+        if trial is None or trial.number in seen:
             continue
         seen.add(trial.number)
-        picked += 1
         shown.append(_shown(found, trial, f"{headline.request}: {trial.label}"))
     return BitsInfo(grid=layer_grid(found.outcome.footprint.layers), maps=tuple(shown))
 

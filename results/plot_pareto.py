@@ -13,7 +13,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from objectives.layers import WIDTHS
-from results.plot_files import save_plot
+from results.plot_files import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, save_plot
 from results.plot_info import ParetoInfo, Point, pareto_table
 from results.tables import write_csv
 from results.words import QUALITY_WORDS
@@ -23,10 +23,6 @@ DAMAGE_FLOOR = 1e-6
 
 _MOST_VECTOR_POINTS = 500  # more than this many dominated trials become one image inside the SVG
 
-# Okabe and Ito, "Color universal design" (2008): told apart with any common colour blindness.
-_BLUE, _VERMILION, _GREEN, _PURPLE, _BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"
-_ORANGE = "#E69F00"
-_GREY = "#9a9a9a"
 _HALO = [withStroke(linewidth=2.5, foreground="white")]  # labels stay readable above points
 
 
@@ -62,7 +58,7 @@ def _draw_damage(axes: Axes, info: ParetoInfo) -> None:
     axes.set_yscale("log")
     front = info.front
     if front and info.quality == "damage":
-        axes.step(_x(front), _damage(front), where="pre", color=_BLUE, linewidth=1.4, zorder=2.5)
+        axes.step(_x(front), _damage(front), where="pre", color=BLUE, linewidth=1.4, zorder=2.5)
     others = info.others
     _scatter_others(axes, others, _damage(others))
     _markers(axes, front, _damage(front), label=_front_label(info), **_FRONT)
@@ -82,32 +78,47 @@ def _draw_damage(axes: Axes, info: ParetoInfo) -> None:
 
 def _draw_mcc(axes: Axes, info: ParetoInfo) -> None:
     band = info.fp32_mcc_interval
-    axes.axhspan(band.low, band.high, color=_BLACK, alpha=0.07, linewidth=0, zorder=0.5)
-    axes.axhline(info.fp32_mcc, color=_BLACK, linewidth=1.2, zorder=1.6, label=_FP32_LABEL)
+    axes.axhspan(band.low, band.high, color=BLACK, alpha=0.07, linewidth=0, zorder=0.5)
+    axes.axhline(info.fp32_mcc, color=BLACK, linewidth=1.2, zorder=1.6, label=_FP32_LABEL)
     front = info.front
     if front and info.quality == "mcc":
-        axes.step(_x(front), [point.mcc for point in front], where="pre", color=_BLUE, linewidth=1.4, zorder=2.5)
+        axes.step(_x(front), [point.mcc for point in front], where="pre", color=BLUE, linewidth=1.4, zorder=2.5)
     others = info.others
     _scatter_others(axes, others, [point.mcc for point in others])
     # The front's bars overlap where it is dense: they are thin, and those of contenders and reference stand out.
-    _bars(axes, front, _BLUE, alpha=0.35)
+    corrected = [(point.compression, point.corrected) for point in front if point.corrected is not None]
+    if corrected:
+        lows = [known.mcc_interval.low for _, known in corrected]
+        highs = [known.mcc_interval.high for _, known in corrected]
+        axes.vlines([x for x, _ in corrected], lows, highs, color=BLUE, alpha=0.35, linewidth=1.3, zorder=1.8)
+        heights = [known.mcc for _, known in corrected]
+        axes.plot([x for x, _ in corrected], heights, label=_CORRECTED_LABEL, **_CORRECTED)
     uniform = [point for point in info.contenders if point.origin != "plain" and not point.on_front]
-    _bars(axes, uniform, _GREEN, alpha=0.6)
-    _bars(axes, [info.reference] if info.reference else [], _VERMILION, alpha=0.9)
+    _bars(axes, uniform, GREEN, alpha=0.6)
+    _bars(axes, [info.reference] if info.reference else [], VERMILION, alpha=0.9)
     _markers(axes, front, [point.mcc for point in front], label=_front_label(info), **_FRONT)
     _draw_contenders(axes, info, [point.mcc for point in info.contenders])
     _draw_reference(axes, info, [info.reference.mcc] if info.reference else [])
     axes.set_ylabel("MCC, with 95% intervals")
 
 
-_CONSTRAINT: dict[str, Any] = {"color": _PURPLE, "linestyle": (0, (5, 3)), "linewidth": 1.4, "zorder": 1.5}
-_FRONT: dict[str, Any] = {"color": _BLUE, "marker": "o", "markersize": 5, "zorder": 4}
+_CONSTRAINT: dict[str, Any] = {"color": PURPLE, "linestyle": (0, (5, 3)), "linewidth": 1.4, "zorder": 1.5}
+_FRONT: dict[str, Any] = {"color": BLUE, "marker": "o", "markersize": 5, "zorder": 4}
+_CORRECTED: dict[str, Any] = {
+    "color": BLUE,
+    "linestyle": "none",
+    "marker": "_",
+    "markersize": 10,
+    "markeredgewidth": 1.6,
+    "zorder": 3.9,
+}
 
 
 _REFERENCE_LABEL = "reference: the documented map"
 # Label, marker, its size and its colour.
-_UNIFORM = ("uniform map (number: its width)", "D", 7, _GREEN)
-_PLAIN = ("plain allocation", "^", 6, _ORANGE)
+_UNIFORM = ("uniform map (number: its width)", "D", 7, GREEN)
+_PLAIN = ("plain allocation", "^", 6, ORANGE)
+_CORRECTED_LABEL = "corrected for luck, 95% interval"
 _FP32_LABEL = "FP32 and its 95% interval"
 
 
@@ -125,7 +136,8 @@ def _draw_legend(figure: Figure, info: ParetoInfo, panels: Sequence[Axes]) -> No
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(str(label), handle)
-    order = [_front_label(info), _REFERENCE_LABEL, _UNIFORM[0], _PLAIN[0], _FP32_LABEL, _constraint_label(info)]
+    last = [_CORRECTED_LABEL, _FP32_LABEL, _constraint_label(info)]
+    order = [_front_label(info), _REFERENCE_LABEL, _UNIFORM[0], _PLAIN[0], *last]
     labels = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
     figure.legend([handles[label] for label in labels], labels, loc="upper center", ncols=3)
 
@@ -140,8 +152,8 @@ def _scatter_others(axes: Axes, others: Sequence[Point], heights: Sequence[float
                 linestyle="none",
                 marker="o",
                 markersize=3,
-                color=_GREY,
-                markerfacecolor=_GREY if feasible else "white",
+                color=GREY,
+                markerfacecolor=GREY if feasible else "white",
                 markeredgewidth=0.6,
                 alpha=0.55,
                 zorder=2,
@@ -197,8 +209,8 @@ def _draw_reference(axes: Axes, info: ParetoInfo, heights: Sequence[float]) -> N
         linestyle="none",
         marker="*",
         markersize=16,
-        color=_VERMILION,
-        markerfacecolor=_VERMILION if point.feasible else "white",
+        color=VERMILION,
+        markerfacecolor=VERMILION if point.feasible else "white",
         markeredgewidth=1.2,
         zorder=6,
         label=_REFERENCE_LABEL,

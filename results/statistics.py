@@ -1,4 +1,4 @@
-"""How sure a score is: 95% intervals over the sentences that it was measured on. Pure and seeded."""
+"""How sure a score is: 95% intervals over the sentences that it was measured on, and paired comparisons."""
 
 from __future__ import annotations
 
@@ -8,28 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from objectives.scores import Labels, LogOdds, divergences, mcc_of_counts, predictions
-from results.outcome import Trial
-
-CONFIDENCE = 0.95
-MCC_RESAMPLES = 5000
-DAMAGE_RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A closed interval in the units of its score.
-
-    Raises:
-        ValueError: ``low`` is above ``high``, or one is NaN.
-    """
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not self.low <= self.high:
-            raise ValueError(f"an interval needs low <= high, not {self.low} and {self.high}")
+from objectives.scores import Labels, LogOdds, predictions
+from results.bootstrap import Bootstrapped, Floats, Interval, Resamples
 
 
 @dataclass(frozen=True)
@@ -40,102 +20,104 @@ class Intervals:
     damage: Interval
 
 
-def mcc_interval(log_odds: LogOdds, labels: Labels, *, resamples: int = MCC_RESAMPLES, seed: int = 0) -> Interval:
-    """Return the 95% percentile bootstrap interval of the MCC, over sentences resampled within each label.
+@dataclass(frozen=True)
+class Comparison:
+    """The MCC of a map less that of another on the same sentences, paired; above 0 the map is the better one.
 
-    The MCC depends on the confusion counts alone, and a sentence drawn with replacement from those of one label is
-    predicted right with the share of that label that is right. So the resampled counts are binomial: drawing them is
-    exactly the stratified bootstrap over sentences, without touching a sentence.
+    Attributes:
+        difference: in MCC.
+        interval: its 95% interval.
+        no_worse: the confidence that the map is no worse by more than the margin, 0..1.
+        margin: in MCC, 0 or more.
+    """
+
+    difference: float
+    interval: Interval
+    no_worse: float
+    margin: float
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return not self.interval.low <= 0 <= self.interval.high
+
+
+def compare(maps: Bootstrapped, baseline: Bootstrapped, margin: float) -> list[Comparison]:
+    """Return how the MCC of each map compares with a baseline's, of the same draws.
+
+    Args:
+        maps: the MCC of ``n_maps`` maps.
+        baseline: that of one map, or of one for each.
+        margin: the loss of MCC that would be accepted, 0 or more.
+    """
+    differences = maps - baseline
+    return [
+        Comparison(float(difference), interval, float(confidence), margin)
+        for difference, interval, confidence in zip(
+            differences.point, differences.intervals(), differences.confidence_above(-margin), strict=True
+        )
+    ]
+
+
+def mcc_interval(
+    log_odds: LogOdds,
+    labels: Labels,
+    in_domain: npt.NDArray[np.bool_] | None = None,
+    *,
+    seed: int = 0,
+) -> Interval:
+    """Return the 95% interval of the MCC, over sentences resampled within each label and domain.
 
     Args:
         log_odds: ``(n_sentences,)``.
         labels: ``(n_sentences,)`` of 0 and 1.
-        resamples: how often to draw.
+        in_domain: ``(n_sentences,)``, or None where the sentences do not say.
         seed: of the draws; the same seed gives the same interval.
 
     Raises:
         ValueError: the shapes differ, or there is no sentence.
     """
-    if log_odds.shape != labels.shape or not labels.size:
-        raise ValueError(f"an interval needs a log-odds for each sentence: {log_odds.shape} against {labels.shape}")
-    accepted = predictions(log_odds) == 1
-    positives, negatives = int(np.count_nonzero(labels == 1)), int(np.count_nonzero(labels == 0))
-    hit_share = np.count_nonzero(accepted & (labels == 1)) / max(positives, 1)
-    alarm_share = np.count_nonzero(accepted & (labels == 0)) / max(negatives, 1)
-    random = np.random.default_rng(seed)
-    hits = random.binomial(positives, hit_share, size=resamples)
-    alarms = random.binomial(negatives, alarm_share, size=resamples)
-    low, high = np.percentile(mcc_of_counts(hits, positives - hits, alarms, negatives - alarms), _percentiles())
-    return Interval(float(low), float(high))
+    accepted = (predictions(log_odds) == 1)[np.newaxis]
+    return Resamples.draw(labels, in_domain, seed=seed).mcc(accepted).intervals()[0]
 
 
 def damage_interval(
-    sentence_divergences: npt.NDArray[np.float64], *, resamples: int = DAMAGE_RESAMPLES, seed: int = 0
+    losses: Floats,
+    labels: Labels | None = None,
+    in_domain: npt.NDArray[np.bool_] | None = None,
+    *,
+    seed: int = 0,
 ) -> Interval:
-    """Return the 95% percentile bootstrap interval of the damage, in nats a sentence; never below 0.
+    """Return the 95% interval of the damage, in nats a sentence, on the draws of :func:`mcc_interval`.
 
     Args:
-        sentence_divergences: ``(n_sentences,)``, nats.
-        resamples: how often to draw all sentences with replacement.
+        losses: divergences from FP32, ``(n_sentences,)``, nats.
+        labels: ``(n_sentences,)`` of 0 and 1; without them all sentences are drawn together.
+        in_domain: ``(n_sentences,)``, or None where the sentences do not say.
         seed: of the draws; the same seed gives the same interval.
 
     Raises:
-        ValueError: not of shape ``(n_sentences,)``, or there is no sentence.
+        ValueError: the shapes differ, or there is no sentence.
     """
-    if sentence_divergences.ndim != 1:
-        raise ValueError(f"divergences of one map have shape (n_sentences,), not {sentence_divergences.shape}")
-    return damage_intervals(sentence_divergences[np.newaxis], resamples=resamples, seed=seed)[0]
+    labels = np.zeros(losses.shape, dtype=np.int8) if labels is None else labels
+    return Resamples.draw(labels, in_domain, seed=seed).mean(losses[np.newaxis]).intervals()[0]
 
 
-def damage_intervals(
-    sentence_divergences: npt.NDArray[np.float64], *, resamples: int = DAMAGE_RESAMPLES, seed: int = 0
-) -> list[Interval]:
-    """Return :func:`damage_interval` for many maps at once, ``(n_maps, n_sentences)``; all see the same resamples.
-
-    Raises:
-        ValueError: not of shape ``(n_maps, n_sentences)``, or there is no sentence.
-    """
-    if sentence_divergences.ndim != 2 or not sentence_divergences.shape[1]:
-        raise ValueError(f"divergences must have shape (n_maps, n_sentences), not {sentence_divergences.shape}")
-    n_maps, n_sentences = sentence_divergences.shape
-    random = np.random.default_rng(seed)
-    means = np.empty((resamples, n_maps))
-    for start in range(0, resamples, _CHUNK):
-        stop = min(start + _CHUNK, resamples)
-        means[start:stop] = _resample_counts(random, stop - start, n_sentences) @ sentence_divergences.T / n_sentences
-    lows, highs = np.percentile(means, _percentiles(), axis=0)
-    return [Interval(max(float(low), 0.0), max(float(high), 0.0)) for low, high in zip(lows, highs, strict=True)]
-
-
-def trial_intervals(trials: Sequence[Trial], labels: Labels, fp32_log_odds: LogOdds) -> dict[int, Intervals]:
-    """Return the intervals of those trials that have log-odds, by trial number.
+def score_intervals(
+    resamples: Resamples, accepted: npt.NDArray[np.bool_], losses: Floats
+) -> tuple[Bootstrapped, list[Intervals]]:
+    """Return the MCC of maps with its draws, for comparisons, and the intervals of their MCC and damage.
 
     Args:
-        trials: whose intervals are wanted.
-        labels: ``(n_sentences,)`` of 0 and 1.
-        fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
+        resamples: the draws.
+        accepted: what the maps accept, ``(n_maps, n_sentences)``.
+        losses: their divergences from FP32, ``(n_maps, n_sentences)``, nats.
     """
-    measured = [(trial.number, trial.log_odds) for trial in trials if trial.log_odds is not None]
-    if not measured:
-        return {}
-    damages = damage_intervals(np.stack([divergences(log_odds, fp32_log_odds) for _, log_odds in measured]))
-    return {
-        number: Intervals(mcc=mcc_interval(log_odds, labels), damage=damage)
-        for (number, log_odds), damage in zip(measured, damages, strict=True)
-    }
+    mccs = resamples.mcc(accepted)
+    damages = resamples.mean(losses).intervals()
+    return mccs, [Intervals(mcc, damage) for mcc, damage in zip(mccs.intervals(), damages, strict=True)]
 
 
-_CHUNK = 256  # resamples at a time: bounds the memory at tens of MB for 10,000 sentences
-
-
-def _resample_counts(random: np.random.Generator, resamples: int, n_sentences: int) -> npt.NDArray[np.float64]:
-    """Return how often each sentence was drawn, ``(resamples, n_sentences)``: a multinomial, a quarter of its time."""
-    drawn = random.integers(n_sentences, size=(resamples, n_sentences))
-    drawn += np.arange(resamples)[:, np.newaxis] * n_sentences
-    counts = np.bincount(drawn.ravel(), minlength=resamples * n_sentences)
-    return counts.reshape(resamples, n_sentences).astype(np.float64)
-
-
-def _percentiles() -> tuple[float, float]:
-    tail = 100 * (1 - CONFIDENCE) / 2
-    return tail, 100 - tail
+def stacked(rows: Sequence[npt.NDArray[np.float32]], n_sentences: int) -> npt.NDArray[np.float32]:
+    """Return log-odds of maps as ``(n_maps, n_sentences)``, also where there is none."""
+    return np.stack(rows) if rows else np.empty((0, n_sentences), dtype=np.float32)

@@ -1,15 +1,19 @@
-"""The answer of a run in a few lines of words: for the terminal at the end of a search and the top of the report."""
+"""The answer of a run in words: a few sentences for the top of the report, and all of it for the terminal."""
 
 from __future__ import annotations
 
 from results.findings import Findings, Headline, conclude
 from results.outcome import Outcome, Trial
 from results.pareto import beaten_by
+from results.picks import KNEE, SMALLEST
 from results.words import (
     QUALITY_WORDS,
     bits_a_weight,
+    confidence,
     constraint,
     damage_with,
+    difference_with,
+    loss,
     maps,
     mcc_with,
     megabytes,
@@ -26,11 +30,29 @@ def summary_lines(outcome: Outcome, findings: Findings | None = None) -> list[st
         findings: what follows from it, where that has been worked out already.
     """
     found = conclude(outcome) if findings is None else findings
-    return [*answer_lines(found), *front_lines(found), caution(found)]
+    return [*answer_lines(found), *front_lines(found), *caution_lines(found)]
+
+
+def lead_lines(found: Findings) -> list[tuple[str, str]]:
+    """Return the answer in a few sentences, each with the words that it begins with: what a person reads first."""
+    if not found.complete:
+        return [("No answer yet.", _nothing(found))]
+    lines = [_smallest_lead(found)]
+    knee = found.headline(KNEE)
+    if knee is not None and knee.trial is not None:
+        lines.append(
+            (
+                f"Beyond {times(knee.trial.compression(found.outcome.size_axis))} it gets expensive.",
+                f"{_weighed(found, knee.trial)}, is where the front bends most: {_judged(found, knee.trial)}.",
+            )
+        )
+    if (documented := _documented_lead(found)) is not None:
+        lines.append(documented)
+    return lines
 
 
 def answer_lines(found: Findings) -> list[str]:
-    """Return the answer: what each pick weighs and scores, against FP32 and the documented map."""
+    """Return the answer in full: what each pick weighs and scores, against FP32 and the documented map."""
     outcome = found.outcome
     lines = [_headline_line(found, headline) for headline in found.headlines] if found.complete else [_nothing(found)]
     lines.append(
@@ -70,14 +92,15 @@ def front_lines(found: Findings) -> list[str]:
     return lines
 
 
-def caution(found: Findings) -> str:
-    """Return how far an MCC on these sentences can be trusted."""
-    error = (found.fp32_mcc.high - found.fp32_mcc.low) / (2 * 1.96)
-    return (
+def caution_lines(found: Findings) -> list[str]:
+    """Return how far these figures can be trusted."""
+    return [
         f"Intervals are 95%, over {found.outcome.labels.size:,} sentences, where one MCC has a standard error of about "
-        f"{error:.3f}: the best MCC among many maps is a lucky one. Damage (mean KL divergence from FP32, nats a "
-        "sentence) needs no labels, is far less noisy, and is what picks are made by."
-    )
+        f"{found.fp32_standard_error:.3f}: the best MCC among many maps is a lucky one. Damage (mean KL divergence "
+        "from FP32, nats a sentence) needs no labels, is far less noisy, and is what picks are made by, among maps "
+        "whose MCC cannot be told from the best. Corrected figures are scored on sentences that the choice among the "
+        "maps was not made by. The search itself has seen all of these sentences."
+    ]
 
 
 def _nothing(found: Findings) -> str:
@@ -86,17 +109,83 @@ def _nothing(found: Findings) -> str:
     return "No map has been evaluated yet."
 
 
+def _smallest_lead(found: Findings) -> tuple[str, str]:
+    headline = found.headline(SMALLEST)
+    margin = loss(found.outcome.margin)
+    if headline is None or headline.trial is None:
+        return (
+            f"No map is proven to be within {margin} of FP32.",
+            "That would take 95% confidence that it loses no more; more sentences, a larger margin or more evaluations "
+            "may show one.",
+        )
+    trial = headline.trial
+    sure = confidence(found.against_fp32[trial.number].no_worse)
+    return (
+        f"{times(trial.compression(found.outcome.size_axis))} smaller, within {margin} of FP32.",
+        f"{_weighed(found, trial)}, is no worse than FP32 by more than {margin} with {sure} confidence, as is every "
+        f"larger map of the front.{_corrected_sentence(headline)}",
+    )
+
+
+def _corrected_sentence(headline: Headline) -> str:
+    if headline.corrected is None:
+        return ""
+    against = headline.corrected.against_fp32
+    return f" Corrected for the luck of selection, its MCC is {difference_with(against)} against FP32's."
+
+
+def _documented_lead(found: Findings) -> tuple[str, str] | None:
+    """Return how much smaller a map may be that does no more damage than the documented one."""
+    reference, axis = found.reference, found.outcome.size_axis
+    if reference is None or reference.scores is None:
+        return None
+    known = f"The documented map has {times(reference.compression(axis))} and damage {nats(reference.scores.damage)}"
+    as_good = [trial for trial in found.front if trial.scores and trial.scores.damage <= reference.scores.damage]
+    if not as_good or as_good[-1].compression(axis) <= reference.compression(axis):
+        return "The documented map stands.", f"{known}; no smaller map of the front does as little."
+    smallest = as_good[-1]
+    assert smallest.scores is not None
+    return (
+        "Smaller than the documented map, with less damage.",
+        f"{known}; {smallest.label} has damage {nats(smallest.scores.damage)} at {times(smallest.compression(axis))}.",
+    )
+
+
+def _weighed(found: Findings, trial: Trial) -> str:
+    """Return a map with its weight, as ``Trial 8, 17.3 MB in place of 133 MB (4.00 bits a weight)``."""
+    footprint = found.outcome.footprint
+    label = trial.label[:1].upper() + trial.label[1:]
+    return (
+        f"{label}, {megabytes(footprint.packed_bytes(trial.bits))} in place of "
+        f"{megabytes(footprint.fp32_packed_bytes)} ({bits_a_weight(trial)})"
+    )
+
+
+def _judged(found: Findings, trial: Trial) -> str:
+    assert trial.scores is not None
+    difference = difference_with(found.against_fp32[trial.number])
+    return f"damage {nats(trial.scores.damage)}, MCC {difference} against FP32's"
+
+
 def _headline_line(found: Findings, headline: Headline) -> str:
-    trial, asked = headline.trial, headline.request.removeprefix("best@")
+    trial, asked = headline.trial, asked_words(found.outcome, headline.request)
     if trial is None or trial.scores is None:
-        return f"{asked} or more: no evaluated map is that small yet."
-    intervals = found.intervals[trial.number]
+        return f"{asked}: {headline.missing}."
+    intervals, against = found.intervals[trial.number], found.against_fp32[trial.number]
     line = (
-        f"{asked} or more: {trial.label} has {times(trial.nominal_compression)} nominal, "
+        f"{asked}: {trial.label} has {times(trial.nominal_compression)} nominal, "
         f"{times(trial.packed_compression)} packed ({megabytes(found.outcome.footprint.packed_bytes(trial.bits))}, "
         f"{bits_a_weight(trial)}), MCC {mcc_with(trial.scores.mcc, intervals.mcc)}, "
-        f"damage {damage_with(trial.scores.damage, intervals.damage)}"
+        f"damage {damage_with(trial.scores.damage, intervals.damage)}; against FP32 MCC {difference_with(against)}, "
+        f"no worse by more than {against.margin:.10g} with {confidence(against.no_worse)} confidence"
     )
+    if headline.corrected is not None:
+        line += (
+            f"; corrected for the luck of selection MCC {headline.corrected.mcc:.3f}, "
+            f"damage {nats(headline.corrected.damage)}"
+        )
+    if headline.request in (SMALLEST, KNEE):
+        return f"{line}."
     if trial.origin != "sampler":
         who = "the documented map" if trial.origin == "reference" else "a contender"
         return f"{line}; it is {who}: the sampler has found nothing of less damage."
@@ -105,6 +194,13 @@ def _headline_line(found: Findings, headline: Headline) -> str:
         line += f"; the best contender there is {rival.label}, {times(rival.compression(found.outcome.size_axis))}, "
         line += f"damage {nats(rival.scores.damage)}"
     return f"{line}."
+
+
+def asked_words(outcome: Outcome, request: str) -> str:
+    """Return what a pick answers, as ``8x or more``."""
+    if request == SMALLEST:
+        return f"Smallest within {loss(outcome.margin)} of FP32"
+    return "Knee of the front" if request == KNEE else f"{request.removeprefix('best@')} or more"
 
 
 def _reference_line(found: Findings) -> str:

@@ -12,6 +12,7 @@ from objectives.files import replacing
 from objectives.scores import Scores
 from results.bit_map_files import bit_map_path
 from results.findings import Findings, conclude
+from results.luck import Corrected
 from results.outcome import Outcome, Trial
 from results.pareto import exact_sizes, front
 
@@ -51,6 +52,17 @@ FRONT_COLUMNS = (
     "damage",
     "damage_low",
     "damage_high",
+    "mcc_minus_fp32",
+    "mcc_minus_fp32_low",
+    "mcc_minus_fp32_high",
+    "no_worse_than_fp32",
+    "margin",
+    "corrected_mcc",
+    "corrected_mcc_low",
+    "corrected_mcc_high",
+    "corrected_damage",
+    "corrected_damage_low",
+    "corrected_damage_high",
     "agreement",
     "accuracy",
     "cross_entropy",
@@ -58,6 +70,7 @@ FRONT_COLUMNS = (
     "bit_map_text",
     "bit_map_json",
 )
+PICK_COLUMNS = ("pick", *FRONT_COLUMNS[: FRONT_COLUMNS.index("bit_map_text")])
 
 
 def trials_table(outcome: Outcome) -> pd.DataFrame:
@@ -72,23 +85,62 @@ def trials_table(outcome: Outcome) -> pd.DataFrame:
 def front_table(outcome: Outcome, findings: Findings | None = None) -> pd.DataFrame:
     """Return one row a map of the front, from the largest to the smallest, with the columns ``FRONT_COLUMNS``.
 
-    ``mcc_low`` to ``mcc_high`` and ``damage_low`` to ``damage_high`` are 95% intervals over the sentences; the last two
-    columns name the map's files in the run directory.
+    ``*_low`` to ``*_high`` are 95% intervals over the sentences; ``no_worse_than_fp32`` is the confidence that the MCC
+    is no worse than FP32's by more than ``margin``; corrected figures are what the best map of that size or
+    less is worth on sentences that it was not chosen by. The last two columns name the map's files.
 
     Args:
         outcome: the state of a run.
         findings: what follows from it, where that has been worked out already.
     """
     found = conclude(outcome) if findings is None else findings
-    table = _trials_table(outcome, found.front, found.front_numbers)
-    intervals = [found.intervals[trial.number] for trial in found.front]
-    table["mcc_low"] = pd.Series([interval.mcc.low for interval in intervals], dtype="float64")
-    table["mcc_high"] = pd.Series([interval.mcc.high for interval in intervals], dtype="float64")
-    table["damage_low"] = pd.Series([interval.damage.low for interval in intervals], dtype="float64")
-    table["damage_high"] = pd.Series([interval.damage.high for interval in intervals], dtype="float64")
+    table = _judged_table(found, found.front, [found.corrected.get(trial.number) for trial in found.front])
     table["bit_map_text"] = pd.Series([bit_map_path(outcome, trial, "txt") for trial in found.front], dtype="str")
     table["bit_map_json"] = pd.Series([bit_map_path(outcome, trial, "json") for trial in found.front], dtype="str")
     return table[list(FRONT_COLUMNS)]
+
+
+def picks_table(found: Findings) -> pd.DataFrame:
+    """Return one row a pick that there is, with the columns ``PICK_COLUMNS``; see :func:`front_table`."""
+    picked = [(headline, headline.trial) for headline in found.headlines if headline.trial is not None]
+    table = _judged_table(found, [trial for _, trial in picked], [headline.corrected for headline, _ in picked])
+    table["pick"] = pd.Series([headline.request for headline, _ in picked], dtype="str")
+    return table[list(PICK_COLUMNS)]
+
+
+def _judged_table(found: Findings, trials: Sequence[Trial], corrections: Sequence[Corrected | None]) -> pd.DataFrame:
+    table = _trials_table(found.outcome, trials, found.front_numbers)
+    rows = []
+    for trial, corrected in zip(trials, corrections, strict=True):
+        intervals, against = found.intervals[trial.number], found.against_fp32[trial.number]
+        row = {
+            "mcc_low": intervals.mcc.low,
+            "mcc_high": intervals.mcc.high,
+            "damage_low": intervals.damage.low,
+            "damage_high": intervals.damage.high,
+            "mcc_minus_fp32": against.difference,
+            "mcc_minus_fp32_low": against.interval.low,
+            "mcc_minus_fp32_high": against.interval.high,
+            "no_worse_than_fp32": against.no_worse,
+            "margin": against.margin,
+        }
+        if corrected is not None:
+            row |= {
+                "corrected_mcc": corrected.mcc,
+                "corrected_mcc_low": corrected.mcc_interval.low,
+                "corrected_mcc_high": corrected.mcc_interval.high,
+                "corrected_damage": corrected.damage,
+                "corrected_damage_low": corrected.damage_interval.low,
+                "corrected_damage_high": corrected.damage_interval.high,
+            }
+        rows.append(row)
+    for name in _JUDGED:
+        table[name] = pd.Series([row.get(name, nan) for row in rows], dtype="float64")
+    return table
+
+
+_JUDGED = FRONT_COLUMNS[FRONT_COLUMNS.index("mcc_minus_fp32") : FRONT_COLUMNS.index("agreement")]
+_JUDGED += ("mcc_low", "mcc_high", "damage_low", "damage_high")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

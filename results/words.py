@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from results.bootstrap import Interval
 from results.outcome import Outcome, Quality, Trial
-from results.statistics import Interval
+from results.statistics import Comparison
 
 QUALITY_WORDS: dict[Quality, str] = {"damage": "damage", "mcc": "MCC", "agreement": "agreement with FP32"}
 
@@ -34,9 +35,32 @@ def mcc_with(mcc: float, interval: Interval) -> str:
     return f"{mcc:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
+def interval(of_mcc: Interval) -> str:
+    """Return an interval of an MCC, as ``0.512 to 0.607``."""
+    return f"{of_mcc.low:.3f} to {of_mcc.high:.3f}"
+
+
 def damage_with(damage: float, interval: Interval) -> str:
     """Return a damage with its interval, as ``0.00684 (0.00598 to 0.00773)``."""
     return f"{nats(damage)} ({nats(interval.low)} to {nats(interval.high)})"
+
+
+def difference_with(comparison: Comparison) -> str:
+    """Return a difference in MCC with its interval, as ``+0.002 (-0.012 to +0.018)``."""
+    interval = comparison.interval
+    return f"{comparison.difference:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+
+
+def confidence(probability: float) -> str:
+    """Return a confidence as ``97%``; never 0% or 100%, which no sample can show."""
+    if probability > 0.995:
+        return "over 99%"
+    return "under 1%" if probability < 0.005 else f"{probability:.0%}"
+
+
+def loss(margin: float) -> str:
+    """Return a margin as ``0.01 MCC``."""
+    return f"{margin:.10g} MCC"
 
 
 def bits_a_weight(trial: Trial) -> str:

@@ -122,8 +122,7 @@ def report(run: Run) -> None:
     directory = RunDirectory(run)
     directory.read_settings()
     found = outcome(load_study(directory.place()), directory.name)
-    write_report(found, run)
-    for line in summary_lines(found):
+    for line in summary_lines(found, write_report(found, run)):
         typer.echo(line)
     typer.echo(f"report: {run / 'report.html'}")
 
@@ -278,9 +277,10 @@ def evaluate(
         bits = read_bit_map(bitmap, problem.layers)
         evaluation = problem.evaluate(bits)
     scores = evaluation.scores
-    fp32_mcc = mcc_interval(problem.fp32_log_odds, problem.labels)
-    mcc = mcc_interval(evaluation.log_odds, problem.labels)
-    damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds))
+    sentences = (problem.labels, problem.in_domain)
+    fp32_mcc = mcc_interval(problem.fp32_log_odds, *sentences)
+    mcc = mcc_interval(evaluation.log_odds, *sentences)
+    damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds), *sentences)
     sizes = _sizes(problem.footprint, bits)
     if json_:
         figures = {

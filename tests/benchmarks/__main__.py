@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import evaluate, overhead, screening, search
+from tests.benchmarks import evaluate, luck, overhead, screening, search
 
 BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate.main,
     "search": search.main,
     "overhead": overhead.main,
     "screening": screening.main,
+    "luck": luck.main,
 }
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from objectives.errors import InputError
 from objectives.layers import Layer
+from results.evidence import Evidence, knee_rule, smallest_rule
 from results.outcome import Outcome
-from results.picks import headline_requests, pick, trial_by_number
+from results.picks import headline_limits, headline_requests, pick, trial_by_number
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, made_up_trial, scored, with_trials
 
 
@@ -120,9 +121,11 @@ def test_what_is_suggested_can_be_picked() -> None:
     assert pick(outcome, suggested).number == 0
 
 
-@pytest.mark.parametrize(
-    "text", ["", "best", "best@x", "best@8", "best@-8x", "best@8,5x", "best@1e1x", "best@٨x", "8x"]
-)
+MALFORMED = ["", "best", "best@x", "best@8", "best@-8x", "best@8,5x", "best@1e1x", "best@٨x", "8x", "best@0x"]
+MALFORMED += ["smallest", "smallest@2", "smallest@x", "knee@8x"]
+
+
+@pytest.mark.parametrize("text", MALFORMED)
 def test_malformed_requests_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="is not a pick; write best@Cx"):
         pick(made_up_outcome(trials=0), text)
@@ -139,8 +142,28 @@ def test_trials_by_number() -> None:
 
 
 def test_headline_requests_lie_between_the_constraint_and_what_is_possible() -> None:
-    assert headline_requests(empty_outcome()) == ("best@5.5x", "best@8x", "best@10.67x", "best@12.8x")
-    assert headline_requests(empty_outcome(min_compression=8.0)) == ("best@8x", "best@10.67x", "best@12.8x")
+    sizes = ("best@5.5x", "best@8x", "best@10.67x", "best@12.8x")
+    assert headline_requests(empty_outcome()) == ("smallest@margin", *sizes, "knee")
+    assert headline_requests(empty_outcome(min_compression=8.0)) == ("smallest@margin", *sizes[1:], "knee")
+    assert [request for request, _ in headline_limits(empty_outcome())] == list(sizes)
     packed = empty_outcome(size_axis="packed")  # so small a model keeps too much in full precision
     assert packed.footprint.highest_compression("packed") < 8
-    assert headline_requests(packed) == ("best@5.5x",)
+    assert headline_requests(packed) == ("smallest@margin", "best@5.5x", "knee")
+
+
+def test_smallest_and_knee_are_picked_by_evidence() -> None:
+    outcome = replace(made_up_outcome(trials=80), margin=0.2)
+    evidence = Evidence.of(outcome)
+    for margin, request in ((0.2, "smallest@margin"), (0.1, "smallest@0.1"), (1.0, " smallest@1 ")):
+        at = smallest_rule(margin)(evidence)
+        assert at is not None
+        assert pick(outcome, request).number == evidence.numbers[at] == pick(outcome, request, evidence).number
+    assert pick(outcome, "smallest@1").label == "uniform 2"
+    at = knee_rule()(evidence)
+    assert at is not None
+    assert pick(outcome, "knee").number == evidence.numbers[at]
+    with pytest.raises(InputError, match="fewer than three maps has no knee"):
+        pick(one_map(empty_outcome(), 4), "knee")
+    noisy = with_trials(empty_outcome(), [made_up_trial(empty_outcome(), 0, (2,) * 76)])
+    with pytest.raises(InputError, match=r"ask for a larger margin, as in smallest@0\.05"):
+        pick(noisy, "smallest@margin")

@@ -20,6 +20,8 @@ from results.plot_files import PNG_DPI
 from results.plot_heat_maps import draw_bits, draw_sensitivity, write_bits_plot, write_sensitivity_plot
 from results.plot_info import MOST_PICKED_MAPS, bits_info, bits_table, pareto_info, pareto_table
 from results.plot_pareto import DAMAGE_FLOOR, draw_pareto, write_pareto_plot
+from results.plot_progress import draw_progress, write_progress_plot
+from results.progress import progress_info, progress_table
 from tests.results.synthetic import (
     bert_layers,
     empty_outcome,
@@ -75,6 +77,9 @@ def test_pareto_figure_draws_the_front_and_lifts_zero_damage_to_the_floor() -> N
     assert any("is drawn at" in text.get_text() for text in upper.texts)
     drawn = {str(line.get_label()): np.asarray(line.get_ydata()) for line in lower.get_lines()}
     assert drawn["front of damage and size"].tolist() == [point.mcc for point in info.front]
+    corrected = [point.corrected.mcc for point in info.front if point.corrected is not None]
+    assert drawn["corrected for luck, 95% interval"].tolist() == corrected
+    assert len(corrected) == len(info.front)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,7 @@ def test_heat_map_places_every_layer_of_bert() -> None:
         "best@5.5x",
         "best@8x",
         "best@10.67x",
+        "best@12.8x",
     ]
     table = bits_table(info)
     assert len(table) == 76 * (1 + MOST_PICKED_MAPS)
@@ -133,9 +139,10 @@ EDGES: dict[str, Callable[[], Outcome]] = {
 def test_plots_are_written_whole(edge: str, tmp_path: Path) -> None:
     found = conclude(EDGES[edge]())
     svgs = [write_pareto_plot(pareto_info(found), tmp_path), write_bits_plot(bits_info(found), tmp_path)]
-    names = [f"{stem}.{suffix}" for stem in ("bits", "pareto") for suffix in ("csv", "png", "svg")]
+    svgs.append(write_progress_plot(progress_info(found), tmp_path))
+    names = [f"{stem}.{suffix}" for stem in ("bits", "pareto", "progress") for suffix in ("csv", "png", "svg")]
     assert sorted(path.name for path in tmp_path.iterdir()) == names  # and no temporary file is left
-    for stem, svg in zip(("pareto", "bits"), svgs, strict=True):
+    for stem, svg in zip(("pareto", "bits", "progress"), svgs, strict=True):
         assert (tmp_path / f"{stem}.svg").read_text(encoding="utf-8") == svg
         assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
         assert _dots_an_inch((tmp_path / f"{stem}.png").read_bytes()) == pytest.approx(PNG_DPI, abs=0.1)
@@ -170,6 +177,38 @@ def _dots_an_inch(png: bytes) -> float:
     across, down, unit = struct.unpack(">IIB", png[at : at + 9])
     assert across == down and unit == 1
     return float(across) * 0.0254
+
+
+def test_progress_steps_down_to_the_picks() -> None:
+    outcome = made_up_outcome(trials=60)
+    outcome = replace(outcome, trials=tuple(failed(t) if t.number == 20 else t for t in outcome.trials))
+    found = conclude(outcome)
+    info = progress_info(found)
+    assert [request for request, _ in info.lines] == ["best@5.5x", "best@8x", "best@10.67x", "best@12.8x"]
+    assert (info.evaluations, info.contenders) == (68, 8)
+    assert info.elapsed_s == outcome.trials[-1].finished_s
+    for request, steps in info.lines:
+        least = {"best@5.5x": 5.5, "best@8x": 8, "best@10.67x": 10.66, "best@12.8x": 12.8}[request]
+        running: list[tuple[int, float]] = []
+        for done, trial in enumerate(outcome.trials, start=1):
+            if trial.scores is None or not trial.feasible or trial.nominal_compression < least:
+                continue
+            if not running or trial.scores.damage < running[-1][1]:
+                running.append((done, trial.scores.damage))
+        assert [(step.evaluations, step.damage) for step in steps] == running
+        assert len(running) > 1
+    assert len(progress_table(info)) == sum(len(steps) for _, steps in info.lines)
+    by_count, by_time = draw_progress(info).axes
+    assert by_count.get_ylabel() == "least damage so far, nats a sentence"
+    assert by_time.get_xlabel().startswith("minutes since")
+    [line] = [line for line in by_count.get_lines() if line.get_label() == "best@8x"]
+    steps = dict(info.lines)["best@8x"]
+    assert np.asarray(line.get_xdata()).tolist() == [*(step.evaluations for step in steps), 68]
+
+
+def test_progress_of_a_run_without_trials_says_so() -> None:
+    figure = draw_progress(progress_info(conclude(empty_outcome())))
+    assert "no map has been scored yet" in [text.get_text() for text in figure.texts]
 
 
 def test_the_sensitivity_plot_has_a_panel_for_each_small_width_and_its_numbers_beside_it(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from results.findings import conclude
 from results.pareto import front
 from results.statistics import mcc_interval
-from results.tables import FRONT_COLUMNS, TRIAL_COLUMNS, front_table, trials_table, write_csv
+from results.tables import FRONT_COLUMNS, PICK_COLUMNS, TRIAL_COLUMNS, front_table, picks_table, trials_table, write_csv
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome
 
 
@@ -53,10 +53,29 @@ def test_front_table_has_the_front_with_its_intervals() -> None:
     for trial, (_, row) in zip(on_front, table.iterrows(), strict=True):
         assert trial.log_odds is not None
         interval = mcc_interval(trial.log_odds, outcome.labels)
-        assert (row["mcc_low"], row["mcc_high"]) == (interval.low, interval.high)
+        assert (row["mcc_low"], row["mcc_high"]) == pytest.approx((interval.low, interval.high))
+        assert trial.scores is not None
+        assert row["mcc_minus_fp32"] == pytest.approx(trial.scores.mcc - outcome.fp32.mcc)
+        assert row["mcc_minus_fp32_low"] <= row["mcc_minus_fp32"] <= row["mcc_minus_fp32_high"]
+        assert 0 <= row["no_worse_than_fp32"] <= 1
+        assert row["corrected_mcc_low"] < row["corrected_mcc"] < row["corrected_mcc_high"]
+        assert row["corrected_damage_low"] < row["corrected_damage"] < row["corrected_damage_high"]
         assert row["damage_low"] < row["damage"] < row["damage_high"]
         assert row["bit_map_json"] == row["bit_map_text"].removesuffix("txt") + "json"
     pd.testing.assert_frame_equal(table, front_table(outcome, conclude(outcome)))
+
+
+def test_picks_table_has_a_row_a_pick() -> None:
+    outcome = made_up_outcome(trials=40)
+    found = conclude(outcome)
+    table = picks_table(found)
+    assert tuple(table.columns) == PICK_COLUMNS
+    assert table["pick"].tolist() == [headline.request for headline in found.headlines if headline.trial is not None]
+    for pick, number in zip(table["pick"], table["number"], strict=True):
+        headline = found.headline(pick)
+        assert headline is not None and headline.trial is not None
+        assert headline.trial.number == number
+    assert len(picks_table(conclude(empty_outcome()))) == 0
 
 
 @pytest.mark.parametrize("trials", [0, 12])

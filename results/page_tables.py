@@ -1,0 +1,166 @@
+"""The tables of the report as values: every cell with its words and with what it sorts by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from results import words
+from results.bit_map_files import bit_map_path
+from results.bootstrap import Interval
+from results.findings import Findings
+from results.luck import Corrected
+from results.outcome import Trial
+from results.pareto import beaten_by, least_damage
+from results.statistics import Comparison
+from results.summary import asked_words
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its words, what it sorts by (its words where there is no number), and where it links to.
+
+    ``detail`` stands small below the words: an interval, or a size.
+    """
+
+    text: str
+    number: float | None = None
+    detail: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report; the first cell of each row names it."""
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+_UNKNOWN = Cell("")
+
+
+def picks_page_table(found: Findings) -> Table:
+    """Return FP32, the documented map and the picks, one under the other."""
+    outcome = found.outcome
+    full = words.megabytes(outcome.footprint.fp32_packed_bytes)
+    fp32_mcc = Cell(f"{outcome.fp32.mcc:.3f}", detail=words.interval(found.fp32_mcc))
+    sizes = (Cell("the model as it is"), Cell("1x"), Cell("1x", detail=full))
+    rows = [(Cell("FP32"), *sizes, fp32_mcc, _UNKNOWN, _UNKNOWN, Cell("0"), *[_UNKNOWN] * 3)]
+    if found.reference is not None:
+        cells = (*_map_cells(found, found.reference), *_score_cells(found, found.reference))
+        rows.append((Cell("documented"), *cells, *_corrected_cells(None), _UNKNOWN))
+    rows += [
+        (
+            Cell(asked_words(outcome, headline.request)),
+            *_map_cells(found, headline.trial),
+            *_score_cells(found, headline.trial),
+            *_corrected_cells(headline.corrected),
+            _difference_cell(headline.against_reference),
+        )
+        for headline in found.headlines
+        if headline.trial is not None
+    ]
+    heads = ("pick", *_MAP_HEADS, *_score_heads(found), *_CORRECTED_HEADS, "MCC against documented")
+    return Table(heads, tuple(rows))
+
+
+def front_page_table(found: Findings) -> Table:
+    """Return the front, from the largest map to the smallest."""
+    rows = tuple(
+        (
+            *_map_cells(found, trial),
+            *_score_cells(found, trial),
+            *_corrected_cells(found.corrected.get(trial.number)),
+            Cell(words.proposed_by(trial)),
+        )
+        for trial in found.front
+    )
+    return Table((*_MAP_HEADS, *_score_heads(found), *_CORRECTED_HEADS, "proposed by"), rows)
+
+
+def rivals_page_table(found: Findings) -> Table:
+    """Return the reference and the contenders, each with what became of it."""
+    trials = [*([found.reference] if found.reference is not None else []), *found.contenders]
+    rows = tuple(
+        (*_map_cells(found, trial), *_score_cells(found, trial), Cell(_remark(found, trial))) for trial in trials
+    )
+    return Table((*_MAP_HEADS, *_score_heads(found), "outcome"), rows)
+
+
+_MAP_HEADS = ("map", "nominal", "packed")
+_CORRECTED_HEADS = ("MCC, corrected", "damage, corrected")
+
+
+def _score_heads(found: Findings) -> tuple[str, ...]:
+    margin = words.loss(found.outcome.margin)
+    return ("MCC", "MCC against FP32", f"no worse by over {margin}", "damage")
+
+
+def _map_cells(found: Findings, trial: Trial) -> tuple[Cell, ...]:
+    outcome = found.outcome
+    size_bytes = outcome.footprint.packed_bytes(trial.bits)
+    link = bit_map_path(outcome, trial, "txt") if trial.number in found.front_numbers else ""
+    return (
+        Cell(trial.label, trial.number, link=link),
+        Cell(words.times(trial.nominal_compression), trial.nominal_compression),
+        Cell(words.times(trial.packed_compression), trial.packed_compression, words.megabytes(size_bytes)),
+    )
+
+
+def _score_cells(found: Findings, trial: Trial) -> tuple[Cell, ...]:
+    if trial.scores is None:
+        return (Cell("failed"), *[_UNKNOWN] * 3)
+    intervals, against = found.intervals[trial.number], found.against_fp32[trial.number]
+    return (
+        _mcc_cell(trial.scores.mcc, intervals.mcc),
+        _difference_cell(against),
+        Cell(words.confidence(against.no_worse), against.no_worse),
+        _damage_cell(trial.scores.damage, intervals.damage),
+    )
+
+
+def _corrected_cells(known: Corrected | None) -> tuple[Cell, ...]:
+    if known is None:
+        return (_UNKNOWN, _UNKNOWN)
+    return (_mcc_cell(known.mcc, known.mcc_interval), _damage_cell(known.damage, known.damage_interval))
+
+
+def _mcc_cell(mcc: float, interval: Interval) -> Cell:
+    return Cell(f"{mcc:.3f}", mcc, words.interval(interval))
+
+
+def _damage_cell(damage: float, interval: Interval) -> Cell:
+    return Cell(words.nats(damage), damage, f"{words.nats(interval.low)} to {words.nats(interval.high)}")
+
+
+def _difference_cell(comparison: Comparison | None) -> Cell:
+    if comparison is None:
+        return _UNKNOWN
+    low, high = comparison.interval.low, comparison.interval.high
+    return Cell(f"{comparison.difference:+.3f}", comparison.difference, f"{low:+.3f} to {high:+.3f}")
+
+
+def _remark(found: Findings, trial: Trial) -> str:
+    if trial.scores is None:
+        return f"failed: {trial.failure}"
+    missed = "" if trial.feasible else "misses the constraint; "
+    better = beaten_by(found.outcome, found.front, trial)
+    if better is not None:
+        return f"{missed}beaten by {_compared(found, better, trial)}"
+    standing = "on the front" if trial.number in found.front_numbers else f"{missed}not beaten by the front"
+    challenger = least_damage(
+        found.outcome, [other for other in found.outcome.trials if other.origin == "sampler"], trial
+    )
+    if challenger is None:
+        return f"{standing}; the sampler has no map that small"
+    return f"{standing}; the sampler's best of that size or less is {_compared(found, challenger, trial)}"
+
+
+def _compared(found: Findings, other: Trial, trial: Trial) -> str:
+    """Return by how much another map's damage is less, or more, at what size."""
+    assert other.scores is not None
+    assert trial.scores is not None
+    what = f"{other.label} of {words.times(other.compression(found.outcome.size_axis))}"
+    if trial.scores.damage == 0:
+        return what
+    return f"{what} with {other.scores.damage / trial.scores.damage:.0%} of its damage"

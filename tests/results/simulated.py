@@ -1,0 +1,68 @@
+"""Sentences and maps with known truth: CoLA's sizes and imbalance, each map right with given chances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from objectives.scores import Labels, mcc_of_counts
+from results.evidence import Evidence
+
+# The validation set of CoLA: in-domain and out-of-domain sentences, unacceptable and acceptable ones.
+_SIZES = {(0, True): 162, (0, False): 160, (1, True): 365, (1, False): 356}
+_ACCEPTED = {(0, True): 0.50, (0, False): 0.35, (1, True): 0.90, (1, False): 0.86}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Sentences, the chance that a map accepts each, and the MCC of maps with these chances."""
+
+    labels: Labels
+    in_domain: npt.NDArray[np.bool_]
+    chances: npt.NDArray[np.float64]
+
+    @property
+    def mcc(self) -> float:
+        positive = self.labels == 1
+        hits, alarms = self.chances[positive].sum(), self.chances[~positive].sum()
+        counts = (hits, positive.sum() - hits, alarms, (~positive).sum() - alarms)
+        return float(mcc_of_counts(*(np.array(count) for count in counts)))
+
+    def draw(self, random: np.random.Generator, maps: int) -> npt.NDArray[np.bool_]:
+        """Return what so many maps accept, ``(n_maps, n_sentences)``."""
+        return random.random((maps, self.labels.size)) < self.chances
+
+
+def cola_like() -> Truth:
+    """Return sentences of CoLA's sizes, judged as a BERT does: MCC near 0.5."""
+    labels = np.concatenate([np.full(size, label, dtype=np.int8) for (label, _), size in _SIZES.items()])
+    inside = np.concatenate([np.full(size, domain) for (_, domain), size in _SIZES.items()])
+    chances = np.concatenate([np.full(size, _ACCEPTED[stratum]) for stratum, size in _SIZES.items()])
+    return Truth(labels, inside, chances)
+
+
+def evidence_of(
+    truth: Truth,
+    accepted: npt.NDArray[np.bool_],
+    *,
+    sizes: npt.NDArray[np.int64] | None = None,
+    losses: npt.NDArray[np.float64] | None = None,
+    fp32_accepted: npt.NDArray[np.bool_] | None = None,
+) -> Evidence:
+    """Return maps that accept ``(n_maps, n_sentences)`` as evidence; equal sizes, no losses, where not given."""
+    count = len(accepted)
+    losses = np.zeros(accepted.shape) if losses is None else losses
+    return Evidence(
+        numbers=np.arange(count),
+        sizes=np.ones(count, dtype=np.int64) if sizes is None else sizes,
+        feasible=np.ones(count, dtype=np.bool_),
+        damages=losses.mean(axis=1),
+        losses=losses,
+        accepted=accepted,
+        fp32_accepted=truth.labels == 1 if fp32_accepted is None else fp32_accepted,
+        labels=truth.labels,
+        in_domain=truth.in_domain,
+        quality="mcc",
+    )
