@@ -1,0 +1,107 @@
+"""A real browser, driven by its own debugging protocol over a pipe: nothing to install besides Chromium itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+
+needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; Debian's package is chromium")
+
+
+@dataclass
+class Browser:
+    """One page of a headless browser, and all that it reported: https://chromedevtools.github.io/devtools-protocol/."""
+
+    to: Any
+    replies: Any
+    session: str = ""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    _asked: int = 0
+
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command and return its result; what is reported meanwhile is kept."""
+        self._asked += 1
+        message: dict[str, Any] = {"id": self._asked, "method": method, "params": parameters}
+        if self.session:
+            message["sessionId"] = self.session
+        self.to.write(json.dumps(message).encode() + b"\0")
+        self.to.flush()
+        while True:
+            reply = self._next()
+            if reply.get("id") == self._asked:
+                assert "error" not in reply, (method, reply["error"])
+                return dict(reply["result"])
+            self.events.append(reply)
+
+    def evaluate(self, expression: str) -> Any:
+        """Return what a JavaScript expression gives on the page, as a plain value."""
+        result = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def open(self, page: Path, width: int, height: int = 900) -> None:
+        """Load a page in a window of that size and wait until it has loaded."""
+        self.events.clear()
+        self.ask(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        self.ask("Page.navigate", url=page.as_uri())
+        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._next())
+
+    def screenshot(self, path: Path) -> None:
+        """Save the whole page as a picture."""
+        taken = self.ask("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(taken["data"]))
+
+    def reported(self, method: str) -> list[dict[str, Any]]:
+        """Return what was reported by that name since the page was opened."""
+        return [event["params"] for event in self.events if event.get("method") == method]
+
+    def _next(self) -> dict[str, Any]:
+        received = bytearray()
+        while (byte := self.replies.read(1)) != b"\0":
+            assert byte, "the browser is gone"
+            received += byte
+        return dict(json.loads(received))
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[Browser]:
+    """Give a browser with one empty page; it ends with the block."""
+    commands, to = os.pipe()
+    replies, answers = os.pipe()
+    # The browser reads commands from descriptor 3 and answers on 4; a shell puts them there.
+    script = f'exec 3<&{commands} 4>&{answers}; exec "$@"'
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
+    command = ["bash", "-c", script, "bash", CHROMIUM, *flags, f"--user-data-dir={profile}"]
+    process = subprocess.Popen(
+        command, pass_fds=(commands, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    os.close(commands)
+    os.close(answers)
+    with os.fdopen(to, "wb") as sending, os.fdopen(replies, "rb") as receiving:
+        try:
+            found = Browser(sending, receiving)
+            target = found.ask("Target.createTarget", url="about:blank")["targetId"]
+            found.session = found.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                found.ask(f"{domain}.enable")
+            yield found
+        finally:
+            process.kill()
+            process.wait()
