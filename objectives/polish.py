@@ -33,7 +33,7 @@ _EXCHANGED_SHARE = 0.7  # of the sentences are shown with words exchanged
 _BATCH_TOKENS = 512
 _LEARNING_RATE = 1e-3
 _WARM_UP_SHARE = 0.05
-_HIDDEN_WEIGHT = 1.0
+_HIDDEN_WEIGHT = 4.0
 _WIDEST_SHIFTED = 4  # bits: zero points of wider codes are stored too coarsely to be worth tuning
 _SAY_EVERY = 0.25
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -99,37 +100,58 @@ def make_bank(
             missing.append(layer)
         else:
             bank.fill(layer, entries)
-    if missing:
-        moments: Mapping[str, Tensor] = {}
-        if quantizer.token_ids:
+    made: Iterable[tuple[Layer, Entries]]
+    if quantizer.token_ids:
+        made = calibrated_entries(quantizer, model, missing)
+        if missing:
             say(f"calibrating on {len(quantizer.token_ids)} training sentences")
-            moments = second_moments(model, missing, quantizer.token_ids)
-        said = time.monotonic()
-        for done, layer in enumerate(missing):
-            if time.monotonic() - said > _SAY_EVERY_S:
-                said = time.monotonic()
-                say(f"quantising: {len(layers) - len(missing) + done}/{len(layers)} layers")
-            weight = model.get_parameter(layer.parameter).detach()
-            if layer.name in moments:
-                entries = _calibrated(weight, moments[layer.name])
-            else:
-                entries = {width: bank.entry(layer, width) for width in WIDTHS}
-            _write(paths[layer], entries)
-            if in_files:
-                entries = _read(paths[layer], layer, device_of(model)) or entries
-            bank.fill(layer, entries)
+    else:
+        made = ((layer, {width: bank.entry(layer, width) for width in WIDTHS}) for layer in missing)
+    said = time.monotonic()
+    for done, (layer, entries) in enumerate(made, start=len(layers) - len(missing) + 1):
+        _write(paths[layer], entries)
+        bank.fill(layer, (_read(paths[layer], layer, device_of(model)) or entries) if in_files else entries)
+        if time.monotonic() - said > _SAY_EVERY_S:
+            said = time.monotonic()
+            say(f"quantising: {done}/{len(layers)} layers")
     return bank
 
 
-_Entries = dict[int, tuple[Tensor, AffineParameters]]
+Entries = dict[int, tuple[Tensor, AffineParameters]]
+"""A layer's codes and their parameters by width."""
 
 
-def _calibrated(weight: Tensor, moments: Tensor) -> _Entries:
-    compensation = Compensation.of(moments)
-    return {width: quantize_calibrated(weight, width, compensation) for width in WIDTHS}
+def calibrated_entries(
+    quantizer: Quantizer, model: nn.Module, layers: Sequence[Layer], widths: Sequence[int] = WIDTHS
+) -> Iterator[tuple[Layer, Entries]]:
+    """Yield the calibrated entries of layers of an FP32 model, as each is done; several are worked on at a time.
+
+    Args:
+        quantizer: with calibration sentences.
+        model: in FP32.
+        layers: of the model.
+        widths: to quantise to.
+    """
+    if not layers:
+        return
+    moments = second_moments(model, layers, quantizer.token_ids)
+
+    def entries_of(layer: Layer) -> Entries:
+        compensation = Compensation.of(moments[layer.name])
+        weight = model.get_parameter(layer.parameter).detach()
+        return {width: quantize_calibrated(weight, width, compensation) for width in widths}
+
+    # A layer's columns follow one another: more threads help little within it, and much across layers.
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(max_workers=threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield from zip(layers, pool.map(entries_of, layers), strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # who stops here does not wait for what has not begun
+            torch.set_num_threads(threads)
 
 
-def _write(path: Path, entries: _Entries) -> None:
+def _write(path: Path, entries: Entries) -> None:
     tensors: dict[str, Tensor] = {}
     for width, (codes, parameters) in entries.items():
         tensors |= {
@@ -141,7 +163,7 @@ def _write(path: Path, entries: _Entries) -> None:
         save_file(tensors, temporary)
 
 
-def _read(path: Path, layer: Layer, device: torch.device) -> _Entries | None:
+def _read(path: Path, layer: Layer, device: torch.device) -> Entries | None:
     """Return a layer's entries; None where the file is missing or damaged, so that it is made anew."""
     try:
         tensors = load_file(path, device=str(device))

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
@@ -15,7 +14,6 @@ from rich.console import Console
 from objectives.errors import InputError
 
 if TYPE_CHECKING:
-    from objectives.problem import Problem
     from objectives.sizes import Footprint
 
 app = typer.Typer(
@@ -27,7 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 console = Console(stderr=True)
-log = logging.getLogger("bitfront")
 
 Run = Annotated[Path, typer.Option("--run", help="The run's directory.")]
 Model = Annotated[str | None, typer.Option("--model", help="A local transformers directory, a hub name, or miniature.")]
@@ -136,25 +133,28 @@ def export(
     trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
     bitmap: ReadBitMap = None,
     format_: Annotated[
-        str, typer.Option("--format", help="text, json, or packed: a checkpoint of that size.")
+        str, typer.Option("--format", help="text, json, packed: a checkpoint of that size, or torchao: one for it.")
     ] = "text",
     out: Annotated[
-        Path | None, typer.Option(help="The file to write, standard output without it; the directory for packed.")
+        Path | None, typer.Option(help="The file to write, standard output without it; the directory of a checkpoint.")
     ] = None,
 ) -> None:
-    """Export one bit map of a run, as a file or as a packed checkpoint."""
+    """Export one bit map of a run, as a file or as a checkpoint."""
     from objectives.bit_maps import read_bit_map, to_json, to_text
     from objectives.files import write_text
     from results.bit_map_files import bit_map_provenance
     from results.picks import pick as pick_map
     from results.picks import trial_by_number
+    from search.checkpoints import export_checkpoint
     from search.run_directory import RunDirectory
     from search.study import load_study, outcome
+    from search.terminal import log_to_console
 
-    if format_ not in ("text", "json", "packed"):
-        raise InputError(f"--format must be text, json or packed, not {format_!r}")
-    if format_ == "packed" and out is None:
-        raise InputError("say where the packed checkpoint goes: --out DIR")
+    if format_ not in ("text", "json", "packed", "torchao"):
+        raise InputError(f"--format must be text, json, packed or torchao, not {format_!r}")
+    is_checkpoint = format_ in ("packed", "torchao")
+    if is_checkpoint and out is None:
+        raise InputError(f"say where the {format_} checkpoint goes: --out DIR")
     if sum(choice is not None for choice in (pick, trial, bitmap)) != 1:
         raise InputError("say which map to export: one of --pick best@8x, --trial N, --bitmap FILE")
     directory = RunDirectory(run)
@@ -167,9 +167,10 @@ def export(
     else:
         chosen = pick_map(found, pick) if pick is not None else trial_by_number(found, trial or 0)
         bits, provenance = chosen.bits, bit_map_provenance(found, chosen)
-    if format_ == "packed":
+    if is_checkpoint:
         assert out is not None
-        _export_packed(settings, bits, provenance, out)
+        log_to_console(console)
+        typer.echo(f"written: {out}, {export_checkpoint(settings, bits, provenance, out, format_)}")
         return
     text = to_text(layers, bits) if format_ == "text" else to_json(layers, bits, provenance)
     if out is None:
@@ -177,36 +178,6 @@ def export(
     else:
         write_text(out, text)
         typer.echo(f"written: {out}")
-
-
-def _export_packed(settings: dict[str, Any], bits: tuple[int, ...], provenance: dict[str, Any], out: Path) -> None:
-    from objectives.checkpoint import write_checkpoint
-    from objectives.quantized import QuantizedModel
-
-    if out.exists():
-        raise InputError(f"{out}: is there already; give --out a new directory")
-    problem = _problem_of_run(settings)
-    quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, bits)
-    length = write_checkpoint(problem.classifier, quantized, provenance, out)
-    typer.echo(f"written: {out}, weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {out}")
-
-
-def _problem_of_run(settings: dict[str, Any]) -> Problem:
-    from objectives.problem import load_problem
-    from search.terminal import log_to_console
-
-    log_to_console(console)
-    profile = settings["profile"]
-    problem = load_problem(
-        profile["model"], profile["data"], device=profile["device"], quantizer=profile["quantizer"], say=log.info
-    )
-    recorded = settings["fingerprint"]
-    if differing := [key for key, value in problem.fingerprint.items() if recorded.get(key) != value]:
-        raise InputError(
-            f"{profile['model']}: is not the model of this run any more, its {' and '.join(differing)} differ; "
-            "start another run"
-        )
-    return problem
 
 
 @app.command()
@@ -220,9 +191,11 @@ def polish(
     from results.picks import trial_by_number
     from results.polished import polished_line
     from results.report import write_report
+    from search.checkpoints import problem_of_run
     from search.polishing import maps_to_polish, polish_maps
     from search.run_directory import RunDirectory
     from search.study import load_study, outcome
+    from search.terminal import log_to_console
 
     if pick is not None and trial is not None:
         raise InputError("say which map to polish by one of --pick best@8x and --trial N, or by neither")
@@ -235,10 +208,10 @@ def polish(
         trials = [trial_by_number(found, trial)]
     else:
         trials = list(maps_to_polish(found))
+    log_to_console(console)
     with directory.locked():
-        for polished in polish_maps(_problem_of_run(settings), found, trials, directory, settings["profile"]["seed"]):
-            typer.echo(polished_line(polished))
-            typer.echo(f"written: {run / polished.checkpoint}")
+        for polished in polish_maps(problem_of_run(settings), found, trials, directory, settings["profile"]["seed"]):
+            typer.echo(f"{polished_line(polished)}; written: {run / polished.checkpoint}")
         write_report(found, run)
     typer.echo(f"report: {run / 'report.html'}")
 

@@ -24,6 +24,7 @@ FENCES: dict[str, Callable[[str], bool]] = {
     "transformers": lambda path: path in LOADING,
     "datasets": lambda path: path in LOADING,
     "matplotlib": lambda path: path.startswith("results/") and "plot" in path,
+    "torchao": lambda path: path == "objectives/torchao_export.py",
     "torch": lambda path: not path.startswith("results/"),
     "tests": lambda path: False,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import evaluate, luck, overhead, screening, search
+from tests.benchmarks import evaluate, luck, overhead, quantizers, screening, search
 
 BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate.main,
@@ -13,6 +13,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "overhead": overhead.main,
     "screening": screening.main,
     "luck": luck.main,
+    "quantizers": quantizers.main,
 }
 
 

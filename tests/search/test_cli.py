@@ -170,7 +170,10 @@ def test_mistakes_are_one_message_and_status_2(
         (("search", "--run", tmp_path / "new", "--model", tiny.model, "--data", tmp_path / "nowhere"), "nowhere"),
         (("report", "--run", tmp_path / "nowhere"), "there is no run here"),
         (("export", "--run", finished_run), "say which map to export"),
-        (("export", "--run", finished_run, "--trial", 1, "--format", "png"), "--format must be text, json or packed"),
+        (
+            ("export", "--run", finished_run, "--trial", 1, "--format", "png"),
+            "--format must be text, json, packed or torchao",
+        ),
         (("export", "--run", finished_run, "--trial", 9999), "9999"),
         (("export", "--run", finished_run, "--pick", "best@99x"), "best@99x"),
         (("evaluate", "--bitmap", tmp_path / "bad.txt", *where), "not a layer of this model"),
@@ -475,3 +478,21 @@ def test_what_cannot_be_polished_is_one_message(
     assert spoken.status == 2
     assert said in spoken.err
     assert not (finished_run / "polished").exists()
+
+
+def test_a_torchao_checkpoint_needs_torchao_and_no_line_of_ours(
+    finished_run: Path, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = ("export", "--run", finished_run, "--trial", 1, "--format", "torchao")
+    assert "--out DIR" in bitfront(*export).err
+    with monkeypatch.context() as absent:
+        absent.setitem(sys.modules, "torchao.core.config", None)
+        spoken = bitfront(*export, "--out", tmp_path / "ao")
+    assert spoken.status == 2
+    assert "pip install -e '.[torchao]'" in spoken.err
+    assert not (tmp_path / "ao").exists()
+    pytest.importorskip("torchao")
+    spoken = bitfront(*export, "--out", tmp_path / "ao")
+    assert spoken.status == 0, spoken.err
+    assert f"weights of {(tmp_path / 'ao' / 'model.safetensors').stat().st_size:,} bytes" in spoken.out
+    assert bitfront(*export, "--out", tmp_path / "ao").status == 2

@@ -1,0 +1,85 @@
+"""Hand-off to torchao: a quantised model as a checkpoint that ``transformers`` loads by itself, torchao installed.
+
+It carries the very codes, scales and zero points of the map; nothing is quantised anew. torchao keeps each code in a
+byte of its own, whatever the width of its layer, so that such a checkpoint is larger than a packed one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from objectives.bit_maps import to_json, to_text
+from objectives.checkpoint import BIT_MAP, MANIFEST
+from objectives.errors import InputError
+from objectives.files import replacing, replacing_directory
+from objectives.models import Classifier, save_all_but_weights
+from objectives.quantized import QuantizedModel
+
+WEIGHTS = "model.safetensors"
+
+
+def write_torchao(
+    classifier: Classifier, quantized: QuantizedModel, provenance: Mapping[str, Any], directory: Path
+) -> int:
+    """Write a checkpoint for ``from_pretrained`` and return the length of its weights' file in bytes.
+
+    Args:
+        classifier: the FP32 model, for its config and tokenizer.
+        quantized: what it became.
+        provenance: plain JSON values: where the map came from.
+        directory: to be made; it appears when all of it is written.
+
+    Raises:
+        InputError: torchao is not installed, or has changed what this needs of it.
+        FileExistsError: the directory is there already.
+    """
+    try:
+        from torchao.core.config import config_to_dict
+        from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+        from torchao.quantization import FqnToConfig, IntxUnpackedToInt8Tensor, IntxWeightOnlyConfig
+        from torchao.quantization.granularity import PerAxis
+    except ImportError as error:
+        raise InputError(
+            f"--format torchao needs torchao 0.18 or newer ({error}); install it with pip install -e '.[torchao]'"
+        ) from None
+    state: dict[str, Tensor] = {name: tensor.contiguous().cpu() for name, tensor in quantized.kept.items()}
+    configs = {}
+    for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
+        dtype = getattr(torch, f"int{parameters.bits}")
+        # Codes of b bits lie about zero there: both they and their zero points move by half the range.
+        middle = 2 ** (parameters.bits - 1)
+        state[layer.parameter] = IntxUnpackedToInt8Tensor(
+            qdata=(codes.cpu().short() - middle).to(torch.int8),
+            scale=parameters.scale.cpu(),
+            zero_point=parameters.zero_point.cpu() - middle,
+            target_dtype=dtype,
+            block_size=(1, layer.columns),
+            dtype=torch.float32,
+            activation_quantization=None,
+        )
+        configs[layer.parameter] = IntxWeightOnlyConfig(weight_dtype=dtype, granularity=PerAxis(0))
+    tensors, metadata = flatten_tensor_state_dict(state)
+    settings = {
+        "quant_method": "torchao",
+        "quant_type": {"default": config_to_dict(FqnToConfig(configs))},
+        "include_input_output_embeddings": True,
+    }
+    with replacing_directory(directory) as temporary:
+        save_all_but_weights(classifier, temporary)
+        config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
+        config = config | {"quantization_config": settings, "dtype": "float32"}
+        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        with replacing(temporary / WEIGHTS) as path:
+            save_file(tensors, path, metadata={"format": "pt", **metadata})
+        length = (temporary / WEIGHTS).stat().st_size
+        (temporary / BIT_MAP).write_text(to_text(quantized.layers, quantized.bits), encoding="utf-8")
+        manifest = to_json(quantized.layers, quantized.bits, {**provenance, "torchao": {"file_bytes": length}})
+        (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
+    return length

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from objectives.bank import WeightBank
+from objectives.bit_maps import read_bit_map
+from objectives.layers import WIDTHS, find_layers, uniform
+from objectives.models import load_classifier
+from objectives.quantize import AffineParameters, storable_zero_point
+from objectives.quantized import QuantizedModel
+from objectives.torchao_export import WEIGHTS, write_torchao
+from tests.objectives.tiny_bert import make_tiny_bert
+
+pytest.importorskip("torchao", reason="torchao is not installed; it is an extra")
+
+
+@pytest.mark.parametrize("fractional", [False, True], ids=["whole zero points", "fractional zero points"])
+def test_from_pretrained_gives_back_the_very_weights(fractional: bool, tmp_path: Path) -> None:
+    classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
+    layers = find_layers(classifier.model)
+    bits = tuple(WIDTHS[index % len(WIDTHS)] for index in range(len(layers)))
+    bank = WeightBank.of(classifier.model, layers)
+    if fractional:
+        for layer, width in zip(layers, bits, strict=True):
+            codes, chosen = bank.entry(layer, width)
+            zero_point = storable_zero_point(chosen.zero_point + 0.37, width)
+            bank.fill(layer, {width: (codes, AffineParameters(chosen.scale, zero_point, width))})
+    quantized = QuantizedModel.of(classifier.model, bank, bits)
+    length = write_torchao(classifier, quantized, {"run": "x"}, tmp_path / "ao")
+    assert (tmp_path / "ao" / WEIGHTS).stat().st_size == length
+    assert read_bit_map(tmp_path / "ao" / "bitmap.txt", layers) == bits
+
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "ao").eval()
+    decoded = quantized.decoded(classifier.model)
+    for layer, width in zip(layers, bits, strict=True):
+        weight = loaded.get_parameter(layer.parameter)
+        assert weight.target_dtype == getattr(torch, f"int{width}")
+        assert torch.equal(weight.dequantize(), decoded.get_parameter(layer.parameter))
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "ao")("the cat sleeps", return_tensors="pt")
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).logits, decoded(**inputs).logits)
+
+
+def test_a_directory_is_never_overwritten(tmp_path: Path) -> None:
+    classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
+    layers = find_layers(classifier.model)
+    quantized = QuantizedModel.of(classifier.model, WeightBank.of(classifier.model, layers), uniform(layers, 4))
+    with pytest.raises(FileExistsError):
+        write_torchao(classifier, quantized, {}, tmp_path / "model")
