@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import evaluate, luck, overhead, quantizers, screening, search
+from tests.benchmarks import checkpoint, evaluate, luck, overhead, quantizers, screening, search
 
 BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate.main,
@@ -14,6 +14,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "screening": screening.main,
     "luck": luck.main,
     "quantizers": quantizers.main,
+    "checkpoint": checkpoint.main,
 }
 
 

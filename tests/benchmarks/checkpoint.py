@@ -1,0 +1,95 @@
+"""What loading a packed checkpoint costs, against loading the FP32 one and quantising it.
+
+bert-base-uncased's shapes with random weights and the documented map. Each way loads in a process of its own, which
+tells its seconds and by how much its peak memory grew.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+from objectives.bank import WeightBank
+from objectives.bit_maps import documented_bit_map
+from objectives.checkpoint import load_checkpoint, write_checkpoint
+from objectives.hub import quiet_libraries
+from objectives.layers import find_layers
+from objectives.models import load_classifier
+from objectives.quantized import QuantizedModel
+from objectives.sizes import footprint_of
+from tests.objectives.tiny_bert import SPECIAL, WORDS
+
+REPEATS = 3
+PACKED, FP32 = "packed", "FP32 and quantised"
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table; with ``load WAY DIR``, be one of its processes."""
+    if arguments:
+        _load(arguments[1], Path(arguments[2]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        directories = {PACKED: Path(folder) / "packed", FP32: Path(folder) / "fp32"}
+        _write(directories)
+        results = {way: [_measured(way, directory) for _ in range(REPEATS)] for way, directory in directories.items()}
+    for way, runs in results.items():
+        seconds, grown = sorted(run["seconds"] for run in runs)[REPEATS // 2], max(run["grown"] for run in runs)
+        model = runs[0]["model_bytes"]
+        print(f"{way:20} {seconds:6.2f} s, peak memory {grown / 2**20:6.0f} MiB more, {grown / model:.2f} of the model")
+
+
+def _write(directories: dict[str, Path]) -> None:
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig()).eval()
+    with quiet_libraries():
+        model.save_pretrained(directories[FP32])
+        vocabulary = {token: index for index, token in enumerate((*SPECIAL, *WORDS))}
+        BertTokenizer(vocab=vocabulary, model_max_length=512).save_pretrained(directories[FP32])
+    sizes, bits = footprint_of(model), documented_bit_map(find_layers(model))
+    started = time.perf_counter()
+    quantized = QuantizedModel.of(model, WeightBank.of(model, sizes.layers), bits)
+    print(f"quantising took {time.perf_counter() - started:.1f} s, {torch.get_num_threads()} threads")
+    length = write_checkpoint(load_classifier(str(directories[FP32])), quantized, {}, directories[PACKED])
+    print(f"documented map: {sizes.nominal_bits(bits):,} bits, {sizes.compression(bits, 'nominal'):.4f}x nominal")
+    packed = sizes.compression(bits, "packed")
+    print(f"on disk: {length:,} bytes against {sizes.fp32_packed_bytes:,}, {packed:.4f}x packed")
+    codes = -(-sizes.nominal_bits(bits) // 8)
+    scales = 5 * sum(layer.rows for layer in sizes.layers)
+    print(f"of these {codes:,} codes, {scales:,} scales and zero points, {length - codes - scales:,} all the rest")
+
+
+def _measured(way: str, directory: Path) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.benchmarks", "checkpoint", "load", way, str(directory)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    figures: dict[str, float] = json.loads(told.splitlines()[-1])
+    return figures
+
+
+def _load(way: str, directory: Path) -> None:
+    before = _memory_bytes("VmRSS")
+    started = time.perf_counter()
+    if way == PACKED:
+        model: torch.nn.Module = load_checkpoint(directory)[0].model
+    else:
+        fp32 = load_classifier(str(directory)).model
+        bits = documented_bit_map(find_layers(fp32))
+        model = QuantizedModel.of(fp32, WeightBank.of(fp32, find_layers(fp32)), bits).decoded(fp32)
+    figures = {
+        "seconds": time.perf_counter() - started,
+        "grown": _memory_bytes("VmHWM") - before,
+        "model_bytes": sum(tensor.nbytes for tensor in model.state_dict().values()),
+    }
+    print(json.dumps(figures))
+
+
+def _memory_bytes(field: str) -> int:
+    # Linux alone tells this; ru_maxrss would count what the parent held when it started this process.
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
