@@ -70,9 +70,11 @@ def search(
     storage: Annotated[
         str, typer.Option(envvar="BITFRONT_STORAGE", help="postgresql+psycopg://... of a study that machines share.")
     ] = "",
+    notify: Annotated[str, typer.Option(help="A command to run when the search ends, however it ends.")] = "",
 ) -> None:
     """Search for the front; start the same run again to continue it."""
     from results.summary import summary_lines
+    from search.notify import notifying
     from search.profile import resolve_profile
     from search.run_directory import RunDirectory
     from search.runner import run_search
@@ -101,11 +103,21 @@ def search(
         flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
     settings = resolve_profile(profile or "miniature", flags)
     log_to_console(console)
-    with progress_display(console) as display:
+    with notifying(notify, run), progress_display(console) as display:
         outcome = run_search(settings, directory, display, storage)
     for line in summary_lines(outcome):
         typer.echo(line)
     typer.echo(f"report: {run / 'report.html'}")
+
+
+@app.command()
+def status(run: Run) -> None:
+    """Say how far a search is, from any terminal, or where it ended."""
+    from search.run_directory import RunDirectory
+    from search.status import status_lines
+
+    for line in status_lines(RunDirectory(run)):
+        typer.echo(line)
 
 
 @app.command()
@@ -361,6 +373,9 @@ def main() -> NoReturn:
         console.print(
             f"error: {where}{error.strerror or error}", style="red", markup=False, highlight=False, soft_wrap=True
         )
+        sys.exit(1)
+    except MemoryError as error:
+        console.print(f"error: out of memory: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("interrupted; start the same command again to continue", style="yellow")

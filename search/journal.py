@@ -62,8 +62,10 @@ class JournalFile(JournalFileBackend):
                     left = left[os.write(file, left) :]
                 if lasting:
                     os.fsync(file)
-            except BaseException:
+            except BaseException as error:
                 os.ftruncate(file, end)  # the next line would be glued to half a line
+                if isinstance(error, OSError):
+                    raise OSError(error.errno, error.strerror, str(self._path)) from None
                 raise
             finally:
                 os.close(file)

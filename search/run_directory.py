@@ -17,6 +17,7 @@ from objectives.files import remove_leftovers, write_text
 from search.storage import STUDY_NAME, Place, redacted
 
 RUN_SCHEMA = "bitfront-run-1"
+_LOCK_TIMEOUT_S = 0.5  # whoever asks for the status holds the lock for a moment
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,17 @@ class RunDirectory:
         fingerprint: Mapping[str, str],
         versions: Mapping[str, str],
         place: Place | None = None,
+        start: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write run.toml; of a database it gets the URL without its password."""
+        """Write run.toml; of a database it gets the URL without its password, of this start when and how it was."""
         document = {
             "schema": RUN_SCHEMA,
             "profile": dict(profile),
             "fingerprint": dict(fingerprint),
             "versions": dict(versions),
         }
+        if start is not None:
+            document["start"] = dict(start)
         if place is not None and place.url:
             document["storage"] = {"url": redacted(place.url), "study": place.study_name}
         write_text(self.settings, tomli_w.dumps(document))
@@ -136,6 +140,20 @@ class RunDirectory:
         if faults:
             raise all_faults(f"{self.path}: is another search; give --run another directory", faults)
 
+    @property
+    def _lock(self) -> Path:
+        return self.path / ".lock"
+
+    def is_held(self) -> bool:
+        """Return whether a live process holds the run."""
+        try:
+            with FileLock(self._lock).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:
+            return False  # nobody can hold what nobody can write
+
     def clear_up(self) -> None:
         """Remove the temporary files that a dead process left; the run must be held."""
         for folder in (self.path, self.path / "bitmaps"):
@@ -149,9 +167,9 @@ class RunDirectory:
             InputError: another live process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")  # the system releases it when the process dies, however it dies
+        lock = FileLock(self._lock)  # the system releases it when the process dies, however it dies
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_LOCK_TIMEOUT_S)
         except Timeout:
             raise InputError(
                 f"{self.path}: another process is searching here; wait for it, or give --run another directory"

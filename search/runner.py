@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
+from logging.handlers import RotatingFileHandler
 from types import FrameType
 from typing import Protocol
 
@@ -37,6 +40,7 @@ log = logging.getLogger("bitfront")
 REFRESH_S = 30.0
 """The run's files are written anew at most this often."""
 _PAUSE_S = 0.5
+_LOG_BYTES = 10_000_000
 _REFRESH_SHARE = 0.02  # and never so often that writing them takes more than this share of the time
 
 
@@ -101,7 +105,8 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         check_joinable(store.backend, store.study_name, problem, profile.quality, constraint)
     with run.locked(), _logging_to(run), _stop_requests() as stop_requested:
         versions = _versions()
-        run.write_settings(profile.to_dict(), problem.fingerprint, versions, place)
+        start = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
+        run.write_settings(profile.to_dict(), problem.fingerprint, versions, place, start)
         run.clear_up()
         budget = _Budget(profile, started, stop_requested)
         sensitivities = _sensitivities(profile, problem, run, budget, display)
@@ -176,14 +181,19 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                 done = count()
                 now = time.monotonic()
                 if found is None or now - refreshed >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
-                    found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
+                    found = store.patiently(lambda: _try_to_refresh(study, run), budget.stop_requested)
                     refreshed = time.monotonic()
                     refresh_cost_s = refreshed - now
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, found))
         _confirm_shown(worker.problem, study, budget)
-    finally:
-        found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
+    except BaseException as error:
+        with suppress(OSError):  # what ended the search is what is told
+            store.patiently(lambda: refresh(study, run), lambda: True)
+        if isinstance(error, (OSError, MemoryError)):
+            log.warning("all that was finished is recorded; start the same command again to continue")
+        raise
+    found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     log.info("%s", "stopped by a signal" if budget.stop_requested() else "budget reached")
     return found
 
@@ -225,6 +235,14 @@ def _confirm_shown(problem: Problem, study: optuna.Study, budget: _Budget) -> No
                 log.warning("not all is confirmed in FP32; start the run again")
                 return
             confirm(study, trial.number, problem.confirm(trial.bits))
+
+
+def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> Outcome | None:
+    try:
+        return refresh(study, run)
+    except OSError as error:  # what is found is in the storage, and at the end the files must be written
+        log.warning("cannot write the report for now (%s); the search goes on", error)
+        return None
 
 
 def refresh(study: optuna.Study, run: RunDirectory) -> Outcome:
@@ -276,9 +294,16 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+class _LogFile(RotatingFileHandler):
+    """A log that is let go where it cannot be written: on a full disk the search has more to say than that."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name is logging's
+        """Say nothing."""
+
+
 @contextmanager
 def _logging_to(run: RunDirectory) -> Iterator[None]:
-    handler = logging.FileHandler(run.log, encoding="utf-8")
+    handler = _LogFile(run.log, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.DEBUG)
     log.setLevel(logging.DEBUG)  # the file has a line for each trial; the terminal shows them as progress

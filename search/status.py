@@ -1,0 +1,59 @@
+"""What a run is doing: for a search that runs elsewhere, or has ended."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+from optuna.trial import TrialState
+
+from objectives.errors import InputError
+from results.outcome import Outcome
+from results.words import duration
+from search.run_directory import RunDirectory
+from search.runner import Progress
+from search.study import load_study, outcome
+from search.terminal import front_line, status_line
+
+_WINDOW_S = 600.0
+
+
+def status_lines(run: RunDirectory) -> list[str]:
+    """Return whether a search runs, how far it is, its front, and what it still needs.
+
+    Raises:
+        InputError: there is no run.
+    """
+    settings = run.read_settings()
+    profile, start = settings["profile"], settings.get("start", {})
+    live = run.is_held()
+    started = start.get("at")
+    elapsed_s = max(0.0, time.time() - started.timestamp()) if isinstance(started, datetime) else 0.0
+    since = f" for {duration(elapsed_s)}, {start.get('workers', 1)} at work" if live and elapsed_s else ""
+    lines = [f"{run.path}: {'running' + since if live else 'not running'}"]
+    try:
+        study = load_study(run.place())
+    except InputError as error:
+        if not live:
+            raise
+        return [*lines, f"no maps yet ({error})"]
+    found = outcome(study, run.name)
+    in_hand = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    rate = recent_rate(found)
+    wanted = int(profile.get("trials", 0))
+    left = []
+    if live and wanted and rate:
+        left.append((wanted - len(found.trials)) / rate)
+    if live and profile.get("hours"):
+        left.append(3600 * float(profile["hours"]) - elapsed_s)
+    progress = Progress(len(found.trials), wanted, elapsed_s, max(0.0, min(left)) if left else None, rate, found)
+    lines.append(status_line(progress) + (f"; {in_hand} in hand" if in_hand else ""))
+    lines.append(front_line(found))
+    return [*lines, f"report: {run.path / 'report.html'}"]
+
+
+def recent_rate(found: Outcome) -> float:
+    """Return how many maps a second were finished in the ten minutes before the last one."""
+    ends = sorted(trial.finished_s for trial in found.trials)
+    recent = [end for end in ends if end >= ends[-1] - _WINDOW_S]
+    return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0

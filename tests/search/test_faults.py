@@ -1,0 +1,176 @@
+"""What goes wrong on a machine at night: each fault is one clear line, and nothing that was finished is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
+
+import optuna
+import pytest
+
+from objectives.errors import InputError
+from objectives.layers import WIDTHS
+from objectives.problem import Evaluation, Problem
+from search.notify import notifying
+from search.run_directory import RunDirectory
+from search.status import status_lines
+from search.storage import Place, journal_storage
+from search.study import load_study, outcome
+from search.study import tell as tell_study
+from tests.search.conftest import Command
+from tests.search.forks import Search
+from tests.search.test_cli import rows
+from tests.search.test_torture import check, recorded
+from tests.search.tiny_problem import TinyProblem
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a tiny search's time, and nothing here looks at it."""
+    for name in ("write_pareto_plot", "write_bits_plot"):
+        monkeypatch.setattr(f"results.report.{name}", lambda *_: "<svg></svg>")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a few megabytes of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk here: {mounted.stderr.decode().strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def search_on(tiny: TinyProblem, run: Path, trials: int) -> tuple[object, ...]:
+    where = ("--model", tiny.model, "--data", tiny.data, "--sampler", "random", "--sensitivity", "none")
+    return ("search", *where, "--quantizer", "affine", "--run", run, "--trials", trials)
+
+
+def one_line(text: str, words: str) -> bool:
+    """Return whether a message has no traceback, and these words in a line that names an error."""
+    errors = [line for line in text.splitlines() if line.startswith("error: ")]
+    return "Traceback" not in text and len(errors) == 1 and words in errors[0]
+
+
+def test_a_full_disk_loses_nothing_that_was_finished(
+    tiny: TinyProblem, bitfront: Command, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, filler = small_disk / "run", small_disk / "filler"
+    honest = tell_study
+    told = 0
+
+    def tell(*arguments: object) -> None:
+        nonlocal told
+        told += 1
+        if told == 12:
+            with filler.open("wb", buffering=0) as file:
+                try:
+                    while file.write(b"x" * 4096):
+                        pass
+                except OSError:
+                    os.fsync(file.fileno())
+        honest(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("search.worker.tell", tell)
+    spoken = bitfront(*search_on(tiny, run, 400))
+    assert spoken.status == 1
+    assert one_line(spoken.err, "No space left on device"), spoken.err
+    assert "all that was finished is recorded" in " ".join(spoken.err.split())
+    finished = recorded(RunDirectory(run))
+    assert len(finished) >= 11
+    filler.unlink()
+    spoken = bitfront(*search_on(tiny, run, len(finished) + 3))
+    assert spoken.status == 0, spoken.err
+    check(RunDirectory(run), len(finished) + 3)
+    assert finished.items() <= recorded(RunDirectory(run)).items()
+
+
+def test_a_read_only_run_can_be_looked_at_and_not_continued(
+    tiny: TinyProblem, bitfront: Command, small_disk: Path
+) -> None:
+    run = small_disk / "run"
+    assert bitfront(*search_on(tiny, run, 8)).status == 0
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for arguments in (search_on(tiny, run, 9), search_on(tiny, small_disk / "new", 9), ("report", "--run", run)):
+        spoken = bitfront(*arguments)
+        assert spoken.status == 1
+        assert one_line(spoken.err, "Read-only file system"), spoken.err
+    assert bitfront("status", "--run", run).status == 0
+    assert bitfront("export", "--run", run, "--trial", 0).status == 0
+
+
+def test_a_lack_of_memory_is_told_and_the_map_tried_again(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+
+        def starved(self: Problem, bits: tuple[int, ...]) -> Evaluation:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+
+        patched.setattr(Problem, "evaluate", starved)
+        spoken = bitfront(*search_on(tiny, run, 8))
+    assert spoken.status == 1
+    assert one_line(spoken.err, "out of memory"), spoken.err
+    assert bitfront(*search_on(tiny, run, 8)).status == 0
+    assert [row["label"] for row in rows(run / "trials.csv")][:1] == ["uniform 3"]
+    assert "uniform 2" in {row["label"] for row in rows(run / "trials.csv")}
+
+
+def test_a_clock_that_is_set_back_makes_no_time_negative(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Backwards(datetime):
+        steps = 0
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            cls.steps += 1
+            return datetime.now(tz) - cls.steps * timedelta(hours=1)
+
+    monkeypatch.setattr("optuna.storages.journal._storage.datetime", Backwards)
+    tried = Search(Place(tmp_path / "j"), problem, len(WIDTHS))
+    tried.open()
+    tried.work()
+    assert Backwards.steps > len(WIDTHS)
+    trials = outcome(load_study(tmp_path / "j"), "x").trials
+    assert len(trials) == len(WIDTHS)
+    assert min(trial.finished_s for trial in trials) == 0
+
+
+def test_status_says_how_far_a_run_is(tiny: TinyProblem, bitfront: Command, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    assert bitfront("status", "--run", run.path).status == 2
+    note = tmp_path / "note"
+    told = ("--notify", f"echo $BITFRONT_STATE at $BITFRONT_RUN > {note}")
+    assert bitfront(*search_on(tiny, run.path, 9), *told).status == 0
+    assert note.read_text() == f"ended at {run.path}\n"
+    said = bitfront("status", "--run", run.path).out.splitlines()
+    assert said[0] == f"{run.path}: not running"
+    assert said[1].startswith("9/9 trials, ")
+    assert said[2].startswith("front of ")
+    with run.locked():
+        said = status_lines(run)
+    assert said[0].startswith(f"{run.path}: running for ")
+    assert "1 at work" in said[0]
+    optuna.load_study(study_name="bitfront", storage=journal_storage(run.journal)).ask()
+    assert status_lines(run)[1].endswith("; 1 in hand")
+
+
+def test_a_notification_is_given_however_a_search_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    note = tmp_path / "note"
+    with pytest.raises(InputError), notifying(f'echo "$BITFRONT_STATE" > {note}', tmp_path):
+        raise InputError("no such model")
+    assert note.read_text() == "failed: no such model\n"
+    with notifying("exit 3", tmp_path):
+        pass
+    assert "--notify: Command 'exit 3' returned non-zero exit status 3" in caplog.text
