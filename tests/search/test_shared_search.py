@@ -17,7 +17,8 @@ def test_machines_share_a_study_and_no_file_has_the_password(
 ) -> None:
     for name in ("write_pareto_plot", "write_bits_plot"):  # most of the time, and nothing here looks at it
         monkeypatch.setattr(f"results.report.{name}", lambda *_: "<svg></svg>")
-    where = ("--model", tiny.model, "--data", tiny.data, "--sampler", "random", "--sensitivity", "none")
+    plain = ("--sampler", "random", "--sensitivity", "none", "--quantizer", "affine")
+    where = ("--model", tiny.model, "--data", tiny.data, *plain)
     first, second, joined = (tmp_path / name / "night" for name in ("one", "two", "three"))
     with running_server() as server:
         said = [bitfront("search", *where, "--run", first, "--trials", 16, "--storage", server.url)]

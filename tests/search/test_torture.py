@@ -124,7 +124,9 @@ def test_workers_killed_with_their_parent_lose_nothing(tiny: TinyProblem, tmp_pa
     words = ("search", "--model", tiny.model, "--data", tiny.data, "--run", run.path, "--workers", 3)
 
     def start() -> Callable[[], None]:
-        process = subprocess.Popen(command_line(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command_line(*words, "--trials", 0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
 
         def kill() -> None:
             os.kill(process.pid, signal.SIGKILL)
@@ -132,7 +134,7 @@ def test_workers_killed_with_their_parent_lose_nothing(tiny: TinyProblem, tmp_pa
 
         return kill
 
-    torture(run, 10, start, longest_s=60)
+    torture(run, 8, start, longest_s=45)
     wanted = len(recorded(run)) + 5
     subprocess.run(command_line(*words, "--trials", wanted), check=True, capture_output=True, timeout=300)
     check(run, wanted)

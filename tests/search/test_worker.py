@@ -17,7 +17,7 @@ from search.study import MOST_ATTEMPTS, claim, claimed, finished, load_study, ma
 from tests.search.forks import Search, fork
 from tests.search.postgresql import PASSWORD, Server, running_server
 
-WANTED = 40
+WANTED = 30
 
 
 @pytest.fixture(scope="module")
