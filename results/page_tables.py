@@ -55,7 +55,7 @@ def picks_page_table(found: Findings) -> Table:
             *_map_cells(found, headline.trial),
             *_score_cells(found, headline.trial),
             *_corrected_cells(headline.corrected),
-            _difference_cell(headline.against_reference),
+            difference_cell(headline.against_reference),
         )
         for headline in found.headlines
         if headline.trial is not None
@@ -112,28 +112,31 @@ def _score_cells(found: Findings, trial: Trial) -> tuple[Cell, ...]:
         return (Cell("failed"), *[_UNKNOWN] * 3)
     intervals, against = found.intervals[trial.number], found.against_fp32[trial.number]
     return (
-        _mcc_cell(trial.scores.mcc, intervals.mcc),
-        _difference_cell(against),
+        mcc_cell(trial.scores.mcc, intervals.mcc),
+        difference_cell(against),
         Cell(words.confidence(against.no_worse), against.no_worse),
-        _damage_cell(trial.scores.damage, intervals.damage),
+        damage_cell(trial.scores.damage, intervals.damage),
     )
 
 
 def _corrected_cells(known: Corrected | None) -> tuple[Cell, ...]:
     if known is None:
         return (_UNKNOWN, _UNKNOWN)
-    return (_mcc_cell(known.mcc, known.mcc_interval), _damage_cell(known.damage, known.damage_interval))
+    return (mcc_cell(known.mcc, known.mcc_interval), damage_cell(known.damage, known.damage_interval))
 
 
-def _mcc_cell(mcc: float, interval: Interval) -> Cell:
+def mcc_cell(mcc: float, interval: Interval) -> Cell:
+    """Return an MCC over its interval."""
     return Cell(f"{mcc:.3f}", mcc, words.interval(interval))
 
 
-def _damage_cell(damage: float, interval: Interval) -> Cell:
+def damage_cell(damage: float, interval: Interval) -> Cell:
+    """Return a damage, in nats a sentence, over its interval."""
     return Cell(words.nats(damage), damage, f"{words.nats(interval.low)} to {words.nats(interval.high)}")
 
 
-def _difference_cell(comparison: Comparison | None) -> Cell:
+def difference_cell(comparison: Comparison | None) -> Cell:
+    """Return a difference in MCC over its interval; an empty cell where there is none."""
     if comparison is None:
         return _UNKNOWN
     low, high = comparison.interval.low, comparison.interval.high

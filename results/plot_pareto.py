@@ -63,7 +63,7 @@ def _draw_damage(axes: Axes, info: ParetoInfo) -> None:
     _scatter_others(axes, others, _damage(others))
     _markers(axes, front, _damage(front), label=_front_label(info), **_FRONT)
     _draw_contenders(axes, info, [max(point.damage, DAMAGE_FLOOR) for point in info.contenders])
-    _draw_reference(axes, info, [max(info.reference.damage, DAMAGE_FLOOR)] if info.reference else [])
+    _draw_reference(axes, info, [max(info.reference.damage, DAMAGE_FLOOR)] if info.reference else [], named=True)
     axes.set_ylabel("damage, nats a sentence")
     if any(point.damage < DAMAGE_FLOOR for point in info.points):
         note = f"damage below {DAMAGE_FLOOR:g} is drawn at {DAMAGE_FLOOR:g}"
@@ -98,7 +98,8 @@ def _draw_mcc(axes: Axes, info: ParetoInfo) -> None:
     _bars(axes, [info.reference] if info.reference else [], VERMILION, alpha=0.9)
     _markers(axes, front, [point.mcc for point in front], label=_front_label(info), **_FRONT)
     _draw_contenders(axes, info, [point.mcc for point in info.contenders])
-    _draw_reference(axes, info, [info.reference.mcc] if info.reference else [])
+    # In this panel all maps are about as high, and words would cover them.
+    _draw_reference(axes, info, [info.reference.mcc] if info.reference else [], named=False)
     axes.set_ylabel("MCC, with 95% intervals")
 
 
@@ -199,7 +200,7 @@ def _draw_contenders(axes: Axes, info: ParetoInfo, heights: Sequence[float]) -> 
         )
 
 
-def _draw_reference(axes: Axes, info: ParetoInfo, heights: Sequence[float]) -> None:
+def _draw_reference(axes: Axes, info: ParetoInfo, heights: Sequence[float], named: bool) -> None:
     point = info.reference
     if point is None:
         return
@@ -215,6 +216,8 @@ def _draw_reference(axes: Axes, info: ParetoInfo, heights: Sequence[float]) -> N
         zorder=6,
         label=_REFERENCE_LABEL,
     )
+    if not named:
+        return
     axes.annotate(
         point.label,
         (point.compression, heights[0]),

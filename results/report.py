@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from objectives.files import write_text
@@ -106,9 +106,11 @@ def report_page(found: Findings, run: str, plots: dict[str, str], polished: Sequ
 
 def render(template: str, **values: object) -> str:
     """Return a template of this package with values in it, every one of them escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["included"] = lambda name: Markup(_read(name))  # noqa: S704  # our own files
-    return environment.from_string(_read(template)).render(**values)
+    return environment.get_template(template).render(**values)
 
 
 def export_commands(found: Findings, run: str) -> list[str]:

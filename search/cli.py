@@ -37,6 +37,7 @@ QuantizerOption = Annotated[
         "--quantizer", help="affine, or calibrated: rounding that makes up for errors, on training sentences."
     ),
 ]
+Margin = Annotated[float | None, typer.Option("--margin", help="The loss of MCC against FP32 that counts as none.")]
 ReadBitMap = Annotated[Path | None, typer.Option("--bitmap", help="A bit map, as text or JSON.")]
 
 
@@ -71,6 +72,7 @@ def search(
         str, typer.Option(envvar="BITFRONT_STORAGE", help="postgresql+psycopg://... of a study that machines share.")
     ] = "",
     notify: Annotated[str, typer.Option(help="A command to run when the search ends, however it ends.")] = "",
+    margin: Margin = None,
 ) -> None:
     """Search for the front; start the same run again to continue it."""
     from results.summary import summary_lines
@@ -96,6 +98,7 @@ def search(
         "polish": polish,
         "seed": seed,
         "workers": workers,
+        "margin": margin,
     }
     directory = RunDirectory(run)
     if profile is None and directory.exists():
@@ -121,27 +124,63 @@ def status(run: Run) -> None:
 
 
 @app.command()
-def report(run: Run) -> None:
-    """Write the tables, plots, report and bit maps of a run anew."""
+def report(
+    run: Annotated[Path | None, typer.Option("--run", help="The run's directory.")] = None,
+    margin: Margin = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Put the runs named after it on one plot.")] = False,
+    runs: Annotated[list[Path] | None, typer.Argument(help="With --compare: the runs' directories.")] = None,
+    out: Annotated[Path, typer.Option(help="With --compare: the directory to write.")] = Path("comparison"),
+) -> None:
+    """Write the tables, plots, report and bit maps of a run anew, or compare several runs."""
     from results.report import write_report
     from results.summary import summary_lines
+    from search.reporting import outcome_of_run
     from search.run_directory import RunDirectory
-    from search.study import load_study, outcome
+    from search.study import load_study
 
+    if compare:
+        _compare_runs([*([run] if run is not None else []), *(runs or [])], margin, out)
+        return
+    if run is None or runs:
+        raise InputError("say which run: --run runs/x; or several to compare: --compare runs/x runs/y")
     directory = RunDirectory(run)
     directory.read_settings()
-    found = outcome(load_study(directory.place()), directory.name)
+    found = outcome_of_run(load_study(directory.place()), directory, _checked_margin(margin))
     for line in summary_lines(found, write_report(found, run)):
         typer.echo(line)
     typer.echo(f"report: {run / 'report.html'}")
 
 
+def _compare_runs(runs: list[Path], margin: float | None, out: Path) -> None:
+    from results.comparison import comparison_info, write_comparison
+    from search.reporting import outcome_of_run
+    from search.run_directory import RunDirectory
+    from search.study import load_study
+
+    if len(runs) < 2 or len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("--compare needs two runs or more, each once: --compare runs/x runs/y")
+    directories = [RunDirectory(run) for run in runs]
+    for directory in directories:
+        directory.read_settings()
+    outcomes = [outcome_of_run(load_study(each.place()), each, _checked_margin(margin)) for each in directories]
+    names = [directory.name for directory in directories]
+    info = comparison_info(outcomes, names if len(set(names)) == len(names) else [str(run) for run in runs])
+    write_comparison(info, out)
+    for warning in info.warnings:
+        console.print(f"note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    typer.echo(f"comparison: {out / 'comparison.html'}")
+
+
+def _checked_margin(margin: float | None) -> float | None:
+    if margin is not None and not 0 <= margin <= 1:
+        raise InputError(f"--margin is a loss of MCC from 0 to 1, not {margin!r}")
+    return margin
+
+
 @app.command()
 def export(
     run: Run,
-    pick: Annotated[
-        str | None, typer.Option(help="best@8x: the least-damage map of at least that compression.")
-    ] = None,
+    pick: Annotated[str | None, typer.Option(help="best@8x, smallest@margin, smallest@0.02, or knee.")] = None,
     trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
     bitmap: ReadBitMap = None,
     format_: Annotated[
@@ -158,8 +197,9 @@ def export(
     from results.picks import pick as pick_map
     from results.picks import trial_by_number
     from search.checkpoints import export_checkpoint
+    from search.reporting import outcome_of_run
     from search.run_directory import RunDirectory
-    from search.study import load_study, outcome
+    from search.study import load_study
     from search.terminal import log_to_console
 
     if format_ not in ("text", "json", "packed", "torchao"):
@@ -171,7 +211,7 @@ def export(
         raise InputError("say which map to export: one of --pick best@8x, --trial N, --bitmap FILE")
     directory = RunDirectory(run)
     settings = directory.read_settings()
-    found = outcome(load_study(directory.place()), directory.name)
+    found = outcome_of_run(load_study(directory.place()), directory)
     layers = found.footprint.layers
     if bitmap is not None:
         bits = read_bit_map(bitmap, layers)
@@ -195,7 +235,9 @@ def export(
 @app.command()
 def polish(
     run: Run,
-    pick: Annotated[str | None, typer.Option(help="best@8x; without it the report's picks and the reference.")] = None,
+    pick: Annotated[
+        str | None, typer.Option(help="As for export; without it the report's picks and the reference.")
+    ] = None,
     trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
 ) -> None:
     """Tune what costs no bits, by distillation from the FP32 model; each map becomes a packed checkpoint as small."""
@@ -205,15 +247,16 @@ def polish(
     from results.report import write_report
     from search.checkpoints import problem_of_run
     from search.polishing import maps_to_polish, polish_maps
+    from search.reporting import outcome_of_run
     from search.run_directory import RunDirectory
-    from search.study import load_study, outcome
+    from search.study import load_study
     from search.terminal import log_to_console
 
     if pick is not None and trial is not None:
         raise InputError("say which map to polish by one of --pick best@8x and --trial N, or by neither")
     directory = RunDirectory(run)
     settings = directory.read_settings()
-    found = outcome(load_study(directory.journal), directory.name)
+    found = outcome_of_run(load_study(directory.place()), directory)
     if pick is not None:
         trials = [pick_map(found, pick)]
     elif trial is not None:

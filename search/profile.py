@@ -13,7 +13,7 @@ from objectives.errors import InputError, all_faults
 from objectives.quantizers import QuantizerName
 from objectives.scores import Precision
 from objectives.sizes import SizeAxis
-from results.outcome import Quality
+from results.outcome import DEFAULT_MARGIN, Quality
 from search.samplers import SAMPLERS
 from search.sensitivity import Source
 
@@ -44,6 +44,7 @@ class Profile:
         polish: whether the picks and the reference are polished when the search is over.
         seed: reproduces a run of one worker exactly, however often it was stopped and continued.
         workers: how many processes evaluate at the same time.
+        margin: the loss of MCC against FP32 that counts as none, for the report and ``smallest@margin``.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Profile:
     polish: bool = False
     seed: int = 0
     workers: int = 1
+    margin: float = DEFAULT_MARGIN
 
     # What makes two searches different ones; the rest may change when a run is continued.
     @property
@@ -104,7 +106,7 @@ def resolve_profile(name: str, flags: Mapping[str, Any]) -> Profile:
     return Profile(**checked)
 
 
-_FLOATS = ("hours", "min_compression")
+_FLOATS = ("hours", "min_compression", "margin")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "quality": get_args(Quality),
     "size": get_args(SizeAxis),
@@ -145,6 +147,8 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
                 faults.append(f"hours must be a number of 0 or more, not {value!r}")
             case "polish" if not isinstance(value, bool):
                 faults.append(f"polish must be true or false, not {value!r}")
+            case "margin" if not (_is_number(value) and 0 <= value <= 1):
+                faults.append(f"margin is a loss of MCC from 0 to 1, not {value!r}")
             case "min_compression" if not (_is_number(value) and 1 <= value < 1e6):
                 faults.append(f"min_compression must be a number of 1 or more, not {value!r}")
             case "quality" | "size" | "quantizer" | "sampler" | "sensitivity" | "precision" | "device" if (

@@ -29,6 +29,7 @@ from search.crew import Crew
 from search.feasible import SizeConstraint
 from search.polishing import maps_to_polish, polish_maps
 from search.profile import GUIDED, Profile
+from search.reporting import outcome_of_run
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.storage import recover_journal
@@ -247,7 +248,7 @@ def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> Outcome | None:
 
 def refresh(study: optuna.Study, run: RunDirectory) -> Outcome:
     """Write the run's tables, plots, report and bit maps for what the study holds now."""
-    found = outcome(study, run.name)
+    found = outcome_of_run(study, run)
     write_report(found, run.path)
     return found
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -496,3 +497,27 @@ def test_a_torchao_checkpoint_needs_torchao_and_no_line_of_ours(
     assert spoken.status == 0, spoken.err
     assert f"weights of {(tmp_path / 'ao' / 'model.safetensors').stat().st_size:,} bytes" in spoken.out
     assert bitfront(*export, "--out", tmp_path / "ao").status == 2
+
+
+def test_runs_are_compared_on_one_page(finished_run: Path, bitfront: Command, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished_run, copy)
+    spoken = bitfront("report", "--compare", finished_run, copy, "--out", tmp_path / "out")
+    assert spoken.status == 0, spoken.err
+    assert "tiny against copy" in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
+    assert {row["run"] for row in rows(tmp_path / "out" / "comparison.csv")} == {"tiny", "copy"}
+    for arguments in (("--compare", finished_run), ("--compare", copy, copy), (), ("--run", copy, finished_run)):
+        assert bitfront("report", *arguments).status == 2, arguments
+    assert bitfront("report", "--compare", copy, tmp_path / "nowhere").status == 2
+
+
+def test_the_margin_and_the_command_are_the_runs(finished_run: Path, bitfront: Command) -> None:
+    spoken = bitfront("report", "--run", finished_run, "--margin", 0.25)
+    assert "Smallest within 0.25 MCC of FP32" in spoken.out
+    assert "within 0.01 MCC" in bitfront("report", "--run", finished_run).out
+    page = (finished_run / "report.html").read_text(encoding="utf-8")
+    count = len(rows(finished_run / "trials.csv"))
+    assert f"bitfront search --run {finished_run}" in page
+    assert f"--seed 3 --trials {count}" in page
+    assert bitfront("report", "--run", finished_run, "--margin", 2).status == 2
+    assert bitfront("export", "--run", finished_run, "--pick", "smallest@0.9").status == 0
