@@ -12,7 +12,8 @@ from torch import nn
 from objectives.scores import Labels
 
 Fingerprint = dict[str, str]
-"""What must be equal for two runs to be one: ``model``, ``sentences`` and ``quantizer``."""
+"""What must be equal for two runs to be one: ``model``, ``sentences`` and ``quantizer``, and ``confirmation`` where
+sentences were held back."""
 
 # What does not change a score: where the model was loaded from and by which version.
 _IRRELEVANT_CONFIG = frozenset({"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"})
@@ -27,9 +28,15 @@ def fingerprint(model: nn.Module, token_ids: Sequence[Sequence[int]], labels: La
         labels: ``(n_sentences,)`` of 0 and 1.
         quantizer: its identity.
     """
+    sentences = sentences_fingerprint(token_ids, labels)
+    return {"model": model_fingerprint(model), "sentences": sentences, "quantizer": quantizer}
+
+
+def sentences_fingerprint(token_ids: Sequence[Sequence[int]], labels: Labels) -> str:
+    """Return the fingerprint of sentences as a model sees them, and of their labels ``(n_sentences,)``."""
     sentences = hashlib.sha256(json.dumps([list(ids) for ids in token_ids]).encode())
     sentences.update(labels.tobytes())
-    return {"model": model_fingerprint(model), "sentences": _short(sentences), "quantizer": quantizer}
+    return _short(sentences)
 
 
 def model_fingerprint(model: nn.Module) -> str:

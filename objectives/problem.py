@@ -16,9 +16,10 @@ from torch import nn
 
 from objectives.bank import FP32_WIDTH
 from objectives.checkpoint import load_checkpoint
+from objectives.confirmation import AUTO, NONE, divide
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
-from objectives.fingerprint import Fingerprint, fingerprint
+from objectives.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
 from objectives.forward import device_of
 from objectives.layers import Bits, Layer, find_layers, uniform
 from objectives.miniature.training import materialise
@@ -27,7 +28,7 @@ from objectives.polish import TrainingSentences
 from objectives.quantized import QuantizedModel
 from objectives.quantizers import QuantizerName, load_quantizer, make_bank
 from objectives.scores import Labels, LogOdds, Precision, Scores, score
-from objectives.sentences import encode, load_sentences
+from objectives.sentences import Sentences, encode, load_sentences
 from objectives.sizes import Footprint, footprint_of
 
 MINIATURE = "miniature"
@@ -42,6 +43,16 @@ class Evaluation:
     log_odds: LogOdds
     precision: Precision
     elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The sentences that no search sees: their labels, domains and tokens, and where they are from in words."""
+
+    labels: Labels
+    in_domain: npt.NDArray[np.bool_] | None
+    token_ids: Sequence[Sequence[int]]
+    source: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,7 @@ class Problem:
     token_ids: Sequence[Sequence[int]]
     evaluator: Evaluator
     scout: Evaluator
+    confirmation: Confirmation | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -85,6 +97,20 @@ class Problem:
             ValueError: a log-odds is not finite.
         """
         return self._evaluate(self.evaluator, bits)
+
+    def confirmed_log_odds(self, maps: Sequence[Bits]) -> tuple[LogOdds, list[LogOdds]]:
+        """Return the log-odds of the FP32 model and of maps on the confirmation sentences, in FP32.
+
+        Raises:
+            InputError: there are none, or a log-odds is not finite.
+        """
+        if self.confirmation is None:
+            raise InputError("no sentences were held back; name some with --confirm")
+        evaluator = Evaluator(self.network, self.layers, self.confirmation.token_ids, bank=self.evaluator.bank)
+        fp32, *scored = [evaluator.log_odds(bits) for bits in (uniform(self.layers, FP32_WIDTH), *maps)]
+        if not all(np.isfinite(log_odds).all() for log_odds in (fp32, *scored)):
+            raise InputError("scores on the confirmation sentences are not finite")
+        return fp32, scored
 
     def evaluate_checkpoint(self, directory: Path) -> tuple[Evaluation, Bits]:
         """Score a packed checkpoint of this model on every sentence, in FP32, and return its map too.
@@ -126,6 +152,7 @@ def load_problem(
     quantizer: QuantizerName = "affine",
     say: Callable[[str], None] = lambda _: None,
     bank_in_files: bool = False,
+    confirm: str = NONE,
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
@@ -137,25 +164,33 @@ def load_problem(
         quantizer: how weights become codes.
         say: told in one line what is being done.
         bank_in_files: keep every quantiser's codes in files of the cache, so that processes have one copy in memory.
+        confirm: the sentences that no search sees, as for ``divide``; ``auto`` for the miniature's held-out ones where
+            it is searched with, and for none elsewhere.
 
     Raises:
         InputError: there is no such device; the model or the sentences cannot be used (see ``load_classifier`` and
             ``load_sentences``); or the FP32 model's MCC is zero or less, which probably means reversed labels.
     """
-    model_source, data_source = model, data
-    if MINIATURE in (model, data):
+    if confirm == AUTO:
+        confirm = MINIATURE if data == MINIATURE else NONE
+    model_source, data_source, confirm_source = model, data, confirm
+    if MINIATURE in (model, data, confirm):
         say("preparing the miniature model and its sentences")
         miniature = materialise(cache_directory())
         model_source = str(miniature.model) if model == MINIATURE else model
         data_source = str(miniature.data) if data == MINIATURE else data
+        confirm_source = str(miniature.held_out) if confirm == MINIATURE else confirm
     say(f"loading {model}")
     classifier = load_classifier(model_source)
-    sentences = load_sentences(data_source, "validation")
+    sentences, held = divide(load_sentences(data_source, "validation"), confirm_source)
     network = classifier.model
     token_ids = encode(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
     layers = find_layers(network)
     chosen = load_quantizer(quantizer, classifier, data_source)
     identity = fingerprint(network, token_ids, sentences.labels, chosen.identity)
+    confirmation = _confirmation(held, classifier, confirm)
+    if confirmation is not None:
+        identity["confirmation"] = sentences_fingerprint(confirmation.token_ids, confirmation.labels)
     network.to(_device(device))  # type: ignore[arg-type]
     bank = make_bank(chosen, network, layers, identity["model"], cache_directory(), say, bank_in_files)
     evaluator = Evaluator(network, layers, token_ids, bank=bank)
@@ -185,6 +220,7 @@ def load_problem(
         token_ids=token_ids,
         evaluator=evaluator,
         scout=scout,
+        confirmation=confirmation,
     )
 
 
@@ -200,6 +236,13 @@ def polishing_sentences(problem: Problem) -> TrainingSentences:
     if len(texts) < 2:
         raise InputError(f"{data}: has too few training sentences to polish on")
     return TrainingSentences(encode(tokenizer, texts, problem.classifier.max_tokens), tokenizer.all_special_ids)
+
+
+def _confirmation(held: Sentences | None, classifier: Classifier, confirm: str) -> Confirmation | None:
+    if held is None:
+        return None
+    token_ids = encode(classifier.tokenizer, held.texts, max_tokens=classifier.max_tokens)
+    return Confirmation(held.labels, held.in_domain, token_ids, confirm)
 
 
 def _device(name: str) -> torch.device:

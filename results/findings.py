@@ -9,12 +9,13 @@ import numpy as np
 
 from objectives.errors import InputError
 from results.bootstrap import Interval
+from results.confirmed import confirmed_estimates
 from results.evidence import Evidence, Rule, front_rule
-from results.luck import FOLDS_OF_PROOFS, REPEATS_OF_PROOFS, Corrected, corrected
+from results.luck import FOLDS_OF_PROOFS, REPEATS_OF_PROOFS, corrected
 from results.outcome import Outcome, Trial
 from results.pareto import front
 from results.picks import SMALLEST, headline_requests, pick, rule_of
-from results.statistics import Comparison, Intervals, compare, score_intervals
+from results.statistics import Comparison, Estimate, Intervals, compare, score_intervals
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Headline:
     request: str
     trial: Trial | None
     rival: Trial | None = None
-    corrected: Corrected | None = None
+    corrected: Estimate | None = None
     against_reference: Comparison | None = None
     against_rival: Comparison | None = None
     missing: str = ""
@@ -55,6 +56,8 @@ class Findings:
         against_fp32: their MCC against that of the FP32 model, by trial number.
         corrected: by trial number, for the front: what the best map of that size or less is worth on sentences that it
             was not chosen by.
+        confirmed: by trial number, for the picks, their rivals and the reference: what they are worth on sentences that
+            no search has seen; empty until these are opened, and once the search has gone on after that.
         fp32_mcc: the interval of the FP32 model's MCC.
         fp32_standard_error: of the FP32 model's MCC.
     """
@@ -67,7 +70,8 @@ class Findings:
     headlines: tuple[Headline, ...]
     intervals: Mapping[int, Intervals]
     against_fp32: Mapping[int, Comparison]
-    corrected: Mapping[int, Corrected]
+    corrected: Mapping[int, Estimate]
+    confirmed: Mapping[int, Estimate]
     fp32_mcc: Interval
     fp32_standard_error: float
 
@@ -130,6 +134,7 @@ def conclude(outcome: Outcome) -> Findings:
         intervals=dict(zip(numbers, intervals, strict=True)),
         against_fp32=dict(zip(numbers, compare(mccs, fp32, outcome.margin), strict=True)),
         corrected=of_front,
+        confirmed=confirmed_estimates(outcome.confirmation, outcome.margin),
         fp32_mcc=fp32.intervals()[0],
         fp32_standard_error=float(fp32.standard_errors()[0]),
     )
@@ -155,7 +160,7 @@ def _picked(outcome: Outcome, request: str, evidence: Evidence) -> tuple[Trial |
 
 def _corrections(
     outcome: Outcome, evidence: Evidence, on_front: Sequence[Trial], headlines: Sequence[Headline]
-) -> tuple[dict[int, Corrected], dict[str, Corrected | None]]:
+) -> tuple[dict[int, Estimate], dict[str, Estimate | None]]:
     """Return the corrected quality of the front's maps by number, and of the picks by request."""
     places = np.searchsorted(evidence.numbers, [trial.number for trial in on_front])
     rules: list[Rule] = [front_rule(evidence.feasible & (evidence.sizes <= evidence.sizes[at])) for at in places]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from results.bootstrap import Floats, Interval, Resamples, strata_of
 from results.evidence import Evidence, Mask, Rule
-from results.statistics import Comparison, compare
+from results.statistics import Comparison, Estimate, compare
 
 # Halves, dealt anew a few times. Ten folds would be as free of bias, but any two of them share most of the sentences
 # they choose by: they choose the same lucky map, and each scores it on what made it lucky for the others. On 1,000
@@ -23,25 +22,6 @@ REPEATS = 5
 FOLDS_OF_PROOFS, REPEATS_OF_PROOFS = 10, 4
 
 
-@dataclass(frozen=True)
-class Corrected:
-    """A quality on sentences that had no part in the choice; intervals are 95%.
-
-    Attributes:
-        mcc: the MCC.
-        mcc_interval: its interval.
-        damage: nats a sentence.
-        damage_interval: its interval.
-        against_fp32: its MCC against FP32's on the same sentences.
-    """
-
-    mcc: float
-    mcc_interval: Interval
-    damage: float
-    damage_interval: Interval
-    against_fp32: Comparison
-
-
 def corrected(
     evidence: Evidence,
     rules: Sequence[Rule],
@@ -51,7 +31,7 @@ def corrected(
     folds: int = FOLDS,
     repeats: int = REPEATS,
     seed: int = 0,
-) -> list[Corrected | None]:
+) -> list[Estimate | None]:
     """Return what each rule's choice is worth, by cross-fitting: its choice and its score never share a sentence.
 
     The sentences are dealt into folds within their strata. For each fold the rule chooses by the others alone, and its
@@ -71,7 +51,7 @@ def corrected(
         seed: of the dealing.
     """
     accepted, losses, whole = cross_fitted(evidence, rules, folds=folds, repeats=repeats, seed=seed)
-    found: list[Corrected | None] = [None] * len(rules)
+    found: list[Estimate | None] = [None] * len(rules)
     if not whole.any():
         return found
     shape = (-1, evidence.labels.size)
@@ -81,7 +61,7 @@ def corrected(
     of_mcc, of_damage = mccs.intervals(), damages.intervals()
     for position, at in enumerate(np.flatnonzero(whole)):
         own = slice(position * repeats, (position + 1) * repeats)
-        found[at] = Corrected(
+        found[at] = Estimate(
             mcc=fmean(mccs.point[own]),
             mcc_interval=_mean_interval(of_mcc[own]),
             damage=fmean(damages.point[own]),

@@ -26,7 +26,18 @@ def summary_markdown(found: Findings, commands: Sequence[str]) -> str:
 
 def _table(found: Findings) -> list[str]:
     outcome = found.outcome
-    heads = ("pick", "map", "nominal", "packed", "MCC (95%)", "corrected MCC", "MCC against FP32", "no worse", "damage")
+    heads: tuple[str, ...] = (
+        "pick",
+        "map",
+        "nominal",
+        "packed",
+        "MCC (95%)",
+        "corrected MCC",
+        "MCC against FP32",
+        "no worse",
+        "damage",
+    )
+    heads += ("MCC against FP32, confirmed",) if found.confirmed else ()
     fp32 = words.mcc_with(outcome.fp32.mcc, found.fp32_mcc)
     size = words.megabytes(outcome.footprint.fp32_packed_bytes)
     rows: list[Sequence[str]] = [("FP32", "", "1x", f"1x, {size}", fp32, "", "", "", "0")]
@@ -36,11 +47,13 @@ def _table(found: Findings) -> list[str]:
         if headline.trial is not None:
             known = headline.corrected
             corrected = "" if known is None else words.mcc_with(known.mcc, known.mcc_interval)
-            rows.append((asked_words(outcome, headline.request), *_cells(found, headline.trial, corrected)))
+            sure = found.confirmed.get(headline.trial.number)
+            told = () if sure is None else (words.difference_with(sure.against_fp32),)
+            rows.append((asked_words(outcome, headline.request), *_cells(found, headline.trial, corrected), *told))
     return [
         _row(heads),
         _row(["---"] * len(heads)),
-        *(_row([_escaped(cell) for cell in row]) for row in rows),
+        *(_row([_escaped(cell) for cell in (*row, *[""] * (len(heads) - len(row)))]) for row in rows),
     ]
 
 

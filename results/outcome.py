@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,6 +60,29 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Confirmation:
+    """What the maps that were shown when the search ended score on sentences that it never saw.
+
+    Attributes:
+        source: the sentences, as the user named them.
+        labels: ``(n_sentences,)`` of 0 and 1.
+        in_domain: ``(n_sentences,)``, or None where the sentences do not say.
+        fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
+        log_odds: ``(n_sentences,)`` of maps, by trial number.
+        trials: how many maps had been evaluated when the sentences were opened.
+        withdrawn: whether the search went on afterwards, so that nothing here confirms anything.
+    """
+
+    source: str
+    labels: Labels
+    in_domain: npt.NDArray[np.bool_] | None
+    fp32_log_odds: LogOdds
+    log_odds: Mapping[int, LogOdds]
+    trials: int
+    withdrawn: bool
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The state of a run.
 
@@ -79,6 +103,8 @@ class Outcome:
         provenance: further facts to show, in order: versions, seed, machine, fingerprints.
         margin: the loss of MCC that the user accepts, 0 or more.
         command: the command that makes this run again; empty where it is not known.
+        held_back: the sentences that the search does not see, as the user named them; empty where there are none.
+        confirmation: what they tell, once they have been opened.
     """
 
     name: str
@@ -97,3 +123,5 @@ class Outcome:
     provenance: tuple[tuple[str, str], ...]
     margin: float = DEFAULT_MARGIN
     command: str = ""
+    held_back: str = ""
+    confirmation: Confirmation | None = None

@@ -8,10 +8,9 @@ from results import words
 from results.bit_map_files import bit_map_path
 from results.bootstrap import Interval
 from results.findings import Findings
-from results.luck import Corrected
 from results.outcome import Trial
 from results.pareto import beaten_by, least_damage
-from results.statistics import Comparison
+from results.statistics import Comparison, Estimate
 from results.summary import asked_words
 
 
@@ -40,15 +39,23 @@ _UNKNOWN = Cell("")
 
 
 def picks_page_table(found: Findings) -> Table:
-    """Return FP32, the documented map and the picks, one under the other."""
+    """Return FP32, the documented map and the picks, one under the other, and what is confirmed of them."""
     outcome = found.outcome
     full = words.megabytes(outcome.footprint.fp32_packed_bytes)
     fp32_mcc = Cell(f"{outcome.fp32.mcc:.3f}", detail=words.interval(found.fp32_mcc))
     sizes = (Cell("the model as it is"), Cell("1x"), Cell("1x", detail=full))
-    rows = [(Cell("FP32"), *sizes, fp32_mcc, _UNKNOWN, _UNKNOWN, Cell("0"), *[_UNKNOWN] * 3)]
+    rows = [(Cell("FP32"), *sizes, fp32_mcc, _UNKNOWN, _UNKNOWN, Cell("0"), *[_UNKNOWN] * 3, *_confirmed(found, None))]
     if found.reference is not None:
         cells = (*_map_cells(found, found.reference), *_score_cells(found, found.reference))
-        rows.append((Cell("documented"), *cells, *_corrected_cells(None), _UNKNOWN))
+        rows.append(
+            (
+                Cell("documented"),
+                *cells,
+                *_corrected_cells(None),
+                _UNKNOWN,
+                *_confirmed(found, found.reference),
+            )
+        )
     rows += [
         (
             Cell(asked_words(outcome, headline.request)),
@@ -56,12 +63,13 @@ def picks_page_table(found: Findings) -> Table:
             *_score_cells(found, headline.trial),
             *_corrected_cells(headline.corrected),
             difference_cell(headline.against_reference),
+            *_confirmed(found, headline.trial),
         )
         for headline in found.headlines
         if headline.trial is not None
     ]
     heads = ("pick", *_MAP_HEADS, *_score_heads(found), *_CORRECTED_HEADS, "MCC against documented")
-    return Table(heads, tuple(rows))
+    return Table(heads + (_CONFIRMED_HEADS if found.confirmed else ()), tuple(rows))
 
 
 def front_page_table(found: Findings) -> Table:
@@ -89,6 +97,7 @@ def rivals_page_table(found: Findings) -> Table:
 
 _MAP_HEADS = ("map", "nominal", "packed")
 _CORRECTED_HEADS = ("MCC, corrected", "damage, corrected")
+_CONFIRMED_HEADS = ("MCC, confirmed", "MCC against FP32, confirmed", "damage, confirmed")
 
 
 def _score_heads(found: Findings) -> tuple[str, ...]:
@@ -119,10 +128,24 @@ def _score_cells(found: Findings, trial: Trial) -> tuple[Cell, ...]:
     )
 
 
-def _corrected_cells(known: Corrected | None) -> tuple[Cell, ...]:
+def _corrected_cells(known: Estimate | None) -> tuple[Cell, ...]:
     if known is None:
         return (_UNKNOWN, _UNKNOWN)
     return (mcc_cell(known.mcc, known.mcc_interval), damage_cell(known.damage, known.damage_interval))
+
+
+def _confirmed(found: Findings, trial: Trial | None) -> tuple[Cell, ...]:
+    """Return what is confirmed of a map; no cells at all where nothing is confirmed in this run."""
+    if not found.confirmed:
+        return ()
+    known = None if trial is None else found.confirmed.get(trial.number)
+    if known is None:
+        return (_UNKNOWN,) * 3
+    return (
+        mcc_cell(known.mcc, known.mcc_interval),
+        difference_cell(known.against_fp32),
+        damage_cell(known.damage, known.damage_interval),
+    )
 
 
 def mcc_cell(mcc: float, interval: Interval) -> Cell:

@@ -13,8 +13,8 @@ from objectives.layers import Bits, Layer
 from objectives.sizes import SizeAxis
 from results.bootstrap import Interval
 from results.findings import Findings
-from results.luck import Corrected
 from results.outcome import Origin, Quality, Trial
+from results.statistics import Estimate
 from results.words import nats, times
 
 MOST_PICKED_MAPS = 4
@@ -37,7 +37,7 @@ class Point:
     feasible: bool
     on_front: bool
     widths: tuple[int, ...]
-    corrected: Corrected | None = None
+    corrected: Estimate | None = None
 
     @property
     def short_label(self) -> str:

@@ -144,6 +144,13 @@ def _read(name: str) -> str:
     return files("results").joinpath(name).read_text(encoding="utf-8")
 
 
+def _held_back(outcome: Outcome) -> str:
+    if outcome.confirmation is not None:
+        opened = outcome.confirmation
+        return f"{outcome.held_back}: {opened.labels.size:,} sentences, opened after {words.maps(opened.trials)}"
+    return f"{outcome.held_back}, not opened yet" if outcome.held_back else "none"
+
+
 def _facts(found: Findings) -> list[tuple[str, str]]:
     """Return where everything came from, in order."""
     outcome = found.outcome
@@ -152,6 +159,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
         ("model", outcome.model),
         ("data", outcome.data),
         ("sentences", f"{outcome.labels.size:,}, of which {int((outcome.labels == 1).sum()):,} are acceptable"),
+        ("held back to confirm on", _held_back(outcome)),
         ("layers", f"{len(outcome.footprint.layers)}"),
         ("quality", words.QUALITY_WORDS[outcome.quality]),
         ("size constraint", words.constraint(outcome)),

@@ -42,6 +42,25 @@ class Comparison:
         return not self.interval.low <= 0 <= self.interval.high
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A quality on sentences that had no part in what was chosen; intervals are 95%.
+
+    Attributes:
+        mcc: the MCC.
+        mcc_interval: its interval.
+        damage: nats a sentence.
+        damage_interval: its interval.
+        against_fp32: its MCC against FP32's on the same sentences.
+    """
+
+    mcc: float
+    mcc_interval: Interval
+    damage: float
+    damage_interval: Interval
+    against_fp32: Comparison
+
+
 def compare(maps: Bootstrapped, baseline: Bootstrapped, margin: float) -> list[Comparison]:
     """Return how the MCC of each map compares with a baseline's, of the same draws.
 

@@ -30,7 +30,7 @@ def summary_lines(outcome: Outcome, findings: Findings | None = None) -> list[st
         findings: what follows from it, where that has been worked out already.
     """
     found = conclude(outcome) if findings is None else findings
-    return [*answer_lines(found), *front_lines(found), *caution_lines(found)]
+    return [*answer_lines(found), " ".join(certainty(found)), *front_lines(found), *caution_lines(found)]
 
 
 def lead_lines(found: Findings) -> list[tuple[str, str]]:
@@ -48,7 +48,34 @@ def lead_lines(found: Findings) -> list[tuple[str, str]]:
         )
     if (documented := _documented_lead(found)) is not None:
         lines.append(documented)
-    return lines
+    return [*lines, certainty(found)]
+
+
+def certainty(found: Findings) -> tuple[str, str]:
+    """Return whether sentences that no search has seen confirm the answer."""
+    opened, held_back = found.outcome.confirmation, found.outcome.held_back
+    if opened is None:
+        if held_back:
+            return "Not confirmed yet.", f"The sentences held back ({held_back}) are opened when the search has ended."
+        return (
+            "Not confirmed.",
+            "No sentences were held back from the search; --confirm 0.3 holds back a share of them.",
+        )
+    if opened.withdrawn:
+        return (
+            "Not confirmed any more.",
+            f"The sentences held back ({held_back}) were opened after {maps(opened.trials)}, and the search went on.",
+        )
+    words = f"On {opened.labels.size:,} sentences that no search has seen"
+    told = next((line.trial for line in found.headlines if line.trial and line.trial.number in found.confirmed), None)
+    if told is None:
+        return "Nothing is confirmed.", f"{words} none of these picks was scored."
+    against = found.confirmed[told.number].against_fp32
+    return (
+        "Confirmed.",
+        f"{words}, the MCC of {told.label} is {difference_with(against)} against FP32's: no worse by more than "
+        f"{loss(against.margin)} with {confidence(against.no_worse)} confidence.",
+    )
 
 
 def answer_lines(found: Findings) -> list[str]:
@@ -99,7 +126,7 @@ def caution_lines(found: Findings) -> list[str]:
         f"{found.fp32_standard_error:.3f}: the best MCC among many maps is a lucky one. Damage (mean KL divergence "
         "from FP32, nats a sentence) needs no labels, is far less noisy, and is what picks are made by, among maps "
         "whose MCC cannot be told from the best. Corrected figures are scored on sentences that the choice among the "
-        "maps was not made by. The search itself has seen all of these sentences."
+        "maps was not made by, though the search has seen them."
     ]
 
 
@@ -184,6 +211,9 @@ def _headline_line(found: Findings, headline: Headline) -> str:
             f"; corrected for the luck of selection MCC {headline.corrected.mcc:.3f}, "
             f"damage {nats(headline.corrected.damage)}"
         )
+    if (known := found.confirmed.get(trial.number)) is not None:
+        line += f"; confirmed MCC {known.mcc:.3f}, {known.against_fp32.difference:+.3f} against FP32's"
+        line += f", damage {nats(known.damage)}"
     if headline.request in (SMALLEST, KNEE):
         return f"{line}."
     if trial.origin != "sampler":

@@ -12,9 +12,9 @@ from objectives.files import replacing
 from objectives.scores import Scores
 from results.bit_map_files import bit_map_path
 from results.findings import Findings, conclude
-from results.luck import Corrected
 from results.outcome import Outcome, Trial
 from results.pareto import exact_sizes, front
+from results.statistics import Estimate
 
 TRIAL_COLUMNS = (
     "number",
@@ -70,7 +70,15 @@ FRONT_COLUMNS = (
     "bit_map_text",
     "bit_map_json",
 )
-PICK_COLUMNS = ("pick", *FRONT_COLUMNS[: FRONT_COLUMNS.index("bit_map_text")])
+CONFIRMED_COLUMNS = (
+    "confirmed_mcc",
+    "confirmed_mcc_low",
+    "confirmed_mcc_high",
+    "confirmed_mcc_minus_fp32",
+    "confirmed_no_worse_than_fp32",
+    "confirmed_damage",
+)
+PICK_COLUMNS = ("pick", *FRONT_COLUMNS[: FRONT_COLUMNS.index("bit_map_text")], *CONFIRMED_COLUMNS)
 
 
 def trials_table(outcome: Outcome) -> pd.DataFrame:
@@ -105,10 +113,21 @@ def picks_table(found: Findings) -> pd.DataFrame:
     picked = [(headline, headline.trial) for headline in found.headlines if headline.trial is not None]
     table = _judged_table(found, [trial for _, trial in picked], [headline.corrected for headline, _ in picked])
     table["pick"] = pd.Series([headline.request for headline, _ in picked], dtype="str")
+    confirmed = [_confirmed_values(found.confirmed.get(trial.number)) for _, trial in picked]
+    for at, name in enumerate(CONFIRMED_COLUMNS):
+        table[name] = pd.Series([values[at] for values in confirmed], dtype="float64")
     return table[list(PICK_COLUMNS)]
 
 
-def _judged_table(found: Findings, trials: Sequence[Trial], corrections: Sequence[Corrected | None]) -> pd.DataFrame:
+def _confirmed_values(known: Estimate | None) -> tuple[float, ...]:
+    if known is None:
+        return (nan,) * len(CONFIRMED_COLUMNS)
+    against = known.against_fp32
+    interval = known.mcc_interval
+    return (known.mcc, interval.low, interval.high, against.difference, against.no_worse, known.damage)
+
+
+def _judged_table(found: Findings, trials: Sequence[Trial], corrections: Sequence[Estimate | None]) -> pd.DataFrame:
     table = _trials_table(found.outcome, trials, found.front_numbers)
     rows = []
     for trial, corrected in zip(trials, corrections, strict=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.checkpoint import write_checkpoint
+from objectives.confirmation import NONE
 from objectives.errors import InputError
 from objectives.layers import Bits
 from objectives.problem import Problem, load_problem
@@ -25,7 +26,12 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
     """
     profile, recorded = settings["profile"], settings["fingerprint"]
     problem = load_problem(
-        profile["model"], profile["data"], device=profile["device"], quantizer=profile["quantizer"], say=log.info
+        profile["model"],
+        profile["data"],
+        device=profile["device"],
+        quantizer=profile["quantizer"],
+        say=log.info,
+        confirm=profile.get("confirm", NONE),
     )
     if differing := [key for key, value in problem.fingerprint.items() if recorded.get(key) != value]:
         raise InputError(

@@ -73,6 +73,10 @@ def search(
     ] = "",
     notify: Annotated[str, typer.Option(help="A command to run when the search ends, however it ends.")] = "",
     margin: Margin = None,
+    confirm: Annotated[
+        str | None,
+        typer.Option(help="Sentences kept for the end: a share as 0.3 (or 0.3@SEED), a CoLA directory, or none."),
+    ] = None,
 ) -> None:
     """Search for the front; start the same run again to continue it."""
     from results.summary import summary_lines
@@ -99,6 +103,7 @@ def search(
         "seed": seed,
         "workers": workers,
         "margin": margin,
+        "confirm": confirm,
     }
     directory = RunDirectory(run)
     if profile is None and directory.exists():
@@ -134,47 +139,23 @@ def report(
     """Write the tables, plots, report and bit maps of a run anew, or compare several runs."""
     from results.report import write_report
     from results.summary import summary_lines
-    from search.reporting import outcome_of_run
+    from search.reporting import compare_runs, outcome_of_run
     from search.run_directory import RunDirectory
     from search.study import load_study
 
     if compare:
-        _compare_runs([*([run] if run is not None else []), *(runs or [])], margin, out)
+        for warning in compare_runs([*([run] if run else []), *(runs or [])], margin, out):
+            console.print(f"note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        typer.echo(f"comparison: {out / 'comparison.html'}")
         return
     if run is None or runs:
         raise InputError("say which run: --run runs/x; or several to compare: --compare runs/x runs/y")
     directory = RunDirectory(run)
     directory.read_settings()
-    found = outcome_of_run(load_study(directory.place()), directory, _checked_margin(margin))
+    found = outcome_of_run(load_study(directory.place()), directory, margin)
     for line in summary_lines(found, write_report(found, run)):
         typer.echo(line)
     typer.echo(f"report: {run / 'report.html'}")
-
-
-def _compare_runs(runs: list[Path], margin: float | None, out: Path) -> None:
-    from results.comparison import comparison_info, write_comparison
-    from search.reporting import outcome_of_run
-    from search.run_directory import RunDirectory
-    from search.study import load_study
-
-    if len(runs) < 2 or len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("--compare needs two runs or more, each once: --compare runs/x runs/y")
-    directories = [RunDirectory(run) for run in runs]
-    for directory in directories:
-        directory.read_settings()
-    outcomes = [outcome_of_run(load_study(each.place()), each, _checked_margin(margin)) for each in directories]
-    names = [directory.name for directory in directories]
-    info = comparison_info(outcomes, names if len(set(names)) == len(names) else [str(run) for run in runs])
-    write_comparison(info, out)
-    for warning in info.warnings:
-        console.print(f"note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    typer.echo(f"comparison: {out / 'comparison.html'}")
-
-
-def _checked_margin(margin: float | None) -> float | None:
-    if margin is not None and not 0 <= margin <= 1:
-        raise InputError(f"--margin is a loss of MCC from 0 to 1, not {margin!r}")
-    return margin
 
 
 @app.command()

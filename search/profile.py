@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from objectives.confirmation import AUTO
 from objectives.errors import InputError, all_faults
 from objectives.quantizers import QuantizerName
 from objectives.scores import Precision
@@ -45,6 +46,8 @@ class Profile:
         seed: reproduces a run of one worker exactly, however often it was stopped and continued.
         workers: how many processes evaluate at the same time.
         margin: the loss of MCC against FP32 that counts as none, for the report and ``smallest@margin``.
+        confirm: the sentences that no search sees, opened once at the end: a share of the data as ``0.3``, where others
+            are, ``none``, or ``auto`` for the miniature's own.
     """
 
     model: str
@@ -63,6 +66,7 @@ class Profile:
     seed: int = 0
     workers: int = 1
     margin: float = DEFAULT_MARGIN
+    confirm: str = AUTO
 
     # What makes two searches different ones; the rest may change when a run is continued.
     @property
@@ -137,7 +141,7 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
     ]
     for key, value in settings.items():
         match key:
-            case "model" | "data" if not (isinstance(value, str) and value):
+            case "model" | "data" | "confirm" if not (isinstance(value, str) and value):
                 faults.append(f"{key} must be a non-empty text, not {value!r}")
             case "trials" | "seed" if not (_is_number(value, int) and 0 <= value < 2**32):
                 faults.append(f"{key} must be a whole number of 0 or more, not {value!r}")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, replace
+from pathlib import Path
 from typing import Any
 
 import optuna
 
+from objectives.errors import InputError
+from results.comparison import comparison_info, write_comparison
 from results.outcome import DEFAULT_MARGIN, Outcome
 from search.profile import Profile
 from search.run_directory import RunDirectory
-from search.study import outcome
+from search.study import load_study, outcome
 
 
 def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None = None) -> Outcome:
@@ -24,12 +27,33 @@ def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None 
         margin: another margin than the run's.
 
     Raises:
-        InputError: the run's settings cannot be read.
+        InputError: the run's settings cannot be read, or the margin is no loss of MCC.
     """
+    if margin is not None and not 0 <= margin <= 1:
+        raise InputError(f"--margin is a loss of MCC from 0 to 1, not {margin!r}")
     profile = run.read_settings()["profile"]
     found = outcome(study, run.name)
     kept = profile.get("margin", DEFAULT_MARGIN) if margin is None else margin
     return replace(found, margin=kept, command=command_of(profile, run, len(found.trials)))
+
+
+def compare_runs(runs: Sequence[Path], margin: float | None, out: Path) -> tuple[str, ...]:
+    """Write the comparison of several runs into a directory, and return in what they are not alike.
+
+    Raises:
+        InputError: there are fewer than two, one is named twice, or one is no run.
+        OSError: the directory cannot be written.
+    """
+    if len(runs) < 2 or len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("--compare needs two runs or more, each once: --compare runs/x runs/y")
+    directories = [RunDirectory(run) for run in runs]
+    for directory in directories:
+        directory.read_settings()
+    outcomes = [outcome_of_run(load_study(directory.place()), directory, margin) for directory in directories]
+    names = [directory.name for directory in directories]
+    info = comparison_info(outcomes, names if len(set(names)) == len(names) else [str(run) for run in runs])
+    write_comparison(info, out)
+    return info.warnings
 
 
 def command_of(profile: Mapping[str, Any], run: RunDirectory, trials: int) -> str:

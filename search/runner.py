@@ -24,9 +24,11 @@ from results.outcome import Outcome
 from results.pareto import shown
 from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
+from search.confirming import open_confirmation
 from search.contenders import all_contenders
 from search.crew import Crew
 from search.feasible import SizeConstraint
+from search.opening import opened_after
 from search.polishing import maps_to_polish, polish_maps
 from search.profile import GUIDED, Profile
 from search.reporting import outcome_of_run
@@ -101,7 +103,8 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
     problem = load_searched_problem(profile, log.info)
     constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
     if run.exists():
-        run.check_same(problem.fingerprint, run.read_settings()["fingerprint"])
+        # Sentences held back before must be held back again.
+        run.check_same({"confirmation": None, **problem.fingerprint}, run.read_settings()["fingerprint"])
     if store is not None:
         check_joinable(store.backend, store.study_name, problem, profile.quality, constraint)
     with run.locked(), _logging_to(run), _stop_requests() as stop_requested:
@@ -188,6 +191,8 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, found))
         _confirm_shown(worker.problem, study, budget)
+        if not budget.stop_requested():
+            open_confirmation(worker.problem, study, outcome_of_run(study, run))
     except BaseException as error:
         with suppress(OSError):  # what ended the search is what is told
             store.patiently(lambda: refresh(study, run), lambda: True)
@@ -327,6 +332,10 @@ def _log_start(profile: Profile, run: RunDirectory, problem: Problem, study: opt
         profile.sampler,
         profile.seed,
     )
+    if opened := opened_after(study):
+        log.warning(
+            "the confirmation sentences were opened after %d maps; more maps withdraw what they confirm", opened
+        )
     log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), done)
     log.info("evaluating with the %s", problem.scout.description)
     capable = torch.cpu.get_capabilities()

@@ -80,7 +80,9 @@ def measure(
         InputError: the file in the cache is damaged; it says to delete it.
     """
     bank = problem.evaluator.bank
-    path = cache / f"sensitivity-{short_digest(json.dumps(problem.fingerprint, sort_keys=True))}.npz"
+    # What was held back to confirm on has no part in this.
+    identity = {key: value for key, value in problem.fingerprint.items() if key != "confirmation"}
+    path = cache / f"sensitivity-{short_digest(json.dumps(identity, sort_keys=True))}.npz"
     wanted = [(index, width) for index in reversed(range(len(problem.layers))) for width in MEASURED_WIDTHS]
     if source == "gradient":
         wanted = []

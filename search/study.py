@@ -6,7 +6,6 @@ and a report are made from the storage alone.
 
 from __future__ import annotations
 
-import base64
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
@@ -26,8 +24,10 @@ from objectives.problem import Evaluation, Problem
 from objectives.scores import LogOdds, Scores, score
 from objectives.sizes import Footprint
 from results.outcome import Origin, Outcome, Quality, Trial
+from search.arrays import pack_array, unpack_array
 from search.contenders import Contender
 from search.feasible import SizeConstraint
+from search.opening import read_opening
 from search.storage import STUDY_NAME, Place, journal_storage
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -258,7 +258,7 @@ def fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
 def recorded_log_odds(trial: FrozenTrial) -> LogOdds | None:
     """Return the log-odds ``(n_sentences,)`` of a trial's map; None where it has no scores."""
     recorded: dict[str, Any] | None = trial.user_attrs.get(_EVALUATION)
-    return _unpack(recorded["log_odds"], np.float32) if recorded and trial.state == TrialState.COMPLETE else None
+    return unpack_array(recorded["log_odds"], np.float32) if recorded and trial.state == TrialState.COMPLETE else None
 
 
 def finished(study: optuna.Study) -> int:
@@ -276,8 +276,8 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
     """Return all that the study has found so far."""
     context = study.user_attrs[_CONTEXT]
     layers = tuple(Layer(**layer) for layer in context["layers"])
-    labels = _unpack(context["labels"], np.int8)
-    fp32_log_odds = _unpack(context["fp32_log_odds"], np.float32)
+    labels = unpack_array(context["labels"], np.int8)
+    fp32_log_odds = unpack_array(context["fp32_log_odds"], np.float32)
     footprint = Footprint(layers=layers, kept={key: tuple(shape) for key, shape in context["kept"].items()})
     constraint = SizeConstraint(footprint, context["size_axis"], context["min_compression"])
     names = [layer.name for layer in layers]
@@ -301,12 +301,14 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         size_axis=context["size_axis"],
         min_compression=context["min_compression"],
         labels=labels,
-        in_domain=None if context["in_domain"] is None else _unpack(context["in_domain"], np.bool_),
+        in_domain=None if context["in_domain"] is None else unpack_array(context["in_domain"], np.bool_),
         fp32_log_odds=fp32_log_odds,
         fp32=score(fp32_log_odds, labels, fp32_log_odds),
         reference_note=context["reference_note"],
         trials=tuple(trials),
         provenance=tuple((key, value) for key, value in context["provenance"]),
+        held_back=context.get("held_back", ""),
+        confirmation=read_opening(study, finished(study)),
     )
 
 
@@ -327,10 +329,11 @@ def _context(
         "quality": quality,
         "size_axis": constraint.axis,
         "min_compression": constraint.min_compression,
-        "labels": _pack(problem.labels),
-        "in_domain": None if problem.in_domain is None else _pack(problem.in_domain),
-        "fp32_log_odds": _pack(problem.fp32_log_odds),
+        "labels": pack_array(problem.labels),
+        "in_domain": None if problem.in_domain is None else pack_array(problem.in_domain),
+        "fp32_log_odds": pack_array(problem.fp32_log_odds),
         "reference_note": reference_note,
+        "held_back": "" if problem.confirmation is None else problem.confirmation.source,
         "provenance": [list(pair) for pair in provenance],
     }
 
@@ -354,7 +357,7 @@ def _trial(
         packed_compression=footprint.fp32_packed_bytes / packed_bytes,
         feasible=constraint.excess_bits(bits) <= 0,
         scores=Scores(**{field.name: recorded[field.name] for field in fields(Scores)}) if recorded else None,
-        log_odds=_unpack(recorded["log_odds"], np.float32) if recorded else None,
+        log_odds=unpack_array(recorded["log_odds"], np.float32) if recorded else None,
         elapsed_s=elapsed_s,
         finished_s=finished_s,
         precision=recorded["precision"] if recorded else "fp32",
@@ -367,7 +370,7 @@ def _recorded(evaluation: Evaluation) -> dict[str, Any]:
         **asdict(evaluation.scores),
         "precision": evaluation.precision,
         "elapsed_s": round(evaluation.elapsed_s, 4),
-        "log_odds": _pack(evaluation.log_odds),
+        "log_odds": pack_array(evaluation.log_odds),
     }
 
 
@@ -379,13 +382,3 @@ def _interrupted(trial: FrozenTrial) -> bool:
     # A trial that fails in our hands says why; one that only failed was left behind by a dead process.
     given_up = trial.user_attrs.get(_ATTEMPT, 1) >= MOST_ATTEMPTS
     return trial.state == TrialState.FAIL and _FAILURE not in trial.user_attrs and not given_up
-
-
-def _pack(array: npt.NDArray[Any]) -> str:
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
-
-
-def _unpack(text: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    array = np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype)
-    array.flags.writeable = False
-    return array

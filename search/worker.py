@@ -55,6 +55,7 @@ def load_searched_problem(profile: Profile, say: Callable[[str], None]) -> Probl
         profile.quantizer,
         say=say,
         bank_in_files=profile.workers > 1,
+        confirm=profile.confirm,
     )
 
 

@@ -342,14 +342,14 @@ def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(
         assert bitfront(*start, "--trials", 24).status == 0
     before = rows(run / "trials.csv")
     assert {row["precision"] for row in before} == {"bf16"}
-    assert "not confirmed in FP32 yet" in (run / "report.html").read_text()
+    assert "not scored again in FP32 yet" in (run / "report.html").read_text()
     spoken = bitfront(*start, "--trials", 24)  # nothing to search: what is open is confirmed
     assert spoken.status == 0, spoken.err
     assert "lean BERT forward in bf16" in (run / "search.log").read_text()
     after = rows(run / "trials.csv")
     on_show = [row for row in after if row["on_front"] == "True" or row["origin"] != "sampler"]
     assert {row["precision"] for row in on_show} == {"fp32"}
-    assert "all confirmed in FP32" in (run / "report.html").read_text()
+    assert "all scored again in FP32" in (run / "report.html").read_text()
     problem = load_problem(str(tiny.model), str(tiny.data), quantizer="calibrated")
     for row in on_show[:3]:
         scores = problem.evaluate(tuple(int(width) for width in row["bits"])).scores

@@ -1,0 +1,25 @@
+"""Arrays as text, for the attributes of an Optuna study."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def pack_array(array: npt.NDArray[Any]) -> str:
+    """Return an array's bytes as text; its type and shape are the reader's to know."""
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+
+
+def unpack_array(text: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """Return what :func:`pack_array` has packed, ``(n,)``, read-only.
+
+    Raises:
+        ValueError: the text is damaged.
+    """
+    array = np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,50 @@
+"""The confirmation sentences: opened once, when a search has ended, for the maps that the report shows."""
+
+from __future__ import annotations
+
+import logging
+
+import optuna
+
+from objectives.errors import InputError
+from objectives.problem import Problem
+from results.findings import conclude
+from results.outcome import Outcome
+from search.opening import record_opening
+from search.study import finished
+
+log = logging.getLogger("bitfront")
+
+
+def open_confirmation(problem: Problem, study: optuna.Study, found: Outcome) -> bool:
+    """Score the picks, their rivals and the reference on the confirmation sentences, in FP32, and record it.
+
+    They are opened once: where the study has been through this, or has no such sentences, nothing happens.
+
+    Args:
+        problem: the run's.
+        study: the run's.
+        found: what the study holds now.
+
+    Returns:
+        Whether they were opened.
+    """
+    if problem.confirmation is None or found.confirmation is not None or not found.trials:
+        return False
+    findings = conclude(found)
+    chosen = {
+        trial.number: trial
+        for headline in findings.headlines
+        for trial in (headline.trial, headline.rival)
+        if trial is not None
+    }
+    if findings.reference is not None and findings.reference.scores is not None:
+        chosen[findings.reference.number] = findings.reference
+    log.info("opening %d confirmation sentences for %d maps", problem.confirmation.labels.size, len(chosen))
+    try:
+        fp32, scored = problem.confirmed_log_odds([trial.bits for trial in chosen.values()])
+    except InputError as error:
+        log.warning("not confirmed: %s", error)
+        return False
+    record_opening(study, problem.confirmation, fp32, dict(zip(chosen, scored, strict=True)), finished(study))
+    return True
