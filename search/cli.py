@@ -220,6 +220,7 @@ def polish(
         str | None, typer.Option(help="As for export; without it the report's picks and the reference.")
     ] = None,
     trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training sentences.")] = 1,
 ) -> None:
     """Tune what costs no bits, by distillation from the FP32 model; each map becomes a packed checkpoint as small."""
     from results.picks import pick as pick_map
@@ -246,7 +247,8 @@ def polish(
         trials = list(maps_to_polish(found))
     log_to_console(console)
     with directory.locked():
-        for polished in polish_maps(problem_of_run(settings), found, trials, directory, settings["profile"]["seed"]):
+        problem, seed = problem_of_run(settings), settings["profile"]["seed"]
+        for polished in polish_maps(problem, found, trials, directory, seed, epochs):
             typer.echo(f"{polished_line(polished)}; written: {run / polished.checkpoint}")
         write_report(found, run)
     typer.echo(f"report: {run / 'report.html'}")

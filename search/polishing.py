@@ -23,6 +23,7 @@ from search.run_directory import RunDirectory
 log = logging.getLogger("bitfront")
 
 EPOCHS = 1
+"""Passes over the training sentences, unless more are asked for."""
 
 
 def maps_to_polish(found: Outcome) -> tuple[Trial, ...]:
@@ -40,6 +41,7 @@ def polish_maps(
     trials: Sequence[Trial],
     run: RunDirectory,
     seed: int,
+    epochs: int = EPOCHS,
     keep_going: Callable[[], bool] = lambda: True,
 ) -> tuple[PolishedMap, ...]:
     """Polish maps of a run, each into a packed checkpoint under ``polished/``, and return what became of them.
@@ -52,6 +54,7 @@ def polish_maps(
         trials: the maps.
         run: the run's directory.
         seed: of everything random in polishing.
+        epochs: passes over the training sentences.
         keep_going: asked now and then; where it says no, the maps polished by then are returned.
 
     Raises:
@@ -70,7 +73,7 @@ def polish_maps(
         )
         began = time.monotonic()
         quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, trial.bits)
-        result = polish(quantized, problem.network, sentences, EPOCHS, seed, log.info, keep_going)
+        result = polish(quantized, problem.network, sentences, epochs, seed, log.info, keep_going)
         if result is None:
             break
         before, after = problem.confirm_quantized(quantized), problem.confirm_quantized(result.model)
@@ -86,7 +89,9 @@ def polish_maps(
             checkpoint=checkpoint,
             **figures,
         )
-        provenance = bit_map_provenance(found, trial) | {"polished": asdict(polished), "polish_seed": seed}
+        provenance = bit_map_provenance(found, trial) | {
+            "polished": asdict(polished) | {"seed": seed, "epochs": epochs}
+        }
         write_checkpoint(problem.classifier, result.model, provenance, run.path / checkpoint)
         done[trial.number] = polished
         write_polished(list(done.values()), run.path)
@@ -95,8 +100,9 @@ def polish_maps(
 
 
 def _figures(problem: Problem, evaluation: Evaluation, when: str) -> dict[str, float]:
-    damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds))
-    mcc = mcc_interval(evaluation.log_odds, problem.labels)
+    sentences = problem.labels, problem.in_domain
+    damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds), *sentences)
+    mcc = mcc_interval(evaluation.log_odds, *sentences)
     return {
         f"damage_{when}": evaluation.scores.damage,
         f"damage_{when}_low": damage.low,

@@ -139,7 +139,9 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
         found = _loop(worker, job, run, budget, display)
         if profile.polish and not stop_requested():
-            polish_maps(problem, found, maps_to_polish(found), run, profile.seed, lambda: not stop_requested())
+            polish_maps(
+                problem, found, maps_to_polish(found), run, profile.seed, keep_going=lambda: not stop_requested()
+            )
             write_report(found, run.path)
         return found
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from objectives.bank import WeightBank
+from objectives.calibrate import Compensation, quantize_calibrated
 from objectives.checkpoint import MANIFEST, WEIGHTS, _hashes, load_checkpoint, read_manifest, write_checkpoint
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
@@ -15,6 +16,7 @@ from objectives.layers import WIDTHS, Bits, find_layers
 from objectives.models import Classifier, load_classifier
 from objectives.quantized import QuantizedModel
 from objectives.sizes import PACKED_METADATA, footprint_of
+from tests.objectives.random_models import random_bert
 from tests.objectives.tiny_bert import make_tiny_bert
 
 
@@ -156,3 +158,47 @@ def test_damaged_manifests_are_refused(directory: Path, fault: str) -> None:
             (directory / WEIGHTS).unlink()
     with pytest.raises(InputError, match="export it again"):
         load_checkpoint(directory)
+
+
+def slowly_unpacked(stream: bytes, bits: int, count: int) -> list[int]:
+    number = int.from_bytes(stream, "little")
+    return [number >> (bits * index) & (2**bits - 1) for index in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("calibrated", [False, True], ids=["affine", "calibrated"])
+def test_random_maps_of_odd_shapes_come_back_bit_by_bit(seed: int, calibrated: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    vocabulary = int(rng.integers(21, 60))
+    model = random_bert(
+        seed,
+        hidden_size=2 * int(rng.integers(3, 12)),
+        intermediate_size=int(rng.integers(5, 40)),
+        vocab_size=vocabulary,
+    )
+    own = load_classifier(str(make_tiny_bert(tmp_path / "tiny")))
+    classifier = Classifier(model, own.tokenizer, "random")
+    layers = find_layers(model)
+    bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers)))
+    bank = WeightBank.of(model, layers)
+    if calibrated:
+        for layer, width in zip(layers, bits, strict=True):
+            inputs = torch.randn(50, layer.columns, generator=torch.Generator().manual_seed(seed))
+            weight = model.get_parameter(layer.parameter).detach()
+            bank.fill(layer, {width: quantize_calibrated(weight, width, Compensation.of(inputs.T @ inputs))})
+    quantized = QuantizedModel.of(model, bank, bits)
+    length = write_checkpoint(classifier, quantized, {}, tmp_path / "packed")
+    assert (tmp_path / "packed" / WEIGHTS).stat().st_size == length == footprint_of(model).packed_bytes(bits)
+
+    stored = load_file(tmp_path / "packed" / WEIGHTS)
+    loaded, loaded_bits = load_checkpoint(tmp_path / "packed")
+    assert loaded_bits == bits
+    for layer, width in zip(layers, bits, strict=True):
+        codes = slowly_unpacked(stored[f"{layer.name}.codes"].numpy().tobytes(), width, layer.elements)
+        zero_points = stored[f"{layer.name}.zero_point"].double() * 2.0 ** (width - 8)
+        steps = torch.tensor(codes).view(layer.rows, layer.columns).double() - zero_points[:, None]
+        expected = steps * stored[f"{layer.name}.scale"].double()[:, None]
+        torch.testing.assert_close(loaded.model.get_parameter(layer.parameter).double(), expected, rtol=1e-6, atol=0)
+    sentences = [[int(token) for token in rng.integers(5, vocabulary, size=length)] for length in (3, 9, 5, 9)]
+    searched = Evaluator(model, layers, sentences, bank=bank).log_odds(bits)
+    np.testing.assert_allclose(Evaluator(loaded.model, layers, sentences).fp32_log_odds(), searched, atol=1e-5)
