@@ -57,6 +57,9 @@ class PolishedMap:
     checkpoint: str
 
 
+_TYPES = {field.name: str(field.type) for field in fields(PolishedMap)}  # the column types, by pandas' own names
+
+
 @dataclass(frozen=True)
 class PolishedRow:
     """A polished map as words, for the report."""
@@ -111,7 +114,7 @@ def polished_path(run: Path) -> Path:
 def write_polished(maps: Sequence[PolishedMap], run: Path) -> None:
     """Write a run's table of polished maps, from the largest to the smallest."""
     rows = [asdict(polished) for polished in sorted(maps, key=lambda polished: polished.nominal_compression)]
-    write_csv(pd.DataFrame(rows, columns=[field.name for field in fields(PolishedMap)]), polished_path(run))
+    write_csv(pd.DataFrame(rows, columns=list(_TYPES)), polished_path(run))
 
 
 def read_polished(run: Path) -> tuple[PolishedMap, ...]:
@@ -124,7 +127,9 @@ def read_polished(run: Path) -> tuple[PolishedMap, ...]:
     if not path.is_file():
         return ()
     try:
-        table = pd.read_csv(path, dtype={"label": str, "checkpoint": str})
+        table = pd.read_csv(path, dtype=_TYPES)
+        if list(table.columns) != list(_TYPES):
+            raise ValueError("its columns are others")
         return tuple(PolishedMap(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records"))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it and polish again") from None
