@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import checkpoint, evaluate, luck, overhead, quantizers, screening, search
+from tests.benchmarks import checkpoint, evaluate, luck, overhead, quantizers, screening, search, storage
 
 BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate.main,
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "luck": luck.main,
     "quantizers": quantizers.main,
     "checkpoint": checkpoint.main,
+    "storage": storage.main,
 }
 
 

@@ -98,3 +98,20 @@ def test_another_model_has_a_bank_of_its_own(calibrated: Quantizer, classifier: 
     for model in (classifier.model, other.model):
         make_bank(calibrated, model, find_layers(model), model_fingerprint(model), tmp_path / "cache", silent)
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell what is mapped")
+def test_processes_share_a_bank_that_lies_in_files(classifier: Classifier, tmp_path: Path) -> None:
+    layers = find_layers(classifier.model)
+    affine = Quantizer("affine-1")
+    own = make_bank(affine, classifier.model, layers, "m", tmp_path, silent)
+    assert not list(tmp_path.iterdir())
+    for _ in range(2):  # made, then found
+        bank = make_bank(affine, classifier.model, layers, "m", tmp_path, silent, in_files=True)
+        for layer in layers:
+            for width in WIDTHS:
+                assert torch.equal(bank.entry(layer, width)[0], own.entry(layer, width)[0])
+                assert torch.equal(bank.entry(layer, width)[1].scale, own.entry(layer, width)[1].scale)
+        (folder,) = tmp_path.iterdir()
+        mapped = Path("/proc/self/smaps").read_text()
+        assert all(str(folder / f"{layer.name}.safetensors") in mapped for layer in layers)
