@@ -34,7 +34,7 @@ from search.profile import GUIDED, Profile
 from search.reporting import outcome_of_run
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
-from search.storage import recover_journal
+from search.storage import Store, recover_journal
 from search.study import check_joinable, confirm, finished, open_study, outcome
 from search.worker import Job, Worker, load_searched_problem, make_sampler
 
@@ -121,19 +121,23 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         if store is None:
             recover_journal(run.journal)
             store = place.open()
-        with store.exclusive():
-            study = open_study(
-                store.backend,
-                problem,
-                profile.quality,
-                constraint,
-                sampler,
-                contenders,
-                reference_note,
-                _provenance(profile, problem, versions),
-                store.study_name,
-                store.shared,
-            )
+
+        def opened(store: Store = store) -> optuna.Study:
+            with store.exclusive():
+                return open_study(
+                    store.backend,
+                    problem,
+                    profile.quality,
+                    constraint,
+                    sampler,
+                    contenders,
+                    reference_note,
+                    _provenance(profile, problem, versions),
+                    store.study_name,
+                    store.shared,
+                )
+
+        study = store.patiently(opened, stop_requested)
         _log_start(profile, run, problem, study)
         worker = Worker(store, study, problem, constraint, profile, stop_requested)
         job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
@@ -192,9 +196,11 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                     refresh_cost_s = refreshed - now
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, found))
-        _confirm_shown(worker.problem, study, budget)
+        store.patiently(lambda: _confirm_shown(worker.problem, study, budget), budget.stop_requested)
         if not budget.stop_requested():
-            open_confirmation(worker.problem, study, outcome_of_run(study, run))
+            store.patiently(
+                lambda: open_confirmation(worker.problem, study, outcome_of_run(study, run)), budget.stop_requested
+            )
     except BaseException as error:
         with suppress(OSError):  # what ended the search is what is told
             store.patiently(lambda: refresh(study, run), lambda: True)

@@ -37,6 +37,9 @@ HEARTBEAT_S = 10
 GRACE_S = 60
 """A trial without a sign of life for so long is taken for dead."""
 
+_LONGEST_HOLD_S = 120
+"""A lock held for longer is taken from its process."""
+
 PATIENCE_S = 3600.0
 """How long a server may be away."""
 _LONGEST_PAUSE_S = 10.0
@@ -182,9 +185,11 @@ class DatabaseStore:
         self.study_name = study_name
         self.place = redacted(url)
         self._trouble_at = float("-inf")
-        options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
-        # Locks take connections of their own, one a process, so that no write ever waits for a lock's connection.
-        self._locks = sqlalchemy.create_engine(parsed, **options)
+        # A machine that loses its network says no goodbye: who waits for it, and the server, find out by themselves.
+        alive = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+        timeout = {"options": f"-c idle_in_transaction_session_timeout={1000 * _LONGEST_HOLD_S}"}
+        # Locks take connections of their own, so that they can have that limit.
+        self._locks = sqlalchemy.create_engine(parsed, pool_pre_ping=True, connect_args={**alive, **timeout})
         key = hashlib.sha256(f"bitfront {study_name}".encode()).digest()[:8]
         self._key = int.from_bytes(key, "big", signed=True)
         try:
@@ -192,7 +197,7 @@ class DatabaseStore:
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._rdb = RDBStorage(
                     parsed.render_as_string(hide_password=False),
-                    engine_kwargs=options,
+                    engine_kwargs={"pool_pre_ping": True, "connect_args": alive},
                     heartbeat_interval=HEARTBEAT_S,
                     grace_period=GRACE_S,
                 )

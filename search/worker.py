@@ -239,7 +239,9 @@ def _hired(job: Job, parent: Connection) -> Worker:
     constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
     sampler = make_sampler(job.sampler, problem, constraint, sensitivities, profile.seed)
     store = job.place.open()
-    study = optuna.load_study(study_name=store.study_name, storage=store.backend, sampler=sampler)
+    study = store.patiently(
+        lambda: optuna.load_study(study_name=store.study_name, storage=store.backend, sampler=sampler), parent.poll
+    )
     return Worker(
         store, study, problem, constraint, profile, parent.poll, lambda number: parent.send(("claimed", number))
     )

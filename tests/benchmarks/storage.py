@@ -7,7 +7,6 @@ by the search's own functions and without an evaluation. Then four processes do 
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from objectives.problem import Evaluation, Problem
 from objectives.scores import Labels, LogOdds, score
 from objectives.sizes import footprint_of
 from search.feasible import SizeConstraint
+from search.journal import JournalFile
 from search.samplers import FeasibleSampler
 from search.storage import STUDY_NAME, Place
 from search.study import claim, open_study, tell, write_widths
@@ -151,13 +151,12 @@ def journal() -> Iterator[Kind]:
             return store.backend, store.exclusive, store.study_name
 
         def copy(times: int) -> None:
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            file = JournalFile(path)
+            lines = list(file.read_logs(0))
             first = next(index for index, line in enumerate(lines) if "datetime_start" in line)
-            with path.open("a", encoding="utf-8") as file:
-                for number in range(1, times + 1):
-                    for line in lines[first:]:
-                        changed = {"trial_id": number} if "trial_id" in line else {}
-                        file.write(json.dumps({**line, **changed}, separators=(",", ":")) + "\n")
+            for number in range(1, times + 1):
+                changed = [{**line, "trial_id": number} if "trial_id" in line else line for line in lines[first:]]
+                file.append_logs(changed)
 
         yield Kind("journal", opened, copy)
 
