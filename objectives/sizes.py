@@ -92,6 +92,15 @@ class Footprint:
             return Fraction(self.fp32_nominal_bits, self.nominal_bits(bits))
         return Fraction(self.fp32_packed_bytes, self.packed_bytes(bits))
 
+    def figures(self, bits: Bits) -> dict[str, int | float]:
+        """Return both sizes of a map and both compressions, by the names that they have in files."""
+        return {
+            "nominal_compression": self.compression(bits, "nominal"),
+            "packed_compression": self.compression(bits, "packed"),
+            "nominal_bits": self.nominal_bits(bits),
+            "packed_bytes": self.packed_bytes(bits),
+        }
+
     def highest_compression(self, axis: SizeAxis) -> float:
         """Return the compression of the smallest map there is: every layer at the lowest width."""
         return self.compression((WIDTHS[0],) * len(self.layers), axis)

@@ -84,6 +84,13 @@ class Profile:
         return asdict(self)
 
 
+def only_limit(trials: int | None, hours: float | None) -> dict[str, int | float]:
+    """Return both limits where just one of them is given: it takes the place of the profile's other one."""
+    if (trials is None) == (hours is None):
+        return {}
+    return {"trials": trials or 0, "hours": hours or 0.0}
+
+
 def resolve_profile(name: str, flags: Mapping[str, Any]) -> Profile:
     """Return the profile ``name`` (``miniature``, ``cola`` or a TOML file) with the given flags over it.
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from objectives.errors import InputError
-from search.profile import PROFILES, resolve_profile
+from search.profile import PROFILES, only_limit, resolve_profile
 
 
 def test_the_shipped_profiles() -> None:
@@ -60,3 +60,10 @@ def test_files_that_are_no_profile(tmp_path: Path, content: bytes | None, compla
         path.write_bytes(content)
     with pytest.raises(InputError, match=complaint):
         resolve_profile(str(path), {})
+
+
+def test_a_limit_given_alone_is_the_only_one() -> None:
+    assert only_limit(None, None) == {}
+    assert only_limit(300, 8.0) == {}
+    assert only_limit(None, 8.0) == {"trials": 0, "hours": 8.0}
+    assert only_limit(300, None) == {"trials": 300, "hours": 0.0}

@@ -1,0 +1,223 @@
+"""Commands on a run: search, status, report, export, polish."""
+
+# Commands import what they need when they run: torch, transformers and optuna take seconds, and --help needs none.
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from objectives.errors import InputError
+from search.options import Data, Device, Margin, Model, ProfileName, QuantizerOption, ReadBitMap, Run, console
+
+
+def search(
+    run: Run,
+    profile: ProfileName = None,
+    model: Model = None,
+    data: Data = None,
+    trials: Annotated[int | None, typer.Option(help="Stop when the run has this many trials; 0: no limit.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Stop after this many hours; 0: no limit.")] = None,
+    quality: Annotated[str | None, typer.Option(help="The first objective: damage, mcc or agreement.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="What the constraint and the size axis count: nominal or packed.")
+    ] = None,
+    min_compression: Annotated[float | None, typer.Option(help="The size constraint, in times the FP32 size.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Who proposes maps: guided, nsga2, tpe or random.")] = None,
+    sensitivity: Annotated[
+        str | None, typer.Option(help="Damage of each layer alone: measured, gradient (quick) or none.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of the search's matrix products: fp32 or bf16. What it ends with is FP32.")
+    ] = None,
+    quantizer: QuantizerOption = None,
+    device: Device = None,
+    polish: Annotated[
+        bool | None, typer.Option("--polish", help="Polish the picks and the reference at the end, as `polish` does.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Reproduces a run of one worker exactly.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that evaluate at the same time.")] = None,
+    storage: Annotated[
+        str, typer.Option(envvar="BITFRONT_STORAGE", help="postgresql+psycopg://... of a study that machines share.")
+    ] = "",
+    notify: Annotated[str, typer.Option(help="A command to run when the search ends, however it ends.")] = "",
+    margin: Margin = None,
+    confirm: Annotated[
+        str | None,
+        typer.Option(help="Sentences kept for the end: a share as 0.3 (or 0.3@SEED), a CoLA directory, or none."),
+    ] = None,
+) -> None:
+    """Search for the front; start the same run again to continue it."""
+    from results.summary import summary_lines
+    from search.notify import notifying
+    from search.profile import only_limit, resolve_profile
+    from search.run_directory import RunDirectory
+    from search.runner import run_search
+    from search.terminal import log_to_console, progress_display
+
+    flags = {
+        "model": model,
+        "data": data,
+        "trials": trials,
+        "hours": hours,
+        "quality": quality,
+        "size": size,
+        "min_compression": min_compression,
+        "sampler": sampler,
+        "sensitivity": sensitivity,
+        "precision": precision,
+        "quantizer": quantizer,
+        "device": device,
+        "polish": polish,
+        "seed": seed,
+        "workers": workers,
+        "margin": margin,
+        "confirm": confirm,
+    }
+    flags |= only_limit(trials, hours)
+    directory = RunDirectory(run)
+    if profile is None and directory.exists():
+        # Continuing: what the run was started with, where the flags do not say otherwise.
+        flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
+    settings = resolve_profile(profile or "miniature", flags)
+    log_to_console(console)
+    with notifying(notify, run), progress_display(console) as display:
+        outcome = run_search(settings, directory, display, storage)
+    for line in summary_lines(outcome):
+        typer.echo(line)
+    typer.echo(f"report: {run / 'report.html'}")
+
+
+def status(run: Run) -> None:
+    """Say how far a search is, from any terminal, or where it ended."""
+    from search.run_directory import RunDirectory
+    from search.status import status_lines
+
+    for line in status_lines(RunDirectory(run)):
+        typer.echo(line)
+
+
+def report(
+    run: Annotated[Path | None, typer.Option("--run", help="The run's directory.")] = None,
+    margin: Margin = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Put the runs named after it on one plot.")] = False,
+    runs: Annotated[list[Path] | None, typer.Argument(help="With --compare: the runs' directories.")] = None,
+    out: Annotated[Path, typer.Option(help="With --compare: the directory to write.")] = Path("comparison"),
+) -> None:
+    """Write the tables, plots, report and bit maps of a run anew, or compare several runs."""
+    from results.report import write_report
+    from results.summary import summary_lines
+    from search.reporting import compare_runs, outcome_of_run
+    from search.run_directory import RunDirectory
+    from search.study import load_study
+
+    if compare:
+        for warning in compare_runs([*([run] if run else []), *(runs or [])], margin, out):
+            console.print(f"note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        typer.echo(f"comparison: {out / 'comparison.html'}")
+        return
+    if run is None or runs:
+        raise InputError("say which run: --run runs/x; or several to compare: --compare runs/x runs/y")
+    directory = RunDirectory(run)
+    directory.read_settings()
+    found = outcome_of_run(load_study(directory.place()), directory, margin)
+    for line in summary_lines(found, write_report(found, run)):
+        typer.echo(line)
+    typer.echo(f"report: {run / 'report.html'}")
+
+
+def export(
+    run: Run,
+    pick: Annotated[str | None, typer.Option(help="best@8x, smallest@margin, smallest@0.02, or knee.")] = None,
+    trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
+    bitmap: ReadBitMap = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="text, json, packed: a checkpoint of that size, or torchao: one for it.")
+    ] = "text",
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write, standard output without it; the directory of a checkpoint.")
+    ] = None,
+) -> None:
+    """Export one bit map of a run, as a file or as a checkpoint."""
+    from objectives.bit_maps import read_bit_map, to_json, to_text
+    from objectives.files import write_text
+    from results.bit_map_files import bit_map_provenance
+    from results.picks import pick as pick_map
+    from results.picks import trial_by_number
+    from search.checkpoints import export_checkpoint
+    from search.reporting import outcome_of_run
+    from search.run_directory import RunDirectory
+    from search.study import load_study
+    from search.terminal import log_to_console
+
+    if format_ not in ("text", "json", "packed", "torchao"):
+        raise InputError(f"--format must be text, json, packed or torchao, not {format_!r}")
+    is_checkpoint = format_ in ("packed", "torchao")
+    if is_checkpoint and out is None:
+        raise InputError(f"say where the {format_} checkpoint goes: --out DIR")
+    if sum(choice is not None for choice in (pick, trial, bitmap)) != 1:
+        raise InputError("say which map to export: one of --pick best@8x, --trial N, --bitmap FILE")
+    directory = RunDirectory(run)
+    settings = directory.read_settings()
+    found = outcome_of_run(load_study(directory.place()), directory)
+    layers = found.footprint.layers
+    if bitmap is not None:
+        bits = read_bit_map(bitmap, layers)
+        provenance: dict[str, Any] = {"bitmap": bitmap.name, **found.footprint.figures(bits)}
+    else:
+        chosen = pick_map(found, pick) if pick is not None else trial_by_number(found, trial or 0)
+        bits, provenance = chosen.bits, bit_map_provenance(found, chosen)
+    if is_checkpoint:
+        assert out is not None
+        log_to_console(console)
+        typer.echo(f"written: {out}, {export_checkpoint(settings, bits, provenance, out, format_)}")
+        return
+    text = to_text(layers, bits) if format_ == "text" else to_json(layers, bits, provenance)
+    if out is None:
+        sys.stdout.write(text)
+    else:
+        write_text(out, text)
+        typer.echo(f"written: {out}")
+
+
+def polish(
+    run: Run,
+    pick: Annotated[
+        str | None, typer.Option(help="As for export; without it the report's picks and the reference.")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training sentences.")] = 1,
+) -> None:
+    """Tune what costs no bits, by distillation from the FP32 model; each map becomes a packed checkpoint as small."""
+    from results.picks import pick as pick_map
+    from results.picks import trial_by_number
+    from results.polished import polished_line
+    from results.report import write_report
+    from search.checkpoints import problem_of_run
+    from search.polishing import maps_to_polish, polish_maps
+    from search.reporting import outcome_of_run
+    from search.run_directory import RunDirectory
+    from search.study import load_study
+    from search.terminal import log_to_console
+
+    if pick is not None and trial is not None:
+        raise InputError("say which map to polish by one of --pick best@8x and --trial N, or by neither")
+    directory = RunDirectory(run)
+    settings = directory.read_settings()
+    found = outcome_of_run(load_study(directory.place()), directory)
+    if pick is not None:
+        trials = [pick_map(found, pick)]
+    elif trial is not None:
+        trials = [trial_by_number(found, trial)]
+    else:
+        trials = list(maps_to_polish(found))
+    log_to_console(console)
+    with directory.locked():
+        problem, seed = problem_of_run(settings), settings["profile"]["seed"]
+        for polished in polish_maps(problem, found, trials, directory, seed, epochs):
+            typer.echo(f"{polished_line(polished)}; written: {run / polished.checkpoint}")
+        write_report(found, run)
+    typer.echo(f"report: {run / 'report.html'}")
