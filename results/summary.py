@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 from results.findings import Findings, Headline, conclude
 from results.outcome import Outcome, Trial
 from results.pareto import beaten_by
@@ -74,8 +76,22 @@ def certainty(found: Findings) -> tuple[str, str]:
     return (
         "Confirmed.",
         f"{words}, the MCC of {told.label} is {difference_with(against)} against FP32's: no worse by more than "
-        f"{loss(against.margin)} with {confidence(against.no_worse)} confidence.",
+        f"{loss(against.margin)} with {confidence(against.no_worse)} confidence.{_fitted(found)}",
     )
+
+
+def _fitted(found: Findings) -> str:
+    """Return how far the search has fitted the sentences that it saw: damage there is no guide to damage elsewhere."""
+    trials = [trial for trial in found.outcome.trials if trial.number in found.confirmed and trial.scores is not None]
+    growth: dict[bool, list[float]] = {True: [], False: []}
+    for trial in trials:
+        if trial.scores is not None and trial.scores.damage > 0:
+            ratio = found.confirmed[trial.number].damage / trial.scores.damage
+            growth[trial.origin == "sampler"].append(ratio)
+    if not growth[True]:
+        return ""
+    told = f" There the sampler's picks do {median(growth[True]):.2g} times the damage that the search saw"
+    return f"{told}, the maps that nobody searched {median(growth[False]):.2g} times." if growth[False] else f"{told}."
 
 
 def answer_lines(found: Findings) -> list[str]:

@@ -16,11 +16,12 @@ from objectives.bit_maps import parse_bit_map, read_bit_map
 from objectives.files import write_text
 from results.bit_map_files import remove_stale_bit_maps, write_bit_maps
 from results.findings import conclude
-from results.outcome import Outcome
+from results.outcome import Confirmation, Outcome
 from results.pareto import front
 from results.picks import pick
 from results.report import write_report
 from results.summary import caution_lines, front_lines, lead_lines, summary_lines
+from results.tables import picks_table
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, made_up_trial, scored, with_trials
 
 FILES = {"trials.csv", "front.csv", "report.html", "bits.csv", "bits.png", "bits.svg", "pareto.csv", "pareto.png"}
@@ -312,3 +313,50 @@ def test_the_page_says_by_how_much_each_contender_is_beaten_or_that_it_is_not(tm
     assert "beaten by trial 8 of 8.01x with 25% of its damage" in text
     assert "on the front; the sampler's best of that size or less is trial 9 of 10.69x with 150% of its damage" in text
     assert "on the front; the sampler has no map that small" in text  # uniform 2
+
+
+def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
+    """Return the outcome after its confirmation sentences were opened: copies of its own, with twice the noise."""
+    doubled = {
+        trial.number: 2 * trial.log_odds - outcome.fp32_log_odds
+        for trial in outcome.trials
+        if trial.log_odds is not None
+    }
+    opened = Confirmation(
+        source="0.3",
+        labels=outcome.labels,
+        in_domain=outcome.in_domain,
+        fp32_log_odds=outcome.fp32_log_odds,
+        log_odds=doubled,
+        trials=len(outcome.trials) - withdrawn,
+        withdrawn=withdrawn,
+    )
+    return replace(outcome, held_back="0.3", confirmation=opened)
+
+
+def test_only_what_unseen_sentences_say_is_called_confirmed(tmp_path: Path) -> None:
+    outcome = made_up_outcome(trials=30)
+    told = {
+        "Not confirmed.": outcome,
+        "Not confirmed yet.": replace(outcome, held_back="0.3"),
+        "Not confirmed any more.": confirmed(outcome, withdrawn=True),
+        "Confirmed.": confirmed(outcome, withdrawn=False),
+    }
+    for words, made in told.items():
+        found = conclude(made)
+        assert lead_lines(found)[-1][0] == words
+        assert bool(found.confirmed) == (words == "Confirmed.")
+        assert picks_table(found)["confirmed_mcc"].notna().all() == (words == "Confirmed.")
+    found = conclude(told["Confirmed."])
+    for trial in outcome.trials:
+        known = found.confirmed[trial.number]
+        assert known.mcc_interval.low <= known.mcc <= known.mcc_interval.high
+        assert trial.scores is not None and known.damage > trial.scores.damage
+    text = lead_lines(found)[-1][1]
+    assert "On 200 sentences that no search has seen" in text
+    assert re.search(r"the sampler's picks do \d(\.\d)? times the damage that the search saw", text)
+    write_report(told["Confirmed."], tmp_path)
+    for name in ("report.html", "report.md"):
+        content = (tmp_path / name).read_text(encoding="utf-8")
+        assert "MCC against FP32, confirmed" in content
+    assert "0.3: 200 sentences, opened after 38 maps" in page_of(tmp_path).text
