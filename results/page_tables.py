@@ -44,32 +44,26 @@ def picks_page_table(found: Findings) -> Table:
     full = words.megabytes(outcome.footprint.fp32_packed_bytes)
     fp32_mcc = Cell(f"{outcome.fp32.mcc:.3f}", detail=words.interval(found.fp32_mcc))
     sizes = (Cell("the model as it is"), Cell("1x"), Cell("1x", detail=full))
-    rows = [(Cell("FP32"), *sizes, fp32_mcc, _UNKNOWN, _UNKNOWN, Cell("0"), *[_UNKNOWN] * 3, *_confirmed(found, None))]
-    if found.reference is not None:
-        cells = (*_map_cells(found, found.reference), *_score_cells(found, found.reference))
-        rows.append(
-            (
-                Cell("documented"),
-                *cells,
-                *_corrected_cells(None),
-                _UNKNOWN,
-                *_confirmed(found, found.reference),
-            )
-        )
+    scores = (fp32_mcc, _UNKNOWN, _UNKNOWN, Cell("0"))
+    rows = [(Cell("FP32"), *sizes, *scores, *_confirmed(found, None), *_corrected_cells(None), _UNKNOWN)]
+    if (documented := found.reference) is not None:
+        cells = (*_map_cells(found, documented), *_score_cells(found, documented), *_confirmed(found, documented))
+        rows.append((Cell("documented"), *cells, *_corrected_cells(None), _UNKNOWN))
     rows += [
         (
             Cell(asked_words(outcome, headline.request)),
             *_map_cells(found, headline.trial),
             *_score_cells(found, headline.trial),
+            *_confirmed(found, headline.trial),
             *_corrected_cells(headline.corrected),
             difference_cell(headline.against_reference),
-            *_confirmed(found, headline.trial),
         )
         for headline in found.headlines
         if headline.trial is not None
     ]
-    heads = ("pick", *_MAP_HEADS, *_score_heads(found), *_CORRECTED_HEADS, "MCC against documented")
-    return Table(heads + (_CONFIRMED_HEADS if found.confirmed else ()), tuple(rows))
+    sure = _CONFIRMED_HEADS if found.confirmed else ()
+    heads = ("pick", *_MAP_HEADS, *_score_heads(found), *sure, *_CORRECTED_HEADS, "MCC against documented")
+    return Table(heads, tuple(rows))
 
 
 def front_page_table(found: Findings) -> Table:
@@ -97,7 +91,7 @@ def rivals_page_table(found: Findings) -> Table:
 
 _MAP_HEADS = ("map", "nominal", "packed")
 _CORRECTED_HEADS = ("MCC, corrected", "damage, corrected")
-_CONFIRMED_HEADS = ("MCC, confirmed", "MCC against FP32, confirmed", "damage, confirmed")
+_CONFIRMED_HEADS = ("MCC, confirmed", "against FP32, confirmed", "damage, confirmed")
 
 
 def _score_heads(found: Findings) -> tuple[str, ...]:

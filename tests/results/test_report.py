@@ -358,5 +358,5 @@ def test_only_what_unseen_sentences_say_is_called_confirmed(tmp_path: Path) -> N
     write_report(told["Confirmed."], tmp_path)
     for name in ("report.html", "report.md"):
         content = (tmp_path / name).read_text(encoding="utf-8")
-        assert "MCC against FP32, confirmed" in content
+        assert "against FP32, confirmed" in content
     assert "0.3: 200 sentences, opened after 38 maps" in page_of(tmp_path).text
