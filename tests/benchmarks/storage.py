@@ -72,15 +72,17 @@ def measure(kind: Kind, problem: Problem, size: int) -> None:
     """Fill one storage and print its row."""
     Client.of(kind, problem).run(1)
     kind.copy(size - 1)
-    started = time.perf_counter()
+    started = time.process_time()
     client = Client.of(kind, problem)
-    opened_s = time.perf_counter() - started
+    opened_s = time.process_time() - started
     client.run(1)  # reads all that is there
+    started = time.process_time()
     taken, held = client.run(MEASURED)
+    worked_s = (time.process_time() - started) / MEASURED
     alone, together = (rate(kind, problem, writers) for writers in (1, WRITERS))
     print(
-        f"{kind.name:12} {size:7,} {opened_s:6.2f} s {1000 * statistics.median(taken):6.0f} ms "
-        f"{1000 * statistics.median(held):8.0f} ms {alone:6.1f} /s {together:6.1f} /s",
+        f"{kind.name:12} {size:7,} {opened_s:6.2f} s {1000 * worked_s:6.0f} ms "
+        f"{1000 * statistics.median(taken):6.0f} ms {1000 * statistics.median(held):8.0f} ms {alone:6.1f} /s {together:6.1f} /s",
         flush=True,
     )
 

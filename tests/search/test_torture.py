@@ -122,11 +122,20 @@ def test_a_search_killed_again_and_again_loses_nothing(tiny: TinyProblem, tmp_pa
 def test_workers_killed_with_their_parent_lose_nothing(tiny: TinyProblem, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     words = ("search", "--model", tiny.model, "--data", tiny.data, "--run", run.path, "--workers", 3)
+    waits = iter([True, True, False, True, True, False])
+
+    def evaluated(log: Path) -> int:
+        return log.read_text().count("nominal, damage") if log.exists() else 0
 
     def start() -> Callable[[], None]:
-        process = subprocess.Popen(
-            command_line(*words, "--trials", 0), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        log = run.path / "search.log"
+        before, wait = evaluated(log), next(waits)
+        command = command_line(*words, "--trials", 0)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 300
+        while wait and evaluated(log) == before:  # else it is killed while it starts
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
         def kill() -> None:
             os.kill(process.pid, signal.SIGKILL)
@@ -134,7 +143,7 @@ def test_workers_killed_with_their_parent_lose_nothing(tiny: TinyProblem, tmp_pa
 
         return kill
 
-    torture(run, 8, start, longest_s=45)
+    torture(run, 6, start, longest_s=5)
     wanted = len(recorded(run)) + 5
     subprocess.run(command_line(*words, "--trials", wanted), check=True, capture_output=True, timeout=300)
     check(run, wanted)
