@@ -2,19 +2,23 @@
 
 `python -m tests.benchmarks quantizers` prints the damage on all validation sentences of the shared model, with all
 layers at the same width and with the embeddings at 8 bits, and each as a share of affine's. Calibrated codes are made
-for the widths that are asked for alone, and their time is told.
+for the widths that are asked for alone, and their time is told; `quick` leaves them out.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 
-from objectives.bank import WeightBank
+import torch
+
+from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.evaluate import Evaluator
 from objectives.layers import Bits, uniform
 from objectives.problem import Problem, load_problem
 from objectives.quantizers import calibrated_entries, load_quantizer
 from objectives.scores import score
+from tests.benchmarks.codebook import codebook_weights
 from tests.shared import COLA, MODEL, SHARED
 
 WIDTHS = (2, 3, 4)
@@ -27,8 +31,9 @@ def main(arguments: list[str]) -> None:
         print(f"no shared model and sentences in {SHARED}; set BITFRONT_SHARED")
         return
     problem = load_problem(str(MODEL), str(COLA))
-    banks = {"affine": problem.evaluator.bank, "calibrated": _calibrated_bank(problem)}
-    damages = {name: _damages(problem, bank) for name, bank in banks.items()}
+    damages = {"affine": _damages(problem, problem.evaluator.bank), "codebook": _codebook_damages(problem)}
+    if "quick" not in arguments:
+        damages["calibrated"] = _damages(problem, _calibrated_bank(problem))
     print(f"damage, nats a sentence, {len(problem.labels)} sentences; in brackets the share of affine's")
     for map_name in damages["affine"]:
         cells = [
@@ -49,15 +54,33 @@ def _calibrated_bank(problem: Problem) -> WeightBank:
     return bank
 
 
-def _damages(problem: Problem, bank: WeightBank) -> dict[str, float]:
+def _maps(problem: Problem) -> dict[str, Bits]:
     maps: dict[str, Bits] = {}
     for width in WIDTHS:
         maps[f"all layers {width} bits"] = uniform(problem.layers, width)
         maps[f"{width} bits, embeddings {EMBEDDING_WIDTH}"] = tuple(
             EMBEDDING_WIDTH if layer.kind == "embedding" else width for layer in problem.layers
         )
+    return maps
+
+
+def _damages(problem: Problem, bank: WeightBank) -> dict[str, float]:
     evaluator = Evaluator(problem.network, problem.layers, problem.token_ids, bank=bank)
-    return {
-        name: score(evaluator.log_odds(bits), problem.labels, problem.fp32_log_odds).damage
-        for name, bits in maps.items()
-    }
+    return {name: _damage(problem, evaluator, bits) for name, bits in _maps(problem).items()}
+
+
+def _codebook_damages(problem: Problem) -> dict[str, float]:
+    damages = {}
+    for name, bits in _maps(problem).items():
+        network = copy.deepcopy(problem.network)
+        with torch.no_grad():
+            for layer, width in zip(problem.layers, bits, strict=True):
+                weight = network.get_parameter(layer.parameter)
+                weight.copy_(codebook_weights(weight, width))
+        evaluator = Evaluator(network, problem.layers, problem.token_ids)
+        damages[name] = _damage(problem, evaluator, uniform(problem.layers, FP32_WIDTH))
+    return damages
+
+
+def _damage(problem: Problem, evaluator: Evaluator, bits: Bits) -> float:
+    return score(evaluator.log_odds(bits), problem.labels, problem.fp32_log_odds).damage
