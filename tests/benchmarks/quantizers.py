@@ -76,7 +76,10 @@ def _codebook_damages(problem: Problem) -> dict[str, float]:
         with torch.no_grad():
             for layer, width in zip(problem.layers, bits, strict=True):
                 weight = network.get_parameter(layer.parameter)
-                weight.copy_(codebook_weights(weight, width))
+                if width in WIDTHS:
+                    weight.copy_(codebook_weights(weight, width))
+                else:  # many codewords gain nothing over even levels, and k-means finds bad ones for the tails
+                    problem.evaluator.bank.write_weight(layer, width, weight)
         evaluator = Evaluator(network, problem.layers, problem.token_ids)
         damages[name] = _damage(problem, evaluator, uniform(problem.layers, FP32_WIDTH))
     return damages
