@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from objectives.checkpoint import write_checkpoint
-from objectives.confirmation import NONE
 from objectives.errors import InputError
 from objectives.layers import Bits
 from objectives.problem import Problem, load_problem
 from objectives.quantized import QuantizedModel
 from objectives.torchao_export import write_torchao
+from search.profile import Profile
 
 log = logging.getLogger("bitfront")
 
@@ -24,18 +24,18 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
     Raises:
         InputError: it cannot be loaded, or the model, the sentences or the quantiser are not the run's any more.
     """
-    profile, recorded = settings["profile"], settings["fingerprint"]
+    profile, recorded = Profile(**settings["profile"]), settings["fingerprint"]
     problem = load_problem(
-        profile["model"],
-        profile["data"],
-        device=profile["device"],
-        quantizer=profile["quantizer"],
+        profile.model,
+        profile.data,
+        device=profile.device,
+        quantizer=profile.quantizer,
         say=log.info,
-        confirm=profile.get("confirm", NONE),
+        confirm=profile.confirm,
     )
     if differing := [key for key, value in problem.fingerprint.items() if recorded.get(key) != value]:
         raise InputError(
-            f"{profile['model']}: is not the model of this run any more, its {' and '.join(differing)} differ; "
+            f"{profile.model}: is not the model of this run any more, its {' and '.join(differing)} differ; "
             "start another run"
         )
     return problem

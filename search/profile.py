@@ -109,7 +109,15 @@ def resolve_profile(name: str, flags: Mapping[str, Any]) -> Profile:
         given = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError of another kind
         raise InputError(f"{subject}: not valid TOML: {error}") from None
-    settings = given | {key: value for key, value in flags.items() if value is not None}
+    return checked_profile(given | {key: value for key, value in flags.items() if value is not None}, subject)
+
+
+def checked_profile(settings: Mapping[str, Any], subject: str) -> Profile:
+    """Return the profile with these settings, defaults where there is none; ``subject`` names them in errors.
+
+    Raises:
+        InputError: unknown keys, missing ones, or values out of range; all faults together.
+    """
     if faults := _faults(settings):
         raise all_faults(subject, faults)
     # TOML and the shell write 8 where 8.0 is meant; a fingerprint must not tell them apart.

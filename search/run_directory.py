@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from objectives.errors import InputError, all_faults
 from objectives.files import remove_leftovers, write_text
+from search.profile import checked_profile
 from search.storage import STUDY_NAME, Place, redacted
 
 RUN_SCHEMA = "bitfront-run-1"
@@ -62,7 +63,7 @@ class RunDirectory:
         return False
 
     def read_settings(self) -> dict[str, Any]:
-        """Return what run.toml says: ``profile``, ``fingerprint`` and ``versions`` as dictionaries.
+        """Return what run.toml says: ``profile`` with every setting, ``fingerprint``, ``versions``, each a dictionary.
 
         Raises:
             InputError: there is no run, or its run.toml is damaged or of another version.
@@ -71,7 +72,7 @@ class RunDirectory:
             raise InputError(f"{self.path}: there is no run here; start one with `bitfront search --run {self.path}`")
         try:
             settings = tomllib.loads(self.settings.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{self.settings}: cannot be read ({error}); start another run") from None
         if settings.get("schema") != RUN_SCHEMA:
             raise InputError(
@@ -81,7 +82,7 @@ class RunDirectory:
             key for key in ("profile", "fingerprint", "versions") if not isinstance(settings.get(key), dict)
         ]:
             raise InputError(f"{self.settings}: has no table {', '.join(missing)}; start another run")
-        return settings
+        return {**settings, "profile": checked_profile(settings["profile"], str(self.settings)).to_dict()}
 
     def write_settings(
         self,

@@ -26,7 +26,8 @@ from objectives.quantized import QuantizedModel
 from objectives.sentences import load_sentences
 from search.contenders import uniform_maps
 from search.feasible import SizeConstraint
-from search.profile import resolve_profile
+from search.profile import Profile, resolve_profile
+from search.run_directory import RunDirectory
 from search.samplers import FeasibleSampler
 from search.storage import journal_storage, recover_journal
 from search.study import ask, load_study, open_study, outcome, tell
@@ -110,6 +111,26 @@ def test_profiles(count: int, tmp_path: Path) -> None:
         return check
 
     read_all(path, 2, count, read)
+
+
+@COUNTS
+def test_settings_of_runs(count: int, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.write_settings(Profile("miniature", "miniature").to_dict(), {"model": "0"}, {"torch": "2"}, start={"cores": 2})
+
+    def read() -> Callable[[bytes], None]:
+        settings = run.read_settings()
+
+        def check(damaged: bytes) -> None:
+            given = tomllib.loads(damaged.decode("utf-8"))
+            assert {key: settings["profile"][key] for key in given["profile"]} == given["profile"]
+            assert {key: settings[key] for key in given if key != "profile"} == {
+                key: value for key, value in given.items() if key != "profile"
+            }
+
+        return check
+
+    read_all(run.settings, 6, count, read)
 
 
 @COUNTS

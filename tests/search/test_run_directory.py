@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from objectives.errors import InputError
+from search.profile import Profile
 from search.run_directory import RunDirectory
 
-SETTINGS = ({"model": "m", "trials": 3}, {"model": "abc"}, {"python": "3"})
+SETTINGS = (Profile("m", "d", trials=3).to_dict(), {"model": "abc"}, {"python": "3"})
 
 
 def test_settings_round_trip(tmp_path: Path) -> None:
@@ -18,6 +19,15 @@ def test_settings_round_trip(tmp_path: Path) -> None:
     settings = run.read_settings()
     assert (settings["profile"], settings["fingerprint"], settings["versions"]) == SETTINGS
     assert run.name == "run"
+
+
+def test_settings_that_a_run_does_not_name_are_the_defaults(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.write_settings({"model": "m", "data": "d"}, *SETTINGS[1:])
+    assert run.read_settings()["profile"] == Profile("m", "d").to_dict()
+    run.write_settings({"model": "m", "data": "d", "sampler": "cma"}, *SETTINGS[1:])
+    with pytest.raises(InputError, match="sampler must be one of"):
+        run.read_settings()
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
