@@ -53,11 +53,20 @@ def write_checkpoint(
             save_file(tensors, path, metadata=dict(PACKED_METADATA))
         length = (temporary / WEIGHTS).stat().st_size
         assert length == sizes.packed_bytes(bits)
-        (temporary / BIT_MAP).write_text(to_text(sizes.layers, bits), encoding="utf-8")
+        write_map(quantized, temporary)
         packed = {"packed_bytes": length, "sha256": _hashes(temporary)}
-        manifest = to_json(sizes.layers, bits, {**provenance, "packed": packed})
-        (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
+        write_manifest(quantized, {**provenance, "packed": packed}, temporary)
     return length
+
+
+def write_map(quantized: QuantizedModel, directory: Path) -> None:
+    """Write a checkpoint's bit map as text."""
+    (directory / BIT_MAP).write_text(to_text(quantized.layers, quantized.bits), encoding="utf-8")
+
+
+def write_manifest(quantized: QuantizedModel, provenance: Mapping[str, Any], directory: Path) -> None:
+    """Write a checkpoint's bit map as JSON with its provenance."""
+    (directory / MANIFEST).write_text(to_json(quantized.layers, quantized.bits, provenance), encoding="utf-8")
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

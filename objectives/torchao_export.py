@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from objectives.bit_maps import to_json, to_text
-from objectives.checkpoint import BIT_MAP, MANIFEST
+from objectives.checkpoint import write_manifest, write_map
 from objectives.errors import InputError
 from objectives.files import replacing, replacing_directory
 from objectives.models import Classifier, save_all_but_weights
@@ -79,7 +78,6 @@ def write_torchao(
         with replacing(temporary / WEIGHTS) as path:
             save_file(tensors, path, metadata={"format": "pt", **metadata})
         length = (temporary / WEIGHTS).stat().st_size
-        (temporary / BIT_MAP).write_text(to_text(quantized.layers, quantized.bits), encoding="utf-8")
-        manifest = to_json(quantized.layers, quantized.bits, {**provenance, "torchao": {"file_bytes": length}})
-        (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
+        write_map(quantized, temporary)
+        write_manifest(quantized, {**provenance, "torchao": {"file_bytes": length}}, temporary)
     return length

@@ -81,6 +81,14 @@ class Findings:
         return frozenset(trial.number for trial in self.front)
 
     @property
+    def picked(self) -> dict[int, Trial]:
+        """The maps that answer the question, and the reference where it has scores, by trial number."""
+        picks = [headline.trial for headline in self.headlines if headline.trial is not None]
+        if self.reference is not None and self.reference.scores is not None:
+            picks.append(self.reference)
+        return {trial.number: trial for trial in picks}
+
+    @property
     def complete(self) -> int:
         """The number of trials with scores."""
         return len(self.outcome.trials) - len(self.failed)

@@ -32,14 +32,8 @@ def open_confirmation(problem: Problem, study: optuna.Study, found: Outcome) -> 
     if problem.confirmation is None or found.confirmation is not None or not found.trials:
         return False
     findings = conclude(found)
-    chosen = {
-        trial.number: trial
-        for headline in findings.headlines
-        for trial in (headline.trial, headline.rival)
-        if trial is not None
-    }
-    if findings.reference is not None and findings.reference.scores is not None:
-        chosen[findings.reference.number] = findings.reference
+    rivals = [headline.rival for headline in findings.headlines if headline.rival is not None]
+    chosen = findings.picked | {trial.number: trial for trial in rivals}
     log.info("opening %d confirmation sentences for %d maps", problem.confirmation.labels.size, len(chosen))
     try:
         fp32, scored = problem.confirmed_log_odds([trial.bits for trial in chosen.values()])

@@ -28,11 +28,7 @@ EPOCHS = 1
 
 def maps_to_polish(found: Outcome) -> tuple[Trial, ...]:
     """Return the picks that answer the question and the documented map, each once, by falling size."""
-    findings = conclude(found)
-    trials = {headline.trial.number: headline.trial for headline in findings.headlines if headline.trial is not None}
-    if findings.reference is not None and findings.reference.scores is not None:
-        trials[findings.reference.number] = findings.reference
-    return tuple(sorted(trials.values(), key=lambda trial: trial.nominal_compression))
+    return tuple(sorted(conclude(found).picked.values(), key=lambda trial: trial.nominal_compression))
 
 
 def polish_maps(

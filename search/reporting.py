@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import optuna
 
 from objectives.errors import InputError
 from results.comparison import comparison_info, write_comparison
-from results.outcome import DEFAULT_MARGIN, Outcome
+from results.outcome import Outcome
 from search.profile import Profile
 from search.run_directory import RunDirectory
 from search.study import load_study, outcome
@@ -33,7 +33,7 @@ def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None 
         raise InputError(f"--margin is a loss of MCC from 0 to 1, not {margin!r}")
     profile = run.read_settings()["profile"]
     found = outcome(study, run.name)
-    kept = profile.get("margin", DEFAULT_MARGIN) if margin is None else margin
+    kept = profile["margin"] if margin is None else margin
     return replace(found, margin=kept, command=command_of(profile, run, len(found.trials)))
 
 
@@ -60,9 +60,8 @@ def command_of(profile: Mapping[str, Any], run: RunDirectory, trials: int) -> st
     """Return the command that makes a run of so many trials by these settings again."""
     words = ["bitfront", "search", "--run", str(run.path)]
     for field in fields(Profile):
-        value = profile.get(field.name)
-        known = None if field.default is MISSING else field.default
-        if value is None or value == known or field.name in ("trials", "hours"):
+        value = profile[field.name]
+        if value == field.default or field.name in ("trials", "hours"):
             continue
         name = f"--{field.name.replace('_', '-')}"
         words += [name] if value is True else [name, f"{value:.10g}" if isinstance(value, float) else str(value)]

@@ -40,12 +40,12 @@ def status_lines(run: RunDirectory) -> list[str]:
     found = outcome(study, run.name)
     in_hand = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
     rate = recent_rate(found)
-    wanted = int(profile.get("trials", 0))
+    wanted = profile["trials"]
     left = []
     if live and wanted and rate:
         left.append((wanted - len(found.trials)) / rate)
-    if live and profile.get("hours"):
-        left.append(3600 * float(profile["hours"]) - elapsed_s)
+    if live and profile["hours"]:
+        left.append(3600 * profile["hours"] - elapsed_s)
     progress = Progress(len(found.trials), wanted, elapsed_s, max(0.0, min(left)) if left else None, rate, found)
     lines.append(status_line(progress) + (f"; {in_hand} in hand" if in_hand else ""))
     lines.append(front_line(found))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> None:
     """Print the milliseconds and their share of an evaluation."""
     torch.manual_seed(0)
     model = BertForSequenceClassification(BertConfig()).eval()
-    problem = made_up_problem(model)
+    problem = evaluated_problem(model)
     rng = np.random.default_rng(0)
     maps = [tuple(int(width) for width in rng.choice(WIDTHS, size=len(problem.layers))) for _ in range(3)]
     for bits in maps:
@@ -115,28 +116,34 @@ def fill(
     study.add_trials(template.get_trials(deepcopy=False))
 
 
-def made_up_problem(model: BertForSequenceClassification) -> Problem:
+def evaluated_problem(model: BertForSequenceClassification) -> Problem:
     """Return a problem on random weights; its scores mean nothing, its cost is real."""
     token_ids = cola_tokens()
-    layers = find_layers(model)
-    evaluator = Evaluator(model, layers, token_ids)
+    evaluator = Evaluator(model, find_layers(model), token_ids)
+    classifier = Classifier(model, cast(Any, None), "random")
+    made_up = made_up_problem(model, len(token_ids))
+    return replace(made_up, classifier=classifier, token_ids=token_ids, evaluator=evaluator, scout=evaluator)
+
+
+def made_up_problem(model: BertForSequenceClassification, sentences: int) -> Problem:
+    """Return a problem with a model's layers and random labels and log-odds, which scores nothing."""
     rng = np.random.default_rng(0)
-    labels: Labels = rng.integers(0, 2, size=len(token_ids)).astype(np.int8)
-    log_odds: LogOdds = rng.normal(0, 2, len(token_ids)).astype(np.float32)
+    labels: Labels = rng.integers(0, 2, size=sentences).astype(np.int8)
+    log_odds: LogOdds = rng.normal(0, 2, sentences).astype(np.float32)
     return Problem(
         model="random",
         data="random",
-        layers=layers,
+        layers=find_layers(model),
         footprint=footprint_of(model),
         labels=labels,
         in_domain=None,
         fp32_log_odds=log_odds,
         fp32=score(log_odds, labels, log_odds),
         fingerprint={},
-        classifier=Classifier(model, cast(Any, None), "random"),
-        token_ids=token_ids,
-        evaluator=evaluator,
-        scout=evaluator,
+        classifier=cast(Any, None),
+        token_ids=(),
+        evaluator=cast(Any, None),
+        scout=cast(Any, None),
     )
 
 

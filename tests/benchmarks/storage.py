@@ -17,7 +17,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -27,15 +26,14 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from transformers import BertConfig, BertForSequenceClassification
 
-from objectives.layers import find_layers
 from objectives.problem import Evaluation, Problem
-from objectives.scores import Labels, LogOdds, score
-from objectives.sizes import footprint_of
+from objectives.scores import LogOdds, score
 from search.feasible import SizeConstraint
 from search.journal import JournalFile
 from search.samplers import FeasibleSampler
 from search.storage import STUDY_NAME, Place
 from search.study import claim, open_study, tell, write_widths
+from tests.benchmarks.overhead import made_up_problem
 from tests.search.postgresql import running_server
 
 SIZES = (10, 1000, 10_000)
@@ -57,7 +55,7 @@ def main(arguments: list[str]) -> None:
     """Print seconds to open and milliseconds a trial, by storage and number of trials."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    problem = made_up_problem()
+    problem = unscored_problem()
     sizes = [int(argument) for argument in arguments] or list(SIZES)
     print("open and work: CPU time of this process; the rest by the clock")
     heads = f"{'storage':12} {'trials':>7} {'open':>8} {'work':>9} {'a trial':>9} {'held':>8} {'1 writer':>9}"
@@ -224,28 +222,10 @@ def copy_rows(url: str, times: int) -> None:
     engine.dispose()
 
 
-def made_up_problem() -> Problem:
+def unscored_problem() -> Problem:
     """Return a problem with bert-base-uncased's layers that scores nothing."""
     with torch.device("meta"):
-        model = BertForSequenceClassification(BertConfig())
-    rng = np.random.default_rng(0)
-    labels: Labels = rng.integers(0, 2, size=SENTENCES).astype(np.int8)
-    log_odds: LogOdds = rng.normal(0, 2, SENTENCES).astype(np.float32)
-    return Problem(
-        model="random",
-        data="random",
-        layers=find_layers(model),
-        footprint=footprint_of(model),
-        labels=labels,
-        in_domain=None,
-        fp32_log_odds=log_odds,
-        fp32=score(log_odds, labels, log_odds),
-        fingerprint={},
-        classifier=cast(Any, None),
-        token_ids=(),
-        evaluator=cast(Any, None),
-        scout=cast(Any, None),
-    )
+        return made_up_problem(BertForSequenceClassification(BertConfig()), SENTENCES)
 
 
 def made_up_evaluation(problem: Problem) -> Evaluation:
