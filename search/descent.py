@@ -1,4 +1,7 @@
-"""Local search on a landscape: single changes and exchanges between two layers, until none helps."""
+"""Local search on a landscape: single changes and exchanges between two layers, until none helps.
+
+What is made less is the damage to expect on other sentences than those that the landscape is known on.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ Rows = npt.NDArray[np.int64]
 
 
 def descend(landscape: Landscape, sizes: Sizes, start: Choice, budget: int) -> tuple[float, Choice]:
-    """Return a map within the budget that no change of one or two layers improves, and its damage on the landscape.
+    """Return a map within the budget that no change of one or two layers improves, and its expected damage elsewhere.
 
     Damage is expanded to second order in the shift around the start; in that expansion the gain of every pair of
     changes follows from inner products of effects, so the best of all exchanges is found by looking at each. Where the
@@ -32,10 +35,10 @@ def descend(landscape: Landscape, sizes: Sizes, start: Choice, budget: int) -> t
     """
     layers = np.arange(len(start))
     fits = sizes[layers, start].sum() <= budget
-    best, known = (landscape.damage(start) if fits else np.inf), start
+    best, known = (landscape.damage_elsewhere(start) if fits else np.inf), start
     for _ in range(_ROUNDS):
         chosen = _Expansion(landscape, sizes, known).improve(budget)
-        damage = landscape.damage(chosen)
+        damage = landscape.damage_elsewhere(chosen)
         if not damage < best:
             break
         best, known = damage, chosen
@@ -43,7 +46,7 @@ def descend(landscape: Landscape, sizes: Sizes, start: Choice, budget: int) -> t
 
 
 class _Expansion:
-    """Damage to second order around a map."""
+    """Expected damage elsewhere to second order around a map."""
 
     def __init__(self, landscape: Landscape, sizes: Sizes, start: Choice) -> None:
         self._n_widths = sizes.shape[1]
@@ -53,11 +56,12 @@ class _Expansion:
         probability = sigmoid(fp32 + landscape.shift(start))
         slope = (probability - sigmoid(fp32)) / len(fp32)
         effects = landscape.effects(start)
-        doubt = landscape.doubt
+        doubt, trust = landscape.doubt, landscape.trust
         # Sentences that are decided by far curve hardly at all there, but do on the way back.
         curvature = np.maximum(probability * (1.0 - probability), 0.02) / len(fp32)
-        self._first = np.asarray(effects @ slope + doubt[:, landscape.rows(start)].sum(axis=1), dtype=np.float32)
-        self._second = np.asarray((effects * curvature) @ effects.T + doubt, dtype=np.float32)
+        together = trust * (effects @ slope) + doubt[:, landscape.rows(start)].sum(axis=1)
+        self._first = np.asarray(together + (1.0 - trust) * landscape.alone, dtype=np.float32)
+        self._second = np.asarray((effects * (trust * curvature)) @ effects.T + doubt, dtype=np.float32)
 
     def improve(self, budget: int) -> Choice:
         """Make the map fit the budget, then change it until nothing helps, and return it."""

@@ -20,6 +20,7 @@ from search.landscape import LandscapeModel, Observations
 from search.samplers import SeenMaps, search_space
 from search.sensitivity import Sensitivities
 from search.study import recorded_log_odds
+from search.trust import choose_trust
 
 _GREEDY_SHARE = 0.5
 _INCUMBENT_SHARE = 0.5
@@ -36,15 +37,22 @@ class GuidedSampler(BaseSampler):
     :mod:`search.landscape`, half of the time the most plausible one and half of the time one drawn at random, and
     improves the best map known there, or at a budget nearby, by exchanges between layers until none helps. Feasible by
     construction, never a map that was proposed before, and reproduced by its seed and the trials before it.
+
+    Attributes:
+        trust: how far it counts on what layers do together on the sentences at hand; see :mod:`search.trust`.
     """
 
     def __init__(
-        self, constraint: SizeConstraint, sensitivities: Sensitivities, fp32_log_odds: LogOdds, seed: int
+        self,
+        constraint: SizeConstraint,
+        sensitivities: Sensitivities,
+        fp32_log_odds: LogOdds,
+        seed: int,
+        trust: float | None = None,
     ) -> None:
-        """Propose within ``constraint``, with ``sensitivities`` as the prior."""
+        """Propose within ``constraint``, with ``sensitivities`` as the prior; ``trust`` is cross-validated if None."""
         self._constraint = constraint
         self._sensitivities = sensitivities
-        self._model = LandscapeModel(sensitivities, fp32_log_odds)
         self._seed = seed
         self._names = tuple(layer.name for layer in constraint.footprint.layers)
         self._space = search_space(constraint.footprint.layers)
@@ -58,6 +66,10 @@ class GuidedSampler(BaseSampler):
         rungs = [np.geomspace(high, low, _RUNGS_A_STEP, endpoint=False) for high, low in steps]
         self._budgets = np.clip(np.concatenate(rungs).astype(np.int64), smallest, largest)
         self._finished = _FinishedMaps(self._names, self._sizes, fp32_log_odds)
+        if trust is None:
+            trust = choose_trust(sensitivities, fp32_log_odds, self._sizes, self._budgets[::_RUNGS_A_STEP].tolist())
+        self.trust = trust
+        self._model = LandscapeModel(sensitivities, fp32_log_odds, trust)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the whole map: all widths are proposed together."""

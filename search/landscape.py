@@ -7,6 +7,11 @@ the sensitivities alone. What remains, the shift of a map less that sum, is a Ga
 every sentence: an error of each (layer, width) effect in proportion to its size, a trend that maps of about the same
 size share, and noise. Its posterior is one linear solve for all sentences together (Rasmussen and Williams, Gaussian
 Processes for Machine Learning, 2006, equation 2.25; several outputs of one kernel: Bonilla et al., NeurIPS 2007).
+
+What cancels on a thousand sentences need not cancel on others: damage is so uneven that about a hundred sentences make
+up most of it. What a map is expected to do elsewhere is therefore a mean of what the summed shifts do here and of what
+the layers do each alone, by a ``trust`` that :mod:`search.trust` finds by cross-validation. It is the shrinkage of a
+covariance towards its diagonal (Ledoit and Wolf, Journal of Multivariate Analysis 88 (2004)).
 """
 
 from __future__ import annotations
@@ -63,6 +68,9 @@ class Landscape:
         trend: what all maps have in common, ``(n_sentences,)``.
         doubt: the damage to expect from what is not known is half the sum of its entries for each pair of a map's
             layers, ``(n_layers * n_widths, n_layers * n_widths)``.
+        alone: the damage of each layer alone at each width, ``(n_layers * n_widths,)``, nats a sentence.
+        trust: how far what layers do together on these sentences counts elsewhere, 0..1; at 0 only what each does alone
+            counts.
     """
 
     fp32_log_odds: LogOdds
@@ -71,6 +79,8 @@ class Landscape:
     corrections: Floats
     trend: Floats
     doubt: Floats
+    alone: Floats
+    trust: float
 
     def shift(self, chosen: Choice) -> Floats:
         """Return the shift of a map, ``(n_sentences,)``."""
@@ -88,14 +98,24 @@ class Landscape:
         return np.asarray(damping * self.sums + self.corrections - np.outer(growing, summed), dtype=np.float32)
 
     def damage(self, chosen: Choice) -> float:
-        """Return the damage to expect of a map, in nats a sentence."""
-        rows = self.rows(chosen)
-        known = divergences(self.fp32_log_odds + self.shift(chosen), self.fp32_log_odds).mean()
-        return float(known + 0.5 * self.doubt[np.ix_(rows, rows)].sum())
+        """Return the damage to expect of a map on these sentences, in nats a sentence."""
+        return self._together(chosen) + self._unknown(chosen)
+
+    def damage_elsewhere(self, chosen: Choice) -> float:
+        """Return the damage to expect of a map on other sentences like these, in nats a sentence."""
+        alone = float(self.alone[self.rows(chosen)].sum())
+        return self.trust * self._together(chosen) + (1.0 - self.trust) * alone + self._unknown(chosen)
 
     def rows(self, chosen: Choice) -> npt.NDArray[np.int64]:
         """Return the rows of a map's layers at their widths."""
         return _rows(chosen, len(self.sums) // len(chosen))
+
+    def _together(self, chosen: Choice) -> float:
+        return float(divergences(self.fp32_log_odds + self.shift(chosen), self.fp32_log_odds).mean())
+
+    def _unknown(self, chosen: Choice) -> float:
+        rows = self.rows(chosen)
+        return 0.5 * float(self.doubt[np.ix_(rows, rows)].sum())
 
     def _damped_sum(self, chosen: Choice) -> tuple[Floats, float]:
         """Return the sum of a map's own shifts, ``(n_sentences,)``, and by how much smaller it comes out."""
@@ -106,12 +126,14 @@ class Landscape:
 class LandscapeModel:
     """The prior, from sensitivities; landscapes around any size, given observations."""
 
-    def __init__(self, sensitivities: Sensitivities, fp32_log_odds: LogOdds) -> None:
+    def __init__(self, sensitivities: Sensitivities, fp32_log_odds: LogOdds, trust: float) -> None:
         """Take the layers' own shifts as the prior mean of what they do."""
         n_layers, self._n_widths, n_sentences = sensitivities.shifts.shape
         self._fp32_log_odds = fp32_log_odds
+        self._trust = trust
         probability = sigmoid(fp32_log_odds)
-        self._curvature = float((probability * (1.0 - probability)).mean())
+        self._curvature = probability * (1.0 - probability)
+        self._alone = sensitivities.damages.ravel()
         self._sums = sensitivities.shifts.reshape(n_layers * self._n_widths, n_sentences)
         size = _rms(self._sums)
         self._spread = _EFFECT_SPREAD * size
@@ -167,8 +189,15 @@ class LandscapeModel:
             saturation=saturation,
             corrections=corrections.astype(np.float32),
             trend=(trend_here @ solved).astype(np.float32),
-            doubt=(max(0.0, 1.0 - temperature**2) * self._curvature * covariance).astype(np.float32),
+            doubt=(max(0.0, 1.0 - temperature**2) * self._curvature.mean() * covariance).astype(np.float32),
+            alone=self._alone_with(corrections),
+            trust=self._trust,
         )
+
+    def _alone_with(self, corrections: Floats) -> Floats:
+        """Return the damage of each layer alone with its correction, to second order in the correction."""
+        changed = 0.5 * (corrections * (2.0 * self._sums + corrections)) @ self._curvature / len(self._curvature)
+        return np.asarray(np.maximum(self._alone + changed, 0.0), dtype=np.float32)
 
 
 def _saturation(summed: Floats, shifts: Floats, strength: Floats) -> float:

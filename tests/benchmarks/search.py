@@ -12,6 +12,7 @@ bits a weight from 2 to 32 / 5.5 against log10 of damage clipped to [1e-5, 1], r
 
 from __future__ import annotations
 
+import csv
 import math
 import tempfile
 import time
@@ -37,6 +38,7 @@ TRACES = Path("runs/benchmarks")
 MIN_COMPRESSION = 5.5
 GUIDED_COST = 300
 RIVAL_COST = {"miniature": 2000, "shared": 1000}
+COLUMNS = ("origin", "bits_per_weight", "damage", "cost", "propose_s")
 COMPRESSIONS = (5.5, 6.4, 8.0, 9.2, 10.67, 11.6, 12.8, 14.2)
 LABELS = {"guided": "guided", "nsga2": "NSGA-II", "tpe": "TPE", "random": "random"}
 COLOURS = {"guided": "#0072B2", "nsga2": "#D55E00", "tpe": "#CC79A7", "random": "#999999"}
@@ -86,16 +88,15 @@ def trace(which: str, sampler: str, cost: int, seed: int, source: Source = "meas
     if path.is_file() and (found := pd.read_csv(path)).cost.max() >= cost:
         return found[found.cost < cost + 1]
     TRACES.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, object]] = []
-    try:
-        search(problem(which), sampler, cost, seed, source, rows.append)
-    finally:
-        pd.DataFrame(rows).to_csv(path, index=False)
-    return pd.DataFrame(rows)
+    with path.open("w", encoding="utf-8", buffering=1) as file:
+        rows = csv.DictWriter(file, COLUMNS)
+        rows.writeheader()
+        search(problem(which), sampler, cost, seed, source, rows.writerow)
+    return pd.read_csv(path)
 
 
 def search(
-    problem: Problem, sampler: str, cost: int, seed: int, source: Source, record: Callable[[dict[str, object]], None]
+    problem: Problem, sampler: str, cost: int, seed: int, source: Source, record: Callable[[dict[str, object]], object]
 ) -> None:
     """Search in memory until the cost is spent."""
     constraint = SizeConstraint(problem.footprint, "nominal", MIN_COMPRESSION)

@@ -15,11 +15,11 @@ from search.sensitivity import Sensitivities
 class SyntheticNetwork:
     """Effects in a few common directions, so that layers strengthen or cancel each other."""
 
-    def __init__(self, seed: int, n_layers: int = 20, n_sentences: int = 120) -> None:
-        """Draw a network."""
+    def __init__(self, seed: int, n_layers: int = 20, n_sentences: int = 120, common: float = 1.0) -> None:
+        """Draw a network whose layers have directions ``common`` to them, in proportion to what is each one's own."""
         rng = np.random.default_rng(seed)
         self.fp32_log_odds: LogOdds = rng.normal(0, 2, n_sentences).astype(np.float32)
-        directions = rng.standard_normal((4, n_sentences))
+        directions = common * rng.standard_normal((4, n_sentences))
         along = rng.standard_normal((n_layers, len(WIDTHS), 4))
         own = rng.standard_normal((n_layers, len(WIDTHS), n_sentences))
         strength = rng.lognormal(-1.5, 0.7, (n_layers, 1, 1)) * 2.0 ** -np.arange(len(WIDTHS))[:, None]

@@ -3,18 +3,19 @@ import itertools
 import numpy as np
 import pytest
 
-from search.allocation import Choice
+from search.allocation import Choice, allocate
 from search.descent import descend
 from search.landscape import Landscape
 from tests.search.synthetic_landscape import SyntheticNetwork
 
 
-def landscape_of(network: SyntheticNetwork) -> Landscape:
+def landscape_of(network: SyntheticNetwork, trust: float = 1.0) -> Landscape:
     """Return the landscape where the shifts simply add up."""
     effects = network.effects.reshape(-1, network.effects.shape[-1])
     nothing = np.zeros(len(network.fp32_log_odds), dtype=np.float32)
     certain = np.zeros((len(effects), len(effects)), dtype=np.float32)
-    return Landscape(network.fp32_log_odds, effects, 0.0, np.zeros_like(effects), nothing, certain)
+    alone = network.sensitivities().damages.ravel().astype(np.float32)
+    return Landscape(network.fp32_log_odds, effects, 0.0, np.zeros_like(effects), nothing, certain, alone, trust)
 
 
 def is_no_better(landscape: Landscape, network: SyntheticNetwork, chosen: Choice, budget: int, damage: float) -> bool:
@@ -67,3 +68,13 @@ def test_a_start_that_cannot_be_improved_comes_back() -> None:
     damage, chosen = descend(landscape_of(network), network.sizes, start, network.size(start))
     assert damage == 0
     assert np.array_equal(chosen, start)
+
+
+def test_without_trust_the_plain_allocation_is_what_is_found() -> None:
+    network = SyntheticNetwork(8)
+    landscape = landscape_of(network, trust=0.0)
+    budget = network.size(np.full(20, 2))
+    plain = allocate(network.sensitivities().damages, network.sizes, budget)
+    damage, _ = descend(landscape, network.sizes, np.full(20, 2), budget)
+    assert damage <= 1.05 * landscape.damage_elsewhere(plain)
+    assert descend(landscape, network.sizes, plain, budget)[1].tolist() == plain.tolist()

@@ -1,15 +1,21 @@
 import numpy as np
 import pytest
 
+from objectives.scores import divergences
 from search.landscape import Landscape, LandscapeModel
 from tests.search.synthetic_landscape import SyntheticNetwork
 
 
 def landscape_of(
-    network: SyntheticNetwork, n_maps: int, error: float = 0.4, temperature: float = 0.0, seed: int = 0
+    network: SyntheticNetwork,
+    n_maps: int,
+    error: float = 0.4,
+    temperature: float = 0.0,
+    seed: int = 0,
+    trust: float = 1.0,
 ) -> Landscape:
     seen = network.observe(network.random_maps(n_maps, seed=1))
-    model = LandscapeModel(network.sensitivities(error), network.fp32_log_odds)
+    model = LandscapeModel(network.sensitivities(error), network.fp32_log_odds, trust)
     return model.at(float(np.median(seen.sizes)), seen, np.random.default_rng(seed), temperature)
 
 
@@ -80,3 +86,24 @@ def test_what_was_observed_often_is_doubted_less() -> None:
     ratios = many.doubt[rows, rows] / few.doubt[rows, rows]
     assert (ratios <= 1 + 1e-4).all()
     assert np.median(ratios) < 0.9
+
+
+def test_elsewhere_a_map_does_what_its_layers_do_alone_as_far_as_the_rest_is_not_trusted() -> None:
+    network = SyntheticNetwork(4)
+    chosen = network.random_maps(1, seed=3)[0]
+    none, half, full = (landscape_of(network, 10, trust=trust) for trust in (0.0, 0.5, 1.0))
+    assert full.damage_elsewhere(chosen) == pytest.approx(full.damage(chosen))
+    middle = (none.damage_elsewhere(chosen) + full.damage_elsewhere(chosen)) / 2
+    assert half.damage_elsewhere(chosen) == pytest.approx(middle)
+    assert none.damage(chosen) == full.damage(chosen)
+
+
+def test_what_observations_say_of_a_layer_changes_what_it_does_alone() -> None:
+    """To second order; a layer's own damage is exact where nothing was learned of it."""
+    network = SyntheticNetwork(5)
+    network.effects *= 0.1  # small shifts, of which the second order is nearly all
+    learned = landscape_of(network, 40, error=0.8, trust=0.0)
+    rows = learned.sums + learned.corrections
+    exact = divergences(learned.fp32_log_odds + rows, learned.fp32_log_odds).mean(axis=-1)
+    large = exact > 0.1 * exact.max()
+    assert learned.alone[large] == pytest.approx(exact[large], rel=0.15)
