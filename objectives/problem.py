@@ -28,7 +28,7 @@ from objectives.polish import TrainingSentences
 from objectives.quantized import QuantizedModel
 from objectives.quantizers import QuantizerName, load_quantizer, make_bank
 from objectives.scores import Labels, LogOdds, Precision, Scores, score
-from objectives.sentences import Sentences, encode, load_sentences
+from objectives.sentences import Sentences, encode, load_sentences, training_order
 from objectives.sizes import Footprint, footprint_of
 
 MINIATURE = "miniature"
@@ -106,11 +106,15 @@ class Problem:
         """
         if self.confirmation is None:
             raise InputError("no sentences were held back; name some with --confirm")
-        evaluator = Evaluator(self.network, self.layers, self.confirmation.token_ids, bank=self.evaluator.bank)
+        evaluator = self.evaluator_on(self.confirmation.token_ids)
         fp32, *scored = [evaluator.log_odds(bits) for bits in (uniform(self.layers, FP32_WIDTH), *maps)]
         if not all(np.isfinite(log_odds).all() for log_odds in (fp32, *scored)):
             raise InputError("scores on the confirmation sentences are not finite")
         return fp32, scored
+
+    def evaluator_on(self, token_ids: Sequence[Sequence[int]]) -> Evaluator:
+        """Return what scores maps on other sentences, in FP32."""
+        return Evaluator(self.network, self.layers, token_ids, bank=self.evaluator.bank)
 
     def evaluate_checkpoint(self, directory: Path) -> tuple[Evaluation, Bits]:
         """Score a packed checkpoint of this model on every sentence, in FP32, and return its map too.
@@ -230,12 +234,40 @@ def polishing_sentences(problem: Problem) -> TrainingSentences:
     Raises:
         InputError: there are fewer than two.
     """
-    data, tokenizer = problem.data, problem.classifier.tokenizer
-    source = str(materialise(cache_directory()).data) if data == MINIATURE else data
-    texts = load_sentences(source, "train").texts
+    texts = _training_texts(problem)
     if len(texts) < 2:
-        raise InputError(f"{data}: has too few training sentences to polish on")
+        raise InputError(f"{problem.data}: has too few training sentences to polish on")
+    tokenizer = problem.classifier.tokenizer
     return TrainingSentences(encode(tokenizer, texts, problem.classifier.max_tokens), tokenizer.all_special_ids)
+
+
+def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
+    """Return the tokens of training sentences that no map of a problem is chosen by, at most so many.
+
+    Those that are also searched with or held back are left out, and those that codes are calibrated on as far as there
+    are enough others. They need no labels: damage is measured against the FP32 model.
+
+    Raises:
+        InputError: there are no training sentences.
+    """
+    texts = _training_texts(problem)
+    held = () if problem.confirmation is None else problem.confirmation.token_ids
+    seen = {tuple(tokens) for tokens in (*problem.token_ids, *held)}
+    unseen: dict[tuple[int, ...], None] = {}
+    for index in reversed(training_order(len(texts))):
+        if len(unseen) == most:
+            break
+        [tokens] = encode(problem.classifier.tokenizer, [texts[index]], problem.classifier.max_tokens)
+        if tuple(tokens) not in seen:
+            unseen[tuple(tokens)] = None
+    if not unseen:
+        raise InputError(f"{problem.data}: has no training sentences but those that are searched with")
+    return [list(tokens) for tokens in unseen]
+
+
+def _training_texts(problem: Problem) -> Sequence[str]:
+    source = str(materialise(cache_directory()).data) if problem.data == MINIATURE else problem.data
+    return load_sentences(source, "train").texts
 
 
 def _confirmation(held: Sentences | None, classifier: Classifier, confirm: str) -> Confirmation | None:

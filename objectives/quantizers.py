@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -26,7 +25,7 @@ from objectives.layers import WIDTHS, Layer
 from objectives.models import Classifier
 from objectives.moments import second_moments
 from objectives.quantize import AffineParameters
-from objectives.sentences import encode, load_sentences
+from objectives.sentences import encode, load_sentences, training_order
 
 QuantizerName = Literal["affine", "calibrated"]
 """``affine``: each weight rounded to the nearest code. ``calibrated``: by ``quantize_calibrated``."""
@@ -60,7 +59,7 @@ def load_quantizer(name: QuantizerName, classifier: Classifier, data: str) -> Qu
     texts = load_sentences(data, "train").texts
     if not texts:
         raise InputError(f"{data}: has no training sentences to calibrate on; use --quantizer affine")
-    chosen = np.random.default_rng(0).permutation(len(texts))[:_CALIBRATION_SENTENCES]
+    chosen = training_order(len(texts))[:_CALIBRATION_SENTENCES]
     token_ids = encode(classifier.tokenizer, [texts[index] for index in sorted(chosen)], classifier.max_tokens)
     return Quantizer(f"calibrated-2 on {short_digest(json.dumps(token_ids))}", token_ids)
 

@@ -98,6 +98,15 @@ def load_sentences(source: str, split: Split) -> Sentences:
     return _load_cola(directory, source, split) if directory is not None else _load_hub(source, split)
 
 
+def training_order(count: int) -> npt.NDArray[np.int64]:
+    """Return the order in which so many training sentences are used, ``(count,)``, the same every time.
+
+    Calibration takes them from the front and the check at the end from the back, so that they are different ones where
+    there are enough.
+    """
+    return np.random.default_rng(0).permutation(count)
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[tuple[int, ...], ...]:
     """Return each sentence's token ids, special tokens included, cut to ``max_tokens``; nothing is padded.
 

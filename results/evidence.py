@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
@@ -35,6 +35,7 @@ class Evidence:
         fp32_accepted: what the FP32 model accepts, ``(n_sentences,)``.
         labels: ``(n_sentences,)`` of 0 and 1.
         in_domain: ``(n_sentences,)``, or None where the sentences do not say.
+        unseen: the damage of each map on unseen sentences, ``(n_maps,)``; NaN where it was not scored there.
         quality: what the study's front is best in.
         resamples: how many draws of the sentences there are.
     """
@@ -48,6 +49,7 @@ class Evidence:
     fp32_accepted: Mask
     labels: Labels
     in_domain: Mask | None
+    unseen: Floats
     quality: Quality
     resamples: int = RESAMPLES
 
@@ -66,6 +68,7 @@ class Evidence:
             fp32_accepted=predictions(outcome.fp32_log_odds) == 1,
             labels=outcome.labels,
             in_domain=outcome.in_domain,
+            unseen=_unseen_damages(outcome, [trial.number for trial in trials]),
             quality=outcome.quality,
         )
 
@@ -107,10 +110,20 @@ class Evidence:
         return -agreements
 
     def front(self, eligible: Mask) -> npt.NDArray[np.int64]:
-        """Return the indices of the front of damage and size, from the largest map to the smallest."""
-        (places,) = np.nonzero(eligible)
-        kept = places[non_dominated(np.column_stack([self.damages, self.sizes])[places])]
+        """Return the indices of the front of damage and size, from the largest map to the smallest; see ``judged``."""
+        places, damages = self.judged(eligible)
+        kept = places[non_dominated(np.column_stack([damages, self.sizes])[places])]
         return kept[np.argsort(-self.sizes[kept])]
+
+    def judged(self, eligible: Mask) -> tuple[npt.NDArray[np.int64], Floats]:
+        """Return the indices of the maps to choose among, and the damage of every map to choose by.
+
+        Where some were scored on unseen sentences it is those, and their damage there: on its own sentences a search
+        finds maps whose errors cancel, there and not elsewhere. Otherwise all of them, by the search's own sentences.
+        """
+        (places,) = np.nonzero(eligible)
+        scored = places[~np.isnan(self.unseen[places])]
+        return (scored, self.unseen) if scored.size else (places, self.damages)
 
     def lags(self, one: int, other: int, comparisons: int) -> bool:
         """Return whether the MCC of one map can be told to be lower than that of another.
@@ -128,6 +141,15 @@ class Evidence:
         return Resamples.draw(self.labels, self.in_domain, resamples=0)
 
 
+def _unseen_damages(outcome: Outcome, numbers: Sequence[int]) -> Floats:
+    scored = {} if outcome.unseen is None else outcome.unseen.log_odds
+    damages = np.full(len(numbers), np.nan)
+    for at, number in enumerate(numbers):
+        if outcome.unseen is not None and number in scored:
+            damages[at] = divergences(scored[number], outcome.unseen.fp32_log_odds).mean()
+    return damages
+
+
 Rule = Callable[[Evidence], int | None]
 """A way to choose a map: its index, or None where there is none to choose."""
 
@@ -135,21 +157,21 @@ Rule = Callable[[Evidence], int | None]
 def least_damage_rule(eligible: Mask) -> Rule:
     """Return the rule: the least damage among the maps whose MCC cannot be told from the best MCC of them all.
 
-    Of maps with equal damage the smaller is taken, then the earlier. Comparisons with the best, with the number of
-    comparisons accounted for: J. C. Hsu, "Simultaneous confidence intervals for all distances from the 'best'", Annals
-    of Statistics 9 (1981).
+    Damage is on unseen sentences where there are scores (``Evidence.judged``). Of maps with equal damage the smaller is
+    taken, then the earlier. Comparisons with the best, with the number of comparisons accounted for:
+    J. C. Hsu, "Simultaneous confidence intervals for all distances from the 'best'", Annals of Statistics 9 (1981).
 
     Args:
         eligible: which maps are small enough, ``(n_maps,)``.
     """
-    (places,) = np.nonzero(eligible)
 
     def choose(evidence: Evidence) -> int | None:
-        if not places.size:
+        judged, damages = evidence.judged(eligible)
+        if not judged.size:
             return None
-        order = places[np.lexsort((evidence.sizes[places], evidence.damages[places]))]
+        order = judged[np.lexsort((evidence.sizes[judged], damages[judged]))]
         champion = int(order[np.argmax(evidence.mccs[order])])
-        return next(int(at) for at in order if at == champion or not evidence.lags(int(at), champion, places.size - 1))
+        return next(int(at) for at in order if at == champion or not evidence.lags(int(at), champion, judged.size - 1))
 
     return choose
 

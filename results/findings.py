@@ -16,6 +16,7 @@ from results.outcome import Outcome, Trial
 from results.pareto import front
 from results.picks import SMALLEST, headline_requests, pick, rule_of
 from results.statistics import Comparison, Estimate, Intervals, compare, score_intervals
+from results.unseen import Gain, UnseenDamage, gain_over_plain, unseen_damages
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class Findings:
             was not chosen by.
         confirmed: by trial number, for the picks, their rivals and the reference: what they are worth on sentences that
             no search has seen; empty until these are opened, and once the search has gone on after that.
+        unseen: by trial number, for the maps that picks are made among: their damage on sentences that none was chosen
+            by; empty until the search has ended.
+        gain: what the search is worth there against plain allocation; None where that is not known.
         fp32_mcc: the interval of the FP32 model's MCC.
         fp32_standard_error: of the FP32 model's MCC.
     """
@@ -72,6 +76,8 @@ class Findings:
     against_fp32: Mapping[int, Comparison]
     corrected: Mapping[int, Estimate]
     confirmed: Mapping[int, Estimate]
+    unseen: Mapping[int, UnseenDamage]
+    gain: Gain | None
     fp32_mcc: Interval
     fp32_standard_error: float
 
@@ -143,6 +149,8 @@ def conclude(outcome: Outcome) -> Findings:
         against_fp32=dict(zip(numbers, compare(mccs, fp32, outcome.margin), strict=True)),
         corrected=of_front,
         confirmed=confirmed_estimates(outcome.confirmation, outcome.margin),
+        unseen=unseen_damages(outcome.unseen),
+        gain=gain_over_plain(outcome),
         fp32_mcc=fp32.intervals()[0],
         fp32_standard_error=float(fp32.standard_errors()[0]),
     )

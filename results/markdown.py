@@ -37,6 +37,7 @@ def _table(found: Findings) -> list[str]:
         "no worse",
         "damage",
     )
+    heads += ("damage, unseen",) if found.unseen else ()
     heads += ("MCC against FP32, confirmed",) if found.confirmed else ()
     fp32 = words.mcc_with(outcome.fp32.mcc, found.fp32_mcc)
     size = words.megabytes(outcome.footprint.fp32_packed_bytes)
@@ -61,7 +62,7 @@ def _cells(found: Findings, trial: Trial, corrected: str) -> tuple[str, ...]:
     size = words.megabytes(found.outcome.footprint.packed_bytes(trial.bits))
     sizes = (trial.label, words.times(trial.nominal_compression), f"{words.times(trial.packed_compression)}, {size}")
     if trial.scores is None:
-        return (*sizes, "failed", "", "", "", "")
+        return (*sizes, "failed", "", "", "", "", *([""] if found.unseen else []))
     against = found.against_fp32[trial.number]
     return (
         *sizes,
@@ -70,7 +71,15 @@ def _cells(found: Findings, trial: Trial, corrected: str) -> tuple[str, ...]:
         words.difference_with(against),
         words.confidence(against.no_worse),
         words.nats(trial.scores.damage),
+        *_unseen(found, trial),
     )
+
+
+def _unseen(found: Findings, trial: Trial) -> tuple[str, ...]:
+    if not found.unseen:
+        return ()
+    known = found.unseen.get(trial.number)
+    return ("" if known is None else words.damage_with(known.damage, known.interval),)
 
 
 def _row(cells: Sequence[str]) -> str:

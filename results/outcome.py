@@ -83,6 +83,19 @@ class Confirmation:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """What the best maps score on unlabelled sentences that neither the search nor its allocations have seen.
+
+    Attributes:
+        fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
+        log_odds: ``(n_sentences,)`` of maps, by trial number.
+    """
+
+    fp32_log_odds: LogOdds
+    log_odds: Mapping[int, LogOdds]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The state of a run.
 
@@ -105,6 +118,7 @@ class Outcome:
         command: the command that makes this run again; empty where it is not known.
         held_back: the sentences that the search does not see, as the user named them; empty where there are none.
         confirmation: what they tell, once they have been opened.
+        unseen: what the best maps do on training sentences, once the search has ended.
     """
 
     name: str
@@ -125,3 +139,4 @@ class Outcome:
     command: str = ""
     held_back: str = ""
     confirmation: Confirmation | None = None
+    unseen: Unseen | None = None

@@ -44,7 +44,7 @@ def picks_page_table(found: Findings) -> Table:
     full = words.megabytes(outcome.footprint.fp32_packed_bytes)
     fp32_mcc = Cell(f"{outcome.fp32.mcc:.3f}", detail=words.interval(found.fp32_mcc))
     sizes = (Cell("the model as it is"), Cell("1x"), Cell("1x", detail=full))
-    scores = (fp32_mcc, _UNKNOWN, _UNKNOWN, Cell("0"))
+    scores = (fp32_mcc, _UNKNOWN, _UNKNOWN, Cell("0"), *([_UNKNOWN] if found.unseen else []))
     rows = [(Cell("FP32"), *sizes, *scores, *_confirmed(found, None), *_corrected_cells(None), _UNKNOWN)]
     if (documented := found.reference) is not None:
         cells = (*_map_cells(found, documented), *_score_cells(found, documented), *_confirmed(found, documented))
@@ -96,7 +96,8 @@ _CONFIRMED_HEADS = ("MCC, confirmed", "against FP32, confirmed", "damage, confir
 
 def _score_heads(found: Findings) -> tuple[str, ...]:
     margin = words.loss(found.outcome.margin)
-    return ("MCC", "MCC against FP32", f"no worse by over {margin}", "damage")
+    unseen = ("damage, unseen",) if found.unseen else ()
+    return ("MCC", "MCC against FP32", f"no worse by over {margin}", "damage", *unseen)
 
 
 def _map_cells(found: Findings, trial: Trial) -> tuple[Cell, ...]:
@@ -112,14 +113,23 @@ def _map_cells(found: Findings, trial: Trial) -> tuple[Cell, ...]:
 
 def _score_cells(found: Findings, trial: Trial) -> tuple[Cell, ...]:
     if trial.scores is None:
-        return (Cell("failed"), *[_UNKNOWN] * 3)
+        return (Cell("failed"), *[_UNKNOWN] * (4 if found.unseen else 3))
     intervals, against = found.intervals[trial.number], found.against_fp32[trial.number]
     return (
         mcc_cell(trial.scores.mcc, intervals.mcc),
         difference_cell(against),
         Cell(words.confidence(against.no_worse), against.no_worse),
         damage_cell(trial.scores.damage, intervals.damage),
+        *_unseen(found, trial),
     )
+
+
+def _unseen(found: Findings, trial: Trial) -> tuple[Cell, ...]:
+    """Return the damage on unseen sentences; no cell at all where there is none in this run."""
+    if not found.unseen:
+        return ()
+    known = found.unseen.get(trial.number)
+    return (_UNKNOWN if known is None else damage_cell(known.damage, known.interval),)
 
 
 def _corrected_cells(known: Estimate | None) -> tuple[Cell, ...]:

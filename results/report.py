@@ -23,6 +23,7 @@ from results.plot_heat_maps import write_bits_plot
 from results.plot_info import bits_info, pareto_info
 from results.plot_pareto import write_pareto_plot
 from results.plot_progress import write_progress_plot
+from results.plot_unseen import write_unseen_plot
 from results.polished import PolishedMap, polished_row, read_polished
 from results.progress import progress_info
 from results.summary import caution_lines, front_lines, lead_lines
@@ -33,6 +34,7 @@ MOST_FAILURES = 20
 
 _PLOTS = {
     "pareto": "Damage and MCC of every map against its compression; pareto.csv has the numbers",
+    "unseen": "Damage on sentences that no map was chosen by, against compression; unseen.csv has the numbers",
     "bits": "The width of every layer in the picked maps; bits.csv has the numbers",
     "sensitivity": "The damage of each layer alone at each width; sensitivity.csv has the numbers",
     "progress": "The least damage so far at each size, over evaluations and time; progress.csv has the numbers",
@@ -43,8 +45,9 @@ def write_report(outcome: Outcome, directory: Path) -> Findings:
     """Write everything that a run shows into its directory, each file in one step, and return what it follows from.
 
     That is ``trials.csv``, ``front.csv``, ``picks.csv``, ``{pareto,bits,progress}.{png,svg,csv}``, ``report.html``,
-    ``report.md`` and the front's maps in ``bitmaps/``. Maps that left the front are removed from there at the end, so
-    that no table ever names a file that is gone. The plot of the sensitivities is shown where the directory has it.
+    ``report.md`` and the front's maps in ``bitmaps/``, and ``unseen.{png,svg,csv}`` where maps were scored on unseen
+    sentences. Maps that left the front are removed from there at the end, so that no table ever names a file that is
+    gone. The plot of the sensitivities is shown where the directory has it.
 
     Args:
         outcome: the state of a run, of any kind: without trials, without feasible ones, with failed ones.
@@ -64,6 +67,8 @@ def write_report(outcome: Outcome, directory: Path) -> Findings:
         "bits": write_bits_plot(bits_info(found), directory),
         "progress": write_progress_plot(progress_info(found), directory),
     }
+    if found.unseen:
+        plots["unseen"] = write_unseen_plot(found, directory)
     if (directory / "sensitivity.svg").is_file():
         plots["sensitivity"] = (directory / "sensitivity.svg").read_text(encoding="utf-8")
     write_text(directory / "report.html", report_page(found, str(directory), plots, read_polished(directory)))
@@ -78,7 +83,7 @@ def report_page(found: Findings, run: str, plots: dict[str, str], polished: Sequ
     Args:
         found: what it tells.
         run: the run directory as the commands on the page name it.
-        plots: by name, as matplotlib writes them in SVG; ``sensitivity`` may be missing.
+        plots: by name, as matplotlib writes them in SVG; ``sensitivity`` and ``unseen`` may be missing.
         polished: what became of maps that were polished.
     """
     outcome = found.outcome
@@ -151,6 +156,13 @@ def _held_back(outcome: Outcome) -> str:
     return f"{outcome.held_back}, not opened yet" if outcome.held_back else "none"
 
 
+def _unseen(outcome: Outcome) -> str:
+    if outcome.unseen is None:
+        return "none scored"
+    scored = words.maps(len(outcome.unseen.log_odds))
+    return f"{outcome.unseen.fp32_log_odds.size:,} of those for training, without labels; {scored}"
+
+
 def _facts(found: Findings) -> list[tuple[str, str]]:
     """Return where everything came from, in order."""
     outcome = found.outcome
@@ -159,6 +171,7 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
         ("model", outcome.model),
         ("data", outcome.data),
         ("sentences", f"{outcome.labels.size:,}, of which {int((outcome.labels == 1).sum()):,} are acceptable"),
+        ("unseen sentences", _unseen(outcome)),
         ("held back to confirm on", _held_back(outcome)),
         ("layers", f"{len(outcome.footprint.layers)}"),
         ("quality", words.QUALITY_WORDS[outcome.quality]),

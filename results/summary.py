@@ -32,7 +32,8 @@ def summary_lines(outcome: Outcome, findings: Findings | None = None) -> list[st
         findings: what follows from it, where that has been worked out already.
     """
     found = conclude(outcome) if findings is None else findings
-    return [*answer_lines(found), " ".join(certainty(found)), *front_lines(found), *caution_lines(found)]
+    closing = [" ".join(line) for line in (*unseen_lead(found), certainty(found))]
+    return [*answer_lines(found), *closing, *front_lines(found), *caution_lines(found)]
 
 
 def lead_lines(found: Findings) -> list[tuple[str, str]]:
@@ -50,7 +51,29 @@ def lead_lines(found: Findings) -> list[tuple[str, str]]:
         )
     if (documented := _documented_lead(found)) is not None:
         lines.append(documented)
-    return [*lines, certainty(found)]
+    return [*lines, *unseen_lead(found), certainty(found)]
+
+
+def unseen_lead(found: Findings) -> list[tuple[str, str]]:
+    """Return what the search is worth on sentences that no map was chosen by; nothing where that is not known."""
+    gain, unseen = found.gain, found.outcome.unseen
+    if gain is None or unseen is None:
+        return []
+    if gain.interval.high < 1:
+        judged = "The search beats plain allocation."
+    elif gain.interval.low > 1:
+        judged = "Plain allocation beats the search."
+    else:
+        judged = "The search and plain allocation cannot be told apart."
+    return [
+        (
+            judged,
+            f"On {unseen.fp32_log_odds.size:,} training sentences that no map was chosen by, the sampler's best maps "
+            f"do {gain.ratio:.0%} of the damage of plain allocations of their size "
+            f"(95%: {gain.interval.low:.0%} to {gain.interval.high:.0%}; {gain.sizes} sizes). "
+            "Picks are made by the damage there.",
+        )
+    ]
 
 
 def certainty(found: Findings) -> tuple[str, str]:
@@ -140,9 +163,9 @@ def caution_lines(found: Findings) -> list[str]:
     return [
         f"Intervals are 95%, over {found.outcome.labels.size:,} sentences, where one MCC has a standard error of about "
         f"{found.fp32_standard_error:.3f}: the best MCC among many maps is a lucky one. Damage (mean KL divergence "
-        "from FP32, nats a sentence) needs no labels, is far less noisy, and is what picks are made by, among maps "
-        "whose MCC cannot be told from the best. Corrected figures are scored on sentences that the choice among the "
-        "maps was not made by, though the search has seen them."
+        "from FP32, nats a sentence) needs no labels and is far less noisy. Picks by size are made by it, on unseen "
+        "sentences once maps are scored there, among maps whose MCC cannot be told from the best. Corrected figures "
+        "are scored on sentences that the choice among the maps was not made by, though the search has seen them."
     ]
 
 
@@ -227,6 +250,8 @@ def _headline_line(found: Findings, headline: Headline) -> str:
             f"; corrected for the luck of selection MCC {headline.corrected.mcc:.3f}, "
             f"damage {nats(headline.corrected.damage)}"
         )
+    if (unseen := found.unseen.get(trial.number)) is not None:
+        line += f"; on unseen sentences damage {damage_with(unseen.damage, unseen.interval)}"
     if (known := found.confirmed.get(trial.number)) is not None:
         line += f"; confirmed MCC {known.mcc:.3f}, {known.against_fp32.difference:+.3f} against FP32's"
         line += f", damage {nats(known.damage)}"
@@ -234,7 +259,8 @@ def _headline_line(found: Findings, headline: Headline) -> str:
         return f"{line}."
     if trial.origin != "sampler":
         who = "the documented map" if trial.origin == "reference" else "a contender"
-        return f"{line}; it is {who}: the sampler has found nothing of less damage."
+        where = " on unseen sentences" if trial.number in found.unseen else ""
+        return f"{line}; it is {who}: the sampler has found nothing of less damage{where}."
     rival = headline.rival
     if rival is not None and rival.scores is not None:
         line += f"; the best contender there is {rival.label}, {times(rival.compression(found.outcome.size_axis))}, "

@@ -52,6 +52,9 @@ FRONT_COLUMNS = (
     "damage",
     "damage_low",
     "damage_high",
+    "unseen_damage",
+    "unseen_damage_low",
+    "unseen_damage_high",
     "mcc_minus_fp32",
     "mcc_minus_fp32_low",
     "mcc_minus_fp32_high",
@@ -94,7 +97,8 @@ def front_table(outcome: Outcome, findings: Findings | None = None) -> pd.DataFr
     """Return one row a map of the front, from the largest to the smallest, with the columns ``FRONT_COLUMNS``.
 
     ``*_low`` to ``*_high`` are 95% intervals over the sentences; ``no_worse_than_fp32`` is the confidence that the MCC
-    is no worse than FP32's by more than ``margin``; corrected figures are what the best map of that size or
+    is no worse than FP32's by more than ``margin``; unseen damage is on training sentences, NaN where the map was not
+    scored on them; corrected figures are what the best map of that size or
     less is worth on sentences that it was not chosen by. The last two columns name the map's files.
 
     Args:
@@ -143,6 +147,12 @@ def _judged_table(found: Findings, trials: Sequence[Trial], corrections: Sequenc
             "no_worse_than_fp32": against.no_worse,
             "margin": against.margin,
         }
+        if (unseen := found.unseen.get(trial.number)) is not None:
+            row |= {
+                "unseen_damage": unseen.damage,
+                "unseen_damage_low": unseen.interval.low,
+                "unseen_damage_high": unseen.interval.high,
+            }
         if corrected is not None:
             row |= {
                 "corrected_mcc": corrected.mcc,
@@ -158,7 +168,7 @@ def _judged_table(found: Findings, trials: Sequence[Trial], corrections: Sequenc
     return table
 
 
-_JUDGED = FRONT_COLUMNS[FRONT_COLUMNS.index("mcc_minus_fp32") : FRONT_COLUMNS.index("agreement")]
+_JUDGED = FRONT_COLUMNS[FRONT_COLUMNS.index("unseen_damage") : FRONT_COLUMNS.index("agreement")]
 _JUDGED += ("mcc_low", "mcc_high", "damage_low", "damage_high")
 
 

@@ -48,6 +48,7 @@ class Profile:
         margin: the loss of MCC against FP32 that counts as none, for the report and ``smallest@margin``.
         confirm: the sentences that no search sees, opened once at the end: a share of the data as ``0.3``, where others
             are, ``none``, or ``auto`` for the miniature's own.
+        unseen: how many training sentences the best maps are scored on at the end, without labels; 0 for none.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Profile:
     workers: int = 1
     margin: float = DEFAULT_MARGIN
     confirm: str = AUTO
+    unseen: int = 2000
 
     # What makes two searches different ones; the rest may change when a run is continued.
     @property
@@ -158,7 +160,7 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
         match key:
             case "model" | "data" | "confirm" if not (isinstance(value, str) and value):
                 faults.append(f"{key} must be a non-empty text, not {value!r}")
-            case "trials" | "seed" if not (_is_number(value, int) and 0 <= value < 2**32):
+            case "trials" | "seed" | "unseen" if not (_is_number(value, int) and 0 <= value < 2**32):
                 faults.append(f"{key} must be a whole number of 0 or more, not {value!r}")
             case "workers" if not (_is_number(value, int) and 1 <= value <= MOST_WORKERS):
                 faults.append(f"workers must be a whole number from 1 to {MOST_WORKERS}, not {value!r}")

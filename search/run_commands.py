@@ -49,6 +49,9 @@ def search(
         str | None,
         typer.Option(help="Sentences kept for the end: a share as 0.3 (or 0.3@SEED), a CoLA directory, or none."),
     ] = None,
+    unseen: Annotated[
+        int | None, typer.Option(help="Training sentences that the best maps are scored on at the end; 0 for none.")
+    ] = None,
 ) -> None:
     """Search for the front; start the same run again to continue it."""
     from results.summary import summary_lines
@@ -76,6 +79,7 @@ def search(
         "workers": workers,
         "margin": margin,
         "confirm": confirm,
+        "unseen": unseen,
     }
     flags |= only_limit(trials, hours)
     directory = RunDirectory(run)

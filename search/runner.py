@@ -37,6 +37,7 @@ from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.storage import Store, recover_journal
 from search.study import check_joinable, confirm, finished, open_study, outcome
+from search.unseen import check_on_unseen
 from search.worker import Job, Worker, load_searched_problem, make_sampler
 
 log = logging.getLogger("bitfront")
@@ -199,11 +200,7 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                     refresh_cost_s = refreshed - now
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, found))
-        store.patiently(lambda: _confirm_shown(worker.problem, study, budget), budget.stop_requested)
-        if not budget.stop_requested():
-            store.patiently(
-                lambda: open_confirmation(worker.problem, study, outcome_of_run(study, run)), budget.stop_requested
-            )
+        _look_closer(worker, job.profile, run, budget)
     except BaseException as error:
         with suppress(OSError):  # what ended the search is what is told
             store.patiently(lambda: refresh(study, run), lambda: True)
@@ -238,6 +235,26 @@ def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[],
         crew.dismiss()
     finally:
         crew.kill()
+
+
+def _look_closer(worker: Worker, profile: Profile, run: RunDirectory, budget: _Budget) -> None:
+    """Score what the search ends with: in FP32, then on unseen sentences, then on those held back.
+
+    Each step chooses its maps by the one before; a signal ends it, and the next start goes on from there.
+    """
+    store, study, stop_requested = worker.store, worker.study, budget.stop_requested
+
+    def check() -> None:
+        found = outcome_of_run(study, run)
+        check_on_unseen(worker.problem, study, found, profile.unseen, keep_going=lambda: not stop_requested())
+
+    def open_held_back() -> None:
+        open_confirmation(worker.problem, study, outcome_of_run(study, run))
+
+    store.patiently(lambda: _confirm_shown(worker.problem, study, budget), stop_requested)
+    for step in (check, open_held_back):
+        if not stop_requested():
+            store.patiently(step, stop_requested)
 
 
 def _confirm_shown(problem: Problem, study: optuna.Study, budget: _Budget) -> None:

@@ -29,6 +29,7 @@ from search.contenders import Contender
 from search.feasible import SizeConstraint
 from search.opening import read_opening
 from search.storage import STUDY_NAME, Place, journal_storage
+from search.unseen import read_unseen
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -309,6 +310,7 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         provenance=tuple((key, value) for key, value in context["provenance"]),
         held_back=context.get("held_back", ""),
         confirmation=read_opening(study, finished(study)),
+        unseen=read_unseen(study),
     )
 
 

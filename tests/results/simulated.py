@@ -64,5 +64,6 @@ def evidence_of(
         fp32_accepted=truth.labels == 1 if fp32_accepted is None else fp32_accepted,
         labels=truth.labels,
         in_domain=truth.in_domain,
+        unseen=np.full(count, np.nan),
         quality="mcc",
     )

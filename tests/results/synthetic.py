@@ -11,7 +11,7 @@ from objectives.bit_maps import documented_bit_map
 from objectives.layers import Bits, Layer, uniform
 from objectives.scores import Scores, score
 from objectives.sizes import Footprint, SizeAxis, footprint
-from results.outcome import Origin, Outcome, Quality, Trial
+from results.outcome import Origin, Outcome, Quality, Trial, Unseen
 
 
 def bert_layers(hidden: int = 32, blocks: int = 12, vocabulary: int = 640) -> tuple[Layer, ...]:
@@ -111,6 +111,19 @@ def with_trials(outcome: Outcome, trials: Iterable[Trial]) -> Outcome:
     kept = tuple(trials)
     note = "" if any(trial.origin == "reference" for trial in kept) else outcome.reference_note
     return replace(outcome, trials=kept, reference_note=note)
+
+
+def with_unseen(outcome: Outcome, trials: Iterable[Trial], sentences: int = 300, luck: float = 1.0) -> Outcome:
+    """Return the outcome with these trials scored on unseen sentences, where the sampler's shifts are ``luck`` times as
+    large as on its own sentences, and all others' as large."""
+    random = np.random.default_rng(3)
+    fp32 = random.normal(0.6, 2.0, sentences).astype(np.float32)
+    scored = {}
+    for trial in trials:
+        assert trial.log_odds is not None
+        size = np.std(trial.log_odds - outcome.fp32_log_odds) * (luck if trial.origin == "sampler" else 1.0)
+        scored[trial.number] = fp32 + random.normal(scale=size, size=sentences).astype(np.float32)
+    return replace(outcome, unseen=Unseen(fp32, scored))
 
 
 def made_up_outcome(

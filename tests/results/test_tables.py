@@ -13,7 +13,7 @@ from results.findings import conclude
 from results.pareto import front
 from results.statistics import mcc_interval
 from results.tables import FRONT_COLUMNS, PICK_COLUMNS, TRIAL_COLUMNS, front_table, picks_table, trials_table, write_csv
-from tests.results.synthetic import empty_outcome, failed, made_up_outcome
+from tests.results.synthetic import empty_outcome, failed, made_up_outcome, with_unseen
 
 
 def test_trials_table_has_a_row_a_trial() -> None:
@@ -81,6 +81,7 @@ def test_picks_table_has_a_row_a_pick() -> None:
 @pytest.mark.parametrize("trials", [0, 12])
 def test_tables_read_back_from_csv(trials: int, tmp_path: Path) -> None:
     outcome = made_up_outcome(trials=trials) if trials else empty_outcome()
+    outcome = with_unseen(outcome, outcome.trials)
     for table in (trials_table(outcome), front_table(outcome)):
         path = tmp_path / "folder" / "table.csv"
         write_csv(table, path)

@@ -1,0 +1,96 @@
+"""The check on unseen sentences: when a search has ended, what its best maps do on sentences that none was chosen by.
+
+A search fits the sentences that it scores maps on, so damage there flatters what it found. Damage needs no labels, so
+training sentences tell what a map does on others. The sampler never sees these scores; picks are made by them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+
+from objectives.errors import InputError
+from objectives.fingerprint import short_digest
+from objectives.problem import Problem, unseen_sentences
+from results.findings import conclude
+from results.outcome import Outcome, Trial, Unseen
+from search.arrays import pack_array, unpack_array
+
+log = logging.getLogger("bitfront")
+
+_SENTENCES, _SCORES = "unseen sentences", "unseen scores of trial"
+_MOST_OF_FRONT = 32
+
+
+def check_on_unseen(
+    problem: Problem, study: optuna.Study, found: Outcome, most_sentences: int, keep_going: Callable[[], bool]
+) -> None:
+    """Score the best maps on unseen sentences, in FP32, and record it; what is recorded already is not scored again.
+
+    Args:
+        problem: the run's.
+        study: the run's.
+        found: what the study holds now.
+        most_sentences: how many sentences to take; 0 for no check.
+        keep_going: asked before each map.
+    """
+    trials = candidates(found)
+    if not most_sentences or not trials:
+        return
+    try:
+        token_ids = unseen_sentences(problem, most_sentences)
+    except InputError as error:
+        log.warning("not checked on unseen sentences: %s", error)
+        return
+    digest = short_digest(json.dumps(token_ids))
+    missing = [trial for trial in trials if _scores(study, trial.number, digest) is None]
+    if not missing:
+        return
+    log.info("scoring %d maps on %d training sentences that they were not chosen by", len(missing), len(token_ids))
+    evaluator = problem.evaluator_on(token_ids)
+    known = study.user_attrs.get(_SENTENCES)
+    if known is None or known["digest"] != digest:
+        fp32 = evaluator.fp32_log_odds()
+        study.set_user_attr(_SENTENCES, {"digest": digest, "fp32_log_odds": pack_array(fp32)})
+    for trial in missing:
+        if not keep_going():
+            log.warning("not all maps are scored on unseen sentences; start the run again")
+            return
+        log_odds = evaluator.log_odds(trial.bits)
+        if np.isfinite(log_odds).all():
+            record = {"digest": digest, "log_odds": pack_array(log_odds)}
+            study.set_user_attr(f"{_SCORES} {trial.number}", record)
+
+
+def candidates(found: Outcome) -> list[Trial]:
+    """Return the maps that picks are made among: the front, thinned where it is long, the picks and their rivals."""
+    findings = conclude(found)
+    front = findings.front
+    kept = np.unique(np.linspace(0, len(front) - 1, min(len(front), _MOST_OF_FRONT)).astype(int))
+    chosen = [front[at] for at in kept] + list(findings.picked.values())
+    chosen += [trial for trial in findings.contenders if trial.feasible and trial.scores is not None]
+    return [trial for _, trial in sorted({trial.number: trial for trial in chosen}.items())]
+
+
+def read_unseen(study: optuna.Study) -> Unseen | None:
+    """Return what maps score on unseen sentences, None where none has been scored."""
+    known = study.user_attrs.get(_SENTENCES)
+    if known is None:
+        return None
+    log_odds = {}
+    for key in study.user_attrs:
+        if key.startswith(_SCORES):
+            number = int(key.removeprefix(_SCORES))
+            if (record := _scores(study, number, known["digest"])) is not None:
+                log_odds[number] = unpack_array(record["log_odds"], np.float32)
+    return Unseen(unpack_array(known["fp32_log_odds"], np.float32), log_odds) if log_odds else None
+
+
+def _scores(study: optuna.Study, number: int, digest: str) -> dict[str, Any] | None:
+    record: dict[str, Any] | None = study.user_attrs.get(f"{_SCORES} {number}")
+    return record if record is not None and record["digest"] == digest else None

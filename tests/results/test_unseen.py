@@ -1,0 +1,115 @@
+"""What maps do on unseen sentences: damages, picks by them, and what the search is worth against plain allocation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from objectives.scores import divergences
+from results.findings import conclude
+from results.outcome import Outcome
+from results.picks import pick
+from results.plot_unseen import UNSEEN_COLUMNS, unseen_table
+from results.report import write_report
+from results.summary import summary_lines
+from results.unseen import gain_over_plain, unseen_damages
+from tests.results.synthetic import made_up_outcome, with_trials, with_unseen
+
+
+def outcome_with_plain(luck: float, sampled: int = 60) -> Outcome:
+    """Return an outcome whose uniform maps count as plain allocations, all maps scored on unseen sentences."""
+    found = made_up_outcome(trials=sampled)
+    trials = [replace(trial, origin="plain") if trial.origin == "uniform" else trial for trial in found.trials]
+    return with_unseen(with_trials(found, trials), trials, luck=luck)
+
+
+def test_damages_are_means_over_the_sentences_within_their_intervals() -> None:
+    outcome = outcome_with_plain(luck=1.0)
+    assert outcome.unseen is not None
+    known = unseen_damages(outcome.unseen)
+    assert set(known) == set(outcome.unseen.log_odds)
+    for number, log_odds in outcome.unseen.log_odds.items():
+        assert known[number].damage == pytest.approx(divergences(log_odds, outcome.unseen.fp32_log_odds).mean())
+        assert known[number].interval.low < known[number].damage < known[number].interval.high
+    assert unseen_damages(None) == {}
+
+
+def test_picks_by_size_go_by_the_damage_on_unseen_sentences() -> None:
+    """A map that was lucky on the search's sentences gives way to the one that is best on others."""
+    outcome = outcome_with_plain(luck=1.0)
+    assert outcome.unseen is not None
+    believed = pick(replace(outcome, unseen=None), "best@8x")
+    scored = dict(outcome.unseen.log_odds)
+    scored[believed.number] = outcome.unseen.fp32_log_odds + 5.0
+    disproved = replace(outcome, unseen=replace(outcome.unseen, log_odds=scored))
+    chosen = pick(disproved, "best@8x")
+    assert chosen.number != believed.number
+    known = unseen_damages(disproved.unseen)
+    headline = conclude(disproved).headline("best@8x")
+    assert headline is not None and headline.trial is not None and headline.trial.number == chosen.number
+    near = [trial for trial in outcome.trials if trial.nominal_compression >= 8 and trial.feasible]
+    assert known[chosen.number].damage <= np.median([known[trial.number].damage for trial in near])
+
+
+def test_maps_that_were_not_scored_there_are_not_picked() -> None:
+    outcome = outcome_with_plain(luck=1.0)
+    assert outcome.unseen is not None
+    believed = pick(replace(outcome, unseen=None), "best@8x")
+    others = {number: scores for number, scores in outcome.unseen.log_odds.items() if number != believed.number}
+    assert pick(replace(outcome, unseen=replace(outcome.unseen, log_odds=others)), "best@8x").number in others
+
+
+def test_the_gain_tells_skill_from_luck() -> None:
+    skilled, lucky = (gain_over_plain(outcome_with_plain(luck)) for luck in (0.5, 2.0))
+    assert skilled is not None and lucky is not None
+    assert skilled.interval.high < 1 < lucky.interval.low
+    assert skilled.interval.low < skilled.ratio < skilled.interval.high
+    assert 1 <= skilled.sizes <= 4
+    found = made_up_outcome()
+    assert gain_over_plain(found) is None
+    assert gain_over_plain(with_unseen(found, found.trials)) is None  # nothing plain to compare with
+
+
+def test_choosing_among_many_equal_maps_is_no_gain() -> None:
+    """All of a size do the same damage but for chance: the best of sixty must not look better than the one rival."""
+    ratios = []
+    for seed in range(12):
+        found = made_up_outcome(trials=60, seed=seed)
+        rival = next(trial for trial in found.trials if trial.label == "uniform 4")
+        same = [replace(rival, number=number, origin="sampler", label="") for number in range(100, 160)]
+        trials = [replace(rival, origin="plain"), *same]
+        rng = np.random.default_rng(1000 + seed)
+        outcome = with_unseen(with_trials(found, trials), trials)
+        assert outcome.unseen is not None
+        fp32 = outcome.unseen.fp32_log_odds
+        noise = {trial.number: fp32 + rng.normal(0, 0.5, fp32.size).astype(np.float32) for trial in trials}
+        gain = gain_over_plain(replace(outcome, unseen=replace(outcome.unseen, log_odds=noise)))
+        assert gain is not None
+        ratios.append(gain.ratio)
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.08)
+
+
+def test_the_report_shows_them_and_says_which_is_better(tmp_path: Path) -> None:
+    outcome = outcome_with_plain(luck=2.0)
+    found = write_report(outcome, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Plain allocation beats the search." in page
+    assert "damage, unseen" in page and 'id="unseen-plot"' in page
+    assert "damage, unseen" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert {"unseen.png", "unseen.svg", "unseen.csv"} <= {path.name for path in tmp_path.iterdir()}
+    table = unseen_table(found)
+    assert tuple(table.columns) == UNSEEN_COLUMNS
+    assert table.compression.is_monotonic_increasing
+    assert (table.damage_low <= table.damage).all() and (table.damage <= table.damage_high).all()
+    assert any("Plain allocation beats the search." in line for line in summary_lines(outcome))
+    better = " ".join(summary_lines(outcome_with_plain(luck=0.5)))
+    assert "The search beats plain allocation." in better
+
+
+def test_without_the_check_nothing_speaks_of_it(tmp_path: Path) -> None:
+    write_report(made_up_outcome(trials=10), tmp_path)
+    assert "damage, unseen" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not list(tmp_path.glob("unseen.*"))

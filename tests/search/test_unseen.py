@@ -1,0 +1,114 @@
+"""The check on unseen sentences at the end of a search."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from objectives.problem import Problem, load_problem, unseen_sentences
+from objectives.sentences import load_sentences
+from results.unseen import unseen_damages
+from search.study import load_study, outcome
+from search.unseen import candidates, check_on_unseen
+from tests.search.conftest import Command
+from tests.search.tiny_problem import TinyProblem, make_tiny_problem
+
+SENTENCES = 30
+
+
+@pytest.fixture(scope="module")
+def roomy(tiny: TinyProblem, tmp_path_factory: pytest.TempPathFactory) -> TinyProblem:
+    """The tiny problem with training sentences of its own, beside all that it is searched with."""
+    directory = tmp_path_factory.mktemp("roomy")
+    shutil.copytree(tiny.data, directory / "data")
+    others = make_tiny_problem(directory / "others", seed=5, sentences=SENTENCES)
+    train = directory / "data" / "raw" / "in_domain_train.tsv"
+    more = (others.data / "raw" / "in_domain_train.tsv").read_text(encoding="utf-8")
+    train.write_text(train.read_text(encoding="utf-8") + more, encoding="utf-8")
+    return TinyProblem(tiny.model, directory / "data")
+
+
+@pytest.fixture(scope="module")
+def roomy_problem(roomy: TinyProblem) -> Problem:
+    return load_problem(str(roomy.model), str(roomy.data))
+
+
+def test_unseen_sentences_are_others_than_those_that_are_searched_with(
+    roomy: TinyProblem, roomy_problem: Problem
+) -> None:
+    searched = {tuple(tokens) for tokens in roomy_problem.token_ids}
+    everything = unseen_sentences(roomy_problem, 1000)
+    assert 0.8 * SENTENCES <= len(everything) <= SENTENCES
+    assert not searched & {tuple(tokens) for tokens in everything}
+    assert unseen_sentences(roomy_problem, 10) == everything[:10]
+    held = load_problem(str(roomy.model), str(roomy.data), confirm="0.3")
+    assert held.confirmation is not None
+    assert not {tuple(tokens) for tokens in held.confirmation.token_ids} & {
+        tuple(tokens) for tokens in unseen_sentences(held, 1000)
+    }
+
+
+def test_a_search_ends_with_its_best_maps_scored_on_unseen_sentences(
+    roomy: TinyProblem, roomy_problem: Problem, bitfront: Command, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    where = ("--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient")
+    spoken = bitfront("search", *where, "--run", run, "--trials", 24, "--unseen", 20)
+    assert spoken.status == 0, spoken.err
+    assert "training sentences that no map was chosen by" in spoken.out
+    found = outcome(load_study(run / "study.journal"), "run")
+    assert found.unseen is not None
+    assert {trial.number for trial in candidates(found)} <= set(found.unseen.log_odds)
+    # Each figure is what the map does there.
+    evaluator = roomy_problem.evaluator_on(unseen_sentences(roomy_problem, 20))
+    np.testing.assert_allclose(found.unseen.fp32_log_odds, evaluator.fp32_log_odds(), atol=1e-5)
+    known = unseen_damages(found.unseen)
+    for trial in found.trials:
+        if trial.number in known:
+            log_odds = evaluator.log_odds(trial.bits)
+            np.testing.assert_allclose(found.unseen.log_odds[trial.number], log_odds, atol=1e-5)
+    assert "damage, unseen" in (run / "report.html").read_text(encoding="utf-8")
+
+    def scorings() -> int:
+        return (run / "search.log").read_text(encoding="utf-8").count("training sentences that they were not chosen by")
+
+    assert scorings() == 1
+    bitfront("search", "--run", run)
+    assert scorings() == 1  # all are known
+    bitfront("search", "--run", run, "--unseen", 10)
+    assert scorings() == 2  # other sentences: all of them anew
+    again = outcome(load_study(run / "study.journal"), "run").unseen
+    assert again is not None and again.fp32_log_odds.size == 10
+
+
+def test_what_is_interrupted_goes_on_where_it_was(
+    roomy: TinyProblem, roomy_problem: Problem, bitfront: Command, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    where = ("--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient")
+    bitfront("search", *where, "--run", run, "--trials", 20, "--unseen", 0)
+    study = load_study(run / "study.journal")
+    found = outcome(study, "run")
+    assert found.unseen is None
+    answers = iter([True, True, False])
+    check_on_unseen(roomy_problem, study, found, 20, keep_going=lambda: next(answers))
+    part = outcome(study, "run").unseen
+    assert part is not None and len(part.log_odds) == 2
+    check_on_unseen(roomy_problem, study, outcome(study, "run"), 20, keep_going=lambda: True)
+    whole = outcome(study, "run").unseen
+    assert whole is not None and set(part.log_odds) < set(whole.log_odds)
+    assert all(np.array_equal(part.log_odds[number], whole.log_odds[number]) for number in part.log_odds)
+
+
+def test_without_other_sentences_the_search_says_so_and_ends_well(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    assert set(load_sentences(str(tiny.data), "train").texts) <= set(load_sentences(str(tiny.data), "validation").texts)
+    run = tmp_path / "run"
+    where = ("--model", tiny.model, "--data", tiny.data, "--quantizer", "affine", "--sensitivity", "gradient")
+    spoken = bitfront("search", *where, "--run", run, "--trials", 10)
+    assert spoken.status == 0
+    assert "not checked on unseen sentences" in " ".join(spoken.err.split())
