@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import checkpoint, evaluate, luck, overhead, quantizers, screening, search, storage, unseen
+from tests.benchmarks import checkpoint, evaluate, luck, overhead, quantizers, screening, search, storage, trust
 
 BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate.main,
@@ -16,7 +16,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "quantizers": quantizers.main,
     "checkpoint": checkpoint.main,
     "storage": storage.main,
-    "unseen": unseen.main,
+    "trust": trust.main,
 }
 
 

@@ -1,0 +1,37 @@
+"""How far the search may count on what layers do together on the sentences at hand.
+
+`python -m tests.benchmarks trust` takes half of the validation sentences of the shared model and of the miniature,
+improves plain allocations on them with each trust (0: layers alone count, 1: all that is seen to cancel counts), and
+prints the damage that the maps do on the other half as a ratio to trust 0, for each quantiser, with the trust that a
+search would take. Damages are predicted from sensitivities, which are measured first where the cache has none.
+"""
+
+from __future__ import annotations
+
+from objectives.problem import MINIATURE, cache_directory, load_problem
+from objectives.quantizers import QuantizerName
+from search.allocation import layer_sizes
+from search.contenders import plain_budgets
+from search.feasible import SizeConstraint
+from search.sensitivity import measure
+from search.trust import TRUSTS, choose_trust, damages_elsewhere
+from tests.shared import COLA, MODEL
+
+_QUANTIZERS: tuple[QuantizerName, ...] = ("affine", "calibrated")
+
+
+def main(arguments: list[str]) -> None:
+    """Print a line for each model and quantiser."""
+    shared = [(str(MODEL), str(COLA))] if MODEL.is_dir() and COLA.is_dir() else []
+    print(f"damage on the other half against trust 0, for trusts {', '.join(f'{trust:g}' for trust in TRUSTS)}")
+    for model, data in [*shared, (MINIATURE, MINIATURE)]:
+        for quantizer in _QUANTIZERS:
+            problem = load_problem(model, data, quantizer=quantizer)
+            sensitivities = measure(problem, cache_directory())
+            assert sensitivities is not None
+            constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+            sizes, _ = layer_sizes(problem.footprint, "nominal")
+            known = (sensitivities, problem.fp32_log_odds, sizes, plain_budgets(constraint))
+            found = damages_elsewhere(*known)
+            ratios = " ".join(f"{ratio:.3f}" for ratio in found / found[0])
+            print(f"  {model}, {quantizer}: {ratios}; taken: {choose_trust(*known):g}", flush=True)
