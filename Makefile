@@ -6,6 +6,8 @@ RUN ?= runs/miniature
 MODEL ?=
 DATA ?=
 BITFRONT := .venv/bin/bitfront
+# A thread each: two processes of several threads would wait for each other more than they compute.
+TWO_PROCESSES := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
 
 .PHONY: help setup search overnight test test-slow check bench clean
 .DEFAULT_GOAL := help
@@ -30,10 +32,10 @@ overnight: .venv/ready ## search bert-base-uncased on CoLA for eight hours
 	$(BITFRONT) search --profile cola --hours 8 --run runs/overnight $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
 
 test: .venv/ready ## run the tests: offline, minutes
-	.venv/bin/python -m pytest
+	$(TWO_PROCESSES)
 
 test-slow: .venv/ready ## run the long tests too
-	.venv/bin/python -m pytest -m 'slow or not slow'
+	$(TWO_PROCESSES) -m 'slow or not slow'
 
 check: .venv/ready ## lint, format and types
 	.venv/bin/ruff check

@@ -189,7 +189,7 @@ def _smallest_lead(found: Findings) -> tuple[str, str]:
     return (
         f"{times(trial.compression(found.outcome.size_axis))} smaller, within {margin} of FP32.",
         f"{_weighed(found, trial)}, is no worse than FP32 by more than {margin} with {sure} confidence, as is every "
-        f"larger map of the front.{_corrected_sentence(headline)}",
+        f"larger map that is not beaten.{_corrected_sentence(headline)}",
     )
 
 

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from filelock import FileLock
 
 from objectives.miniature.training import Miniature, materialise
 from objectives.problem import cache_directory
@@ -14,5 +15,7 @@ os.environ.setdefault("BITFRONT_CACHE", str(ROOT / ".cache"))
 
 @pytest.fixture(scope="session")
 def miniature() -> Miniature:
-    """The embedded default, trained once in a checkout: about a minute."""
-    return materialise(cache_directory())
+    """The embedded default, trained once in a checkout, by one process while the others wait: about a minute."""
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_directory() / "miniature.lock"):
+        return materialise(cache_directory())
