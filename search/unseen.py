@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,13 @@ def check_on_unseen(
         log.warning("not checked on unseen sentences: %s", error)
         return
     digest = short_digest(json.dumps(token_ids))
-    missing = [trial for trial in trials if _scores(study, trial.number, digest) is None]
+    recorded = study.user_attrs  # one query, where the study is in a database
+    missing = [trial for trial in trials if _scores(recorded, trial.number, digest) is None]
     if not missing:
         return
     log.info("scoring %d maps on %d training sentences that they were not chosen by", len(missing), len(token_ids))
     evaluator = problem.evaluator_on(token_ids)
-    known = study.user_attrs.get(_SENTENCES)
+    known = recorded.get(_SENTENCES)
     if known is None or known["digest"] != digest:
         fp32 = evaluator.fp32_log_odds()
         study.set_user_attr(_SENTENCES, {"digest": digest, "fp32_log_odds": pack_array(fp32)})
@@ -79,18 +80,19 @@ def candidates(found: Outcome) -> list[Trial]:
 
 def read_unseen(study: optuna.Study) -> Unseen | None:
     """Return what maps score on unseen sentences, None where none has been scored."""
-    known = study.user_attrs.get(_SENTENCES)
+    recorded = study.user_attrs
+    known = recorded.get(_SENTENCES)
     if known is None:
         return None
     log_odds = {}
-    for key in study.user_attrs:
+    for key in recorded:
         if key.startswith(_SCORES):
             number = int(key.removeprefix(_SCORES))
-            if (record := _scores(study, number, known["digest"])) is not None:
+            if (record := _scores(recorded, number, known["digest"])) is not None:
                 log_odds[number] = unpack_array(record["log_odds"], np.float32)
     return Unseen(unpack_array(known["fp32_log_odds"], np.float32), log_odds) if log_odds else None
 
 
-def _scores(study: optuna.Study, number: int, digest: str) -> dict[str, Any] | None:
-    record: dict[str, Any] | None = study.user_attrs.get(f"{_SCORES} {number}")
+def _scores(recorded: Mapping[str, Any], number: int, digest: str) -> dict[str, Any] | None:
+    record: dict[str, Any] | None = recorded.get(f"{_SCORES} {number}")
     return record if record is not None and record["digest"] == digest else None

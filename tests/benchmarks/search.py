@@ -104,13 +104,14 @@ def search(
     evaluation_s = one_evaluation_s(problem)
     spent = 0.0
     sensitivities = None
+    started = time.perf_counter()
     if sampler == "guided":
-        started = time.perf_counter()
         with tempfile.TemporaryDirectory() as empty:
             sensitivities = measure(problem, Path(empty), source)
-        spent = (time.perf_counter() - started) / evaluation_s
-        print(f"sensitivities cost {spent:.1f} evaluations")
     proposer = make_sampler(sampler, problem, constraint, sensitivities, seed)
+    if sampler == "guided":
+        spent = (time.perf_counter() - started) / evaluation_s
+        print(f"sensitivities and trust cost {spent:.1f} evaluations")
     contenders, _ = all_contenders(problem, constraint, sensitivities)
     study = open_study(optuna.storages.InMemoryStorage(), problem, "damage", constraint, proposer, contenders)
     while spent < cost:
