@@ -45,24 +45,24 @@ def picks_page_table(found: Findings) -> Table:
     fp32_mcc = Cell(f"{outcome.fp32.mcc:.3f}", detail=words.interval(found.fp32_mcc))
     sizes = (Cell("the model as it is"), Cell("1x"), Cell("1x", detail=full))
     scores = (fp32_mcc, _UNKNOWN, _UNKNOWN, Cell("0"), *([_UNKNOWN] if found.unseen else []))
-    rows = [(Cell("FP32"), *sizes, *scores, *_confirmed(found, None), *_corrected_cells(None), _UNKNOWN)]
+    rows = [(Cell("FP32"), *sizes, *scores, *_confirmed(found, None), *_corrected_cells(found, None), _UNKNOWN)]
     if (documented := found.reference) is not None:
         cells = (*_map_cells(found, documented), *_score_cells(found, documented), *_confirmed(found, documented))
-        rows.append((Cell("documented"), *cells, *_corrected_cells(None), _UNKNOWN))
+        rows.append((Cell("documented"), *cells, *_corrected_cells(found, None), _UNKNOWN))
     rows += [
         (
             Cell(asked_words(outcome, headline.request)),
             *_map_cells(found, headline.trial),
             *_score_cells(found, headline.trial),
             *_confirmed(found, headline.trial),
-            *_corrected_cells(headline.corrected),
+            *_corrected_cells(found, headline.corrected),
             difference_cell(headline.against_reference),
         )
         for headline in found.headlines
         if headline.trial is not None
     ]
     sure = _CONFIRMED_HEADS if found.confirmed else ()
-    heads = ("pick", *_MAP_HEADS, *_score_heads(found), *sure, *_CORRECTED_HEADS, "MCC against documented")
+    heads = ("pick", *_MAP_HEADS, *_score_heads(found), *sure, *_corrected_heads(found), "MCC against documented")
     return Table(heads, tuple(rows))
 
 
@@ -72,12 +72,12 @@ def front_page_table(found: Findings) -> Table:
         (
             *_map_cells(found, trial),
             *_score_cells(found, trial),
-            *_corrected_cells(found.corrected.get(trial.number)),
+            *_corrected_cells(found, found.corrected.get(trial.number)),
             Cell(words.proposed_by(trial)),
         )
         for trial in found.front
     )
-    return Table((*_MAP_HEADS, *_score_heads(found), *_CORRECTED_HEADS, "proposed by"), rows)
+    return Table((*_MAP_HEADS, *_score_heads(found), *_corrected_heads(found), "proposed by"), rows)
 
 
 def rivals_page_table(found: Findings) -> Table:
@@ -90,7 +90,6 @@ def rivals_page_table(found: Findings) -> Table:
 
 
 _MAP_HEADS = ("map", "nominal", "packed")
-_CORRECTED_HEADS = ("MCC, corrected", "damage, corrected")
 _CONFIRMED_HEADS = ("MCC, confirmed", "against FP32, confirmed", "damage, confirmed")
 
 
@@ -132,10 +131,17 @@ def _unseen(found: Findings, trial: Trial) -> tuple[Cell, ...]:
     return (_UNKNOWN if known is None else damage_cell(known.damage, known.interval),)
 
 
-def _corrected_cells(known: Estimate | None) -> tuple[Cell, ...]:
+def _corrected_heads(found: Findings) -> tuple[str, ...]:
+    """Return the heads of corrected figures: where damage is known on unseen sentences, that is the better one."""
+    return ("MCC, corrected",) if found.unseen else ("MCC, corrected", "damage, corrected")
+
+
+def _corrected_cells(found: Findings, known: Estimate | None) -> tuple[Cell, ...]:
+    heads = _corrected_heads(found)
     if known is None:
-        return (_UNKNOWN, _UNKNOWN)
-    return (mcc_cell(known.mcc, known.mcc_interval), damage_cell(known.damage, known.damage_interval))
+        return (_UNKNOWN,) * len(heads)
+    cells = (mcc_cell(known.mcc, known.mcc_interval), damage_cell(known.damage, known.damage_interval))
+    return cells[: len(heads)]
 
 
 def _confirmed(found: Findings, trial: Trial | None) -> tuple[Cell, ...]:

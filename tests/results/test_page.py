@@ -13,7 +13,7 @@ from results.findings import Findings
 from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
 from tests.results.browser import Browser, browser, needs_browser
-from tests.results.synthetic import made_up_outcome
+from tests.results.synthetic import made_up_outcome, with_unseen
 
 pytestmark = needs_browser
 
@@ -24,6 +24,7 @@ DESKTOP, PHONE = 1280, 390
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Findings]:
     directory = tmp_path_factory.mktemp("page") / "run"
     outcome = made_up_outcome(trials=60)
+    outcome = with_unseen(outcome, outcome.trials)
     layers = outcome.footprint.layers
     damages = np.geomspace(0.3, 1e-7, len(layers))[:, None] * 4.0 ** -np.arange(len(WIDTHS))
     write_sensitivity_plot(layers, damages, np.ones(damages.shape, dtype=np.bool_), directory)
@@ -47,7 +48,7 @@ def test_the_page_is_quiet_and_fits(width: int, page: tuple[Path, Findings], chr
     assert chromium.reported("Log.entryAdded") == []
     # Wide tables and plots scroll by themselves; the page does not.
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
-    assert chromium.evaluate("document.querySelectorAll('svg').length") == 4
+    assert chromium.evaluate("document.querySelectorAll('svg').length") == 5
     # The answer is in the first screen, whatever its size.
     assert chromium.evaluate("document.querySelector('.answer').getBoundingClientRect().bottom") < 900
     assert "MCC of FP32" in chromium.evaluate("document.querySelector('.answer b').textContent")
