@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,10 +66,10 @@ class GuidedSampler(BaseSampler):
         steps = zip(plain, [*plain[1:], smallest], strict=True)
         rungs = [np.geomspace(high, low, _RUNGS_A_STEP, endpoint=False) for high, low in steps]
         self._budgets = np.clip(np.concatenate(rungs).astype(np.int64), smallest, largest)
-        self._finished = _FinishedMaps(self._names, self._sizes, fp32_log_odds)
         if trust is None:
             trust = choose_trust(sensitivities, fp32_log_odds, self._sizes, self._budgets[::_RUNGS_A_STEP].tolist())
         self.trust = trust
+        self._finished = _FinishedMaps(self._names, self._sizes, fp32_log_odds, self.damage_elsewhere)
         self._model = LandscapeModel(sensitivities, fp32_log_odds, trust)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -92,6 +93,12 @@ class GuidedSampler(BaseSampler):
     ) -> Any:
         """Refuse: a parameter outside the map is a mistake of the caller."""
         raise ValueError(f"{param_name!r} is not a layer of this study")
+
+    def damage_elsewhere(self, bits: Bits, damage: float) -> float:
+        """Return the damage to expect on other sentences of a map that does so much on these, in nats a sentence."""
+        chosen = to_choice(bits)
+        alone = float(self._sensitivities.damages[np.arange(len(chosen)), chosen].sum())
+        return self.trust * damage + (1.0 - self.trust) * alone
 
     def _propose(self, rng: np.random.Generator) -> Bits:
         budget = int(rng.choice(self._budgets))
@@ -119,8 +126,15 @@ class GuidedSampler(BaseSampler):
 class _FinishedMaps:
     """Maps of a study's complete trials and what they scored, read once each."""
 
-    def __init__(self, names: tuple[str, ...], sizes: Sizes, fp32_log_odds: LogOdds) -> None:
-        self.damages: list[float] = []
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        sizes: Sizes,
+        fp32_log_odds: LogOdds,
+        damage_elsewhere: Callable[[Bits, float], float],
+    ) -> None:
+        self.damages: list[float] = []  # to be expected on other sentences
+        self._damage_elsewhere = damage_elsewhere
         self._names = names
         self._layer_sizes = sizes
         self._fp32_log_odds = fp32_log_odds
@@ -138,16 +152,18 @@ class _FinishedMaps:
             self._read.add(trial.number)
             log_odds = recorded_log_odds(trial)
             if log_odds is not None:
-                chosen = to_choice(tuple(trial.params[name] for name in self._names))
+                bits = tuple(trial.params[name] for name in self._names)
+                chosen = to_choice(bits)
                 self._choices.append(chosen)
                 self._shifts.append(log_odds - self._fp32_log_odds)
                 self._sizes.append(int(self._layer_sizes[np.arange(len(chosen)), chosen].sum()))
-                self.damages.append(float(divergences(log_odds, self._fp32_log_odds).mean()))
+                damage = float(divergences(log_odds, self._fp32_log_odds).mean())
+                self.damages.append(self._damage_elsewhere(bits, damage))
         while self._first_unread in self._read:
             self._first_unread += 1
 
     def best(self, budget: int) -> Choice | None:
-        """Return the map of least damage within a budget; None where there is none."""
+        """Return the map of least expected damage within a budget; None where there is none."""
         within = np.flatnonzero(np.array(self._sizes) <= budget)
         return self._choices[within[np.argmin(np.array(self.damages)[within])]] if len(within) else None
 

@@ -16,9 +16,11 @@ import optuna
 
 from objectives.errors import InputError
 from objectives.fingerprint import short_digest
+from objectives.layers import Bits
 from objectives.problem import Problem, unseen_sentences
 from results.findings import conclude
 from results.outcome import Outcome, Trial, Unseen
+from results.pareto import exact_sizes, non_dominated
 from search.arrays import pack_array, unpack_array
 
 log = logging.getLogger("bitfront")
@@ -26,9 +28,22 @@ log = logging.getLogger("bitfront")
 _SENTENCES, _SCORES = "unseen sentences", "unseen scores of trial"
 _MOST_OF_FRONT = 32
 
+DamageElsewhere = Callable[[Bits, float], float]
+"""What to expect of a map on other sentences, from its damage on the search's own; both in nats a sentence."""
+
+
+def as_seen(bits: Bits, damage: float) -> float:
+    """Expect the same damage elsewhere, where no more is known."""
+    return damage
+
 
 def check_on_unseen(
-    problem: Problem, study: optuna.Study, found: Outcome, most_sentences: int, keep_going: Callable[[], bool]
+    problem: Problem,
+    study: optuna.Study,
+    found: Outcome,
+    most_sentences: int,
+    keep_going: Callable[[], bool],
+    damage_elsewhere: DamageElsewhere = as_seen,
 ) -> None:
     """Score the best maps on unseen sentences, in FP32, and record it; what is recorded already is not scored again.
 
@@ -38,8 +53,9 @@ def check_on_unseen(
         found: what the study holds now.
         most_sentences: how many sentences to take; 0 for no check.
         keep_going: asked before each map.
+        damage_elsewhere: what is expected of a map there; which of the sampler's maps are scored goes by it.
     """
-    trials = candidates(found)
+    trials = candidates(found, damage_elsewhere)
     if not most_sentences or not trials:
         return
     try:
@@ -68,12 +84,21 @@ def check_on_unseen(
             study.set_user_attr(f"{_SCORES} {trial.number}", record)
 
 
-def candidates(found: Outcome) -> list[Trial]:
-    """Return the maps that picks are made among: the front, thinned where it is long, the picks and their rivals."""
+def candidates(found: Outcome, damage_elsewhere: DamageElsewhere = as_seen) -> list[Trial]:
+    """Return the maps that picks are made among: the picks so far, the contenders, and the best of the others.
+
+    Those are the front of size and of the damage to expect elsewhere, thinned where it is long: the front of damage on
+    the search's own sentences would have the luckiest of them all.
+    """
     findings = conclude(found)
-    front = findings.front
+    searched = [trial for trial in found.trials if trial.feasible and trial.origin == "sampler"]
+    scored = [(trial, trial.scores.damage) for trial in searched if trial.scores is not None]
+    sizes = exact_sizes(found.footprint, [trial for trial, _ in scored], found.size_axis)
+    expected = [damage_elsewhere(trial.bits, damage) for trial, damage in scored]
+    front = np.flatnonzero(non_dominated(np.column_stack([expected, sizes])))
+    front = front[np.argsort(sizes[front], kind="stable")]
     kept = np.unique(np.linspace(0, len(front) - 1, min(len(front), _MOST_OF_FRONT)).astype(int))
-    chosen = [front[at] for at in kept] + list(findings.picked.values())
+    chosen = [scored[at][0] for at in front[kept]] + list(findings.picked.values())
     chosen += [trial for trial in findings.contenders if trial.feasible and trial.scores is not None]
     return [trial for _, trial in sorted({trial.number: trial for trial in chosen}.items())]
 

@@ -10,9 +10,11 @@ import pytest
 
 from objectives.problem import Problem, load_problem, unseen_sentences
 from objectives.sentences import load_sentences
+from results.findings import conclude
 from results.unseen import unseen_damages
 from search.study import load_study, outcome
 from search.unseen import candidates, check_on_unseen
+from tests.results.synthetic import made_up_outcome
 from tests.search.conftest import Command
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 
@@ -61,7 +63,9 @@ def test_a_search_ends_with_its_best_maps_scored_on_unseen_sentences(
     assert "training sentences that no map was chosen by" in spoken.out
     found = outcome(load_study(run / "study.journal"), "run")
     assert found.unseen is not None
-    assert {trial.number for trial in candidates(found)} <= set(found.unseen.log_odds)
+    assert {trial.number for trial in found.trials if trial.origin == "uniform" and trial.feasible} <= set(
+        found.unseen.log_odds
+    )
     # Each figure is what the map does there.
     evaluator = roomy_problem.evaluator_on(unseen_sentences(roomy_problem, 20))
     np.testing.assert_allclose(found.unseen.fp32_log_odds, evaluator.fp32_log_odds(), atol=1e-5)
@@ -112,3 +116,15 @@ def test_without_other_sentences_the_search_says_so_and_ends_well(
     spoken = bitfront("search", *where, "--run", run, "--trials", 10)
     assert spoken.status == 0
     assert "not checked on unseen sentences" in " ".join(spoken.err.split())
+
+
+def test_the_maps_scored_are_those_of_least_expected_damage_not_of_most_luck() -> None:
+    found = made_up_outcome(trials=60)
+    sampled = [trial for trial in found.trials if trial.origin == "sampler" and trial.feasible and trial.scores]
+    lucky = min(sampled, key=lambda trial: trial.scores.damage if trial.scores else 0.0)
+    expected = {trial.bits: 1.0 / trial.number for trial in sampled}  # the later, the better
+
+    numbers = {trial.number for trial in candidates(found, lambda bits, damage: expected[bits])}
+    assert max(trial.number for trial in sampled) in numbers
+    assert set(conclude(found).picked) <= numbers
+    assert lucky.number in {trial.number for trial in candidates(found)}
