@@ -87,8 +87,8 @@ def check_on_unseen(
 def candidates(found: Outcome, damage_elsewhere: DamageElsewhere = as_seen) -> list[Trial]:
     """Return the maps that picks are made among: the picks so far, the contenders, and the best of the others.
 
-    Those are the front of size and of the damage to expect elsewhere, thinned where it is long: the front of damage on
-    the search's own sentences would have the luckiest of them all.
+    Those are the front of size and of the damage to expect elsewhere, thinned where it is long, with the best of each
+    contender's size; the front of damage on the search's own sentences would have the luckiest of them all.
     """
     findings = conclude(found)
     searched = [trial for trial in found.trials if trial.feasible and trial.origin == "sampler"]
@@ -99,7 +99,11 @@ def candidates(found: Outcome, damage_elsewhere: DamageElsewhere = as_seen) -> l
     front = front[np.argsort(sizes[front], kind="stable")]
     kept = np.unique(np.linspace(0, len(front) - 1, min(len(front), _MOST_OF_FRONT)).astype(int))
     chosen = [scored[at][0] for at in front[kept]] + list(findings.picked.values())
-    chosen += [trial for trial in findings.contenders if trial.feasible and trial.scores is not None]
+    contenders = [trial for trial in findings.contenders if trial.feasible and trial.scores is not None]
+    for limit in exact_sizes(found.footprint, contenders, found.size_axis):
+        within = front[sizes[front] <= limit]
+        chosen += [scored[at][0] for at in within[-1:]]  # the largest of a front has the least damage
+    chosen += contenders
     return [trial for _, trial in sorted({trial.number: trial for trial in chosen}.items())]
 
 
