@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
@@ -15,6 +15,7 @@ from results.bootstrap import CONFIDENCE, RESAMPLES, Floats, Resamples
 from results.outcome import Outcome, Quality
 from results.pareto import exact_sizes, non_dominated
 from results.statistics import stacked
+from results.unseen import unseen_losses
 
 Mask = npt.NDArray[np.bool_]
 
@@ -57,6 +58,7 @@ class Evidence:
     def of(cls, outcome: Outcome) -> Evidence:
         """Take the complete trials of an outcome, on all sentences."""
         trials = [trial for trial in outcome.trials if trial.scores is not None and trial.log_odds is not None]
+        unseen = unseen_losses(outcome.unseen)
         log_odds = stacked([trial.log_odds for trial in trials if trial.log_odds is not None], outcome.labels.size)
         return cls(
             numbers=np.array([trial.number for trial in trials], dtype=np.int64),
@@ -68,7 +70,7 @@ class Evidence:
             fp32_accepted=predictions(outcome.fp32_log_odds) == 1,
             labels=outcome.labels,
             in_domain=outcome.in_domain,
-            unseen=_unseen_damages(outcome, [trial.number for trial in trials]),
+            unseen=np.array([unseen[trial.number].mean() if trial.number in unseen else np.nan for trial in trials]),
             quality=outcome.quality,
         )
 
@@ -139,15 +141,6 @@ class Evidence:
     @cached_property
     def _undrawn(self) -> Resamples:
         return Resamples.draw(self.labels, self.in_domain, resamples=0)
-
-
-def _unseen_damages(outcome: Outcome, numbers: Sequence[int]) -> Floats:
-    scored = {} if outcome.unseen is None else outcome.unseen.log_odds
-    damages = np.full(len(numbers), np.nan)
-    for at, number in enumerate(numbers):
-        if outcome.unseen is not None and number in scored:
-            damages[at] = divergences(scored[number], outcome.unseen.fp32_log_odds).mean()
-    return damages
 
 
 Rule = Callable[[Evidence], int | None]

@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.scores import divergences
-from results.bootstrap import CONFIDENCE, Interval
+from results.bootstrap import Bootstrapped, Interval, Resamples
 from results.outcome import Outcome, Trial, Unseen
-from results.statistics import stacked
 
-_RESAMPLES = 2000
-_SEED = 0
+_LEAST = 1e-12  # nats: a damage of nothing has a logarithm too
 
 
 @dataclass(frozen=True)
@@ -40,15 +38,22 @@ class Gain:
     sizes: int
 
 
-def unseen_damages(unseen: Unseen | None) -> dict[int, UnseenDamage]:
-    """Return the damage on unseen sentences by trial number, each with a percentile interval over the sentences."""
+def unseen_losses(unseen: Unseen | None) -> dict[int, npt.NDArray[np.float64]]:
+    """Return the divergence from FP32 on each unseen sentence, ``(n_sentences,)`` in nats, by trial number."""
     if unseen is None:
         return {}
-    losses, drawn = _losses(unseen, list(unseen.log_odds)), _draws(unseen.fp32_log_odds.size)
-    means = losses @ drawn.T / drawn.sum(axis=1)
+    return {number: divergences(log_odds, unseen.fp32_log_odds) for number, log_odds in unseen.log_odds.items()}
+
+
+def unseen_damages(unseen: Unseen | None) -> dict[int, UnseenDamage]:
+    """Return the damage on unseen sentences by trial number, each with its interval over the sentences."""
+    losses = unseen_losses(unseen)
+    if not losses:
+        return {}
+    means = _bootstrapped(list(losses.values()))
     return {
-        number: UnseenDamage(float(own.mean()), _interval(draws))
-        for number, own, draws in zip(unseen.log_odds, losses, means, strict=True)
+        number: UnseenDamage(float(damage), interval)
+        for number, damage, interval in zip(losses, means.point, means.intervals(), strict=True)
     }
 
 
@@ -58,41 +63,39 @@ def gain_over_plain(outcome: Outcome) -> Gain | None:
     Which of the sampler's maps is best is chosen on every other sentence and judged on the rest, and the other way
     round, so that choosing among many maps is no advantage.
     """
-    unseen = outcome.unseen
-    if unseen is None:
-        return None
-    scored = [trial for trial in outcome.trials if trial.number in unseen.log_odds and trial.feasible]
-    plain = [trial for trial in scored if trial.origin == "plain"]
+    losses = unseen_losses(outcome.unseen)
+    scored = [trial for trial in outcome.trials if trial.number in losses and trial.feasible]
     sampled = [trial for trial in scored if trial.origin == "sampler"]
-    losses = dict(zip(unseen.log_odds, _losses(unseen, list(unseen.log_odds)), strict=True))
-    halves = np.arange(unseen.fp32_log_odds.size) % 2 == 0
-    pairs: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]] = []
-    sizes = 0
-    for rival in plain:
+    own, plain = [], []
+    for rival in scored:
         within = _no_larger(outcome, sampled, rival)
-        sizes += bool(within)
-        for judged in (halves, ~halves):
-            if within:
-                best = min(within, key=lambda trial: losses[trial.number][~judged].mean())  # called here
-                pairs.append((losses[best.number], losses[rival.number], judged))
-    if not pairs:
+        if rival.origin != "plain" or not within:
+            continue
+        damages = np.array([losses[trial.number] for trial in within])
+        even = np.arange(damages.shape[1]) % 2 == 0
+        for judged in (even, ~even):
+            best = damages[np.argmin(damages[:, ~judged].mean(axis=1))]
+            own.append(best * judged)
+            plain.append(losses[rival.number] * judged)
+    if not own:
         return None
-    everything = np.ones((1, halves.size))
-    drawn = _draws(halves.size)
-    return Gain(float(np.exp(_log_ratio(pairs, everything)[0])), _interval(np.exp(_log_ratio(pairs, drawn))), sizes)
+    difference = _mean_logarithm(_bootstrapped(own)) - _mean_logarithm(_bootstrapped(plain))
+    [interval] = difference.intervals()
+    low, high = float(np.exp(interval.low)), float(np.exp(interval.high))
+    return Gain(float(np.exp(difference.point[0])), Interval(low, high), len(own) // 2)
 
 
-def _log_ratio(
-    pairs: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]],
-    drawn: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    """Return the mean over pairs of the log of one map's damage over another's, for each draw of the sentences."""
-    logs = [
-        np.log(np.maximum(drawn[:, judged] @ own[judged], 1e-12))
-        - np.log(np.maximum(drawn[:, judged] @ other[judged], 1e-12))
-        for own, other, judged in pairs
-    ]
-    return np.asarray(np.mean(logs, axis=0))
+def _mean_logarithm(means: Bootstrapped) -> Bootstrapped:
+    """Return the mean over maps of the logarithms of a statistic, as a statistic of one map."""
+    point, replicates, jackknife = (
+        np.log(np.maximum(values, _LEAST)) for values in (means.point, means.replicates, means.jackknife)
+    )
+    averages = (
+        point.mean(keepdims=True),
+        replicates.mean(axis=1, keepdims=True),
+        jackknife.mean(axis=0, keepdims=True),
+    )
+    return Bootstrapped(*averages, means.strata)
 
 
 def _no_larger(outcome: Outcome, trials: Sequence[Trial], rival: Trial) -> list[Trial]:
@@ -100,17 +103,7 @@ def _no_larger(outcome: Outcome, trials: Sequence[Trial], rival: Trial) -> list[
     return [trial for trial in trials if trial.compression(outcome.size_axis) >= compression]
 
 
-def _losses(unseen: Unseen, numbers: Sequence[int]) -> npt.NDArray[np.float64]:
-    log_odds = stacked([unseen.log_odds[number] for number in numbers], unseen.fp32_log_odds.size)
-    return divergences(log_odds, unseen.fp32_log_odds)
-
-
-def _draws(n_sentences: int) -> npt.NDArray[np.float64]:
-    """Return how often each sentence is drawn, ``(n_resamples, n_sentences)``; the same draws for all maps."""
-    rng = np.random.default_rng(_SEED)
-    return rng.multinomial(n_sentences, np.full(n_sentences, 1 / n_sentences), size=_RESAMPLES).astype(np.float64)
-
-
-def _interval(draws: npt.NDArray[np.float64]) -> Interval:
-    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(low), float(high))
+def _bootstrapped(losses: Sequence[npt.NDArray[np.float64]]) -> Bootstrapped:
+    """Return the means of losses on the same draws of the sentences, which have no labels to be drawn within."""
+    values = np.array(losses)
+    return Resamples.draw(np.zeros(values.shape[1], dtype=np.int8)).mean(values)

@@ -44,14 +44,9 @@ class GuidedSampler(BaseSampler):
     """
 
     def __init__(
-        self,
-        constraint: SizeConstraint,
-        sensitivities: Sensitivities,
-        fp32_log_odds: LogOdds,
-        seed: int,
-        trust: float | None = None,
+        self, constraint: SizeConstraint, sensitivities: Sensitivities, fp32_log_odds: LogOdds, seed: int
     ) -> None:
-        """Propose within ``constraint``, with ``sensitivities`` as the prior; ``trust`` is cross-validated if None."""
+        """Propose within ``constraint``, with ``sensitivities`` as the prior."""
         self._constraint = constraint
         self._sensitivities = sensitivities
         self._seed = seed
@@ -66,11 +61,9 @@ class GuidedSampler(BaseSampler):
         steps = zip(plain, [*plain[1:], smallest], strict=True)
         rungs = [np.geomspace(high, low, _RUNGS_A_STEP, endpoint=False) for high, low in steps]
         self._budgets = np.clip(np.concatenate(rungs).astype(np.int64), smallest, largest)
-        if trust is None:
-            trust = choose_trust(sensitivities, fp32_log_odds, self._sizes, self._budgets[::_RUNGS_A_STEP].tolist())
-        self.trust = trust
+        self.trust = choose_trust(sensitivities, fp32_log_odds, self._sizes, self._budgets[::_RUNGS_A_STEP].tolist())
         self._finished = _FinishedMaps(self._names, self._sizes, fp32_log_odds, self.damage_elsewhere)
-        self._model = LandscapeModel(sensitivities, fp32_log_odds, trust)
+        self._model = LandscapeModel(sensitivities, fp32_log_odds, self.trust)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the whole map: all widths are proposed together."""

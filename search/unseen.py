@@ -55,8 +55,10 @@ def check_on_unseen(
         keep_going: asked before each map.
         damage_elsewhere: what is expected of a map there; which of the sampler's maps are scored goes by it.
     """
+    if not most_sentences:
+        return
     trials = candidates(found, damage_elsewhere)
-    if not most_sentences or not trials:
+    if not trials:
         return
     try:
         token_ids = unseen_sentences(problem, most_sentences)
