@@ -17,6 +17,12 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _REMEMBERED_BYTES = 1 << 29
 
 
+def has_bf16_products() -> bool:
+    """Return whether this processor multiplies bf16 matrices itself; others are far slower than in FP32."""
+    capable = torch.cpu.get_capabilities()
+    return bool(capable.get("avx512_bf16") or capable.get("amx_bf16"))
+
+
 class Evaluator:
     """Scores bit maps of one model on one set of sentences.
 

@@ -19,6 +19,7 @@ from typing import Protocol
 import optuna
 import torch
 
+from objectives.evaluate import has_bf16_products
 from objectives.problem import Problem, cache_directory
 from results.outcome import Outcome
 from results.pareto import shown
@@ -367,8 +368,7 @@ def _log_start(profile: Profile, run: RunDirectory, problem: Problem, study: opt
         )
     log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), done)
     log.info("evaluating with the %s", problem.scout.description)
-    capable = torch.cpu.get_capabilities()
-    if problem.scout.precision == "bf16" and not (capable.get("avx512_bf16") or capable.get("amx_bf16")):
+    if problem.scout.precision == "bf16" and not has_bf16_products():
         log.warning("this processor has no bf16 products: --precision fp32 would be faster")
 
 
