@@ -8,8 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from objectives.scores import LogOdds
 from search.allocation import Choice, Sizes
-from search.landscape import Floats, Landscape, sigmoid
+from search.common import Floats, sigmoid
+from search.landscape import Landscape
 
 _ROUNDS = 8
 _STEPS = 60
@@ -52,16 +54,17 @@ class _Expansion:
         self._n_widths = sizes.shape[1]
         self._sizes = sizes
         self._chosen = start.copy()
-        fp32 = landscape.fp32_log_odds
-        probability = sigmoid(fp32 + landscape.shift(start))
-        slope = (probability - sigmoid(fp32)) / len(fp32)
-        effects = landscape.effects(start)
-        doubt, trust = landscape.doubt, landscape.trust
-        # Sentences that are decided by far curve hardly at all there, but do on the way back.
-        curvature = np.maximum(probability * (1.0 - probability), 0.02) / len(fp32)
+        effects, shift = landscape.effects(start), landscape.shift(start)
+        common, doubt, trust = landscape.common, landscape.doubt, landscape.trust
+        slope, curvature = _derivatives(landscape.fp32_log_odds, shift)
+        alike_slope, alike_curvature = _derivatives(landscape.fp32_log_odds, common.of(shift))
+        alike, basis = common.coefficients(effects), common.basis
+        elsewhere = alike @ (basis.T @ alike_slope) + landscape.specific
         together = trust * (effects @ slope) + doubt[:, landscape.rows(start)].sum(axis=1)
-        self._first = np.asarray(together + (1.0 - trust) * landscape.alone, dtype=np.float32)
-        self._second = np.asarray((effects * (trust * curvature)) @ effects.T + doubt, dtype=np.float32)
+        self._first = np.asarray(together + (1.0 - trust) * elsewhere, dtype=np.float32)
+        second = (effects * (trust * curvature)) @ effects.T + doubt
+        second += (1.0 - trust) * (alike @ (basis.T @ (basis * alike_curvature[:, None])) @ alike.T)
+        self._second = np.asarray(second, dtype=np.float32)
 
     def improve(self, budget: int) -> Choice:
         """Make the map fit the budget, then change it until nothing helps, and return it."""
@@ -116,3 +119,12 @@ class _Expansion:
         """Return the effects that these would take the place of."""
         layer = rows // self._n_widths
         return np.asarray(layer * self._n_widths + self._chosen[layer])
+
+
+def _derivatives(fp32_log_odds: LogOdds, shift: Floats) -> tuple[Floats, Floats]:
+    """Return the first and second derivative of the damage by each sentence's shift."""
+    probability = sigmoid(fp32_log_odds + shift)
+    slope = (probability - sigmoid(fp32_log_odds)) / len(shift)
+    # Sentences that are decided by far curve hardly at all there, but do on the way back.
+    curvature = np.maximum(probability * (1.0 - probability), 0.02) / len(shift)
+    return np.asarray(slope, dtype=np.float32), np.asarray(curvature, dtype=np.float32)

@@ -12,12 +12,13 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from objectives.layers import Bits
-from objectives.scores import LogOdds, divergences
+from objectives.scores import LogOdds
 from search.allocation import Choice, Sizes, allocate, layer_sizes, to_bits, to_choice
+from search.common import CommonShifts
 from search.contenders import plain_budgets
 from search.descent import descend
 from search.feasible import SizeConstraint, repair
-from search.landscape import LandscapeModel, Observations
+from search.landscape import LandscapeModel, Observations, expected_elsewhere, specific_damages
 from search.samplers import SeenMaps, search_space
 from search.sensitivity import Sensitivities
 from search.study import recorded_log_odds
@@ -49,6 +50,9 @@ class GuidedSampler(BaseSampler):
         """Propose within ``constraint``, with ``sensitivities`` as the prior."""
         self._constraint = constraint
         self._sensitivities = sensitivities
+        self._fp32_log_odds = fp32_log_odds
+        self._common = CommonShifts(fp32_log_odds)
+        self._specific = specific_damages(sensitivities, fp32_log_odds, self._common)
         self._seed = seed
         self._names = tuple(layer.name for layer in constraint.footprint.layers)
         self._space = search_space(constraint.footprint.layers)
@@ -87,11 +91,12 @@ class GuidedSampler(BaseSampler):
         """Refuse: a parameter outside the map is a mistake of the caller."""
         raise ValueError(f"{param_name!r} is not a layer of this study")
 
-    def damage_elsewhere(self, bits: Bits, damage: float) -> float:
-        """Return the damage to expect on other sentences of a map that does so much on these, in nats a sentence."""
+    def damage_elsewhere(self, bits: Bits, log_odds: LogOdds) -> float:
+        """Return the damage to expect on other sentences of a map with these log-odds here, in nats a sentence."""
         chosen = to_choice(bits)
-        alone = float(self._sensitivities.damages[np.arange(len(chosen)), chosen].sum())
-        return self.trust * damage + (1.0 - self.trust) * alone
+        specific = float(self._specific[np.arange(len(chosen)), chosen].sum())
+        shift = log_odds - self._fp32_log_odds
+        return expected_elsewhere(shift, specific, self._fp32_log_odds, self._common, self.trust)
 
     def _propose(self, rng: np.random.Generator) -> Bits:
         budget = int(rng.choice(self._budgets))
@@ -124,7 +129,7 @@ class _FinishedMaps:
         names: tuple[str, ...],
         sizes: Sizes,
         fp32_log_odds: LogOdds,
-        damage_elsewhere: Callable[[Bits, float], float],
+        damage_elsewhere: Callable[[Bits, LogOdds], float],
     ) -> None:
         self.damages: list[float] = []  # to be expected on other sentences
         self._damage_elsewhere = damage_elsewhere
@@ -150,8 +155,7 @@ class _FinishedMaps:
                 self._choices.append(chosen)
                 self._shifts.append(log_odds - self._fp32_log_odds)
                 self._sizes.append(int(self._layer_sizes[np.arange(len(chosen)), chosen].sum()))
-                damage = float(divergences(log_odds, self._fp32_log_odds).mean())
-                self.damages.append(self._damage_elsewhere(bits, damage))
+                self.damages.append(self._damage_elsewhere(bits, log_odds))
         while self._first_unread in self._read:
             self._first_unread += 1
 

@@ -10,8 +10,9 @@ Processes for Machine Learning, 2006, equation 2.25; several outputs of one kern
 
 What cancels on a thousand sentences need not cancel on others: damage is so uneven that about a hundred sentences make
 up most of it. What a map is expected to do elsewhere is therefore a mean of what the summed shifts do here and of what
-the layers do each alone, by a ``trust`` that :mod:`search.trust` finds by cross-validation. It is the shrinkage of a
-covariance towards its diagonal (Ledoit and Wolf, Journal of Multivariate Analysis 88 (2004)).
+is left when only what layers do to all sentences alike (:mod:`search.common`) can cancel and the rest of each does its
+damage alone. The weight of the former is a ``trust`` that :mod:`search.trust` finds by cross-validation: the shrinkage
+of a covariance towards one of few factors (Ledoit and Wolf, Journal of Empirical Finance 10 (2003)).
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ import numpy.typing as npt
 
 from objectives.scores import LogOdds, divergences
 from search.allocation import Choice
+from search.common import CommonShifts, Floats, sigmoid
 from search.sensitivity import Sensitivities
-
-Floats = npt.NDArray[np.float32]
 
 # In proportion to the root mean square over sentences of what they are errors of. Fitted by marginal likelihood to 216
 # maps of a 12-layer BERT on CoLA between 5.5x and 16x, over a coarse grid.
@@ -68,9 +68,11 @@ class Landscape:
         trend: what all maps have in common, ``(n_sentences,)``.
         doubt: the damage to expect from what is not known is half the sum of its entries for each pair of a map's
             layers, ``(n_layers * n_widths, n_layers * n_widths)``.
-        alone: the damage of each layer alone at each width, ``(n_layers * n_widths,)``, nats a sentence.
-        trust: how far what layers do together on these sentences counts elsewhere, 0..1; at 0 only what each does alone
-            counts.
+        specific: the damage of each layer alone at each width, less that of what it does to all sentences alike,
+            ``(n_layers * n_widths,)``, nats a sentence.
+        common: shifts of all sentences alike.
+        trust: how far what layers do together on these sentences counts elsewhere, 0..1; at 0 only what they do to all
+            alike cancels there, and the rest of each counts alone.
     """
 
     fp32_log_odds: LogOdds
@@ -79,7 +81,8 @@ class Landscape:
     corrections: Floats
     trend: Floats
     doubt: Floats
-    alone: Floats
+    specific: Floats
+    common: CommonShifts
     trust: float
 
     def shift(self, chosen: Choice) -> Floats:
@@ -99,19 +102,20 @@ class Landscape:
 
     def damage(self, chosen: Choice) -> float:
         """Return the damage to expect of a map on these sentences, in nats a sentence."""
-        return self._together(chosen) + self._unknown(chosen)
+        return float(divergences(self.fp32_log_odds + self.shift(chosen), self.fp32_log_odds).mean()) + self._unknown(
+            chosen
+        )
 
     def damage_elsewhere(self, chosen: Choice) -> float:
         """Return the damage to expect of a map on other sentences like these, in nats a sentence."""
-        alone = float(self.alone[self.rows(chosen)].sum())
-        return self.trust * self._together(chosen) + (1.0 - self.trust) * alone + self._unknown(chosen)
+        shift = self.shift(chosen)
+        specific = float(self.specific[self.rows(chosen)].sum())
+        expected = expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.trust)
+        return expected + self._unknown(chosen)
 
     def rows(self, chosen: Choice) -> npt.NDArray[np.int64]:
         """Return the rows of a map's layers at their widths."""
         return _rows(chosen, len(self.sums) // len(chosen))
-
-    def _together(self, chosen: Choice) -> float:
-        return float(divergences(self.fp32_log_odds + self.shift(chosen), self.fp32_log_odds).mean())
 
     def _unknown(self, chosen: Choice) -> float:
         rows = self.rows(chosen)
@@ -121,6 +125,28 @@ class Landscape:
         """Return the sum of a map's own shifts, ``(n_sentences,)``, and by how much smaller it comes out."""
         summed = self.sums[self.rows(chosen)].sum(axis=0)
         return summed, 1.0 / np.sqrt(1.0 + self.saturation * np.mean(summed**2))
+
+
+def specific_damages(sensitivities: Sensitivities, fp32_log_odds: LogOdds, common: CommonShifts) -> Floats:
+    """Return the damage of each layer alone, ``(n_layers, n_widths)``, less that of what it does to all alike."""
+    alike = divergences(fp32_log_odds + common.of(sensitivities.shifts), fp32_log_odds).mean(axis=-1)
+    return np.asarray(np.maximum(sensitivities.damages - alike, 0.0), dtype=np.float32)
+
+
+def expected_elsewhere(
+    shift: Floats, specific: float, fp32_log_odds: LogOdds, common: CommonShifts, trust: float
+) -> float:
+    """Return the damage to expect on other sentences, in nats a sentence, of a map that shifts these by ``shift``.
+
+    Args:
+        shift: ``(n_sentences,)``.
+        specific: the sum of its layers' specific damages.
+        fp32_log_odds: ``(n_sentences,)``.
+        common: of these sentences.
+        trust: as in ``Landscape``.
+    """
+    together, alike = divergences(fp32_log_odds + np.stack([shift, common.of(shift)]), fp32_log_odds).mean(axis=-1)
+    return float(trust * together + (1.0 - trust) * (alike + specific))
 
 
 class LandscapeModel:
@@ -133,7 +159,8 @@ class LandscapeModel:
         self._trust = trust
         probability = sigmoid(fp32_log_odds)
         self._curvature = probability * (1.0 - probability)
-        self._alone = sensitivities.damages.ravel()
+        self._common = CommonShifts(fp32_log_odds)
+        self._specific = specific_damages(sensitivities, fp32_log_odds, self._common).ravel()
         self._sums = sensitivities.shifts.reshape(n_layers * self._n_widths, n_sentences)
         size = _rms(self._sums)
         self._spread = _EFFECT_SPREAD * size
@@ -190,14 +217,17 @@ class LandscapeModel:
             corrections=corrections.astype(np.float32),
             trend=(trend_here @ solved).astype(np.float32),
             doubt=(max(0.0, 1.0 - temperature**2) * self._curvature.mean() * covariance).astype(np.float32),
-            alone=self._alone_with(corrections),
+            specific=self._specific_with(corrections),
+            common=self._common,
             trust=self._trust,
         )
 
-    def _alone_with(self, corrections: Floats) -> Floats:
-        """Return the damage of each layer alone with its correction, to second order in the correction."""
-        changed = 0.5 * (corrections * (2.0 * self._sums + corrections)) @ self._curvature / len(self._curvature)
-        return np.asarray(np.maximum(self._alone + changed, 0.0), dtype=np.float32)
+    def _specific_with(self, corrections: Floats) -> Floats:
+        """Return the specific damage of each layer with its correction, to second order in the correction."""
+        changed = (corrections * (2.0 * self._sums + corrections)) @ self._curvature / len(self._curvature)
+        alike, corrected = (self._common.coefficients(shifts) for shifts in (self._sums, self._sums + corrections))
+        changed -= (corrected**2 - alike**2).sum(axis=1)
+        return np.asarray(np.maximum(self._specific + 0.5 * changed, 0.0), dtype=np.float32)
 
 
 def _saturation(summed: Floats, shifts: Floats, strength: Floats) -> float:
@@ -210,11 +240,6 @@ def _saturation(summed: Floats, shifts: Floats, strength: Floats) -> float:
 
 def _rows(choices: npt.NDArray[np.int64], n_widths: int) -> npt.NDArray[np.int64]:
     return np.arange(choices.shape[-1]) * n_widths + choices
-
-
-def sigmoid(x: Floats) -> Floats:
-    """Return the probability of each log-odds."""
-    return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float32)
 
 
 def _rms(vectors: Floats) -> Floats:

@@ -38,7 +38,7 @@ from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.storage import Store, recover_journal
 from search.study import check_joinable, confirm, finished, open_study, outcome
-from search.unseen import as_seen, check_on_unseen
+from search.unseen import check_on_unseen
 from search.worker import Job, Worker, load_searched_problem, make_sampler
 
 log = logging.getLogger("bitfront")
@@ -247,7 +247,7 @@ def _look_closer(worker: Worker, profile: Profile, run: RunDirectory, budget: _B
 
     def check() -> None:
         found = outcome_of_run(study, run)
-        expected = study.sampler.damage_elsewhere if isinstance(study.sampler, GuidedSampler) else as_seen
+        expected = study.sampler.damage_elsewhere if isinstance(study.sampler, GuidedSampler) else None
         check_on_unseen(worker.problem, study, found, profile.unseen, lambda: not stop_requested(), expected)
 
     def open_held_back() -> None:

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from objectives.scores import LogOdds
 from search.allocation import Choice, Sizes, allocate
+from search.common import CommonShifts, Floats
 from search.descent import descend
-from search.landscape import Floats, Landscape
+from search.landscape import Landscape, specific_damages
 from search.sensitivity import Sensitivities
 
 TRUSTS = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -49,7 +50,8 @@ def damages_elsewhere(
 
     On half of the sentences the plain allocation of a budget is improved with each trust, and the damage of what comes
     out is predicted on the other half, both by the layers' own shifts added up; no map is evaluated. A geometric mean
-    over some budgets, four splits and both of their halves, in nats a sentence. Arguments as for ``choose_trust``.
+    over some budgets, four splits and both of their halves, as a share of the plain allocation's damage there.
+    Arguments as for ``choose_trust``.
     """
     n_sentences = fp32_log_odds.size
     some = np.unique(np.linspace(0, len(budgets) - 1, _MOST_BUDGETS).astype(int))
@@ -61,8 +63,8 @@ def damages_elsewhere(
             half = _Half(sensitivities, fp32_log_odds, chosen_on)
             judge = _Half(sensitivities, fp32_log_odds, judged_on)
             for index in some:
-                maps = half.maps(sizes, budgets[index])
-                logarithms.append([np.log(max(judge.damage(chosen), 1e-12)) for chosen in maps])
+                plain, *improved = (judge.damage(chosen) for chosen in half.maps(sizes, budgets[index]))
+                logarithms.append(np.log(np.maximum(improved, 1e-12) / max(plain, 1e-12)))
     return np.asarray(np.exp(np.mean(logarithms, axis=0)))
 
 
@@ -72,13 +74,16 @@ class _Half:
     def __init__(self, sensitivities: Sensitivities, fp32_log_odds: LogOdds, kept: npt.NDArray[np.int64]) -> None:
         shifts = np.ascontiguousarray(sensitivities.shifts[:, :, kept])
         self._fp32_log_odds = fp32_log_odds[kept]
-        self._damages = Sensitivities.of(shifts, sensitivities.measured, self._fp32_log_odds).damages
+        here = Sensitivities.of(shifts, sensitivities.measured, self._fp32_log_odds)
+        self._damages = here.damages
+        self._common = CommonShifts(self._fp32_log_odds)
+        self._specific = specific_damages(here, self._fp32_log_odds, self._common).ravel()
         self._sums: Floats = shifts.reshape(-1, kept.size)
 
     def maps(self, sizes: Sizes, budget: int) -> list[Choice]:
-        """Return the plain allocation of a budget improved with each of ``TRUSTS``."""
+        """Return the plain allocation of a budget, then improved with each of ``TRUSTS``."""
         plain = allocate(self._damages, sizes, budget)
-        return [descend(self._landscape(trust), sizes, plain, budget)[1] for trust in TRUSTS]
+        return [plain, *(descend(self._landscape(trust), sizes, plain, budget)[1] for trust in TRUSTS)]
 
     def damage(self, chosen: Choice) -> float:
         """Return the damage of a map."""
@@ -94,6 +99,7 @@ class _Half:
             corrections=np.broadcast_to(nothing, (rows, n_sentences)),
             trend=np.broadcast_to(nothing, n_sentences),
             doubt=np.broadcast_to(nothing, (rows, rows)),
-            alone=self._damages.ravel().astype(np.float32),
+            specific=self._specific,
+            common=self._common,
             trust=trust,
         )

@@ -18,6 +18,7 @@ from objectives.errors import InputError
 from objectives.fingerprint import short_digest
 from objectives.layers import Bits
 from objectives.problem import Problem, unseen_sentences
+from objectives.scores import LogOdds
 from results.findings import conclude
 from results.outcome import Outcome, Trial, Unseen
 from results.pareto import exact_sizes, non_dominated
@@ -28,13 +29,8 @@ log = logging.getLogger("bitfront")
 _SENTENCES, _SCORES = "unseen sentences", "unseen scores of trial"
 _MOST_OF_FRONT = 32
 
-DamageElsewhere = Callable[[Bits, float], float]
-"""What to expect of a map on other sentences, from its damage on the search's own; both in nats a sentence."""
-
-
-def as_seen(bits: Bits, damage: float) -> float:
-    """Expect the same damage elsewhere, where no more is known."""
-    return damage
+DamageElsewhere = Callable[[Bits, LogOdds], float]
+"""The damage to expect of a map on other sentences, in nats a sentence, from its log-odds on the search's own."""
 
 
 def check_on_unseen(
@@ -43,7 +39,7 @@ def check_on_unseen(
     found: Outcome,
     most_sentences: int,
     keep_going: Callable[[], bool],
-    damage_elsewhere: DamageElsewhere = as_seen,
+    damage_elsewhere: DamageElsewhere | None = None,
 ) -> None:
     """Score the best maps on unseen sentences, in FP32, and record it; what is recorded already is not scored again.
 
@@ -53,7 +49,8 @@ def check_on_unseen(
         found: what the study holds now.
         most_sentences: how many sentences to take; 0 for no check.
         keep_going: asked before each map.
-        damage_elsewhere: what is expected of a map there; which of the sampler's maps are scored goes by it.
+        damage_elsewhere: what is expected of a map there, where more is known than its damage on the search's own
+            sentences; which of the sampler's maps are scored goes by it.
     """
     if not most_sentences:
         return
@@ -86,7 +83,7 @@ def check_on_unseen(
             study.set_user_attr(f"{_SCORES} {trial.number}", record)
 
 
-def candidates(found: Outcome, damage_elsewhere: DamageElsewhere = as_seen) -> list[Trial]:
+def candidates(found: Outcome, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
     """Return the maps that picks are made among: the picks so far, the contenders, and the best of the others.
 
     Those are the front of size and of the damage to expect elsewhere, thinned where it is long, with the best of each
@@ -94,17 +91,23 @@ def candidates(found: Outcome, damage_elsewhere: DamageElsewhere = as_seen) -> l
     """
     findings = conclude(found)
     searched = [trial for trial in found.trials if trial.feasible and trial.origin == "sampler"]
-    scored = [(trial, trial.scores.damage) for trial in searched if trial.scores is not None]
-    sizes = exact_sizes(found.footprint, [trial for trial, _ in scored], found.size_axis)
-    expected = [damage_elsewhere(trial.bits, damage) for trial, damage in scored]
+    scored = [trial for trial in searched if trial.scores is not None]
+    sizes = exact_sizes(found.footprint, scored, found.size_axis)
+
+    def expected_of(trial: Trial) -> float:
+        assert trial.scores is not None
+        assert trial.log_odds is not None
+        return damage_elsewhere(trial.bits, trial.log_odds) if damage_elsewhere else trial.scores.damage
+
+    expected = [expected_of(trial) for trial in scored]
     front = np.flatnonzero(non_dominated(np.column_stack([expected, sizes])))
     front = front[np.argsort(sizes[front], kind="stable")]
     kept = np.unique(np.linspace(0, len(front) - 1, min(len(front), _MOST_OF_FRONT)).astype(int))
-    chosen = [scored[at][0] for at in front[kept]] + list(findings.picked.values())
+    chosen = [scored[at] for at in front[kept]] + list(findings.picked.values())
     contenders = [trial for trial in findings.contenders if trial.feasible and trial.scores is not None]
     for limit in exact_sizes(found.footprint, contenders, found.size_axis):
         within = front[sizes[front] <= limit]
-        chosen += [scored[at][0] for at in within[-1:]]  # the largest of a front has the least damage
+        chosen += [scored[at] for at in within[-1:]]  # the largest of a front has the least damage
     chosen += contenders
     return [trial for _, trial in sorted({trial.number: trial for trial in chosen}.items())]
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import checkpoint, evaluate, luck, overhead, quantizers, screening, search, storage, trust
+from tests.benchmarks import (
+    checkpoint,
+    evaluate,
+    luck,
+    overhead,
+    quantizers,
+    screening,
+    search,
+    storage,
+    trust,
+    workers,
+)
 
 BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate.main,
@@ -16,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "quantizers": quantizers.main,
     "checkpoint": checkpoint.main,
     "storage": storage.main,
+    "workers": workers.main,
     "trust": trust.main,
 }
 

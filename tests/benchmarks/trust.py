@@ -1,9 +1,10 @@
 """How far the search may count on what layers do together on the sentences at hand.
 
 `python -m tests.benchmarks trust` takes half of the validation sentences of the shared model and of the miniature,
-improves plain allocations on them with each trust (0: layers alone count, 1: all that is seen to cancel counts), and
-prints the damage that the maps do on the other half as a ratio to trust 0, for each quantiser, with the trust that a
-search would take. Damages are predicted from sensitivities, which are measured first where the cache has none.
+improves plain allocations on them with each trust (0: only what layers do to all sentences alike may cancel, 1: all
+that is seen to cancel counts), and prints the damage that the maps do on the other half as a share of plain
+allocation's, for each quantiser, with the trust that a search would take. Damages are predicted from sensitivities,
+which are measured first where the cache has none.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _QUANTIZERS: tuple[QuantizerName, ...] = ("affine", "calibrated")
 def main(arguments: list[str]) -> None:
     """Print a line for each model and quantiser."""
     shared = [(str(MODEL), str(COLA))] if MODEL.is_dir() and COLA.is_dir() else []
-    print(f"damage on the other half against trust 0, for trusts {', '.join(f'{trust:g}' for trust in TRUSTS)}")
+    print(f"damage on the other half, plain allocation's 1, for trusts {', '.join(f'{trust:g}' for trust in TRUSTS)}")
     for model, data in [*shared, (MINIATURE, MINIATURE)]:
         for quantizer in _QUANTIZERS:
             problem = load_problem(model, data, quantizer=quantizer)
@@ -33,5 +34,5 @@ def main(arguments: list[str]) -> None:
             sizes, _ = layer_sizes(problem.footprint, "nominal")
             known = (sensitivities, problem.fp32_log_odds, sizes, plain_budgets(constraint))
             found = damages_elsewhere(*known)
-            ratios = " ".join(f"{ratio:.3f}" for ratio in found / found[0])
+            ratios = " ".join(f"{ratio:.3f}" for ratio in found)
             print(f"  {model}, {quantizer}: {ratios}; taken: {choose_trust(*known):g}", flush=True)

@@ -8,9 +8,10 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,3 +108,16 @@ def running_server() -> Iterator[Server]:
             server.kill()
     finally:
         shutil.rmtree(directory)
+
+
+@contextmanager
+def server_url() -> Iterator[str | None]:
+    """Give a benchmark the URL of a fresh server; None, and why on standard error, where there is none to start."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_server())
+        except pytest.skip.Exception as reason:
+            print(f"no PostgreSQL: {reason}", file=sys.stderr)
+            yield None
+        else:
+            yield server.url

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from objectives.layers import WIDTHS
 from objectives.scores import LogOdds, divergences
 from search.allocation import Choice, Sizes
-from search.landscape import Floats, Observations
+from search.common import Floats
+from search.landscape import Observations
 from search.sensitivity import Sensitivities
 
 

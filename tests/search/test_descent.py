@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from search.allocation import Choice, allocate
+from search.common import CommonShifts
 from search.descent import descend
-from search.landscape import Landscape
+from search.landscape import Landscape, specific_damages
 from tests.search.synthetic_landscape import SyntheticNetwork
 
 
@@ -14,8 +15,11 @@ def landscape_of(network: SyntheticNetwork, trust: float = 1.0) -> Landscape:
     effects = network.effects.reshape(-1, network.effects.shape[-1])
     nothing = np.zeros(len(network.fp32_log_odds), dtype=np.float32)
     certain = np.zeros((len(effects), len(effects)), dtype=np.float32)
-    alone = network.sensitivities().damages.ravel().astype(np.float32)
-    return Landscape(network.fp32_log_odds, effects, 0.0, np.zeros_like(effects), nothing, certain, alone, trust)
+    common = CommonShifts(network.fp32_log_odds)
+    specific = specific_damages(network.sensitivities(), network.fp32_log_odds, common).ravel()
+    return Landscape(
+        network.fp32_log_odds, effects, 0.0, np.zeros_like(effects), nothing, certain, specific, common, trust
+    )
 
 
 def is_no_better(landscape: Landscape, network: SyntheticNetwork, chosen: Choice, budget: int, damage: float) -> bool:
@@ -71,10 +75,25 @@ def test_a_start_that_cannot_be_improved_comes_back() -> None:
 
 
 def test_without_trust_the_plain_allocation_is_what_is_found() -> None:
+    """Where layers have nothing in common that all sentences show alike."""
     network = SyntheticNetwork(8)
+    network.effects -= CommonShifts(network.fp32_log_odds).of(network.effects)
     landscape = landscape_of(network, trust=0.0)
     budget = network.size(np.full(20, 2))
     plain = allocate(network.sensitivities().damages, network.sizes, budget)
     damage, _ = descend(landscape, network.sizes, np.full(20, 2), budget)
     assert damage <= 1.05 * landscape.damage_elsewhere(plain)
     assert descend(landscape, network.sizes, plain, budget)[1].tolist() == plain.tolist()
+
+
+def test_shifts_of_all_sentences_alike_cancel_without_trust() -> None:
+    """Layers move all log-odds up or down: the best map has as much of one kind as of the other."""
+    network = SyntheticNetwork(9, common=0.0)
+    network.effects *= 0.3
+    sign = np.where(np.arange(20) < 7, 1, -1)[:, None, None]
+    network.effects += sign * np.abs(network.effects).mean(axis=-1, keepdims=True)
+    landscape = landscape_of(network, trust=0.0)
+    budget = network.size(np.full(20, 2))
+    plain = allocate(network.sensitivities().damages, network.sizes, budget)
+    _, found = descend(landscape, network.sizes, plain, budget)
+    assert network.damage(found) < 0.7 * network.damage(plain)

@@ -104,6 +104,10 @@ def test_what_observations_say_of_a_layer_changes_what_it_does_alone() -> None:
     network.effects *= 0.1  # small shifts, of which the second order is nearly all
     learned = landscape_of(network, 40, error=0.8, trust=0.0)
     rows = learned.sums + learned.corrections
-    exact = divergences(learned.fp32_log_odds + rows, learned.fp32_log_odds).mean(axis=-1)
+    whole, alike = (
+        divergences(learned.fp32_log_odds + shifts, learned.fp32_log_odds).mean(axis=-1)
+        for shifts in (rows, learned.common.of(rows))
+    )
+    exact = whole - alike
     large = exact > 0.1 * exact.max()
-    assert learned.alone[large] == pytest.approx(exact[large], rel=0.15)
+    assert learned.specific[large] == pytest.approx(exact[large], rel=0.15)
