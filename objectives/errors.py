@@ -13,6 +13,14 @@ class InputError(ValueError):
     """
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that memory is short: torch has no class of its own for that on a CPU."""
+    short = isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("allocate memory", "out of memory")
+    )
+    return short or isinstance(error, MemoryError)
+
+
 def all_faults(subject: str, faults: Sequence[str]) -> InputError:
     """Return one error that lists every fault of one subject (a file, a map), so that all are mended in one go."""
     assert faults

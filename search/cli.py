@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from objectives.errors import InputError
+from objectives.errors import InputError, is_out_of_memory
 from search import model_commands, run_commands
 from search.options import console
 
@@ -39,8 +39,11 @@ def main() -> NoReturn:
             f"error: {where}{error.strerror or error}", style="red", markup=False, highlight=False, soft_wrap=True
         )
         sys.exit(1)
-    except MemoryError as error:
-        console.print(f"error: out of memory: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        why = str(error).partition("\n")[0]
+        console.print(f"error: out of memory: {why}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("interrupted; start the same command again to continue", style="yellow")

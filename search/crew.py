@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 
 import optuna
 
+from search.signals import deaf_children
 from search.storage import Store
 from search.study import claimed, retry_lost
 from search.worker import Job, Message, work
@@ -55,7 +56,13 @@ class Crew:
         self._store = store
         self._study = study
         self._names = names
-        self._members = [self._start(f"worker {number}") for number in range(1, job.profile.workers + 1)]
+        self._members: list[_Member] = []
+        try:
+            for number in range(1, job.profile.workers + 1):
+                self._members.append(self._start(f"worker {number}"))
+        except BaseException:
+            self.kill()
+            raise
 
     def watch(self, timeout_s: float) -> int:
         """Wait until something has happened, at most so long, and return how many maps were finished meanwhile.
@@ -102,7 +109,7 @@ class Crew:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(self._job, theirs), name=name, daemon=True)
-        with _environment({name: str(self._job.threads) for name in _THREAD_VARIABLES}), _deaf_to_interrupts():
+        with _environment({name: str(self._job.threads) for name in _THREAD_VARIABLES}), deaf_children():
             process.start()
         theirs.close()
         return _Member(name, process, ours)
@@ -174,13 +181,3 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Have a process started here ignore Ctrl-C, which a terminal sends to all: the parent decides what it means."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

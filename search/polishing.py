@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from pathlib import Path
 
-from objectives.checkpoint import write_checkpoint
+from objectives.checkpoint import read_manifest, write_checkpoint
 from objectives.errors import InputError
 from objectives.polish import polish
 from objectives.problem import Evaluation, Problem, polishing_sentences
@@ -61,9 +62,10 @@ def polish_maps(
     for trial in trials:
         checkpoint = f"{FOLDER}/{bit_map_path(found, trial, 'txt').rpartition('/')[2].removesuffix('.txt')}"
         if (run.path / checkpoint).exists():
-            if trial.number in done:
-                continue
-            raise InputError(f"{run.path / checkpoint}: is not in {FOLDER}.csv; remove it and polish again")
+            if trial.number not in done:  # broken off between the two
+                done[trial.number] = _recorded(run.path / checkpoint)
+                write_polished(list(done.values()), run.path)
+            continue
         log.info(
             "polishing %s of %.2fx on %d sentences", trial.label, trial.nominal_compression, len(sentences.token_ids)
         )
@@ -93,6 +95,15 @@ def polish_maps(
         write_polished(list(done.values()), run.path)
         log.info("%s after %.0f s", polished_line(polished), time.monotonic() - began)
     return tuple(done[trial.number] for trial in trials if trial.number in done)
+
+
+def _recorded(checkpoint: Path) -> PolishedMap:
+    """Return what a polished checkpoint itself says of its polishing."""
+    try:
+        figures = read_manifest(checkpoint)["polished"]
+        return PolishedMap(**{field.name: figures[field.name] for field in fields(PolishedMap)})
+    except (KeyError, TypeError):
+        raise InputError(f"{checkpoint}: is damaged; remove it and polish again") from None
 
 
 def _figures(problem: Problem, evaluation: Evaluation, when: str) -> dict[str, float]:

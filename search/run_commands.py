@@ -59,6 +59,7 @@ def search(
     from search.profile import only_limit, resolve_profile
     from search.run_directory import RunDirectory
     from search.runner import run_search
+    from search.signals import interrupts
     from search.terminal import log_to_console, progress_display
 
     flags = {
@@ -88,7 +89,7 @@ def search(
         flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
     settings = resolve_profile(profile or "miniature", flags)
     log_to_console(console)
-    with notifying(notify, run), progress_display(console) as display:
+    with notifying(notify, run), interrupts(), progress_display(console) as display:
         outcome = run_search(settings, directory, display, storage)
     for line in summary_lines(outcome):
         typer.echo(line)

@@ -157,7 +157,7 @@ class RunDirectory:
 
     def clear_up(self) -> None:
         """Remove the temporary files that a dead process left; the run must be held."""
-        for folder in (self.path, self.path / "bitmaps"):
+        for folder in (self.path, self.path / "bitmaps", self.path / "polished"):
             remove_leftovers(folder)
 
     @contextmanager

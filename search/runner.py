@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from logging.handlers import RotatingFileHandler
-from types import FrameType
 from typing import Protocol
 
 import optuna
 import torch
 
+from objectives.errors import InputError
 from objectives.evaluate import has_bf16_products
 from objectives.problem import Problem, cache_directory
 from results.outcome import Outcome
@@ -36,6 +35,7 @@ from search.profile import GUIDED, Profile
 from search.reporting import outcome_of_run
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
+from search.signals import stop_requests
 from search.storage import Store, recover_journal
 from search.study import check_joinable, confirm, finished, open_study, outcome
 from search.unseen import check_on_unseen
@@ -82,7 +82,7 @@ class Display(Protocol):
 
 
 def run_search(profile: Profile, run: RunDirectory, display: Display, storage_url: str = "") -> Outcome:
-    """Search until the profile's budget ends or SIGINT or SIGTERM comes, and return what was found.
+    """Search until the profile's budget ends or SIGINT, SIGTERM or SIGHUP comes, and return what was found.
 
     A first signal lets the evaluation in hand finish, a second SIGINT raises KeyboardInterrupt. Either way the files of
     the run are complete for what was recorded.
@@ -99,18 +99,32 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         StorageLostError: the database went away for good.
     """
     started = time.monotonic()
-    if run.exists():
-        run.check_same(profile.objective, run.read_settings()["profile"])
-    place = run.place(storage_url)
-    store = place.open() if place.url else None  # what is wrong with it is told before minutes are spent
-    problem = load_searched_problem(profile, log.info)
-    constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
-    if run.exists():
-        # Sentences held back before must be held back again.
-        run.check_same({"confirmation": None, **problem.fingerprint}, run.read_settings()["fingerprint"])
-    if store is not None:
-        check_joinable(store.backend, store.study_name, problem, profile.quality, constraint)
-    with run.locked(), _logging_to(run), _stop_requests() as stop_requested:
+    with ExitStack() as held:
+
+        def hold() -> None:
+            held.enter_context(run.locked())
+            held.enter_context(_logging_to(run))
+
+        # A run that is there is held from here on. A new one gets its directory once all that was asked for is sound.
+        known = run.exists()
+        if known:
+            hold()
+            run.check_same(profile.objective, run.read_settings()["profile"])
+        place = run.place(storage_url)
+        store = place.open() if place.url else None  # what is wrong with it is told before minutes are spent
+        problem = load_searched_problem(profile, log.info)
+        constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
+        if store is not None:
+            check_joinable(store.backend, store.study_name, problem, profile.quality, constraint)
+        if not known:
+            known = run.exists()  # another process may have begun it meanwhile
+            hold()
+        if known:
+            # Sentences held back before must be held back again.
+            settings = run.read_settings()
+            run.check_same(profile.objective, settings["profile"])
+            run.check_same({"confirmation": None, **problem.fingerprint}, settings["fingerprint"])
+        stop_requested = held.enter_context(stop_requests())
         versions = _versions()
         start = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
         run.write_settings(profile.to_dict(), problem.fingerprint, versions, place, start)
@@ -143,7 +157,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
                 )
 
         study = store.patiently(opened, stop_requested)
-        _log_start(profile, run, problem, study)
+        store.patiently(lambda: _log_start(profile, run, problem, study), stop_requested)
         worker = Worker(store, study, problem, constraint, profile, stop_requested)
         job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
         found = _loop(worker, job, run, budget, display)
@@ -270,7 +284,11 @@ def _confirm_shown(problem: Problem, study: optuna.Study, budget: _Budget) -> No
             if budget.stop_requested():
                 log.warning("not all is confirmed in FP32; start the run again")
                 return
-            confirm(study, trial.number, problem.confirm(trial.bits))
+            try:
+                confirmed = problem.confirm(trial.bits)
+            except ValueError as error:
+                raise InputError(f"{trial.label} has no score in FP32: {error}; search with --precision fp32") from None
+            confirm(study, trial.number, confirmed)
 
 
 def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> Outcome | None:
@@ -308,26 +326,6 @@ def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, found:
     if profile.hours:
         ends.append(profile.hours * 3600 - elapsed_s)
     return Progress(done, profile.trials, elapsed_s, max(0.0, min(ends)) if ends else None, rate, found)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request; a second SIGINT interrupts at once."""
-    received: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-        log.info("stopping after the evaluation in hand; press Ctrl-C again to leave now")
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, on_signal) for number in numbers}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _LogFile(RotatingFileHandler):

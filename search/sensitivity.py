@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 import zipfile
 from collections.abc import Callable
@@ -29,7 +30,10 @@ Source = Literal["measured", "gradient"]
 MEASURED_WIDTHS = (2, 3)
 """Where a layer's change is too large for the first order; from 4 bits on that is within a few percent."""
 
+log = logging.getLogger("bitfront")
+
 _SAVE_EVERY_S = 10.0
+_HOPELESS = 20.0  # nats: more damage than any map that is worth a look
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ def measure(
         made = first_order_shifts(problem.network, problem.layers, problem.token_ids, bank, keep_going)
         if made is None:
             return None
-        gradient, shifts, measured = made, made.copy(), np.zeros(made.shape[:2], dtype=np.bool_)
+        gradient = _finite(made, problem.fp32_log_odds)
+        shifts, measured = gradient.copy(), np.zeros(made.shape[:2], dtype=np.bool_)
         _write(path, gradient, shifts, measured)
     missing = [(index, width) for index, width in wanted if not measured[index, WIDTHS.index(width)]]
     if missing:
@@ -106,7 +111,10 @@ def measure(
                     return None
                 show(done, len(wanted))
                 log_odds = problem.evaluator.log_odds((*fp32[:index], width, *fp32[index + 1 :]))
-                shifts[index, WIDTHS.index(width)] = log_odds - problem.fp32_log_odds
+                if not np.isfinite(log_odds).all():
+                    log.warning("%s at %d bits alone has no finite scores", problem.layers[index].name, width)
+                shift = _finite(log_odds - problem.fp32_log_odds, problem.fp32_log_odds)
+                shifts[index, WIDTHS.index(width)] = shift
                 measured[index, WIDTHS.index(width)] = True
                 if time.monotonic() - saved > _SAVE_EVERY_S:
                     _write(path, gradient, shifts, measured)
@@ -116,6 +124,12 @@ def measure(
     if source == "gradient":
         shifts, measured = gradient, np.zeros_like(measured)
     return Sensitivities.of(shifts, measured, problem.fp32_log_odds)
+
+
+def _finite(shifts: npt.NDArray[np.float32], fp32_log_odds: LogOdds) -> npt.NDArray[np.float32]:
+    """Return shifts ``(..., n_sentences)`` whose entries that are not finite turn the FP32 model's decision round."""
+    hopeless = -fp32_log_odds - np.copysign(_HOPELESS, fp32_log_odds)
+    return np.asarray(np.where(np.isfinite(shifts), shifts, hopeless), dtype=np.float32)
 
 
 def _write(

@@ -113,6 +113,21 @@ class Place:
         """
         return DatabaseStore(self.url, self.study_name) if self.url else JournalStore(self.journal)
 
+    def open_patiently(self, give_up: Callable[[], bool]) -> Store:
+        """Open a storage that could be opened before, waiting while its server is away.
+
+        Raises:
+            InputError: as for ``open``, after it stayed away or ``give_up`` said so.
+        """
+        began = time.monotonic()
+        while True:
+            try:
+                return self.open()
+            except StorageAwayError:
+                if give_up() or time.monotonic() - began > PATIENCE_S:
+                    raise
+                time.sleep(_LONGEST_PAUSE_S)
+
 
 class JournalStore:
     """A journal file. Only one parent process and its workers use it: the run directory's lock sees to that."""
@@ -170,6 +185,10 @@ def recover_journal(path: Path) -> None:
             log.warning("%s", said)
 
 
+class StorageAwayError(InputError):
+    """The server cannot be reached now; it may be later, or never, where the URL is wrong."""
+
+
 class DatabaseStore:
     """A PostgreSQL database: any number of machines, each trial with a heartbeat."""
 
@@ -179,7 +198,8 @@ class DatabaseStore:
         """Connect, and make Optuna's tables where they are missing.
 
         Raises:
-            InputError: the URL is none of ours, or the server cannot be reached.
+            InputError: the URL is none of ours.
+            StorageAwayError: the server cannot be reached.
         """
         parsed = database_url(url)
         self.study_name = study_name
@@ -202,7 +222,7 @@ class DatabaseStore:
                     grace_period=GRACE_S,
                 )
         except (SQLAlchemyError, StorageInternalError) as error:
-            raise InputError(
+            raise StorageAwayError(
                 f"{self.place}: cannot be opened ({_reason(error)}); is the server running, and does --storage name "
                 "its host, port, user and database? A password may stand in the URL, in PGPASSWORD or in ~/.pgpass"
             ) from None
@@ -286,6 +306,11 @@ def database_url(url: str) -> URL:
         raise InputError(
             f"--storage: {parsed.drivername!r} is not supported; give postgresql+psycopg://USER@HOST:PORT/DATABASE, or "
             "leave it out for a journal in the run's directory"
+        )
+    if "@" in (parsed.host or ""):
+        raise InputError(
+            "--storage: has an @ besides the one in front of the host; write it as %40 in the user's name or password, "
+            "or give the password in PGPASSWORD or ~/.pgpass"
         )
     try:
         import psycopg  # noqa: F401  # optional: only those who share a study need it

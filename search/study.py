@@ -283,6 +283,7 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
     constraint = SizeConstraint(footprint, context["size_axis"], context["min_compression"])
     names = [layer.name for layer in layers]
     frozen = study.get_trials(deepcopy=False)
+    attributes = study.user_attrs  # one query, where the study is in a database
     began = min((trial.datetime_start for trial in frozen if trial.datetime_start), default=None)
     trials = []
     for trial in frozen:
@@ -290,7 +291,7 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
             continue
         assert began is not None
         assert trial.datetime_complete is not None
-        confirmation = study.user_attrs.get(f"{_CONFIRMATION} {trial.number}")
+        confirmation = attributes.get(f"{_CONFIRMATION} {trial.number}")
         finished_s = max(0.0, (trial.datetime_complete - began).total_seconds())  # clocks may be set back
         trials.append(_trial(trial, confirmation, constraint, finished_s))
     return Outcome(

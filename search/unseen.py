@@ -81,6 +81,8 @@ def check_on_unseen(
         if np.isfinite(log_odds).all():
             record = {"digest": digest, "log_odds": pack_array(log_odds)}
             study.set_user_attr(f"{_SCORES} {trial.number}", record)
+        else:
+            log.warning("%s has no finite scores on them and is left out", trial.label)
 
 
 def candidates(found: Outcome, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:

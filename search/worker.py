@@ -18,7 +18,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from objectives.errors import InputError
+from objectives.errors import InputError, is_out_of_memory
 from objectives.fingerprint import Fingerprint
 from objectives.layers import Bits
 from objectives.problem import Evaluation, Problem, cache_directory, load_problem
@@ -152,10 +152,8 @@ class Worker:
     def _evaluate(self, bits: Bits) -> Evaluation:
         try:
             return self.problem.evaluate(bits)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise MemoryError(_OUT_OF_MEMORY) from error
-        except RuntimeError as error:
-            if "allocate memory" in str(error):  # what torch says of the CPU's memory
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
                 raise MemoryError(_OUT_OF_MEMORY) from error
             raise
 
@@ -238,7 +236,7 @@ def _hired(job: Job, parent: Connection) -> Worker:
         sensitivities = measure(problem, cache_directory(), profile.sensitivity)  # the parent's, out of the cache
     constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
     sampler = make_sampler(job.sampler, problem, constraint, sensitivities, profile.seed)
-    store = job.place.open()
+    store = job.place.open_patiently(parent.poll)
     study = store.patiently(
         lambda: optuna.load_study(study_name=store.study_name, storage=store.backend, sampler=sampler), parent.poll
     )

@@ -463,6 +463,14 @@ def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
     assert {row["number"] for row in rows(run / "polished.csv")} == picks | {str(other)}
     assert (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns == before
 
+    # Broken off between a checkpoint and the table: the checkpoint says it all.
+    table = (run / "polished.csv").read_text(encoding="utf-8")
+    (run / "polished.csv").unlink()
+    assert bitfront("polish", "--run", run).status == 0
+    assert {row["number"] for row in rows(run / "polished.csv")} == picks
+    assert set((run / "polished.csv").read_text(encoding="utf-8").splitlines()) <= set(table.splitlines())
+    assert (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns == before
+
 
 @pytest.mark.parametrize(
     ("arguments", "said"),

@@ -52,7 +52,8 @@ def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: Ti
     where = ("--model", slow_problem.model, "--data", slow_problem.data)
     command = command_line("search", *where, "--run", run, "--workers", 2, "--quantizer", "affine")
     log = run / "search.log"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as search:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as search:
         deadline = time.monotonic() + 120
         while not log.is_file() or len(holders(log.read_text())) < 2:
             assert search.poll() is None, search.communicate()
@@ -67,9 +68,10 @@ def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: Ti
         while sum(holders(log.read_text()).values()) < before + 3:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        search.send_signal(signal.SIGINT)
+        os.killpg(search.pid, signal.SIGTERM)  # all at once, as service managers do
         _, err = search.communicate(timeout=60)
     assert search.returncode == 0, err
+    assert "died: SIGTERM" not in log.read_text()
     assert len(maps := maps_of(run)) == len(set(maps))
     assert not [path.name for path in run.iterdir() if path.name.startswith(".") and "lock" not in path.name]
     trials = load_study(run / "study.journal").get_trials(deepcopy=False)

@@ -118,3 +118,24 @@ def test_files_of_other_content_are_refused(problem: Problem, tmp_path: Path, fa
     np.savez(path, **arrays)
     with pytest.raises(InputError, match="delete it"):
         measure(problem, tmp_path)
+
+
+def test_a_layer_without_finite_scores_is_as_bad_as_can_be_and_stops_nothing(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    honest = Evaluator.log_odds
+
+    def overflowing(self: Evaluator, bits: tuple[int, ...], remember: bool = False) -> LogOdds:
+        log_odds = honest(self, bits, remember)
+        return np.full_like(log_odds, np.nan) if bits[3] == 2 else log_odds
+
+    monkeypatch.setattr(Evaluator, "log_odds", overflowing)
+    for _ in range(2):  # measured, and out of the cache
+        found = measure(problem, tmp_path)
+        assert found is not None
+        assert np.isfinite(found.shifts).all()
+        assert found.damages[3, WIDTHS.index(2)] > 5
+        assert (found.damages[:3] < 5).all()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{problem.layers[3].name} at 2 bits alone has no finite scores"
+    ]
