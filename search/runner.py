@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from logging.handlers import RotatingFileHandler
-from typing import Protocol
+from typing import Any, Protocol
 
 import optuna
 import torch
@@ -126,8 +126,12 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
             run.check_same({"confirmation": None, **problem.fingerprint}, settings["fingerprint"])
         stop_requested = held.enter_context(stop_requests())
         versions = _versions()
-        start = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
-        run.write_settings(profile.to_dict(), problem.fingerprint, versions, place, start)
+        start: dict[str, Any] = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
+
+        def write_settings() -> None:
+            run.write_settings(profile.to_dict(), problem.fingerprint, versions, place, start)
+
+        write_settings()
         run.clear_up()
         budget = _Budget(profile, started, stop_requested)
         sensitivities = _sensitivities(profile, problem, run, budget, display)
@@ -166,6 +170,8 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
                 problem, found, maps_to_polish(found), run, profile.seed, keep_going=lambda: not stop_requested()
             )
             write_report(found, run.path)
+        start |= {"ended": datetime.now(UTC), "by": "a signal" if stop_requested() else "its budget"}
+        write_settings()
         return found
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from optuna.trial import TrialState
 
@@ -30,13 +32,13 @@ def status_lines(run: RunDirectory) -> list[str]:
     started = start.get("at")
     elapsed_s = max(0.0, time.time() - started.timestamp()) if isinstance(started, datetime) else 0.0
     since = f" for {duration(elapsed_s)}, {start.get('workers', 1)} at work" if live and elapsed_s else ""
-    lines = [f"{run.path}: {'running' + since if live else 'not running'}"]
+    lines = [f"{run.path}: {'running' + since if live else _end(start)}"]
     try:
         study = load_study(run.place())
-    except InputError as error:
+    except InputError:
         if not live:
             raise
-        return [*lines, f"no maps yet ({error})"]
+        return [*lines, "no maps yet"]
     found = outcome(study, run.name)
     in_hand = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
     rate = recent_rate(found)
@@ -50,6 +52,14 @@ def status_lines(run: RunDirectory) -> list[str]:
     lines.append(status_line(progress) + (f"; {in_hand} in hand" if in_hand else ""))
     lines.append(front_line(found))
     return [*lines, f"report: {run.path / 'report.html'}"]
+
+
+def _end(start: Mapping[str, Any]) -> str:
+    """Return how a start of the search ended, in words."""
+    ended = start.get("ended")
+    if not isinstance(ended, datetime):
+        return "broken off; start the same command again to continue"
+    return f"ended by {start.get('by')}, {ended.astimezone():%Y-%m-%d %H:%M}"
 
 
 def recent_rate(found: Outcome) -> float:

@@ -155,7 +155,7 @@ def test_status_says_how_far_a_run_is(tiny: TinyProblem, bitfront: Command, tmp_
     assert bitfront(*search_on(tiny, run.path, 9), *told).status == 0
     assert note.read_text() == f"ended at {run.path}\n"
     said = bitfront("status", "--run", run.path).out.splitlines()
-    assert said[0] == f"{run.path}: not running"
+    assert said[0].startswith(f"{run.path}: ended by its budget, 20")
     assert said[1].startswith("9/9 trials, ")
     assert said[2].startswith("front of ")
     with run.locked():
@@ -164,6 +164,9 @@ def test_status_says_how_far_a_run_is(tiny: TinyProblem, bitfront: Command, tmp_
     assert "1 at work" in said[0]
     optuna.load_study(study_name="bitfront", storage=journal_storage(run.journal)).ask()
     assert status_lines(run)[1].endswith("; 1 in hand")
+    settings = run.settings.read_text(encoding="utf-8").splitlines()
+    run.settings.write_text("\n".join(line for line in settings if not line.startswith("ended")), encoding="utf-8")
+    assert status_lines(run)[0].endswith("broken off; start the same command again to continue")
 
 
 def test_a_notification_is_given_however_a_search_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
