@@ -93,8 +93,11 @@ def load_checkpoint(directory: Path) -> tuple[Classifier, Bits]:
     Raises:
         InputError: anything in it is missing, damaged or not what the map asks for.
     """
-    described, present = read_manifest(directory)["packed"]["sha256"], _hashes(directory)
-    for name in described:
+    packed, present = read_manifest(directory)["packed"], _hashes(directory)
+    described = packed["sha256"]
+    for name in sorted({*described, *present}):
+        if name not in described:  # it could be read in place of what was exported: tokenizers have optional files
+            raise InputError(f"{directory / name}: is not of this checkpoint ({MANIFEST} has no such file); remove it")
         if present.get(name) != described[name]:
             raise InputError(f"{directory / name}: is missing, or not the file that {MANIFEST} describes; {_AGAIN}")
     path = directory / WEIGHTS
@@ -102,6 +105,9 @@ def load_checkpoint(directory: Path) -> tuple[Classifier, Bits]:
     sizes = footprint_of(classifier.model)
     state = classifier.model.state_dict()
     bits = parse_bit_map((directory / MANIFEST).read_text(encoding="utf-8"), sizes.layers, str(directory / MANIFEST))
+    text = (directory / BIT_MAP).read_text(encoding="utf-8") if BIT_MAP in described else ""
+    if text != to_text(sizes.layers, bits) or packed.get("packed_bytes") != sizes.packed_bytes(bits):
+        raise InputError(f"{directory / MANIFEST}: its bit map or size is not that of the files beside it; {_AGAIN}")
     wanted = sizes.packed_tensors(bits)
     try:
         with safe_open(path, framework="pt") as stored:
@@ -120,7 +126,10 @@ def load_checkpoint(directory: Path) -> tuple[Classifier, Bits]:
                         raise InputError(f"{path}: {layer.name} has scales out of range; {_AGAIN}")
                     _decode(layer, width, codes, scale, zero_point, state[layer.parameter])
                 for name in sizes.kept:
-                    state[name].copy_(stored.get_tensor(name))
+                    kept = stored.get_tensor(name)
+                    if not kept.isfinite().all():
+                        raise InputError(f"{path}: {name} has values that are not finite; {_AGAIN}")
+                    state[name].copy_(kept)
     except SafetensorError as error:
         raise InputError(f"{path}: cannot be read ({error}); {_AGAIN}") from None
     return classifier, bits
@@ -142,10 +151,10 @@ def _decode(layer: Layer, width: int, codes: Tensor, scale: Tensor, zero_point: 
 
 
 def _hashes(directory: Path) -> dict[str, str]:
-    """Return the hash of each file of a checkpoint but the manifest."""
+    """Return the hash of each file of a checkpoint but the manifest, and but what no loader reads."""
     hashes = {}
     for path in sorted(directory.iterdir()):
-        if path.is_file() and path.name != MANIFEST:
+        if path.is_file() and path.name != MANIFEST and path.suffix != ".md" and not path.name.startswith("."):
             with path.open("rb") as file:
                 hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes

@@ -71,6 +71,7 @@ def load_classifier(source: str) -> Classifier:
         InputError: a file cannot be read, or its tensors are not those of the config.
         InputError: the model is no encoder of the BERT family, has no fine-tuned head, or not exactly two labels.
         InputError: the tokenizer has more tokens than the model has embeddings.
+        InputError: a weight is not finite.
     """
     directory = model_directory(source)
     with quiet_libraries():
@@ -96,6 +97,12 @@ def load_classifier(source: str) -> Classifier:
         if pooler or encoder:
             raise _tensor_fault(source, pooler | encoder, absent)
         tokenizer = _load_tokenizer(directory, model, source)
+    broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    if broken:  # also where no sentence shows it
+        raise InputError(
+            f"model {source}: {len(broken)} of its tensors have values that are not finite ({', '.join(broken[:3])}); "
+            "its weights are damaged, get them anew"
+        )
     return Classifier(model.requires_grad_(False), tokenizer, source)
 
 

@@ -229,16 +229,18 @@ def load_problem(
 
 
 def polishing_sentences(problem: Problem) -> TrainingSentences:
-    """Return the training sentences that go with a problem, for ``polish``.
+    """Return the training sentences that go with a problem, for ``polish``: each once, none that maps are scored on.
 
     Raises:
         InputError: there are fewer than two.
     """
-    texts = _training_texts(problem)
-    if len(texts) < 2:
-        raise InputError(f"{problem.data}: has too few training sentences to polish on")
     tokenizer = problem.classifier.tokenizer
-    return TrainingSentences(encode(tokenizer, texts, problem.classifier.max_tokens), tokenizer.all_special_ids)
+    seen = _judging(problem)
+    encoded = encode(tokenizer, _training_texts(problem), problem.classifier.max_tokens)
+    token_ids = [list(tokens) for tokens in dict.fromkeys(map(tuple, encoded)) if tokens not in seen]
+    if len(token_ids) < 2:
+        raise InputError(f"{problem.data}: has too few training sentences to polish on")
+    return TrainingSentences(token_ids, tokenizer.all_special_ids)
 
 
 def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
@@ -251,8 +253,7 @@ def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
         InputError: there are no training sentences.
     """
     texts = _training_texts(problem)
-    held = () if problem.confirmation is None else problem.confirmation.token_ids
-    seen = {tuple(tokens) for tokens in (*problem.token_ids, *held)}
+    seen = _judging(problem)
     unseen: dict[tuple[int, ...], None] = {}
     for index in reversed(training_order(len(texts))):
         if len(unseen) == most:
@@ -263,6 +264,12 @@ def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
     if not unseen:
         raise InputError(f"{problem.data}: has no training sentences but those that are searched with")
     return [list(tokens) for tokens in unseen]
+
+
+def _judging(problem: Problem) -> set[tuple[int, ...]]:
+    """Return the tokens of the sentences that maps are scored on, those held back included."""
+    held = () if problem.confirmation is None else problem.confirmation.token_ids
+    return {tuple(tokens) for tokens in (*problem.token_ids, *held)}
 
 
 def _training_texts(problem: Problem) -> Sequence[str]:

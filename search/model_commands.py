@@ -36,6 +36,8 @@ def evaluate(
 
     if (bitmap is None) == (checkpoint is None):
         raise InputError("say what to score: --bitmap FILE or --checkpoint DIR")
+    if checkpoint is not None:
+        quantizer = "affine"  # a checkpoint brings its own codes: nothing is to be calibrated
     settings, problem = _load(profile, model, data, quantizer, device)
     if checkpoint is not None:
         evaluation, bits = problem.evaluate_checkpoint(checkpoint)

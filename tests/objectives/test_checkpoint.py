@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from objectives.bank import WeightBank
 from objectives.calibrate import Compensation, quantize_calibrated
-from objectives.checkpoint import MANIFEST, WEIGHTS, _hashes, load_checkpoint, read_manifest, write_checkpoint
+from objectives.checkpoint import BIT_MAP, MANIFEST, WEIGHTS, _hashes, load_checkpoint, read_manifest, write_checkpoint
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.layers import WIDTHS, Bits, find_layers
@@ -103,9 +103,14 @@ def retype(tensors: dict[str, torch.Tensor]) -> None:
     tensors[f"{POOLER}.scale"] = tensors[f"{POOLER}.scale"].to(torch.float16)
 
 
+def spoil_kept(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["classifier.bias"][0] = torch.inf
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
+        (spoil_kept, "not finite"),
         (drop, "does not hold the tensors"),
         (shorten, "not the type and shape"),
         (retype, "not the type and shape"),
@@ -140,7 +145,10 @@ def test_truncated_files_are_refused(directory: Path, cut: int) -> None:
         load_checkpoint(directory)
 
 
-@pytest.mark.parametrize("fault", ["absent", "no json", "no provenance", "other map", "no weights"])
+FAULTS = ["absent", "no json", "no provenance", "other map", "no weights", "fewer hashes", "other size", "other text"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_damaged_manifests_are_refused(directory: Path, fault: str) -> None:
     path = directory / MANIFEST
     manifest = json.loads(path.read_text())
@@ -156,7 +164,28 @@ def test_damaged_manifests_are_refused(directory: Path, fault: str) -> None:
             path.write_text(json.dumps(manifest))
         case "no weights":
             (directory / WEIGHTS).unlink()
+        case "fewer hashes":
+            del manifest["provenance"]["packed"]["sha256"][BIT_MAP]
+            (directory / BIT_MAP).unlink()
+            path.write_text(json.dumps(manifest))
+        case "other size":
+            manifest["provenance"]["packed"]["packed_bytes"] += 1
+            path.write_text(json.dumps(manifest))
+        case "other text":
+            (directory / BIT_MAP).write_text("# nothing\n")
+            manifest["provenance"]["packed"]["sha256"] = _hashes(directory)
+            path.write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="export it again"):
+        load_checkpoint(directory)
+
+
+def test_files_that_were_not_exported_are_refused(directory: Path) -> None:
+    """A tokenizer would read some of them; a page of words is nobody's business."""
+    (directory / "README.md").write_text("words")
+    (directory / ".gitattributes").write_text("words")
+    load_checkpoint(directory)
+    (directory / "special_tokens_map.json").write_text("{}")
+    with pytest.raises(InputError, match="is not of this checkpoint"):
         load_checkpoint(directory)
 
 

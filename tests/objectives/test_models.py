@@ -228,6 +228,18 @@ def test_all_missing_files_are_named_together(tiny: Path, tmp_path: Path) -> Non
         load_classifier(str(tmp_path))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_weight_that_is_not_finite_is_refused_though_no_sentence_shows_it(
+    tiny: Path, tmp_path: Path, value: float
+) -> None:
+    directory = shutil.copytree(tiny, tmp_path / "tiny")
+    weights = safetensors.torch.load_file(directory / "model.safetensors")
+    name = "bert.embeddings.position_embeddings.weight"
+    weights[name][-1, 0] = value
+    safetensors.torch.save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    assert f"not finite ({name})" in refusal(directory)
+
+
 def test_a_decoder_is_refused_by_its_type(tiny: Path, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(tiny, tmp_path / "model"))
     (directory / "config.json").write_text('{"model_type": "gpt2"}')

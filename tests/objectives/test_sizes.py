@@ -28,6 +28,18 @@ def test_the_documented_map_on_bert_base(bert_base: Footprint) -> None:
     assert bert_base.fp32_nominal_bits == 109_360_128 * 32
     assert round(bert_base.compression(documented, "nominal"), 4) == 5.5053
     assert bert_base.exact_compression(documented, "nominal") == Fraction(109_360_128 * 32, 635_662_848)
+    assert bert_base.packed_bytes(documented) == 80_565_828
+    assert bert_base.fp32_packed_bytes == 437_958_648
+
+
+def test_scales_and_zero_points_are_little_beside_the_codes(bert_base: Footprint) -> None:
+    """Of a map of 10.67x."""
+    parts = {"codes": 0, "scale": 0, "zero_point": 0}
+    for name, tensor in bert_base.packed_tensors(uniform(bert_base.layers, 3)).items():
+        part = name.rpartition(".")[2]
+        if part in parts:
+            parts[part] += tensor.size_bytes
+    assert parts["scale"] + parts["zero_point"] < 0.05 * parts["codes"]
 
 
 def test_nominal_size_is_the_sum_over_layers() -> None:

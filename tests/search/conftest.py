@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,10 +22,24 @@ class Spoken:
 
 Command = Callable[..., Spoken]
 
+ROOMY_SENTENCES = 30
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyProblem:
     return make_tiny_problem(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def roomy(tiny: TinyProblem, tmp_path_factory: pytest.TempPathFactory) -> TinyProblem:
+    """The tiny problem with training sentences of its own, beside all that it is searched with."""
+    directory = tmp_path_factory.mktemp("roomy")
+    shutil.copytree(tiny.data, directory / "data")
+    others = make_tiny_problem(directory / "others", seed=5, sentences=ROOMY_SENTENCES)
+    train = directory / "data" / "raw" / "in_domain_train.tsv"
+    more = (others.data / "raw" / "in_domain_train.tsv").read_text(encoding="utf-8")
+    train.write_text(train.read_text(encoding="utf-8") + more, encoding="utf-8")
+    return TinyProblem(tiny.model, directory / "data")
 
 
 @pytest.fixture(scope="session")

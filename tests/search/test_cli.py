@@ -430,10 +430,10 @@ def test_a_calibrated_search_scores_and_packs_its_own_codes(
 
 
 def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
-    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+    roomy: TinyProblem, bitfront: Command, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    settings = ["--model", tiny.model, "--data", tiny.data, "--quantizer", "affine", "--sensitivity", "gradient"]
+    settings = ["--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient"]
     spoken = bitfront("search", *settings, "--run", run, "--trials", 12, "--polish")
     assert spoken.status == 0, spoken.err
     polished = rows(run / "polished.csv")

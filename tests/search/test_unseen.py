@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from objectives.problem import Problem, load_problem, unseen_sentences
+from objectives.problem import Problem, load_problem, polishing_sentences, unseen_sentences
 from objectives.sentences import load_sentences
 from results.findings import conclude
 from results.unseen import unseen_damages
 from search.study import load_study, outcome
 from search.unseen import candidates, check_on_unseen
 from tests.results.synthetic import made_up_outcome
-from tests.search.conftest import Command
-from tests.search.tiny_problem import TinyProblem, make_tiny_problem
-
-SENTENCES = 30
-
-
-@pytest.fixture(scope="module")
-def roomy(tiny: TinyProblem, tmp_path_factory: pytest.TempPathFactory) -> TinyProblem:
-    """The tiny problem with training sentences of its own, beside all that it is searched with."""
-    directory = tmp_path_factory.mktemp("roomy")
-    shutil.copytree(tiny.data, directory / "data")
-    others = make_tiny_problem(directory / "others", seed=5, sentences=SENTENCES)
-    train = directory / "data" / "raw" / "in_domain_train.tsv"
-    more = (others.data / "raw" / "in_domain_train.tsv").read_text(encoding="utf-8")
-    train.write_text(train.read_text(encoding="utf-8") + more, encoding="utf-8")
-    return TinyProblem(tiny.model, directory / "data")
+from tests.search.conftest import ROOMY_SENTENCES, Command
+from tests.search.tiny_problem import TinyProblem
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +28,13 @@ def test_unseen_sentences_are_others_than_those_that_are_searched_with(
 ) -> None:
     searched = {tuple(tokens) for tokens in roomy_problem.token_ids}
     everything = unseen_sentences(roomy_problem, 1000)
-    assert 0.8 * SENTENCES <= len(everything) <= SENTENCES
+    assert 0.8 * ROOMY_SENTENCES <= len(everything) <= ROOMY_SENTENCES
     assert not searched & {tuple(tokens) for tokens in everything}
     assert unseen_sentences(roomy_problem, 10) == everything[:10]
+    # Polishing learns from the same ones, each of them once.
+    polishing = polishing_sentences(roomy_problem).token_ids
+    assert len(polishing) == len(everything)
+    assert {tuple(tokens) for tokens in polishing} == {tuple(tokens) for tokens in everything}
     held = load_problem(str(roomy.model), str(roomy.data), confirm="0.3")
     assert held.confirmation is not None
     assert not {tuple(tokens) for tokens in held.confirmation.token_ids} & {
