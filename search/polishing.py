@@ -62,8 +62,13 @@ def polish_maps(
     for trial in trials:
         checkpoint = f"{FOLDER}/{bit_map_path(found, trial, 'txt').rpartition('/')[2].removesuffix('.txt')}"
         if (run.path / checkpoint).exists():
+            recorded, passes = _recorded(run.path / checkpoint)
+            if passes != epochs:
+                log.warning(
+                    "%s was polished with --epochs %d; remove it to polish it anew", run.path / checkpoint, passes
+                )
             if trial.number not in done:  # broken off between the two
-                done[trial.number] = _recorded(run.path / checkpoint)
+                done[trial.number] = recorded
                 write_polished(list(done.values()), run.path)
             continue
         log.info(
@@ -97,11 +102,11 @@ def polish_maps(
     return tuple(done[trial.number] for trial in trials if trial.number in done)
 
 
-def _recorded(checkpoint: Path) -> PolishedMap:
-    """Return what a polished checkpoint itself says of its polishing."""
+def _recorded(checkpoint: Path) -> tuple[PolishedMap, int]:
+    """Return what a polished checkpoint itself says of its polishing, and in how many passes."""
     try:
         figures = read_manifest(checkpoint)["polished"]
-        return PolishedMap(**{field.name: figures[field.name] for field in fields(PolishedMap)})
+        return PolishedMap(**{field.name: figures[field.name] for field in fields(PolishedMap)}), figures["epochs"]
     except (KeyError, TypeError):
         raise InputError(f"{checkpoint}: is damaged; remove it and polish again") from None
 

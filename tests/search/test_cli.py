@@ -463,6 +463,9 @@ def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
     assert {row["number"] for row in rows(run / "polished.csv")} == picks | {str(other)}
     assert (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns == before
 
+    spoken = bitfront("polish", "--run", run, "--epochs", 2)
+    assert "was polished with --epochs 1" in " ".join(spoken.err.split())
+
     # Broken off between a checkpoint and the table: the checkpoint says it all.
     table = (run / "polished.csv").read_text(encoding="utf-8")
     (run / "polished.csv").unlink()
