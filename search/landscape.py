@@ -102,9 +102,8 @@ class Landscape:
 
     def damage(self, chosen: Choice) -> float:
         """Return the damage to expect of a map on these sentences, in nats a sentence."""
-        return float(divergences(self.fp32_log_odds + self.shift(chosen), self.fp32_log_odds).mean()) + self._unknown(
-            chosen
-        )
+        together = float(divergences(self.fp32_log_odds + self.shift(chosen), self.fp32_log_odds).mean())
+        return together + self._unknown(chosen)
 
     def damage_elsewhere(self, chosen: Choice) -> float:
         """Return the damage to expect of a map on other sentences like these, in nats a sentence."""

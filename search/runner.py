@@ -140,7 +140,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         name = "random" if sensitivities is None and profile.sampler == GUIDED else profile.sampler
         sampler = make_sampler(name, problem, constraint, sensitivities, profile.seed)
         if isinstance(sampler, GuidedSampler):
-            log.info("what layers do together on these sentences is trusted by %.0f%% elsewhere", 100 * sampler.trust)
+            log.info("what layers do together on single sentences is trusted by %.0f%% elsewhere", 100 * sampler.trust)
         if store is None:
             recover_journal(run.journal)
             store = place.open()
