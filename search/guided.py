@@ -14,11 +14,10 @@ from optuna.trial import FrozenTrial
 from objectives.layers import Bits
 from objectives.scores import LogOdds
 from search.allocation import Choice, Sizes, allocate, layer_sizes, to_bits, to_choice
-from search.common import CommonShifts
 from search.contenders import plain_budgets
 from search.descent import descend
 from search.feasible import SizeConstraint, repair
-from search.landscape import LandscapeModel, Observations, expected_elsewhere, specific_damages
+from search.landscape import LandscapeModel, Observations
 from search.samplers import SeenMaps, search_space
 from search.sensitivity import Sensitivities
 from search.study import recorded_log_odds
@@ -50,9 +49,6 @@ class GuidedSampler(BaseSampler):
         """Propose within ``constraint``, with ``sensitivities`` as the prior."""
         self._constraint = constraint
         self._sensitivities = sensitivities
-        self._fp32_log_odds = fp32_log_odds
-        self._common = CommonShifts(fp32_log_odds)
-        self._specific = specific_damages(sensitivities, fp32_log_odds, self._common)
         self._seed = seed
         self._names = tuple(layer.name for layer in constraint.footprint.layers)
         self._space = search_space(constraint.footprint.layers)
@@ -66,8 +62,8 @@ class GuidedSampler(BaseSampler):
         rungs = [np.geomspace(high, low, _RUNGS_A_STEP, endpoint=False) for high, low in steps]
         self._budgets = np.clip(np.concatenate(rungs).astype(np.int64), smallest, largest)
         self.trust = choose_trust(sensitivities, fp32_log_odds, self._sizes, self._budgets[::_RUNGS_A_STEP].tolist())
-        self._finished = _FinishedMaps(self._names, self._sizes, fp32_log_odds, self.damage_elsewhere)
         self._model = LandscapeModel(sensitivities, fp32_log_odds, self.trust)
+        self._finished = _FinishedMaps(self._names, self._sizes, fp32_log_odds, self.damage_elsewhere)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the whole map: all widths are proposed together."""
@@ -93,10 +89,7 @@ class GuidedSampler(BaseSampler):
 
     def damage_elsewhere(self, bits: Bits, log_odds: LogOdds) -> float:
         """Return the damage to expect on other sentences of a map with these log-odds here, in nats a sentence."""
-        chosen = to_choice(bits)
-        specific = float(self._specific[np.arange(len(chosen)), chosen].sum())
-        shift = log_odds - self._fp32_log_odds
-        return expected_elsewhere(shift, specific, self._fp32_log_odds, self._common, self.trust)
+        return self._model.damage_elsewhere(to_choice(bits), log_odds)
 
     def _propose(self, rng: np.random.Generator) -> Bits:
         budget = int(rng.choice(self._budgets))

@@ -109,7 +109,7 @@ class Landscape:
         """Return the damage to expect of a map on other sentences like these, in nats a sentence."""
         shift = self.shift(chosen)
         specific = float(self.specific[self.rows(chosen)].sum())
-        expected = expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.trust)
+        expected = _expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.trust)
         return expected + self._unknown(chosen)
 
     def rows(self, chosen: Choice) -> npt.NDArray[np.int64]:
@@ -132,7 +132,7 @@ def specific_damages(sensitivities: Sensitivities, fp32_log_odds: LogOdds, commo
     return np.asarray(np.maximum(sensitivities.damages - alike, 0.0), dtype=np.float32)
 
 
-def expected_elsewhere(
+def _expected_elsewhere(
     shift: Floats, specific: float, fp32_log_odds: LogOdds, common: CommonShifts, trust: float
 ) -> float:
     """Return the damage to expect on other sentences, in nats a sentence, of a map that shifts these by ``shift``.
@@ -167,6 +167,12 @@ class LandscapeModel:
         _, scales, directions = np.linalg.svd(self._sums / np.maximum(size, 1e-12)[:, None], full_matrices=False)
         scales, directions = scales[:_DIRECTIONS], directions[:_DIRECTIONS]
         self._directions = scales[:, None] * directions / np.sqrt((scales**2).sum() / n_sentences)
+
+    def damage_elsewhere(self, chosen: Choice, log_odds: LogOdds) -> float:
+        """Return the damage to expect on other sentences of a map with these log-odds here, in nats a sentence."""
+        specific = float(self._specific[_rows(chosen, self._n_widths)].sum())
+        shift = log_odds - self._fp32_log_odds
+        return _expected_elsewhere(shift, specific, self._fp32_log_odds, self._common, self._trust)
 
     def at(self, size: float, observations: Observations, rng: np.random.Generator, temperature: float) -> Landscape:
         """Return a landscape around a size.

@@ -1,8 +1,8 @@
 """How many maps a minute a whole search evaluates with one worker and with several, on a journal and on PostgreSQL.
 
 `python -m tests.benchmarks workers [MAPS]` runs `bitfront search` on the shared model, so many maps (40) beside the
-contenders in each search, by the random sampler and without sensitivities. Counted from the
-first map of the sampler to its last.
+contenders in each search, by the random sampler and without sensitivities. Counted from the first map of the sampler to
+its last.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import search.storage
 from objectives.errors import InputError
 from objectives.layers import WIDTHS
 from objectives.problem import Problem
-from search.storage import Place
+from search.storage import Place, StorageAwayError, Store
 from search.study import MOST_ATTEMPTS, claim, claimed, finished, load_study, map_of, outcome, retry_lost
 from tests.search.forks import Search, fork
 from tests.search.postgresql import PASSWORD, Server, running_server
@@ -158,6 +158,25 @@ def test_a_machine_that_joins_adds_no_contender_and_ends_no_trial(
         assert len(study.get_trials(states=(TrialState.RUNNING,))) == 1
 
 
+def test_a_storage_that_is_away_at_the_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, honest = Place(tmp_path / "j"), Place.open
+    attempts: list[Place] = []
+
+    def away_twice(self: Place) -> Store:
+        attempts.append(self)
+        if len(attempts) < 3:
+            raise StorageAwayError("away")
+        return honest(self)
+
+    monkeypatch.setattr(Place, "open", away_twice)
+    monkeypatch.setattr(search.storage, "_LONGEST_PAUSE_S", 0.01)
+    assert place.open_patiently(lambda: False).study_name == place.study_name
+    assert len(attempts) == 3
+    attempts.clear()
+    with pytest.raises(StorageAwayError):
+        place.open_patiently(lambda: True)
+
+
 def test_a_password_is_nowhere_to_be_seen(server: Server, tmp_path: Path) -> None:
     place = Place(tmp_path / "j", server.url, "secretive")
     assert PASSWORD not in repr(place)
@@ -165,3 +184,7 @@ def test_a_password_is_nowhere_to_be_seen(server: Server, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="password authentication failed") as refused:
         Place(tmp_path / "j", wrong, "secretive").open()
     assert "wr0ng-secret" not in str(refused.value)
+    with pytest.raises(InputError, match="write it as %40") as refused:
+        Place(tmp_path / "j", server.url.replace(PASSWORD, "wr0ng@secret"), "secretive").open()
+    assert "wr0ng" not in str(refused.value)
+    assert "secret" not in str(refused.value)
