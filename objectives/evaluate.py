@@ -6,11 +6,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from objectives.bank import FP32_WIDTH, WeightBank
-from objectives.forward import make_forward
+from objectives.forward import Forward, States, TransformersForward
 from objectives.layers import Bits, Layer, uniform
+from objectives.lean_bert import LeanBert, is_plain_bert
 from objectives.scores import LogOdds, Precision
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -51,12 +52,16 @@ class Evaluator:
         """
         self.layers = tuple(layers)
         self.bank = bank or WeightBank.of(model, layers)
-        self._forward = make_forward(model, layers, token_ids, _DTYPES[precision])
+        self._forward: Forward = (
+            LeanBert(model, layers, token_ids, _DTYPES[precision])
+            if is_plain_bert(model)
+            else TransformersForward(model, layers, token_ids)
+        )
         self._loaded: list[int | None] = [None] * len(self.layers)
         # How many layers lie below each boundary: the hidden states there depend on those alone.
         above = [self._forward.first_boundary_above(index) for index in range(len(self.layers))]
         self._below = [sum(first <= boundary for first in above) for boundary in range(self._forward.n_boundaries)]
-        self._states: OrderedDict[Bits, Tensor] = OrderedDict()
+        self._states: OrderedDict[Bits, States] = OrderedDict()
 
     @property
     def description(self) -> str:
@@ -78,7 +83,7 @@ class Evaluator:
         """
         start, states = self._deepest_known(bits)
         self._load(bits, first=0 if states is None else self._below[start])
-        keep: dict[int, Tensor] | None = {} if remember else None
+        keep: dict[int, States] | None = {} if remember else None
         log_odds = self._forward.run(start, states, keep)
         if keep is not None:
             self._remember(bits, keep)
@@ -88,7 +93,7 @@ class Evaluator:
         """Return the log-odds ``(n_sentences,)`` of the model itself, in the evaluator's precision."""
         return self.log_odds(uniform(self.layers, FP32_WIDTH), remember)
 
-    def _deepest_known(self, bits: Bits) -> tuple[int, Tensor | None]:
+    def _deepest_known(self, bits: Bits) -> tuple[int, States | None]:
         for boundary in reversed(range(len(self._below))):
             prefix = bits[: self._below[boundary]]
             if prefix in self._states:
@@ -96,16 +101,21 @@ class Evaluator:
                 return boundary, self._states[prefix]
         return -1, None
 
-    def _remember(self, bits: Bits, states: dict[int, Tensor]) -> None:
-        for boundary, tensor in states.items():
-            self._states[bits[: self._below[boundary]]] = tensor
-        used = sum(tensor.nbytes for tensor in self._states.values())
+    def _remember(self, bits: Bits, kept: dict[int, States]) -> None:
+        for boundary, states in kept.items():
+            self._states[bits[: self._below[boundary]]] = states
+        used = sum(map(_size_bytes, self._states.values()))
         while used > _REMEMBERED_BYTES:
-            used -= self._states.popitem(last=False)[1].nbytes
+            used -= _size_bytes(self._states.popitem(last=False)[1])
 
     def _load(self, bits: Bits, first: int) -> None:
-        for index in range(first, len(self.layers)):
-            if self._loaded[index] != bits[index]:
-                slot = self._forward.slots[index]
-                self.bank.write_weight(self.layers[index], bits[index], slot.out, slot.rows)
-                self._loaded[index] = bits[index]
+        changed = [index for index in range(first, len(self.layers)) if self._loaded[index] != bits[index]]
+        for index in changed:
+            slot = self._forward.slots[index]
+            self.bank.write_weight(self.layers[index], bits[index], slot.out, slot.rows)
+            self._loaded[index] = bits[index]
+        self._forward.refresh(changed)
+
+
+def _size_bytes(states: States) -> int:
+    return sum(part.nbytes for part in states)

@@ -29,7 +29,7 @@ from tests.objectives.padded import difference_from_transformers
 from tests.shared import COLA, MODEL
 
 PAD_TO, BATCH = 128, 32
-CHUNK = 1024
+CHUNK = 2048
 
 
 def main(arguments: list[str]) -> None:

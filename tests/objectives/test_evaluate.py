@@ -7,8 +7,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.evaluate import Evaluator
-from objectives.forward import LeanBert
+from objectives.forward import States
 from objectives.layers import WIDTHS, find_layers, uniform
+from objectives.lean_bert import LeanBert
 from objectives.miniature.training import Miniature
 from objectives.models import load_classifier
 from objectives.quantize import choose_affine, decode
@@ -158,7 +159,7 @@ def test_on_a_gpu_everything_is_computed_there_and_nothing_waits(precision: Prec
     evaluator._load(uniform(layers, 3), first=0)
     forward = evaluator._forward
     assert isinstance(forward, LeanBert)
-    keep: dict[int, torch.Tensor] = {}
+    keep: dict[int, States] = {}
     log_odds = forward.sorted_log_odds(-1, None, keep)
     assert log_odds.device.type == "meta"
     assert log_odds.shape == (len(sentences),)
