@@ -37,7 +37,7 @@ from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.signals import stop_requests
 from search.storage import Store, recover_journal
-from search.study import check_joinable, confirm, finished, open_study, outcome
+from search.study import check_joinable, confirm, directions, finished, open_study, outcome
 from search.unseen import check_on_unseen
 from search.worker import Job, Worker, load_searched_problem, make_sampler
 
@@ -142,7 +142,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         if isinstance(sampler, GuidedSampler):
             log.info("what layers do together on single sentences is trusted by %.0f%% elsewhere", 100 * sampler.trust)
         if store is None:
-            recover_journal(run.journal)
+            recover_journal(run.journal, directions(profile.quality))
             store = place.open()
 
         def opened(store: Store = store) -> optuna.Study:
