@@ -108,6 +108,29 @@ def test_a_read_only_run_can_be_looked_at_and_not_continued(
     assert bitfront("export", "--run", run, "--trial", 0).status == 0
 
 
+def test_a_run_that_is_moved_and_damaged_goes_on_with_all_but_what_was_in_hand(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    assert bitfront(*search_on(tiny, tmp_path / "run", 14)).status == 0
+    finished = recorded(RunDirectory(tmp_path / "run"))
+    run = RunDirectory((tmp_path / "run").rename(tmp_path / "elsewhere"))
+    content = run.journal.read_bytes()
+    at = content.index(b"\n", len(content) // 2)
+    run.journal.write_bytes(content[: at - 300] + bytes(400) + content[at + 100 :])
+    spoken = bitfront("status", "--run", run.path)
+    assert spoken.status == 2
+    assert one_line(spoken.err, "is damaged); start the search again"), spoken.err
+    spoken = bitfront("search", "--run", run.path, "--trials", 16)
+    assert spoken.status == 0, spoken.err
+    said = " ".join(spoken.err.split())
+    assert "was damaged; recovered all but" in said
+    assert "kept as study.journal.damaged-1" in said
+    assert run.journal.with_name("study.journal.damaged-1").stat().st_size == len(content)
+    check(run, 16)
+    same = [number for number, trial in recorded(run).items() if finished.get(number) == trial]
+    assert len(same) >= 12
+
+
 def test_a_lack_of_memory_is_told_and_the_map_tried_again(
     tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
