@@ -222,13 +222,14 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, found))
         _look_closer(worker, job.profile, run, budget)
+        found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     except BaseException as error:
+        # A second Ctrl-C may have come while the files were written, too: none shall be older than another.
         with suppress(OSError):  # what ended the search is what is told
             store.patiently(lambda: refresh(study, run), lambda: True)
         if isinstance(error, (OSError, MemoryError)):
             log.warning("all that was finished is recorded; start the same command again to continue")
         raise
-    found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     log.info("%s", "stopped by a signal" if budget.stop_requested() else "budget reached")
     return found
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
 
 from objectives.errors import InputError
 from objectives.layers import WIDTHS
 from objectives.problem import Evaluation, Problem
+from results.tables import write_csv
 from search.notify import notifying
 from search.run_directory import RunDirectory
 from search.status import status_lines
@@ -129,6 +132,25 @@ def test_a_run_that_is_moved_and_damaged_goes_on_with_all_but_what_was_in_hand(
     check(run, 16)
     same = [number for number, trial in recorded(run).items() if finished.get(number) == trial]
     assert len(same) >= 12
+
+
+def test_who_leaves_while_the_files_are_written_finds_them_whole(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def impatient(table: pd.DataFrame, path: Path) -> None:
+        nonlocal calls
+        calls += path.name == "front.csv"
+        if path.name == "front.csv" and calls == 2:  # the first time, one map is there
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        write_csv(table, path)
+
+    monkeypatch.setattr("results.report.write_csv", impatient)
+    assert bitfront(*search_on(tiny, tmp_path / "run", 10)).status == 130
+    assert calls == 3
+    check(RunDirectory(tmp_path / "run"), 10)
 
 
 def test_a_lack_of_memory_is_told_and_the_map_tried_again(
