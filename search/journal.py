@@ -16,13 +16,18 @@ from typing import Any
 from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend
 
-from objectives.files import replacing
+from objectives.errors import InputError
 
 log = logging.getLogger("bitfront")
 
 _LOCK_POLL_S = 0.002
 _BLOCK_BYTES = 1 << 14
-_SET_PARAMETER = 5  # Optuna's code for it: an unfinished trial may lose these, so they need not reach the disk at once
+
+CREATE_TRIAL = 4
+_SET_PARAMETER = 5  # an unfinished trial may lose these, so they need not reach the disk at once
+"""Optuna's codes of operations."""
+
+Operation = dict[str, Any]
 
 
 @contextmanager
@@ -39,8 +44,9 @@ class JournalFile(JournalFileBackend):
     """Appends that are whole or not there at all, under a lock that dies with its process; reads of sound lines only.
 
     Each line ends with a checksum of itself and of the line before it, so that no damage goes unnoticed: neither a
-    changed digit, nor a line that was lost, doubled or moved. Lines that other tools append have none; the next line of
-    ours vouches for them.
+    changed digit, nor a line that was lost, doubled or moved. It also says how many lines there are up to it and how
+    many trials have been created, so that what stands behind damage still finds its trials (`search.recovery`). Lines
+    that other tools append have none of it; the next line of ours vouches for them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,14 +56,18 @@ class JournalFile(JournalFileBackend):
         self._read = _START
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append operations, or raise OSError and leave the file as it was."""
+        """Append operations, or raise OSError and leave the file as it was.
+
+        Raises:
+            InputError: its last line is damaged.
+        """
         lasting = any(entry["op_code"] != _SET_PARAMETER for entry in logs)
         with journal_lock(self._path):
             _set_aside_torn_tail(self._path)
             file = os.open(self._path, os.O_RDWR | os.O_APPEND)
             end = os.fstat(file).st_size
             try:
-                left = memoryview(_lines(logs, _last_line(file, end)))
+                left = memoryview(lines(logs, self._end_of(file, end)))
                 while left:
                     left = left[os.write(file, left) :]
                 if lasting:
@@ -74,7 +84,7 @@ class JournalFile(JournalFileBackend):
         """Yield the operations from a number on; a last line that is still being written is left for later.
 
         Raises:
-            ValueError: a line is damaged.
+            InputError: a line is damaged.
         """
         at = self._read if self._read.number <= log_number_from else _START
         with self._path.open("rb") as file:
@@ -82,13 +92,36 @@ class JournalFile(JournalFileBackend):
             for line in file:
                 if not line.endswith(b"\n"):
                     return
-                operation = _operation(line, at.check)
+                operation = operation_of(line, at.check, at.number)
                 if operation is None:
-                    raise ValueError(f"line {at.number + 1} is damaged")
+                    raise unreadable(self._path, f"line {at.number + 1} is damaged")
                 at = _Position(at.number + 1, at.offset + len(line), zlib.crc32(line))
                 self._read = at
                 if at.number > log_number_from:
                     yield operation
+
+    def _end_of(self, file: int, end: int) -> Count:
+        """Return what has been written to the open file of ``end`` bytes, which ends with a line feed or is empty."""
+        tail: list[bytes] = []
+        start, size = end, _BLOCK_BYTES
+        # Lines of other tools, and ours of older versions, do not count: then the last that does is looked for.
+        while start and not any(count_of(line) for line in tail[1:]):
+            start, size = max(0, end - size), 2 * size
+            tail = os.pread(file, end - start, start).splitlines(keepends=True)[1 if start else 0 :]
+        counted, behind = Count(), tail
+        for at in range(len(tail) - 1, -1, -1):
+            if found := count_of(tail[at]):
+                if operation_of(tail[at], zlib.crc32(tail[at - 1]) if at else 0) is None:
+                    raise unreadable(self._path, f"line {found.lines} is damaged")  # so is what it counts
+                counted, behind = found, tail[at + 1 :]
+                break
+        check = zlib.crc32(behind[-1]) if behind else counted.check
+        return Count(counted.lines + len(behind), counted.trials + sum(map(_creates, behind)), check)
+
+
+def unreadable(path: Path, why: object) -> InputError:
+    """Return the error of a journal that cannot be read."""
+    return InputError(f"{path}: cannot be read as a study ({why}); start the search again, which recovers what it can")
 
 
 @dataclass(frozen=True)
@@ -100,30 +133,58 @@ class _Position:
     check: int
 
 
+@dataclass(frozen=True)
+class Count:
+    """What has been written up to a line and with it: how many lines, how many of them created trials; its checksum."""
+
+    lines: int = 0
+    trials: int = 0
+    check: int = 0
+
+
 _START = _Position(0, 0, 0)
-_MARK = b',"check":"'
-_ENDING = re.compile(rb',"check":"([0-9a-f]{8})"}\n$')
+_ENDING = re.compile(rb'(?:,"line":([0-9]{1,12}),"trials":([0-9]{1,12}))?,"check":"([0-9a-f]{8})"}\n$')
+_MARKS = ("line", "trials", "check")
 
 
-def _lines(operations: list[dict[str, Any]], before: bytes) -> bytes:
-    """Return operations as lines that can follow the line ``before``, empty at the start of a journal."""
-    lines = []
+def lines(operations: list[Operation], before: Count) -> bytes:
+    """Return operations as lines that can follow those of ``before``."""
+    written = []
+    number, trials, check = before.lines, before.trials, before.check
     for operation in operations:
+        number += 1
+        trials += operation["op_code"] == CREATE_TRIAL
         text = json.dumps(operation, separators=(",", ":")).encode("utf-8").removesuffix(b"}")
-        before = text + _MARK + b'%08x"}\n' % zlib.crc32(text, zlib.crc32(before))
-        lines.append(before)
-    return b"".join(lines)
+        text += b',"line":%d,"trials":%d' % (number, trials)
+        line = text + b',"check":"%08x"}\n' % zlib.crc32(text, check)
+        check = zlib.crc32(line)
+        written.append(line)
+    return b"".join(written)
 
 
-def _operation(line: bytes, before: int) -> dict[str, Any] | None:
+def count_of(line: bytes) -> Count | None:
+    """Return what a line says of itself and those before it; None where it does not."""
+    ending = _ENDING.search(line)
+    return Count(int(ending[1]), int(ending[2]), zlib.crc32(line)) if ending and ending[1] else None
+
+
+def has_checksum(line: bytes) -> bool:
+    """Return whether a line ends with a checksum, right or wrong; lines of other tools do not."""
+    return _ENDING.search(line) is not None
+
+
+def operation_of(line: bytes, before: int, lines_before: int | None = None) -> Operation | None:
     """Return what a line says; None where it is no operation, or not the one that followed the line before it.
 
     Args:
         line: with its line feed.
         before: checksum of the line before it; 0 for the first.
+        lines_before: how many there are before it, where that is known.
     """
     ending = _ENDING.search(line)
-    if ending and int(ending[1], 16) != zlib.crc32(line[: ending.start()], before):
+    if ending and ending[1] and lines_before is not None and int(ending[1]) != lines_before + 1:
+        return None  # lines are lost in front of another tool's
+    if ending and int(ending[3], 16) != zlib.crc32(line[: line.rindex(b',"check"')], before):
         return None
     try:
         operation = json.loads(line)
@@ -131,18 +192,17 @@ def _operation(line: bytes, before: int) -> dict[str, Any] | None:
         return None
     if not isinstance(operation, dict) or not isinstance(operation.get("op_code"), int):
         return None
-    if operation.pop("check", None) is not None and not ending:
+    marks = [operation.pop(mark, None) for mark in _MARKS]
+    if not ending and any(mark is not None for mark in marks):
         return None
     return operation
 
 
-def _last_line(file: int, end: int) -> bytes:
-    """Return the last line of an open file of ``end`` bytes, which ends with a line feed or is empty."""
-    tail = b""
-    while len(tail) < end and b"\n" not in tail[:-1]:
-        start = max(0, end - 2 * len(tail) - _BLOCK_BYTES)
-        tail = os.pread(file, end - start, start)
-    return tail[tail.rfind(b"\n", 0, -1) + 1 :]
+def _creates(line: bytes) -> bool:
+    try:
+        return bool(json.loads(line)["op_code"] == CREATE_TRIAL)
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return False
 
 
 @contextmanager
@@ -150,40 +210,6 @@ def journal_lock(path: Path) -> Iterator[None]:
     """Hold the lock under which a journal is written."""
     with process_lock(path.with_name(f".{path.name}.lock")):
         yield
-
-
-def repair_journal(path: Path) -> str:
-    """Cut a journal off before its first damaged line, and return what was done in a sentence.
-
-    Operations refer to each other by their order, so none behind the damage can be trusted. The file as it was is kept
-    beside it. Nobody else has it open. The result is empty where nothing was wrong.
-    """
-    with journal_lock(path):
-        content = path.read_bytes()
-        sound = _sound_part(content)
-        if sound == content:
-            return ""
-        aside = next(candidate for number in range(1, 1000) if not (candidate := _aside(path, number)).exists())
-        with replacing(aside) as temporary:
-            temporary.write_bytes(content)
-        with replacing(path) as temporary:
-            temporary.write_bytes(sound)
-    lost = len(content) - len(sound)
-    return f"{path}: was damaged; recovered all but {lost:,} of its {len(content):,} bytes, and kept it as {aside.name}"
-
-
-def _aside(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.name}.damaged-{number}")
-
-
-def _sound_part(content: bytes) -> bytes:
-    """Return a journal's lines before the first that is damaged."""
-    end, before = 0, 0
-    for line in content.splitlines(keepends=True):
-        if not line.endswith(b"\n") or _operation(line, before) is None:
-            break
-        end, before = end + len(line), zlib.crc32(line)
-    return content[:end]
 
 
 def _set_aside_torn_tail(path: Path) -> None:

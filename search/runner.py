@@ -37,7 +37,7 @@ from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.signals import stop_requests
 from search.storage import Store, recover_journal
-from search.study import check_joinable, confirm, finished, open_study, outcome
+from search.study import check_joinable, confirm, directions, finished, open_study, outcome
 from search.unseen import check_on_unseen
 from search.worker import Job, Worker, load_searched_problem, make_sampler
 
@@ -142,7 +142,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         if isinstance(sampler, GuidedSampler):
             log.info("what layers do together on single sentences is trusted by %.0f%% elsewhere", 100 * sampler.trust)
         if store is None:
-            recover_journal(run.journal)
+            recover_journal(run.journal, directions(profile.quality))
             store = place.open()
 
         def opened(store: Store = store) -> optuna.Study:
@@ -222,13 +222,14 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, found))
         _look_closer(worker, job.profile, run, budget)
+        found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     except BaseException as error:
+        # A second Ctrl-C may have come while the files were written, too: none shall be older than another.
         with suppress(OSError):  # what ended the search is what is told
             store.patiently(lambda: refresh(study, run), lambda: True)
         if isinstance(error, (OSError, MemoryError)):
             log.warning("all that was finished is recorded; start the same command again to continue")
         raise
-    found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     log.info("%s", "stopped by a signal" if budget.stop_requested() else "budget reached")
     return found
 

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +21,14 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials, get_storage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from objectives.errors import InputError
-from search.journal import JournalFile, process_lock, repair_journal
+from search.journal import JournalFile, process_lock, unreadable
+from search.recovery import repair_journal
 
 log = logging.getLogger("bitfront")
 
@@ -167,21 +169,24 @@ def journal_storage(path: Path) -> BaseStorage:
     """
     try:
         return JournalStorage(JournalFile(path))
-    except OSError:
+    except (OSError, InputError):
         raise
-    except Exception as error:  # Optuna replays a damaged journal into errors of many kinds
-        raise InputError(
-            f"{path}: cannot be read as a study ({error}); start the search again, which recovers what it can"
-        ) from None
+    except Exception as error:  # Optuna replays operations that are none into errors of many kinds
+        raise unreadable(path, error) from None
 
 
-def recover_journal(path: Path) -> None:
-    """Repair a journal that cannot be read, and say so; nobody else may have it open."""
+def recover_journal(path: Path, directions: Sequence[StudyDirection] = ()) -> None:
+    """Repair a journal that cannot be read, and say so; nobody else may have it open.
+
+    Args:
+        path: the journal.
+        directions: of its study, in case that its beginning is lost.
+    """
     try:
         if path.is_file():
             journal_storage(path)
     except InputError:
-        if said := repair_journal(path):
+        if said := repair_journal(path, STUDY_NAME, directions):
             log.warning("%s", said)
 
 

@@ -10,12 +10,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import InputError, all_faults
@@ -71,14 +72,11 @@ def open_study(
     Raises:
         InputError: the study is of another model, of other sentences or of another objective; the message says which.
     """
-    direction: Literal["minimize", "maximize"] = "minimize" if quality == "damage" else "maximize"
     context = _context(problem, quality, constraint, reference_note, provenance)
     try:
         study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
     except KeyError:
-        study = optuna.create_study(
-            storage=storage, sampler=sampler, study_name=name, directions=[direction, "minimize"]
-        )
+        study = optuna.create_study(storage=storage, sampler=sampler, study_name=name, directions=directions(quality))
     if _CONTEXT not in study.user_attrs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -99,6 +97,12 @@ def open_study(
             maps.add(contender.bits)
             _enqueue(study, names, contender.bits, {_ORIGIN: contender.origin, _LABEL: contender.label})
     return study
+
+
+def directions(quality: Quality) -> list[StudyDirection]:
+    """Return which way a study's objectives go: the quality's, and that of the size."""
+    first = StudyDirection.MINIMIZE if quality == "damage" else StudyDirection.MAXIMIZE
+    return [first, StudyDirection.MINIMIZE]
 
 
 def retry_lost(study: optuna.Study, names: Sequence[str], blamed: bool = False) -> int:

@@ -17,7 +17,7 @@ from objectives.errors import InputError
 from results.outcome import Outcome
 from results.pareto import front
 from results.picks import pick
-from results.words import duration
+from results.words import duration, nats
 from search.runner import REFRESH_S, Display, Progress
 
 SHOWN_PICKS = ("best@5.5x", "best@8x", "best@10.67x")
@@ -61,7 +61,7 @@ def front_line(outcome: Outcome | None) -> str:
         except InputError:
             continue  # nothing that small yet
         if trial.scores is not None:
-            parts.append(f"{request} damage {trial.scores.damage:.4f}")
+            parts.append(f"{request} damage {nats(trial.scores.damage)}")
     return "; ".join(parts)
 
 

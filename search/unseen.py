@@ -65,12 +65,13 @@ def check_on_unseen(
     digest = short_digest(json.dumps(token_ids))
     recorded = study.user_attrs  # one query, where the study is in a database
     missing = [trial for trial in trials if _scores(recorded, trial.number, digest) is None]
-    if not missing:
+    known = recorded.get(_SENTENCES)
+    told = known is not None and known["digest"] == digest  # a recovered journal may have lost it and nothing else
+    if told and not missing:
         return
     log.info("scoring %d maps on %d training sentences that they were not chosen by", len(missing), len(token_ids))
     evaluator = problem.evaluator_on(token_ids)
-    known = recorded.get(_SENTENCES)
-    if known is None or known["digest"] != digest:
+    if not told:
         fp32 = evaluator.fp32_log_odds()
         study.set_user_attr(_SENTENCES, {"digest": digest, "fp32_log_odds": pack_array(fp32)})
     for trial in missing:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import optuna
+import pandas as pd
 import pytest
 
 from objectives.errors import InputError
 from objectives.layers import WIDTHS
 from objectives.problem import Evaluation, Problem
+from results.tables import write_csv
 from search.notify import notifying
 from search.run_directory import RunDirectory
 from search.status import status_lines
@@ -106,6 +109,48 @@ def test_a_read_only_run_can_be_looked_at_and_not_continued(
         assert one_line(spoken.err, "Read-only file system"), spoken.err
     assert bitfront("status", "--run", run).status == 0
     assert bitfront("export", "--run", run, "--trial", 0).status == 0
+
+
+def test_a_run_that_is_moved_and_damaged_goes_on_with_all_but_what_was_in_hand(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    assert bitfront(*search_on(tiny, tmp_path / "run", 14)).status == 0
+    finished = recorded(RunDirectory(tmp_path / "run"))
+    run = RunDirectory((tmp_path / "run").rename(tmp_path / "elsewhere"))
+    content = run.journal.read_bytes()
+    at = content.index(b"\n", len(content) // 2)
+    run.journal.write_bytes(content[: at - 300] + bytes(400) + content[at + 100 :])
+    spoken = bitfront("status", "--run", run.path)
+    assert spoken.status == 2
+    assert one_line(spoken.err, "is damaged); start the search again"), spoken.err
+    spoken = bitfront("search", "--run", run.path, "--trials", 16)
+    assert spoken.status == 0, spoken.err
+    said = " ".join(spoken.err.split())
+    assert "was damaged; recovered all but" in said
+    assert "kept as study.journal.damaged-1" in said
+    assert run.journal.with_name("study.journal.damaged-1").stat().st_size == len(content)
+    check(run, 16)
+    same = [number for number, trial in recorded(run).items() if finished.get(number) == trial]
+    assert len(same) >= 12
+
+
+def test_who_leaves_while_the_files_are_written_finds_them_whole(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def impatient(table: pd.DataFrame, path: Path) -> None:
+        nonlocal calls
+        calls += path.name == "front.csv"
+        if path.name == "front.csv" and calls == 2:  # the first time, one map is there
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        write_csv(table, path)
+
+    monkeypatch.setattr("results.report.write_csv", impatient)
+    assert bitfront(*search_on(tiny, tmp_path / "run", 10)).status == 130
+    assert calls == 3
+    check(RunDirectory(tmp_path / "run"), 10)
 
 
 def test_a_lack_of_memory_is_told_and_the_map_tried_again(

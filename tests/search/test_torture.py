@@ -9,22 +9,30 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from objectives.bit_maps import parse_bit_map
 from objectives.errors import InputError
 from objectives.layers import Bits
+from objectives.problem import Problem, load_problem, unseen_sentences
+from objectives.scores import divergences
 from results.outcome import Outcome, Trial
+from results.pareto import shown
+from search.journal import JournalFile
 from search.profile import Profile
 from search.run_directory import RunDirectory
 from search.runner import Progress, run_search
 from search.study import load_study, outcome
+from search.unseen import candidates
 from tests.search.forks import fork
 from tests.search.test_cli import command_line, rows
 from tests.search.tiny_problem import TinyProblem
 
 SEED = 20
+LOCKS = {".lock", ".study.journal.lock", ".study.journal.claim.lock"}
 
 
 class Quiet:
@@ -90,7 +98,7 @@ def check(run: RunDirectory, wanted: int) -> None:
     assert exported == {trial.bits for trial in found.trials if trial.number in front}
     assert len(texts) == len(front)
     hidden = {path.name for path in run.path.rglob(".*")}
-    assert hidden <= {".lock", ".study.journal.lock", ".study.journal.claim.lock"}
+    assert hidden <= LOCKS
 
 
 def forked_search(profile: Profile, run: RunDirectory) -> Callable[[], Callable[[], None]]:
@@ -116,6 +124,107 @@ def test_a_search_killed_again_and_again_loses_nothing(tiny: TinyProblem, tmp_pa
     last.join(timeout=300)
     assert last.exitcode == 0
     check(run, wanted)
+
+
+def die_on_the_way(records: int, files: int) -> None:
+    """Kill this process in its ``records``-th record about the study, or before it puts its ``files``-th file."""
+    honest_append, honest_replace = JournalFile.append_logs, Path.replace
+    left = {"records": records, "files": files}
+
+    def is_last(kind: str) -> bool:
+        left[kind] -= 1
+        return left[kind] == 0
+
+    def append_logs(self: JournalFile, logs: list[dict[str, Any]]) -> None:
+        if any("study_id" in entry and "user_attr" in entry for entry in logs) and is_last("records"):
+            with self._path.open("ab") as file:
+                file.write(b'{"op_code":2,"half a li')
+            os.kill(os.getpid(), signal.SIGKILL)
+        honest_append(self, logs)
+
+    def replace(self: Path, target: Path) -> Path:
+        if is_last("files"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return honest_replace(self, target)
+
+    JournalFile.append_logs, Path.replace = append_logs, replace  # type: ignore[method-assign, assignment]
+
+
+def ending(run: RunDirectory) -> tuple[int, int, bool, bool]:
+    """Return how many maps are confirmed in FP32 and scored on unseen sentences, whether the held back ones are open,
+    and whether a temporary file lies there."""
+    try:
+        found = outcome(load_study(run.journal), "x")
+    except InputError:
+        return 0, 0, False, False
+    confirmed = sum(trial.precision == "fp32" for trial in found.trials)
+    left_over = any(path.name not in LOCKS for path in run.path.rglob(".*"))
+    return confirmed, len(found.unseen.log_odds) if found.unseen else 0, found.confirmation is not None, left_over
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_search_killed_in_what_it_ends_with_goes_on_there(
+    roomy: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int
+) -> None:
+    for name in ("write_pareto_plot", "write_bits_plot"):  # most of the time, and nothing here looks at it
+        monkeypatch.setattr(f"results.report.{name}", lambda *_: "<svg></svg>")
+    run = RunDirectory(tmp_path / "run")
+    where = Profile(str(roomy.model), str(roomy.data), quantizer="affine", sensitivity="gradient")
+    rest = {"precision": "bf16", "confirm": "0.3", "unseen": 20}
+    rng = random.Random(SEED)
+    known: dict[int, object] = {}
+    seen = []
+    for number in range(kills):
+        # Later starts search a little further, so that there is always something to end with.
+        profile = Profile(**{**where.to_dict(), **rest, "trials": 12 + number // 2})
+        records, files = (rng.randint(3, 12), 0) if number % 3 < 2 else (0, rng.randint(2, 40))
+
+        def search(profile: Profile = profile, records: int = records, files: int = files) -> None:
+            die_on_the_way(records, files)
+            run_search(profile, run, Quiet())
+
+        killed = fork(search)
+        killed.join(timeout=300)
+        assert killed.exitcode in (0, -signal.SIGKILL)
+        now: dict[int, object] = {at: bits for at, (bits, _) in recorded(run).items()}
+        assert known.items() <= now.items(), "a finished trial was lost or changed"
+        known = now
+        seen.append(ending(run))
+    print(f"seed {SEED}: {kills} kills, FP32, unseen, opened, left over: {seen}")
+    wanted = len(known) + 1
+    last = fork(lambda: run_search(Profile(**{**where.to_dict(), **rest, "trials": wanted}), run, Quiet()))
+    last.join(timeout=300)
+    assert last.exitcode == 0
+    check(run, wanted)
+    check_ending(run, load_problem(str(roomy.model), str(roomy.data), "bf16", quantizer="affine", confirm="0.3"))
+    whole = ending(run)
+    assert any(0 < confirmed < whole[0] for confirmed, _, _, _ in seen)
+    assert any(0 < unseen < whole[1] for _, unseen, _, _ in seen)
+    assert any(left_over for _, _, _, left_over in seen)
+
+
+def check_ending(run: RunDirectory, problem: Problem) -> None:
+    """Check that what a run has ended with is complete, and true to the last digit that is written."""
+    found = outcome(load_study(run.journal), run.name)
+    for trial in shown(found):
+        assert trial.precision == "fp32"
+        assert trial.scores is not None
+        np.testing.assert_allclose(trial.scores.damage, problem.confirm(trial.bits).scores.damage, rtol=1e-3)
+    maps = {trial.number: trial.bits for trial in found.trials}
+    evaluator = problem.evaluator_on(unseen_sentences(problem, 20))
+    fp32 = evaluator.fp32_log_odds()
+    written = {int(row["number"]): float(row["damage"]) for row in rows(run.path / "unseen.csv")}
+    assert found.unseen is not None
+    assert set(found.unseen.log_odds) == set(written) >= {trial.number for trial in candidates(found)}
+    for number, damage in written.items():
+        expected = divergences(evaluator.log_odds(maps[number]), fp32).mean()
+        np.testing.assert_allclose(damage, expected, rtol=1e-2, atol=1e-7)
+    assert found.confirmation is not None
+    assert problem.confirmation is not None
+    assert np.array_equal(found.confirmation.labels, problem.confirmation.labels)
+    fp32, scored = problem.confirmed_log_odds([maps[number] for number in found.confirmation.log_odds])
+    np.testing.assert_allclose(found.confirmation.fp32_log_odds, fp32, atol=1e-4)
+    np.testing.assert_allclose(list(found.confirmation.log_odds.values()), scored, atol=1e-4)
 
 
 @pytest.mark.slow

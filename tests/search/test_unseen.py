@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from objectives.problem import Problem, load_problem, polishing_sentences, unsee
 from objectives.sentences import load_sentences
 from results.findings import conclude
 from results.unseen import unseen_damages
+from search.storage import recover_journal
 from search.study import load_study, outcome
 from search.unseen import candidates, check_on_unseen
 from tests.results.synthetic import made_up_outcome
@@ -94,6 +96,32 @@ def test_what_is_interrupted_goes_on_where_it_was(
     whole = outcome(study, "run").unseen
     assert whole is not None and set(part.log_odds) < set(whole.log_odds)
     assert all(np.array_equal(part.log_odds[number], whole.log_odds[number]) for number in part.log_odds)
+
+
+def test_what_fp32_scores_is_recorded_again_where_only_that_is_lost(
+    roomy: TinyProblem, roomy_problem: Problem, bitfront: Command, tmp_path: Path
+) -> None:
+    where = ("--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient")
+    bitfront("search", *where, "--run", tmp_path / "run", "--trials", 12, "--unseen", 20)
+    journal = tmp_path / "run" / "study.journal"
+    whole = outcome(load_study(journal), "run").unseen
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lost = next(at for at, line in enumerate(lines) if b'"unseen sentences"' in line)
+    # The line behind a lost one is not certain either: it is put a second time.
+    study = load_study(journal)
+    key = next(iter(json.loads(lines[lost + 1])["user_attr"]))
+    study.set_user_attr(key, study.user_attrs[key])
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:lost], *lines[lost + 1 :]]))
+    recover_journal(journal)
+    study = load_study(journal)
+    found = outcome(study, "run")
+    assert found.unseen is None
+    check_on_unseen(roomy_problem, study, found, 20, keep_going=lambda: True)
+    again = outcome(study, "run").unseen
+    assert whole is not None and again is not None
+    assert np.array_equal(again.fp32_log_odds, whole.fp32_log_odds)
+    assert set(again.log_odds) == set(whole.log_odds)
 
 
 def test_without_other_sentences_the_search_says_so_and_ends_well(
