@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from tests.benchmarks import (
+    bert_base,
     checkpoint,
     evaluate,
     luck,
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "luck": luck.main,
     "quantizers": quantizers.main,
     "checkpoint": checkpoint.main,
+    "bert_base": bert_base.main,
     "storage": storage.main,
     "workers": workers.main,
     "trust": trust.main,

@@ -142,30 +142,30 @@ def time_twin(
 
 
 def bare_products(config: BertConfig, sentences: list[tuple[int, ...]], precision: Precision) -> Callable[[], None]:
-    """Return a function that does the matrix products that an evaluation cannot avoid, and nothing else."""
+    """Return a function that does the matrix products that an evaluation cannot avoid, and nothing else.
+
+    By torch's own operator, layer after layer with weights of its own and over all tokens, as an evaluation does.
+    """
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     hidden, wide, depth = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    tokens, n_sentences = sum(map(len, sentences)), len(sentences)
-    weights = {
-        shape: torch.randn(shape, dtype=dtype)
-        for shape in ((3 * hidden, hidden), (hidden, hidden), (wide, hidden), (hidden, wide), (2 * hidden, hidden))
-    }
-    rows = {width: torch.randn(CHUNK, width, dtype=dtype) for width in (hidden, wide)}
-    bias = {width: torch.randn(width, dtype=dtype) for width in (hidden, 2 * hidden, 3 * hidden, wide)}
-
-    def product(n_rows: int, shape: tuple[int, int]) -> None:
-        for start in range(0, n_rows, CHUNK):
-            part: Tensor = rows[shape[1]][: min(CHUNK, n_rows - start)]
-            F.linear(part, weights[shape], bias[shape[0]])
+    every = {width: torch.randn(sum(map(len, sentences)), width, dtype=dtype) for width in (hidden, wide)}
+    first = {width: rows[: len(sentences)] for width, rows in every.items()}
+    feed_forward = ((hidden, hidden), (wide, hidden), (hidden, wide))
+    products: list[tuple[dict[int, Tensor], tuple[int, int]]] = []
+    for _ in range(depth - 1):
+        products += [(every, shape) for shape in ((3 * hidden, hidden), *feed_forward)]
+    products.append((every, (2 * hidden, hidden)))
+    products += [(first, shape) for shape in ((hidden, hidden), *feed_forward, (hidden, hidden))]
+    made = [
+        (rows[shape[1]], torch.randn(shape, dtype=dtype), torch.randn(shape[0], dtype=dtype))
+        for rows, shape in products
+    ]
 
     def run() -> None:
         with torch.inference_mode():
-            for _ in range(depth - 1):
-                for shape in ((3 * hidden, hidden), (hidden, hidden), (wide, hidden), (hidden, wide)):
-                    product(tokens, shape)
-            product(tokens, (2 * hidden, hidden))
-            for shape in ((hidden, hidden), (hidden, hidden), (wide, hidden), (hidden, wide), (hidden, hidden)):
-                product(n_sentences, shape)
+            for rows, weight, bias in made:
+                for chunk in rows.split(CHUNK):
+                    F.linear(chunk, weight, bias)
 
     return run
 
