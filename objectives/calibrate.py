@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from objectives.quantize import AffineParameters, row_chunks, storable_zero_point
+from objectives.codes import row_chunks
+from objectives.quantize import AffineParameters, storable_zero_point
 
 _DAMPING = 0.01  # of the mean second moment, added to each: keeps directions that no sentence shows from running wild
 _BLOCK = 64

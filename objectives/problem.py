@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from objectives.bank import FP32_WIDTH
-from objectives.checkpoint import load_checkpoint
+from objectives.checkpoint import Checkpoint, load_checkpoint
 from objectives.confirmation import AUTO, NONE, divide
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
@@ -116,18 +116,18 @@ class Problem:
         """Return what scores maps on other sentences, in FP32."""
         return Evaluator(self.network, self.layers, token_ids, bank=self.evaluator.bank)
 
-    def evaluate_checkpoint(self, directory: Path) -> tuple[Evaluation, Bits]:
-        """Score a packed checkpoint of this model on every sentence, in FP32, and return its map too.
+    def evaluate_checkpoint(self, directory: Path) -> tuple[Evaluation, Checkpoint]:
+        """Score a packed checkpoint of this model on every sentence, in FP32, and return what it gave back too.
 
         Raises:
             InputError: it is damaged (see ``load_checkpoint``), or not of a model with these layers.
             ValueError: a log-odds is not finite.
         """
-        classifier, bits = load_checkpoint(directory)
-        if find_layers(classifier.model) != self.layers:
+        checkpoint = load_checkpoint(directory)
+        if checkpoint.footprint.layers != self.layers:
             raise InputError(f"{directory}: is of a model with other layers; name its own with --model")
-        network = classifier.model.to(device_of(self.network))  # type: ignore[arg-type]
-        return self._confirm_network(network), bits
+        network = checkpoint.classifier.model.to(device_of(self.network))  # type: ignore[arg-type]
+        return self._confirm_network(network), checkpoint
 
     def confirm_quantized(self, quantized: QuantizedModel) -> Evaluation:
         """Score a quantised model on every sentence in FP32.
@@ -214,7 +214,7 @@ def load_problem(
         model=model,
         data=data,
         layers=layers,
-        footprint=footprint_of(network),
+        footprint=footprint_of(network, bank.scheme),
         labels=sentences.labels,
         in_domain=sentences.in_domain,
         fp32_log_odds=fp32_log_odds,

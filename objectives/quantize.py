@@ -1,4 +1,4 @@
-"""Per-row affine quantisation of a weight matrix as pure tensor functions: choose parameters, encode, decode.
+"""Per-row affine quantisation of a weight matrix as pure tensor functions: choose parameters and encode.
 
 A row's weights become codes of ``bits`` bits, ``w ~ scale * (code - zero_point)``, with one FP32 scale and one zero
 point for each row (an output channel, or the row of an embedding). A zero point is stored as one byte, which counts it
@@ -7,17 +7,17 @@ in steps of ``2**(bits - 8)``: of its bits as many as a code has are whole, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from objectives.codes import row_chunks
 
 # Shares of a row's full range that the clipping search tries. Few bits gain from clipping far: the best range for
 # Gaussian weights falls from about 4 standard deviations at 8 bits to 1.5 at 2 bits, and a row of a few hundred weights
 # reaches 3 to 4.
 _SHARES = tuple(1.0 - 0.025 * step for step in range(33))
-_CHUNK_ELEMENTS = 1 << 17  # three work buffers of half a megabyte stay in the second-level cache
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,41 @@ class AffineParameters:
     zero_point: Tensor
     bits: int
 
-    def of_rows(self, rows: Tensor) -> AffineParameters:
+    @property
+    def shiftable(self) -> bool:
+        """Yes: by the zero points."""
+        return True
+
+    def of_rows(self, rows: Tensor | slice) -> AffineParameters:
         """Return the parameters of some rows, by their indices ``(n,)``."""
-        return AffineParameters(self.scale[rows], self.zero_point[rows], self.bits)
+        return replace(self, scale=self.scale[rows], zero_point=self.zero_point[rows])
+
+    def write(self, codes: Tensor, out: Tensor) -> None:
+        """Write the weights that codes ``(rows, columns)`` stand for into ``out``, FP32 of the same shape."""
+        out.copy_(codes).sub_(self.zero_point).mul_(self.scale)
+
+    def adjusted(self, gain: Tensor, shift: Tensor) -> AffineParameters:
+        """Return those of the weights with ``shift`` added to each row, then multiplied by ``gain``; both ``(rows,)``.
+
+        Zero points are rounded to what can be stored.
+        """
+        zero_point = storable_zero_point(self.zero_point - shift[:, None] / self.scale, self.bits)
+        return replace(self, scale=self.scale * gain[:, None], zero_point=zero_point)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that they are, by field."""
+        return {"scale": self.scale, "zero_point": self.zero_point}
+
+    def stored(self) -> dict[str, Tensor]:
+        """Return scales, FP32, and zero points, uint8, for a packed checkpoint, both ``(rows,)``."""
+        return {
+            "scale": self.scale.flatten(),
+            "zero_point": byte_of_zero_point(self.zero_point, self.bits).flatten(),
+        }
+
+    def fault(self) -> str:
+        """Return what is out of range in words, nothing where all is sound."""
+        return "" if self.scale.isfinite().all() and (self.scale > 0).all() else "scales out of range"
 
 
 def storable_zero_point(zero_point: Tensor, bits: int) -> Tensor:
@@ -73,27 +105,6 @@ def encode(weight: Tensor, parameters: AffineParameters) -> Tensor:
     """
     top = float(2**parameters.bits - 1)
     return (weight / parameters.scale).round_().add_(parameters.zero_point).clamp_(0.0, top).to(torch.uint8)
-
-
-def decode(codes: Tensor, parameters: AffineParameters, out: Tensor | None = None) -> Tensor:
-    """Return the weights ``(rows, columns)`` that the codes stand for, computed in FP32.
-
-    Written to ``out`` where given, rounded to its type.
-    """
-    out = torch.empty(codes.shape, dtype=torch.float32, device=codes.device) if out is None else out
-    for chunk in row_chunks(codes):
-        part = out[chunk] if out.dtype == torch.float32 else torch.empty(codes[chunk].shape, device=codes.device)
-        part.copy_(codes[chunk]).sub_(parameters.zero_point[chunk]).mul_(parameters.scale[chunk])
-        if out.dtype != torch.float32:
-            out[chunk] = part
-    return out
-
-
-def row_chunks(matrix: Tensor) -> Iterator[slice]:
-    """Yield slices of rows that are small enough to be worked on in the cache."""
-    rows, columns = matrix.shape
-    step = max(1, _CHUNK_ELEMENTS // columns) if matrix.device.type == "cpu" else rows
-    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def _search_clipping(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:

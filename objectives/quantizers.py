@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from objectives.bank import WeightBank
 from objectives.calibrate import Compensation, quantize_calibrated
+from objectives.codes import Entry
 from objectives.errors import InputError
 from objectives.files import replacing
 from objectives.fingerprint import short_digest
@@ -24,11 +25,12 @@ from objectives.forward import device_of
 from objectives.layers import WIDTHS, Layer
 from objectives.models import Classifier
 from objectives.moments import second_moments
-from objectives.quantize import AffineParameters
+from objectives.schemes import PER_ROW, Scheme
 from objectives.sentences import encode, load_sentences, training_order
 
-QuantizerName = Literal["affine", "calibrated"]
-"""``affine``: each weight rounded to the nearest code. ``calibrated``: by ``quantize_calibrated``."""
+QuantizerName = Literal["affine", "codebook", "calibrated"]
+"""``affine``: each weight rounded to the nearest of its row's even levels. ``codebook``: to the nearest of its layer's
+own codewords. ``calibrated``: even levels, by ``quantize_calibrated``."""
 
 _CALIBRATION_SENTENCES = 2048
 _SAY_EVERY_S = 15.0
@@ -42,10 +44,12 @@ class Quantizer:
         identity: name and version, and what it was calibrated on; part of a run's fingerprint. Raise the version
             whenever the codes can change.
         token_ids: the calibration sentences; empty where none are needed.
+        scheme: what codes are decoded with.
     """
 
     identity: str
     token_ids: tuple[tuple[int, ...], ...] = ()
+    scheme: Scheme = PER_ROW
 
 
 def load_quantizer(name: QuantizerName, classifier: Classifier, data: str) -> Quantizer:
@@ -56,6 +60,8 @@ def load_quantizer(name: QuantizerName, classifier: Classifier, data: str) -> Qu
     """
     if name == "affine":
         return Quantizer("affine-1")
+    if name == "codebook":
+        return Quantizer("codebook-1", scheme=Scheme("codebook"))
     texts = load_sentences(data, "train").texts
     if not texts:
         raise InputError(f"{data}: has no training sentences to calibrate on; use --quantizer affine")
@@ -87,14 +93,18 @@ def make_bank(
         say: told now and then how far it is.
         in_files: make one that needs no calibration that way too, for processes to share.
     """
-    bank = WeightBank.of(model, layers)
+    bank = WeightBank.of(model, layers, quantizer.scheme)
     if not (quantizer.token_ids or in_files):
         return bank
     folder = cache / f"bank-{short_digest(f'{fingerprint} {quantizer.identity}')}"
     paths = {layer: folder / f"{layer.name}.safetensors" for layer in layers}
+
+    def kept(layer: Layer) -> Entries | None:
+        return _read(paths[layer], quantizer.scheme, layer, device_of(model))
+
     missing = []
-    for layer, path in paths.items():
-        entries = _read(path, layer, device_of(model))
+    for layer in layers:
+        entries = kept(layer)
         if entries is None:
             missing.append(layer)
         else:
@@ -109,14 +119,14 @@ def make_bank(
     said = time.monotonic()
     for done, (layer, entries) in enumerate(made, start=len(layers) - len(missing) + 1):
         _write(paths[layer], entries)
-        bank.fill(layer, (_read(paths[layer], layer, device_of(model)) or entries) if in_files else entries)
+        bank.fill(layer, (kept(layer) or entries) if in_files else entries)
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
             say(f"quantising: {done}/{len(layers)} layers")
     return bank
 
 
-Entries = dict[int, tuple[Tensor, AffineParameters]]
+Entries = dict[int, Entry]
 """A layer's codes and their parameters by width."""
 
 
@@ -153,33 +163,25 @@ def calibrated_entries(
 def _write(path: Path, entries: Entries) -> None:
     tensors: dict[str, Tensor] = {}
     for width, (codes, parameters) in entries.items():
-        tensors |= {
-            f"{width}.codes": codes.contiguous(),
-            f"{width}.scale": parameters.scale.contiguous(),
-            f"{width}.zero_point": parameters.zero_point.contiguous(),
-        }
+        parts = {"codes": codes, **parameters.tensors()}
+        tensors |= {f"{width}.{part}": tensor.contiguous() for part, tensor in parts.items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary)
 
 
-def _read(path: Path, layer: Layer, device: torch.device) -> Entries | None:
+def _read(path: Path, scheme: Scheme, layer: Layer, device: torch.device) -> Entries | None:
     """Return a layer's entries; None where the file is missing or damaged, so that it is made anew."""
     try:
-        tensors = load_file(path, device=str(device))
-        entries = {
-            width: (
-                tensors[f"{width}.codes"],
-                AffineParameters(tensors[f"{width}.scale"], tensors[f"{width}.zero_point"], width),
-            )
-            for width in WIDTHS
-        }
-    except (OSError, SafetensorError, KeyError):
+        found = load_file(path, device=str(device))
+        entries: Entries = {}
+        for width in WIDTHS:
+            codes = found[f"{width}.codes"]
+            parts = {part: found[f"{width}.{part}"] for part in scheme.parts(layer, width)}
+            entries[width] = codes, scheme.parameters(layer, width, parts)
+    except (OSError, SafetensorError, KeyError, ValueError):
         return None
     sound = all(
-        codes.shape == (layer.rows, layer.columns)
-        and codes.dtype == torch.uint8
-        and int(codes.max()) < 2**width
-        and parameters.scale.shape == parameters.zero_point.shape == (layer.rows, 1)
-        for width, (codes, parameters) in entries.items()
+        codes.shape == (layer.rows, layer.columns) and codes.dtype == torch.uint8 and int(codes.max()) < 2**width
+        for width, (codes, _) in entries.items()
     )
     return entries if sound else None

@@ -19,6 +19,7 @@ from objectives.checkpoint import write_manifest, write_map
 from objectives.errors import InputError
 from objectives.files import replacing, replacing_directory
 from objectives.models import Classifier, save_all_but_weights
+from objectives.quantize import AffineParameters
 from objectives.quantized import QuantizedModel
 
 WEIGHTS = "model.safetensors"
@@ -36,9 +37,14 @@ def write_torchao(
         directory: to be made; it appears when all of it is written.
 
     Raises:
-        InputError: torchao is not installed, or has changed what this needs of it.
+        InputError: torchao cannot express the scheme, is not installed, or has changed what this needs of it.
         FileExistsError: the directory is there already.
     """
+    if quantized.scheme.kind == "codebook":
+        raise InputError(
+            "--format torchao: its integers stand for evenly spaced levels, not for a codebook's codewords; "
+            "export --format packed, or search with another quantizer"
+        )
     try:
         from torchao.core.config import config_to_dict
         from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
@@ -51,6 +57,7 @@ def write_torchao(
     state: dict[str, Tensor] = {name: tensor.contiguous().cpu() for name, tensor in quantized.kept.items()}
     configs = {}
     for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
+        assert isinstance(parameters, AffineParameters)
         dtype = getattr(torch, f"int{parameters.bits}")
         # Codes of b bits lie about zero there: both they and their zero points move by half the range.
         middle = 2 ** (parameters.bits - 1)

@@ -40,17 +40,18 @@ def evaluate(
         quantizer = "affine"  # a checkpoint brings its own codes: nothing is to be calibrated
     settings, problem = _load(profile, model, data, quantizer, device)
     if checkpoint is not None:
-        evaluation, bits = problem.evaluate_checkpoint(checkpoint)
+        evaluation, loaded = problem.evaluate_checkpoint(checkpoint)
+        bits, footprint = loaded.bits, loaded.footprint
     else:
         assert bitmap is not None
         bits = read_bit_map(bitmap, problem.layers)
-        evaluation = problem.evaluate(bits)
+        evaluation, footprint = problem.evaluate(bits), problem.footprint
     scores = evaluation.scores
     sentences = (problem.labels, problem.in_domain)
     fp32_mcc = mcc_interval(problem.fp32_log_odds, *sentences)
     mcc = mcc_interval(evaluation.log_odds, *sentences)
     damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds), *sentences)
-    sizes = problem.footprint.figures(bits)
+    sizes = footprint.figures(bits)
     if json_:
         figures = {
             "mcc": scores.mcc,

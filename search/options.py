@@ -18,7 +18,8 @@ Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.
 QuantizerOption = Annotated[
     str | None,
     typer.Option(
-        "--quantizer", help="affine, or calibrated: rounding that makes up for errors, on training sentences."
+        "--quantizer",
+        help="calibrated: rounding that makes up for errors, on training sentences; affine; or codebook.",
     ),
 ]
 Margin = Annotated[float | None, typer.Option("--margin", help="The loss of MCC against FP32 that counts as none.")]

@@ -76,7 +76,7 @@ def _load(way: str, directory: Path) -> None:
     before = _memory_bytes("VmRSS")
     started = time.perf_counter()
     if way == PACKED:
-        model: torch.nn.Module = load_checkpoint(directory)[0].model
+        model: torch.nn.Module = load_checkpoint(directory).classifier.model
     else:
         fp32 = load_classifier(str(directory)).model
         bits = documented_bit_map(find_layers(fp32))

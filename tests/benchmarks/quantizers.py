@@ -7,18 +7,15 @@ for the widths that are asked for alone, and their time is told; `quick` leaves 
 
 from __future__ import annotations
 
-import copy
 import time
 
-import torch
-
-from objectives.bank import FP32_WIDTH, WeightBank
+from objectives.bank import WeightBank
 from objectives.evaluate import Evaluator
 from objectives.layers import Bits, uniform
 from objectives.problem import Problem, load_problem
 from objectives.quantizers import calibrated_entries, load_quantizer
+from objectives.schemes import Scheme
 from objectives.scores import score
-from tests.benchmarks.codebook import codebook_weights
 from tests.shared import COLA, MODEL, SHARED
 
 WIDTHS = (2, 3, 4)
@@ -31,7 +28,8 @@ def main(arguments: list[str]) -> None:
         print(f"no shared model and sentences in {SHARED}; set BITFRONT_SHARED")
         return
     problem = load_problem(str(MODEL), str(COLA))
-    damages = {"affine": _damages(problem, problem.evaluator.bank), "codebook": _codebook_damages(problem)}
+    codebook = WeightBank.of(problem.network, problem.layers, Scheme("codebook"))
+    damages = {"affine": _damages(problem, problem.evaluator.bank), "codebook": _damages(problem, codebook)}
     if "quick" not in arguments:
         damages["calibrated"] = _damages(problem, _calibrated_bank(problem))
     print(f"damage, nats a sentence, {len(problem.labels)} sentences; in brackets the share of affine's")
@@ -67,22 +65,6 @@ def _maps(problem: Problem) -> dict[str, Bits]:
 def _damages(problem: Problem, bank: WeightBank) -> dict[str, float]:
     evaluator = Evaluator(problem.network, problem.layers, problem.token_ids, bank=bank)
     return {name: _damage(problem, evaluator, bits) for name, bits in _maps(problem).items()}
-
-
-def _codebook_damages(problem: Problem) -> dict[str, float]:
-    damages = {}
-    for name, bits in _maps(problem).items():
-        network = copy.deepcopy(problem.network)
-        with torch.no_grad():
-            for layer, width in zip(problem.layers, bits, strict=True):
-                weight = network.get_parameter(layer.parameter)
-                if width in WIDTHS:
-                    weight.copy_(codebook_weights(weight, width))
-                else:  # many codewords gain nothing over even levels, and k-means finds bad ones for the tails
-                    problem.evaluator.bank.write_weight(layer, width, weight)
-        evaluator = Evaluator(network, problem.layers, problem.token_ids)
-        damages[name] = _damage(problem, evaluator, uniform(problem.layers, FP32_WIDTH))
-    return damages
 
 
 def _damage(problem: Problem, evaluator: Evaluator, bits: Bits) -> float:

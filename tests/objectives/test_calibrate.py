@@ -10,8 +10,9 @@ from objectives.calibrate import (
     quantize_calibrated,
     round_compensating,
 )
+from objectives.codes import decode
 from objectives.layers import WIDTHS
-from objectives.quantize import AffineParameters, choose_affine, decode, encode, storable_zero_point
+from objectives.quantize import AffineParameters, choose_affine, encode, storable_zero_point
 
 
 def correlated_inputs(columns: int, seed: int) -> torch.Tensor:

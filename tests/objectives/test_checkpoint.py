@@ -15,7 +15,8 @@ from objectives.evaluate import Evaluator
 from objectives.layers import WIDTHS, Bits, find_layers
 from objectives.models import Classifier, load_classifier
 from objectives.quantized import QuantizedModel
-from objectives.sizes import PACKED_METADATA, footprint_of
+from objectives.schemes import PER_ROW, Scheme
+from objectives.sizes import footprint_of
 from tests.objectives.random_models import random_bert
 from tests.objectives.tiny_bert import make_tiny_bert
 
@@ -31,8 +32,8 @@ def bits(classifier: Classifier) -> Bits:
     return tuple(int(width) for width in rng.choice(WIDTHS, size=len(find_layers(classifier.model))))
 
 
-def quantized_by(classifier: Classifier, bits: Bits) -> QuantizedModel:
-    bank = WeightBank.of(classifier.model, find_layers(classifier.model))
+def quantized_by(classifier: Classifier, bits: Bits, scheme: Scheme = PER_ROW) -> QuantizedModel:
+    bank = WeightBank.of(classifier.model, find_layers(classifier.model), scheme)
     return QuantizedModel.of(classifier.model, bank, bits)
 
 
@@ -53,8 +54,10 @@ def test_a_loaded_model_scores_exactly_as_its_map(classifier: Classifier, bits: 
     sentences = [[2, 7, 8, 3], [2, 9, 3], [2, 5, 6, 7, 8, 3]]
     layers = find_layers(classifier.model)
     evaluator = Evaluator(classifier.model, layers, sentences)
-    loaded, loaded_bits = load_checkpoint(directory)
-    assert loaded_bits == bits
+    checkpoint = load_checkpoint(directory)
+    loaded = checkpoint.classifier
+    assert checkpoint.bits == bits
+    assert checkpoint.footprint == footprint_of(classifier.model)
     assert np.array_equal(Evaluator(loaded.model, layers, sentences).fp32_log_odds(), evaluator.log_odds(bits))
     with torch.inference_mode():
         logits = loaded.model(**loaded.tokenizer("the cat sleeps", return_tensors="pt")).logits
@@ -70,11 +73,11 @@ def test_a_directory_is_never_overwritten(classifier: Classifier, bits: Bits, di
     load_checkpoint(directory)
 
 
-def change(directory: Path, edit: Callable[[dict[str, torch.Tensor]], None], metadata: dict[str, str]) -> None:
+def change(directory: Path, edit: Callable[[dict[str, torch.Tensor]], None], scheme: str) -> None:
     """Change tensors and make the hash that of the new file, so that the other checks have to find it."""
     tensors = load_file(directory / WEIGHTS)
     edit(tensors)
-    save_file(tensors, directory / WEIGHTS, metadata)
+    save_file(tensors, directory / WEIGHTS, {"format": scheme})
     manifest = json.loads((directory / MANIFEST).read_text())
     manifest["provenance"]["packed"]["sha256"] = _hashes(directory)
     (directory / MANIFEST).write_text(json.dumps(manifest))
@@ -121,15 +124,49 @@ def spoil_kept(tensors: dict[str, torch.Tensor]) -> None:
 def test_tensors_that_do_not_fit_the_map_are_refused(
     directory: Path, edit: Callable[[dict[str, torch.Tensor]], None], said: str
 ) -> None:
-    change(directory, edit, PACKED_METADATA)
+    change(directory, edit, PER_ROW.format)
     with pytest.raises(InputError, match=said):
         load_checkpoint(directory)
 
 
 def test_files_of_another_kind_are_refused(directory: Path) -> None:
-    change(directory, lambda tensors: None, {"format": "pt"})
-    with pytest.raises(InputError, match="does not hold the tensors"):
-        load_checkpoint(directory)
+    for format_, said in (("pt", "no packed checkpoint"), (Scheme("codebook").format, "bit map or size is not that")):
+        change(directory, lambda tensors: None, format_)
+        with pytest.raises(InputError, match=said):
+            load_checkpoint(directory)
+
+
+def unsettle(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{POOLER}.codewords"] = tensors[f"{POOLER}.codewords"].flip(0)
+
+
+def spoil_codewords(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{POOLER}.codewords"][-1] = torch.inf
+
+
+def shorten_codewords(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[f"{POOLER}.codewords"] = tensors[f"{POOLER}.codewords"][:-1].clone()
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (unsettle, "not finite and rising"),
+        (spoil_codewords, "not finite and rising"),
+        (shorten_codewords, "not the type and shape"),
+        (negate, "out of range"),
+        (drop, "does not hold the tensors"),
+    ],
+)
+def test_codewords_that_cannot_be_are_refused(
+    classifier: Classifier, bits: Bits, edit: Callable[[dict[str, torch.Tensor]], None], said: str, tmp_path: Path
+) -> None:
+    scheme = Scheme("codebook")
+    write_checkpoint(classifier, quantized_by(classifier, bits, scheme), {}, tmp_path / "packed")
+    assert load_checkpoint(tmp_path / "packed").footprint.scheme == scheme
+    change(tmp_path / "packed", edit, scheme.format)
+    with pytest.raises(InputError, match=said):
+        load_checkpoint(tmp_path / "packed")
 
 
 @pytest.mark.parametrize("cut", [0, 7, 100, -1])
@@ -195,8 +232,8 @@ def slowly_unpacked(stream: bytes, bits: int, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("calibrated", [False, True], ids=["affine", "calibrated"])
-def test_random_maps_of_odd_shapes_come_back_bit_by_bit(seed: int, calibrated: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantizer", ["affine", "codebook", "calibrated"])
+def test_random_maps_of_odd_shapes_come_back_bit_by_bit(seed: int, quantizer: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(seed)
     vocabulary = int(rng.integers(21, 60))
     model = random_bert(
@@ -209,23 +246,29 @@ def test_random_maps_of_odd_shapes_come_back_bit_by_bit(seed: int, calibrated: b
     classifier = Classifier(model, own.tokenizer, "random")
     layers = find_layers(model)
     bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers)))
-    bank = WeightBank.of(model, layers)
-    if calibrated:
+    scheme = Scheme("codebook") if quantizer == "codebook" else PER_ROW
+    bank = WeightBank.of(model, layers, scheme)
+    if quantizer == "calibrated":
         for layer, width in zip(layers, bits, strict=True):
             inputs = torch.randn(50, layer.columns, generator=torch.Generator().manual_seed(seed))
             weight = model.get_parameter(layer.parameter).detach()
             bank.fill(layer, {width: quantize_calibrated(weight, width, Compensation.of(inputs.T @ inputs))})
     quantized = QuantizedModel.of(model, bank, bits)
     length = write_checkpoint(classifier, quantized, {}, tmp_path / "packed")
-    assert (tmp_path / "packed" / WEIGHTS).stat().st_size == length == footprint_of(model).packed_bytes(bits)
+    assert (tmp_path / "packed" / WEIGHTS).stat().st_size == length == footprint_of(model, scheme).packed_bytes(bits)
 
     stored = load_file(tmp_path / "packed" / WEIGHTS)
-    loaded, loaded_bits = load_checkpoint(tmp_path / "packed")
-    assert loaded_bits == bits
+    checkpoint = load_checkpoint(tmp_path / "packed")
+    loaded = checkpoint.classifier
+    assert checkpoint.bits == bits
     for layer, width in zip(layers, bits, strict=True):
         codes = slowly_unpacked(stored[f"{layer.name}.codes"].numpy().tobytes(), width, layer.elements)
-        zero_points = stored[f"{layer.name}.zero_point"].double() * 2.0 ** (width - 8)
-        steps = torch.tensor(codes).view(layer.rows, layer.columns).double() - zero_points[:, None]
+        if quantizer == "codebook":
+            codewords = stored[f"{layer.name}.codewords"].tolist()
+            steps = torch.tensor([codewords[code] for code in codes]).view(layer.rows, layer.columns).double()
+        else:
+            zero_points = stored[f"{layer.name}.zero_point"].double() * 2.0 ** (width - 8)
+            steps = torch.tensor(codes).view(layer.rows, layer.columns).double() - zero_points[:, None]
         expected = steps * stored[f"{layer.name}.scale"].double()[:, None]
         torch.testing.assert_close(loaded.model.get_parameter(layer.parameter).double(), expected, rtol=1e-6, atol=0)
     sentences = [[int(token) for token in rng.integers(5, vocabulary, size=length)] for length in (3, 9, 5, 9)]

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from objectives.codes import decode
 from objectives.layers import WIDTHS
-from objectives.quantize import choose_affine, decode, encode
+from objectives.quantize import choose_affine, encode
 
 
 def quantise(weight: Tensor, bits: int) -> Tensor:

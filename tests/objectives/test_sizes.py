@@ -9,10 +9,13 @@ from safetensors.torch import save_file
 
 from objectives.bit_maps import documented_bit_map
 from objectives.layers import WIDTHS, find_layers, uniform
-from objectives.sizes import PACKED_METADATA, Footprint, StoredTensor, footprint, safetensors_bytes
+from objectives.schemes import PER_ROW, Scheme
+from objectives.sizes import Footprint, footprint
+from objectives.stored import StoredTensor, safetensors_bytes
 from tests.objectives.example_layers import LAYERS
 from tests.objectives.random_models import bert_base_shapes, random_bert
 
+SCHEMES = (PER_ROW, Scheme("codebook"))
 KEPT = {"bert.embeddings.LayerNorm.weight": (6,), "classifier.weight": (2, 3), "classifier.bias": (2,), "odd ü": (3,)}
 
 
@@ -62,13 +65,14 @@ def write(path: Path, tensors: dict[str, StoredTensor], metadata: dict[str, str]
     return path.stat().st_size
 
 
-def test_packed_size_is_the_length_of_the_file(tmp_path: Path) -> None:
-    sizes = footprint(LAYERS, KEPT)
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_packed_size_is_the_length_of_the_file(scheme: Scheme, tmp_path: Path) -> None:
+    sizes = footprint(LAYERS, KEPT, scheme)
     rng = np.random.default_rng(0)
     for number in range(20):
         bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(LAYERS)))
         path = tmp_path / f"{number}.safetensors"
-        assert write(path, sizes.packed_tensors(bits), PACKED_METADATA) == sizes.packed_bytes(bits), bits
+        assert write(path, sizes.packed_tensors(bits), sizes.packed_metadata) == sizes.packed_bytes(bits), bits
 
 
 def test_fp32_size_is_the_length_of_the_saved_model(tmp_path: Path) -> None:
@@ -91,6 +95,22 @@ def test_the_file_length_of_random_tensors(tmp_path: Path) -> None:
         metadata = {"format": "x" * int(rng.integers(0, 9))}
         path = tmp_path / f"{number}.safetensors"
         assert write(path, tensors, metadata) == safetensors_bytes(tensors, metadata), json.dumps(list(tensors))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_a_format_names_its_scheme(scheme: Scheme) -> None:
+    assert Scheme.of_format(scheme.format) == scheme
+    assert PER_ROW.format == "bitfront-packed-2"  # of the files that are there already
+    for text in ("", "pt", scheme.format + "0", scheme.format.upper()):
+        with pytest.raises(ValueError, match="no packed format"):
+            Scheme.of_format(text)
+
+
+def test_codewords_take_four_bytes_each_and_no_zero_points() -> None:
+    tensors = footprint(LAYERS, {}, Scheme("codebook")).packed_tensors((3, 2, 7, 5))
+    assert tensors["bert.pooler.dense.scale"] == StoredTensor("F32", (5,))
+    assert tensors["bert.pooler.dense.codewords"] == StoredTensor("F32", (32,))
+    assert len(tensors) == 3 * len(LAYERS)
 
 
 def test_a_packed_tensor_holds_every_code() -> None:

@@ -1,3 +1,4 @@
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -6,16 +7,19 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from objectives.bank import WeightBank
 from objectives.bit_maps import read_bit_map
+from objectives.errors import InputError
 from objectives.layers import WIDTHS, find_layers, uniform
 from objectives.models import load_classifier
 from objectives.quantize import AffineParameters, storable_zero_point
 from objectives.quantized import QuantizedModel
+from objectives.schemes import Scheme
 from objectives.torchao_export import WEIGHTS, write_torchao
 from tests.objectives.tiny_bert import make_tiny_bert
 
-pytest.importorskip("torchao", reason="torchao is not installed; it is an extra")
+NEEDS_TORCHAO = pytest.mark.skipif(not find_spec("torchao"), reason="torchao is not installed; it is an extra")
 
 
+@NEEDS_TORCHAO
 @pytest.mark.parametrize("fractional", [False, True], ids=["whole zero points", "fractional zero points"])
 def test_from_pretrained_gives_back_the_very_weights(fractional: bool, tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
@@ -25,6 +29,7 @@ def test_from_pretrained_gives_back_the_very_weights(fractional: bool, tmp_path:
     if fractional:
         for layer, width in zip(layers, bits, strict=True):
             codes, chosen = bank.entry(layer, width)
+            assert isinstance(chosen, AffineParameters)
             zero_point = storable_zero_point(chosen.zero_point + 0.37, width)
             bank.fill(layer, {width: (codes, AffineParameters(chosen.scale, zero_point, width))})
     quantized = QuantizedModel.of(classifier.model, bank, bits)
@@ -43,6 +48,18 @@ def test_from_pretrained_gives_back_the_very_weights(fractional: bool, tmp_path:
         assert torch.equal(loaded(**inputs).logits, decoded(**inputs).logits)
 
 
+def test_codewords_are_refused(tmp_path: Path) -> None:
+    classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
+    layers = find_layers(classifier.model)
+    bank = WeightBank.of(classifier.model, layers, Scheme("codebook"))
+    with pytest.raises(InputError, match="not for a codebook's codewords; export --format packed"):
+        write_torchao(
+            classifier, QuantizedModel.of(classifier.model, bank, uniform(layers, 4)), {}, tmp_path / "torchao"
+        )
+    assert not (tmp_path / "torchao").exists()
+
+
+@NEEDS_TORCHAO
 def test_a_directory_is_never_overwritten(tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)

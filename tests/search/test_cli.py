@@ -429,6 +429,34 @@ def test_a_calibrated_search_scores_and_packs_its_own_codes(
     assert "quantizer was" in " ".join(spoken.err.split())
 
 
+def test_a_codebook_search_counts_and_packs_its_codewords(
+    roomy: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    run, packed = tmp_path / "run", tmp_path / "packed"
+    where = ("--model", roomy.model, "--data", roomy.data)
+    start = ("search", *where, "--run", run, "--trials", 14, "--sensitivity", "gradient", "--size", "packed")
+    spoken = bitfront(*start, "--min-compression", 1.5, "--quantizer", "codebook")
+    assert spoken.status == 0, spoken.err
+    trials = rows(run / "trials.csv")
+    assert all(float(row["packed_compression"]) >= 1.5 for row in trials if row["feasible"] == "True")
+    last = trials[-1]
+    assert last["origin"] == "sampler"
+    export = ("export", "--run", run, "--trial", last["number"], "--format")
+    spoken = bitfront(*export, "packed", "--out", packed)
+    assert spoken.status == 0, spoken.err
+    assert (packed / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
+    scored = json.loads(bitfront("evaluate", "--checkpoint", packed, *where, "--json").out)
+    assert scored["packed_bytes"] == int(last["packed_bytes"])
+    assert scored["damage"] == pytest.approx(float(last["damage"]), rel=1e-12)
+    spoken = bitfront(*export, "torchao", "--out", tmp_path / "ao")
+    assert spoken.status == 2
+    assert "a codebook's codewords" in " ".join(spoken.err.split())
+    spoken = bitfront("polish", "--run", run, "--trial", last["number"])
+    assert spoken.status == 0, spoken.err
+    [polished] = rows(run / "polished.csv")
+    assert (run / polished["checkpoint"] / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
+
+
 def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
     roomy: TinyProblem, bitfront: Command, tmp_path: Path
 ) -> None:
