@@ -131,7 +131,7 @@ class _Packed:
         stream = self.stored.get_tensor(f"{layer.name}.codes").numpy()
         codes = torch.from_numpy(unpack(stream, width, layer.elements)).view(layer.rows, layer.columns)
         parts = {part: self.stored.get_tensor(f"{layer.name}.{part}") for part in scheme.parts(layer, width)}
-        parameters = scheme.of_stored(layer, width, parts)
+        parameters = scheme.of_stored(codes, width, parts)
         if fault := parameters.fault():
             raise InputError(f"{self.path}: {layer.name} has {fault}; {_AGAIN}")
         return codes, parameters
@@ -188,7 +188,9 @@ def _packed_tensors(quantized: QuantizedModel) -> dict[str, Tensor]:
     tensors = {name: tensor.contiguous().cpu() for name, tensor in quantized.kept.items()}
     for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
         tensors[f"{layer.name}.codes"] = torch.from_numpy(pack(codes.cpu().numpy().ravel(), parameters.bits))
-        tensors |= {f"{layer.name}.{part}": tensor.contiguous().cpu() for part, tensor in parameters.stored().items()}
+        shapes = quantized.scheme.parts(layer, parameters.bits)
+        for part, tensor in parameters.stored().items():
+            tensors[f"{layer.name}.{part}"] = tensor.reshape(shapes[part].shape).contiguous().cpu()
     return tensors
 
 

@@ -50,8 +50,8 @@ class CodebookParameters:
         return {"scale": self.scale, "codewords": self.codewords}
 
     def stored(self) -> dict[str, Tensor]:
-        """Return scales ``(rows,)`` and codewords ``(2**bits,)`` for a packed checkpoint, both FP32."""
-        return {"scale": self.scale.flatten(), "codewords": self.codewords}
+        """Return scales ``(rows, 1)`` and codewords ``(2**bits,)`` for a packed checkpoint, both FP32."""
+        return {"scale": self.scale, "codewords": self.codewords}
 
     def fault(self) -> str:
         """Return what is out of range in words, nothing where all is sound."""

@@ -46,7 +46,7 @@ class Parameters(Protocol):
         """Return the tensors that they are, by field."""
 
     def stored(self) -> dict[str, Tensor]:
-        """Return the tensors that a packed checkpoint has of them, as ``Scheme.parts`` describes them."""
+        """Return what a packed checkpoint has of them, by part and of the types that ``Scheme.parts`` says."""
 
     def fault(self) -> str:
         """Return what is out of range in words, nothing where all is sound."""

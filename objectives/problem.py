@@ -157,6 +157,7 @@ def load_problem(
     say: Callable[[str], None] = lambda _: None,
     bank_in_files: bool = False,
     confirm: str = NONE,
+    group_size: int = 0,
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
@@ -170,6 +171,7 @@ def load_problem(
         bank_in_files: keep every quantiser's codes in files of the cache, so that processes have one copy in memory.
         confirm: the sentences that no search sees, as for ``divide``; ``auto`` for the miniature's held-out ones where
             it is searched with, and for none elsewhere.
+        group_size: columns that share a scale and a zero point; 0 for all of a row.
 
     Raises:
         InputError: there is no such device; the model or the sentences cannot be used (see ``load_classifier`` and
@@ -190,7 +192,7 @@ def load_problem(
     network = classifier.model
     token_ids = encode(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
     layers = find_layers(network)
-    chosen = load_quantizer(quantizer, classifier, data_source)
+    chosen = load_quantizer(quantizer, classifier, data_source, group_size)
     identity = fingerprint(network, token_ids, sentences.labels, chosen.identity)
     confirmation = _confirmation(held, classifier, confirm)
     if confirmation is not None:

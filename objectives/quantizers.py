@@ -52,22 +52,25 @@ class Quantizer:
     scheme: Scheme = PER_ROW
 
 
-def load_quantizer(name: QuantizerName, classifier: Classifier, data: str) -> Quantizer:
+def load_quantizer(name: QuantizerName, classifier: Classifier, data: str, group_size: int = 0) -> Quantizer:
     """Return a quantiser, with unlabelled training sentences of ``data`` where it is to be calibrated.
+
+    With a ``group_size`` its scales and zero points are those of so many columns each (see ``Scheme``).
 
     Raises:
         InputError: there are no training sentences.
+        ValueError: a codebook is to have groups.
     """
-    if name == "affine":
-        return Quantizer("affine-1")
-    if name == "codebook":
-        return Quantizer("codebook-1", scheme=Scheme("codebook"))
+    scheme = Scheme("codebook" if name == "codebook" else "affine", group_size)
+    grouped = f" in groups of {group_size}" if group_size else ""
+    if name != "calibrated":
+        return Quantizer(f"{name}-1{grouped}", scheme=scheme)
     texts = load_sentences(data, "train").texts
     if not texts:
         raise InputError(f"{data}: has no training sentences to calibrate on; use --quantizer affine")
     chosen = training_order(len(texts))[:_CALIBRATION_SENTENCES]
     token_ids = encode(classifier.tokenizer, [texts[index] for index in sorted(chosen)], classifier.max_tokens)
-    return Quantizer(f"calibrated-2 on {short_digest(json.dumps(token_ids))}", token_ids)
+    return Quantizer(f"calibrated-2{grouped} on {short_digest(json.dumps(token_ids))}", token_ids, scheme)
 
 
 def make_bank(
@@ -148,7 +151,8 @@ def calibrated_entries(
     def entries_of(layer: Layer) -> Entries:
         compensation = Compensation.of(moments[layer.name])
         weight = model.get_parameter(layer.parameter).detach()
-        return {width: quantize_calibrated(weight, width, compensation) for width in widths}
+        groups = quantizer.scheme.groups(weight)
+        return {width: quantize_calibrated(weight, width, compensation, groups) for width in widths}
 
     # A layer's columns follow one another: more threads help little within it, and much across layers.
     threads = torch.get_num_threads()
@@ -177,11 +181,14 @@ def _read(path: Path, scheme: Scheme, layer: Layer, device: torch.device) -> Ent
         for width in WIDTHS:
             codes = found[f"{width}.codes"]
             parts = {part: found[f"{width}.{part}"] for part in scheme.parts(layer, width)}
-            entries[width] = codes, scheme.parameters(layer, width, parts)
-    except (OSError, SafetensorError, KeyError, ValueError):
+            entries[width] = codes, scheme.parameters(codes, width, parts)
+    except (OSError, SafetensorError, KeyError):
         return None
     sound = all(
-        codes.shape == (layer.rows, layer.columns) and codes.dtype == torch.uint8 and int(codes.max()) < 2**width
-        for width, (codes, _) in entries.items()
+        codes.shape == (layer.rows, layer.columns)
+        and codes.dtype == torch.uint8
+        and int(codes.max()) < 2**width
+        and scheme.fits(layer, parameters)
+        for width, (codes, parameters) in entries.items()
     )
     return entries if sound else None

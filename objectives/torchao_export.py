@@ -45,11 +45,17 @@ def write_torchao(
             "--format torchao: its integers stand for evenly spaced levels, not for a codebook's codewords; "
             "export --format packed, or search with another quantizer"
         )
+    group_size = quantized.scheme.group_size
+    if ragged := [layer for layer in quantized.layers if 0 < group_size < layer.columns and layer.columns % group_size]:
+        raise InputError(
+            f"--format torchao: its groups of columns are of one size, and {ragged[0].name} has {ragged[0].columns} "
+            f"columns in groups of {group_size}; export --format packed, or search with another --group-size"
+        )
     try:
         from torchao.core.config import config_to_dict
         from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
         from torchao.quantization import FqnToConfig, IntxUnpackedToInt8Tensor, IntxWeightOnlyConfig
-        from torchao.quantization.granularity import PerAxis
+        from torchao.quantization.granularity import PerAxis, PerGroup
     except ImportError as error:
         raise InputError(
             f"--format torchao needs torchao 0.18 or newer ({error}); install it with pip install -e '.[torchao]'"
@@ -66,11 +72,12 @@ def write_torchao(
             scale=parameters.scale.cpu(),
             zero_point=parameters.zero_point.cpu() - middle,
             target_dtype=dtype,
-            block_size=(1, layer.columns),
+            block_size=(1, layer.columns if parameters.groups is None else group_size),
             dtype=torch.float32,
             activation_quantization=None,
         )
-        configs[layer.parameter] = IntxWeightOnlyConfig(weight_dtype=dtype, granularity=PerAxis(0))
+        granularity = PerAxis(0) if parameters.groups is None else PerGroup(group_size)
+        configs[layer.parameter] = IntxWeightOnlyConfig(weight_dtype=dtype, granularity=granularity)
     tensors, metadata = flatten_tensor_state_dict(state)
     settings = {
         "quant_method": "torchao",

@@ -32,6 +32,7 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
         quantizer=profile.quantizer,
         say=log.info,
         confirm=profile.confirm,
+        group_size=profile.group_size,
     )
     if differing := [key for key, value in problem.fingerprint.items() if recorded.get(key) != value]:
         raise InputError(

@@ -11,7 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from objectives.errors import InputError
-from search.options import Data, Device, Margin, Model, ProfileName, QuantizerOption, ReadBitMap, Run, console
+from search.options import (
+    Data,
+    Device,
+    GroupSizeOption,
+    Margin,
+    Model,
+    ProfileName,
+    QuantizerOption,
+    ReadBitMap,
+    Run,
+    console,
+)
 
 
 def search(
@@ -34,6 +45,7 @@ def search(
         str | None, typer.Option(help="Of the search's matrix products: fp32 or bf16. What it ends with is FP32.")
     ] = None,
     quantizer: QuantizerOption = None,
+    group_size: GroupSizeOption = None,
     device: Device = None,
     polish: Annotated[
         bool | None, typer.Option("--polish", help="Polish the picks and the reference at the end, as `polish` does.")
@@ -74,6 +86,7 @@ def search(
         "sensitivity": sensitivity,
         "precision": precision,
         "quantizer": quantizer,
+        "group_size": group_size,
         "device": device,
         "polish": polish,
         "seed": seed,

@@ -163,6 +163,7 @@ def test_sentences(count: int, tmp_path: Path) -> None:
     [
         (WEIGHTS, PER_ROW),
         (WEIGHTS, Scheme("codebook")),
+        (WEIGHTS, Scheme(group_size=5)),
         (MANIFEST, PER_ROW),
         ("config.json", PER_ROW),
         ("tokenizer.json", PER_ROW),

@@ -1,10 +1,14 @@
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from objectives.bank import WeightBank
@@ -12,7 +16,7 @@ from objectives.calibrate import Compensation, quantize_calibrated
 from objectives.checkpoint import BIT_MAP, MANIFEST, WEIGHTS, _hashes, load_checkpoint, read_manifest, write_checkpoint
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
-from objectives.layers import WIDTHS, Bits, find_layers
+from objectives.layers import WIDTHS, Bits, Layer, find_layers
 from objectives.models import Classifier, load_classifier
 from objectives.quantized import QuantizedModel
 from objectives.schemes import PER_ROW, Scheme
@@ -231,46 +235,83 @@ def slowly_unpacked(stream: bytes, bits: int, count: int) -> list[int]:
     return [number >> (bits * index) & (2**bits - 1) for index in range(count)]
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("quantizer", ["affine", "codebook", "calibrated"])
-def test_random_maps_of_odd_shapes_come_back_bit_by_bit(seed: int, quantizer: str, tmp_path: Path) -> None:
-    rng = np.random.default_rng(seed)
-    vocabulary = int(rng.integers(21, 60))
-    model = random_bert(
-        seed,
-        hidden_size=2 * int(rng.integers(3, 12)),
-        intermediate_size=int(rng.integers(5, 40)),
-        vocab_size=vocabulary,
-    )
-    own = load_classifier(str(make_tiny_bert(tmp_path / "tiny")))
-    classifier = Classifier(model, own.tokenizer, "random")
+def bank_of(model: torch.nn.Module, bits: Bits, quantizer: str, group_size: int, seed: int) -> WeightBank:
+    """Return a bank, calibrated on random inputs where it is to be."""
     layers = find_layers(model)
-    bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers)))
-    scheme = Scheme("codebook") if quantizer == "codebook" else PER_ROW
+    scheme = Scheme("codebook") if quantizer == "codebook" else Scheme(group_size=group_size)
     bank = WeightBank.of(model, layers, scheme)
     if quantizer == "calibrated":
         for layer, width in zip(layers, bits, strict=True):
             inputs = torch.randn(50, layer.columns, generator=torch.Generator().manual_seed(seed))
             weight = model.get_parameter(layer.parameter).detach()
-            bank.fill(layer, {width: quantize_calibrated(weight, width, Compensation.of(inputs.T @ inputs))})
-    quantized = QuantizedModel.of(model, bank, bits)
-    length = write_checkpoint(classifier, quantized, {}, tmp_path / "packed")
-    assert (tmp_path / "packed" / WEIGHTS).stat().st_size == length == footprint_of(model, scheme).packed_bytes(bits)
+            compensation = Compensation.of(inputs.T @ inputs)
+            bank.fill(layer, {width: quantize_calibrated(weight, width, compensation, scheme.groups(weight))})
+    return bank
 
-    stored = load_file(tmp_path / "packed" / WEIGHTS)
-    checkpoint = load_checkpoint(tmp_path / "packed")
-    loaded = checkpoint.classifier
+
+def slowly_decoded(stored: dict[str, torch.Tensor], layer: Layer, codes: list[int], width: int, size: int) -> Any:
+    """Return a layer's weights, one at a time, in double precision."""
+    scales = stored[f"{layer.name}.scale"].view(layer.rows, -1).tolist()
+    weights = np.empty((layer.rows, layer.columns))
+    for index, code in enumerate(codes):
+        row, column = divmod(index, layer.columns)
+        group = column // size if size else 0
+        if f"{layer.name}.codewords" in stored:
+            step = stored[f"{layer.name}.codewords"].tolist()[code]
+        else:
+            byte = int(stored[f"{layer.name}.zero_point"].view(layer.rows, -1)[row, group])
+            step = code - byte / 2 ** (8 - width)
+        weights[row, column] = scales[row][group] * step
+    return weights
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    quantizer=st.sampled_from(["affine", "codebook", "calibrated"]),
+    group_size=st.integers(0, 13),
+    half_hidden=st.integers(2, 8),
+    intermediate=st.integers(3, 30),
+    vocabulary=st.integers(21, 33),
+)
+@example(seed=0, quantizer="affine", group_size=0, half_hidden=3, intermediate=7, vocabulary=23)
+@example(seed=1, quantizer="calibrated", group_size=0, half_hidden=5, intermediate=9, vocabulary=21)
+@example(seed=2, quantizer="calibrated", group_size=4, half_hidden=5, intermediate=13, vocabulary=22)
+@example(seed=3, quantizer="codebook", group_size=0, half_hidden=7, intermediate=11, vocabulary=27)
+def test_random_maps_of_odd_shapes_come_back_bit_by_bit(
+    seed: int,
+    quantizer: str,
+    group_size: int,
+    half_hidden: int,
+    intermediate: int,
+    vocabulary: int,
+    classifier: Classifier,
+) -> None:
+    rng = np.random.default_rng(seed)
+    shapes = {"hidden_size": 2 * half_hidden, "intermediate_size": intermediate, "vocab_size": vocabulary}
+    model = random_bert(seed, num_hidden_layers=1, max_position_embeddings=24, **shapes)
+    layers = find_layers(model)
+    bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers)))
+    bank = bank_of(model, bits, quantizer, group_size, seed)
+    quantized = QuantizedModel.of(model, bank, bits)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "packed"
+        length = write_checkpoint(Classifier(model, classifier.tokenizer, "random"), quantized, {}, directory)
+        assert (directory / WEIGHTS).stat().st_size == length == quantized.footprint.packed_bytes(bits)
+        stored = load_file(directory / WEIGHTS)
+        checkpoint = load_checkpoint(directory)
     assert checkpoint.bits == bits
+    assert checkpoint.footprint == quantized.footprint
+    loaded = checkpoint.classifier.model
     for layer, width in zip(layers, bits, strict=True):
         codes = slowly_unpacked(stored[f"{layer.name}.codes"].numpy().tobytes(), width, layer.elements)
-        if quantizer == "codebook":
-            codewords = stored[f"{layer.name}.codewords"].tolist()
-            steps = torch.tensor([codewords[code] for code in codes]).view(layer.rows, layer.columns).double()
-        else:
-            zero_points = stored[f"{layer.name}.zero_point"].double() * 2.0 ** (width - 8)
-            steps = torch.tensor(codes).view(layer.rows, layer.columns).double() - zero_points[:, None]
-        expected = steps * stored[f"{layer.name}.scale"].double()[:, None]
-        torch.testing.assert_close(loaded.model.get_parameter(layer.parameter).double(), expected, rtol=1e-6, atol=0)
+        assert codes == bank.entry(layer, width)[0].flatten().tolist()
+        weight = loaded.get_parameter(layer.parameter)
+        expected = torch.empty_like(weight)
+        bank.write_weight(layer, width, expected)
+        assert torch.equal(weight, expected)
+        slowly = slowly_decoded(stored, layer, codes, width, quantized.scheme.group_size)
+        np.testing.assert_allclose(weight.double().numpy(), slowly, rtol=1e-6)
     sentences = [[int(token) for token in rng.integers(5, vocabulary, size=length)] for length in (3, 9, 5, 9)]
     searched = Evaluator(model, layers, sentences, bank=bank).log_odds(bits)
-    np.testing.assert_allclose(Evaluator(loaded.model, layers, sentences).fp32_log_odds(), searched, atol=1e-5)
+    np.testing.assert_allclose(Evaluator(loaded, layers, sentences).fp32_log_odds(), searched, atol=1e-5)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from objectives.codes import decode
 from objectives.fingerprint import model_fingerprint
 from objectives.layers import WIDTHS, find_layers
 from objectives.models import Classifier, load_classifier
@@ -33,13 +34,17 @@ def silent(line: str) -> None:
 
 
 def test_a_quantizer_says_what_it_was_calibrated_on(
-    calibrated: Quantizer, classifier: Classifier, tmp_path: Path
+    calibrated: Quantizer, classifier: Classifier, tiny: TinyProblem, tmp_path: Path
 ) -> None:
     assert len(calibrated.token_ids) == 80
     other = make_tiny_problem(tmp_path, seed=1)
     assert load_quantizer("calibrated", classifier, str(other.data)).identity != calibrated.identity
     assert load_quantizer("affine", classifier, "no such place").identity == "affine-1"
     assert load_quantizer("codebook", classifier, "no such place").identity == "codebook-1"
+    grouped = [load_quantizer("calibrated", classifier, str(tiny.data), size) for size in (0, 8, 16)]
+    assert len({quantizer.identity for quantizer in grouped}) == 3
+    assert grouped[0].identity == calibrated.identity
+    assert load_quantizer("affine", classifier, "", 8).identity == "affine-1 in groups of 8"
 
 
 def test_an_affine_bank_needs_no_cache(classifier: Classifier, tmp_path: Path) -> None:
@@ -48,9 +53,11 @@ def test_an_affine_bank_needs_no_cache(classifier: Classifier, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("group_size", [0, 5])
 def test_a_calibrated_bank_is_made_once(
-    calibrated: Quantizer, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    group_size: int, classifier: Classifier, tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    calibrated = load_quantizer("calibrated", classifier, str(tiny.data), group_size)
     layers = find_layers(classifier.model)
     said: list[str] = []
     first = make_bank(calibrated, classifier.model, layers, "m", tmp_path, said.append)
@@ -72,6 +79,8 @@ def test_a_calibrated_bank_is_made_once(
     for layer in layers:
         for width in WIDTHS:
             assert torch.equal(again.entry(layer, width)[0], first.entry(layer, width)[0])
+            found, expected = (decode(*of.entry(layer, width)) for of in (again, first))
+            assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("fault", ["absent", "cut off", "of another layer"])

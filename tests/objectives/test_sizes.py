@@ -15,7 +15,7 @@ from objectives.stored import StoredTensor, safetensors_bytes
 from tests.objectives.example_layers import LAYERS
 from tests.objectives.random_models import bert_base_shapes, random_bert
 
-SCHEMES = (PER_ROW, Scheme("codebook"))
+SCHEMES = (PER_ROW, Scheme("codebook"), Scheme(group_size=4))
 KEPT = {"bert.embeddings.LayerNorm.weight": (6,), "classifier.weight": (2, 3), "classifier.bias": (2,), "odd ü": (3,)}
 
 
@@ -101,7 +101,7 @@ def test_the_file_length_of_random_tensors(tmp_path: Path) -> None:
 def test_a_format_names_its_scheme(scheme: Scheme) -> None:
     assert Scheme.of_format(scheme.format) == scheme
     assert PER_ROW.format == "bitfront-packed-2"  # of the files that are there already
-    for text in ("", "pt", scheme.format + "0", scheme.format.upper()):
+    for text in ("", "pt", scheme.format + " ", scheme.format.upper()):
         with pytest.raises(ValueError, match="no packed format"):
             Scheme.of_format(text)
 
@@ -111,6 +111,19 @@ def test_codewords_take_four_bytes_each_and_no_zero_points() -> None:
     assert tensors["bert.pooler.dense.scale"] == StoredTensor("F32", (5,))
     assert tensors["bert.pooler.dense.codewords"] == StoredTensor("F32", (32,))
     assert len(tensors) == 3 * len(LAYERS)
+
+
+def test_each_group_of_columns_has_a_scale_and_a_zero_point() -> None:
+    tensors = footprint(LAYERS, {}, Scheme(group_size=4)).packed_tensors((3, 2, 7, 5))
+    assert tensors["bert.encoder.layer.0.intermediate.dense.scale"] == StoredTensor("F32", (9, 2))  # 4 columns and 2
+    assert tensors["bert.encoder.layer.0.intermediate.dense.zero_point"] == StoredTensor("U8", (9, 2))
+    assert tensors["bert.pooler.dense.scale"] == StoredTensor("F32", (5, 1))
+
+
+def test_schemes_that_cannot_be_are_refused() -> None:
+    for kind, group_size in (("codebook", 4), ("affine", -1)):
+        with pytest.raises(ValueError, match="takes no groups"):
+            Scheme(kind, group_size)  # type: ignore[arg-type]
 
 
 def test_a_packed_tensor_holds_every_code() -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,18 +21,19 @@ NEEDS_TORCHAO = pytest.mark.skipif(not find_spec("torchao"), reason="torchao is 
 
 
 @NEEDS_TORCHAO
+@pytest.mark.parametrize("group_size", [0, 8, 16])  # layers have 16 and 32 columns
 @pytest.mark.parametrize("fractional", [False, True], ids=["whole zero points", "fractional zero points"])
-def test_from_pretrained_gives_back_the_very_weights(fractional: bool, tmp_path: Path) -> None:
+def test_from_pretrained_gives_back_the_very_weights(fractional: bool, group_size: int, tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
     bits = tuple(WIDTHS[index % len(WIDTHS)] for index in range(len(layers)))
-    bank = WeightBank.of(classifier.model, layers)
+    bank = WeightBank.of(classifier.model, layers, Scheme(group_size=group_size))
     if fractional:
         for layer, width in zip(layers, bits, strict=True):
             codes, chosen = bank.entry(layer, width)
             assert isinstance(chosen, AffineParameters)
             zero_point = storable_zero_point(chosen.zero_point + 0.37, width)
-            bank.fill(layer, {width: (codes, AffineParameters(chosen.scale, zero_point, width))})
+            bank.fill(layer, {width: (codes, replace(chosen, zero_point=zero_point))})
     quantized = QuantizedModel.of(classifier.model, bank, bits)
     length = write_torchao(classifier, quantized, {"run": "x"}, tmp_path / "ao")
     assert (tmp_path / "ao" / WEIGHTS).stat().st_size == length
@@ -48,11 +50,18 @@ def test_from_pretrained_gives_back_the_very_weights(fractional: bool, tmp_path:
         assert torch.equal(loaded(**inputs).logits, decoded(**inputs).logits)
 
 
-def test_codewords_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "said"),
+    [
+        (Scheme("codebook"), "not for a codebook's codewords; export --format packed"),
+        (Scheme(group_size=5), "bert.embeddings.word_embeddings has 16 columns in groups of 5"),
+    ],
+)
+def test_what_torchao_cannot_express_is_refused(scheme: Scheme, said: str, tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
-    bank = WeightBank.of(classifier.model, layers, Scheme("codebook"))
-    with pytest.raises(InputError, match="not for a codebook's codewords; export --format packed"):
+    bank = WeightBank.of(classifier.model, layers, scheme)
+    with pytest.raises(InputError, match=said):
         write_torchao(
             classifier, QuantizedModel.of(classifier.model, bank, uniform(layers, 4)), {}, tmp_path / "torchao"
         )

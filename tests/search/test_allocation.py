@@ -95,7 +95,7 @@ def test_the_front_falls_with_size() -> None:
     assert len({chosen.tobytes() for chosen in front}) == len(front) > 20
 
 
-@pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook")], ids=str)
+@pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme(group_size=64)], ids=str)
 def test_packed_sums_never_understate_the_file(scheme: Scheme) -> None:
     sizes_of = footprint(bert_base_layers(), {"classifier.weight": (2, 768)}, scheme)
     sizes, overhead = layer_sizes(sizes_of, "packed")

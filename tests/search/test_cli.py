@@ -457,6 +457,35 @@ def test_a_codebook_search_counts_and_packs_its_codewords(
     assert (run / polished["checkpoint"] / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
 
 
+def test_groups_of_columns_are_counted_packed_and_part_of_what_a_run_is(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    run, packed = tmp_path / "run", tmp_path / "packed"
+    where = ("--model", tiny.model, "--data", tiny.data)
+    start = ("search", *where, "--run", run, "--trials", 10, "--sensitivity", "gradient", "--group-size")
+    spoken = bitfront(*start, 8)
+    assert spoken.status == 0, spoken.err
+    assert "--group-size 8" in (run / "report.html").read_text(encoding="utf-8")
+    last = rows(run / "trials.csv")[-1]
+    spoken = bitfront("export", "--run", run, "--trial", last["number"], "--format", "packed", "--out", packed)
+    assert spoken.status == 0, spoken.err
+    assert (packed / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
+    scored = json.loads(bitfront("evaluate", "--checkpoint", packed, *where, "--json").out)
+    assert scored["packed_bytes"] == int(last["packed_bytes"])
+    assert scored["damage"] == pytest.approx(float(last["damage"]), rel=1e-12)
+    evaluate = ("evaluate", *where, "--bitmap", packed / "bitmap.txt", "--json", "--quantizer", "affine")
+    grouped, per_row = (json.loads(bitfront(*evaluate, "--group-size", size).out) for size in (8, 0))
+    assert grouped["packed_bytes"] == scored["packed_bytes"] > per_row["packed_bytes"]
+    assert grouped["damage"] < per_row["damage"]
+    spoken = bitfront(*start, 4)
+    assert spoken.status == 2
+    assert "quantizer was 'calibrated-2 in groups of 8" in " ".join(spoken.err.split())
+    spoken = bitfront(*evaluate[:-1], "codebook", "--group-size", 8)
+    assert spoken.status == 2
+    assert "takes no group_size" in " ".join(spoken.err.split())
+    assert bitfront(*evaluate, "--group-size", -1).status == 2
+
+
 def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
     roomy: TinyProblem, bitfront: Command, tmp_path: Path
 ) -> None:
