@@ -15,12 +15,10 @@ import torch
 from torch import nn
 
 from objectives.bank import FP32_WIDTH
-from objectives.checkpoint import Checkpoint, load_checkpoint
 from objectives.confirmation import AUTO, NONE, divide
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
-from objectives.forward import device_of
 from objectives.layers import Bits, Layer, find_layers, uniform
 from objectives.miniature.training import materialise
 from objectives.models import Classifier, load_classifier
@@ -116,28 +114,20 @@ class Problem:
         """Return what scores maps on other sentences, in FP32."""
         return Evaluator(self.network, self.layers, token_ids, bank=self.evaluator.bank)
 
-    def evaluate_checkpoint(self, directory: Path) -> tuple[Evaluation, Checkpoint]:
-        """Score a packed checkpoint of this model on every sentence, in FP32, and return what it gave back too.
-
-        Raises:
-            InputError: it is damaged (see ``load_checkpoint``), or not of a model with these layers.
-            ValueError: a log-odds is not finite.
-        """
-        checkpoint = load_checkpoint(directory)
-        if checkpoint.footprint.layers != self.layers:
-            raise InputError(f"{directory}: is of a model with other layers; name its own with --model")
-        network = checkpoint.classifier.model.to(device_of(self.network))  # type: ignore[arg-type]
-        return self._confirm_network(network), checkpoint
-
     def confirm_quantized(self, quantized: QuantizedModel) -> Evaluation:
         """Score a quantised model on every sentence in FP32.
 
         Raises:
             ValueError: a log-odds is not finite.
         """
-        return self._confirm_network(quantized.decoded(self.network))
+        return self.confirm_network(quantized.decoded(self.network))
 
-    def _confirm_network(self, network: nn.Module) -> Evaluation:
+    def confirm_network(self, network: nn.Module) -> Evaluation:
+        """Score a model with weights of its own, on the device of this one's, on every sentence in FP32.
+
+        Raises:
+            ValueError: a log-odds is not finite.
+        """
         evaluator = Evaluator(network, self.layers, self.token_ids)
         return self._evaluate(evaluator, uniform(self.layers, FP32_WIDTH))
 

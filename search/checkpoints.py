@@ -7,15 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from objectives.checkpoint import write_checkpoint
 from objectives.errors import InputError
+from objectives.forward import device_of
 from objectives.layers import Bits
-from objectives.problem import Problem, load_problem
+from objectives.problem import Evaluation, Problem, load_problem
 from objectives.quantized import QuantizedModel
-from objectives.torchao_export import write_torchao
+from results.checkpoint import Checkpoint, load_checkpoint, read_manifest, write_checkpoint
+from results.torchao_export import write_torchao
 from search.profile import Profile
 
 log = logging.getLogger("bitfront")
+
+FINGERPRINT = "fingerprint"
+"""What a checkpoint's manifest calls the fingerprint of the problem that it was made from."""
 
 
 def problem_of_run(settings: Mapping[str, Any]) -> Problem:
@@ -55,11 +59,13 @@ def export_checkpoint(
         format_: ``packed`` or ``torchao``.
 
     Raises:
-        InputError: the directory is there already, the run's model cannot be had, or torchao is not installed.
+        InputError: the directory is there already, the run's model cannot be had, or torchao is not installed or cannot
+            express the quantiser.
     """
     if directory.exists():
         raise InputError(f"{directory}: is there already; give --out a new directory")
     problem = problem_of_run(settings)
+    provenance = {**provenance, FINGERPRINT: problem.fingerprint}
     quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, bits)
     if format_ == "torchao":
         length = write_torchao(problem.classifier, quantized, provenance, directory)
@@ -67,3 +73,32 @@ def export_checkpoint(
         return f"weights of {length:,} bytes, one for each code; packed they take {packed:,}"
     length = write_checkpoint(problem.classifier, quantized, provenance, directory)
     return f"weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {directory}"
+
+
+def evaluate_checkpoint(problem: Problem, directory: Path) -> tuple[Evaluation, Checkpoint]:
+    """Score a packed checkpoint of a problem's model on every sentence, in FP32, and return what was loaded too.
+
+    Raises:
+        InputError: it is damaged (see ``load_checkpoint``), or was made from another model.
+        ValueError: a log-odds is not finite.
+    """
+    made_from, own = _model_of(read_manifest(directory)), problem.fingerprint["model"]
+    if made_from not in (None, own):
+        raise InputError(
+            f"{directory}: was made from another model than {problem.model} (its fingerprint is {made_from!r}, not "
+            f"{own!r}), and damage is measured against its own; name that with --model"
+        )
+    checkpoint = load_checkpoint(directory, device_of(problem.network))
+    if checkpoint.footprint.layers != problem.layers:
+        raise InputError(f"{directory}: is of a model with other layers; name its own with --model")
+    return problem.confirm_network(checkpoint.classifier.model), checkpoint
+
+
+def _model_of(provenance: Mapping[str, Any]) -> object:
+    """Return the fingerprint of the model that a checkpoint was made from; None where it does not say."""
+    # Checkpoints of old have it among the facts of their run, or, made from a bit map's file, not at all.
+    for table, key in ((FINGERPRINT, "model"), ("facts", "fingerprint of model")):
+        found = provenance.get(table)
+        if isinstance(found, dict) and key in found:
+            return found[key]
+    return None

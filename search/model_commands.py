@@ -34,6 +34,7 @@ def evaluate(
     from objectives.bit_maps import read_bit_map
     from objectives.scores import divergences
     from results.statistics import damage_interval, mcc_interval
+    from search.checkpoints import evaluate_checkpoint
 
     if (bitmap is None) == (checkpoint is None):
         raise InputError("say what to score: --bitmap FILE or --checkpoint DIR")
@@ -41,7 +42,7 @@ def evaluate(
         quantizer, group_size = "affine", 0  # a checkpoint brings its own codes: nothing is to be calibrated
     settings, problem = _load(profile, model, data, quantizer, group_size, device)
     if checkpoint is not None:
-        evaluation, loaded = problem.evaluate_checkpoint(checkpoint)
+        evaluation, loaded = evaluate_checkpoint(problem, checkpoint)
         bits, footprint = loaded.bits, loaded.footprint
     else:
         assert bitmap is not None

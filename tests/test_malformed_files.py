@@ -17,7 +17,6 @@ import torch
 
 from objectives.bank import WeightBank
 from objectives.bit_maps import read_bit_map, to_json, to_text
-from objectives.checkpoint import MANIFEST, WEIGHTS, load_checkpoint, write_checkpoint
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, find_layers
 from objectives.models import load_classifier
@@ -25,6 +24,7 @@ from objectives.problem import load_problem
 from objectives.quantized import QuantizedModel
 from objectives.schemes import PER_ROW, Scheme
 from objectives.sentences import load_sentences
+from results.checkpoint import MANIFEST, WEIGHTS, load_checkpoint, write_checkpoint
 from search.contenders import uniform_maps
 from search.feasible import SizeConstraint
 from search.profile import Profile, resolve_profile

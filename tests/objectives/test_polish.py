@@ -7,7 +7,6 @@ import torch
 
 from objectives import polish as polishing
 from objectives.bank import WeightBank
-from objectives.checkpoint import WEIGHTS, load_checkpoint, write_checkpoint
 from objectives.layers import Bits, find_layers
 from objectives.models import Classifier, load_classifier
 from objectives.polish import TrainingSentences, polish
@@ -17,6 +16,7 @@ from objectives.schemes import PER_ROW, Scheme
 from objectives.scores import divergences
 from objectives.sentences import encode, load_sentences
 from objectives.sizes import footprint_of
+from results.checkpoint import WEIGHTS, load_checkpoint, write_checkpoint
 from tests.objectives.random_models import random_bert, random_roberta
 from tests.objectives.test_evaluate import random_sentences
 from tests.search.tiny_problem import make_tiny_problem

@@ -385,6 +385,10 @@ def test_a_packed_checkpoint_has_the_claimed_size_and_scores_what_the_search_sai
     scored = json.loads(spoken.out)
     for key in ("damage", "mcc", "packed_bytes"):
         assert scored[key] == pytest.approx(float(best[key]), abs=0, rel=1e-12)
+    other = make_tiny_problem(tmp_path / "other", seed=7)  # of the same shapes
+    spoken = bitfront("evaluate", "--checkpoint", packed, "--model", other.model, "--data", other.data)
+    assert spoken.status == 2
+    assert "was made from another model than" in " ".join(spoken.err.split())
     again = bitfront("export", "--run", run, "--trial", best["number"], "--format", "packed", "--out", packed)
     assert again.status == 2
     assert "there already" in again.err

@@ -14,7 +14,7 @@ from objectives.models import load_classifier
 from objectives.quantize import AffineParameters, storable_zero_point
 from objectives.quantized import QuantizedModel
 from objectives.schemes import Scheme
-from objectives.torchao_export import WEIGHTS, write_torchao
+from results.torchao_export import WEIGHTS, write_torchao
 from tests.objectives.tiny_bert import make_tiny_bert
 
 NEEDS_TORCHAO = pytest.mark.skipif(not find_spec("torchao"), reason="torchao is not installed; it is an extra")

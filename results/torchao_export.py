@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from objectives.checkpoint import write_manifest, write_map
 from objectives.errors import InputError
 from objectives.files import replacing, replacing_directory
 from objectives.models import Classifier, save_all_but_weights
 from objectives.quantize import AffineParameters
 from objectives.quantized import QuantizedModel
+from results.checkpoint import write_manifest, write_map
 
 WEIGHTS = "model.safetensors"
 

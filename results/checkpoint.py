@@ -97,18 +97,22 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return provenance
 
 
-def load_checkpoint(directory: Path) -> Checkpoint:
+def load_checkpoint(directory: Path, device: str | torch.device = "cpu") -> Checkpoint:
     """Return an ordinary ``transformers`` classifier with the weights that the codes stand for, and its map.
 
     Layers are unpacked one at a time, so that besides the model there is never more than one of them in memory.
+
+    Args:
+        directory: as ``write_checkpoint`` made it.
+        device: where the model shall be; codes are decoded there.
 
     Raises:
         InputError: anything in it is missing, damaged or not what the map asks for.
     """
     with _opened(directory) as packed, torch.no_grad():
-        state = packed.classifier.model.state_dict()
+        state = packed.classifier.model.to(device).state_dict()  # type: ignore[arg-type]
         for layer, width in zip(packed.footprint.layers, packed.bits, strict=True):
-            codes, parameters = packed.entry(layer, width)
+            codes, parameters = packed.entry(layer, width, device)
             decode(codes, parameters, out=state[layer.parameter])
         for name in packed.footprint.kept:
             state[name].copy_(packed.kept(name))
@@ -125,12 +129,12 @@ class _Packed:
     path: Path
     stored: Any
 
-    def entry(self, layer: Layer, width: int) -> Entry:
-        """Return a layer's codes and parameters."""
+    def entry(self, layer: Layer, width: int, device: str | torch.device) -> Entry:
+        """Return a layer's codes and parameters on a device."""
         scheme = self.footprint.scheme
         stream = self.stored.get_tensor(f"{layer.name}.codes").numpy()
-        codes = torch.from_numpy(unpack(stream, width, layer.elements)).view(layer.rows, layer.columns)
-        parts = {part: self.stored.get_tensor(f"{layer.name}.{part}") for part in scheme.parts(layer, width)}
+        codes = torch.from_numpy(unpack(stream, width, layer.elements)).view(layer.rows, layer.columns).to(device)
+        parts = {part: self.stored.get_tensor(f"{layer.name}.{part}").to(device) for part in scheme.parts(layer, width)}
         parameters = scheme.of_stored(codes, width, parts)
         if fault := parameters.fault():
             raise InputError(f"{self.path}: {layer.name} has {fault}; {_AGAIN}")

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from objectives.bank import WeightBank
 from objectives.calibrate import Compensation, quantize_calibrated
-from objectives.checkpoint import BIT_MAP, MANIFEST, WEIGHTS, _hashes, load_checkpoint, read_manifest, write_checkpoint
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.layers import WIDTHS, Bits, Layer, find_layers
@@ -21,6 +20,7 @@ from objectives.models import Classifier, load_classifier
 from objectives.quantized import QuantizedModel
 from objectives.schemes import PER_ROW, Scheme
 from objectives.sizes import footprint_of
+from results.checkpoint import BIT_MAP, MANIFEST, WEIGHTS, _hashes, load_checkpoint, read_manifest, write_checkpoint
 from tests.objectives.random_models import random_bert
 from tests.objectives.tiny_bert import make_tiny_bert
 
@@ -69,6 +69,23 @@ def test_a_loaded_model_scores_exactly_as_its_map(classifier: Classifier, bits: 
     for name, tensor in classifier.model.state_dict().items():
         if name in footprint_of(classifier.model).kept:
             assert torch.equal(loaded.model.state_dict()[name], tensor)
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme(group_size=6)], ids=str)
+def test_a_model_is_loaded_where_it_shall_be(
+    device: str, scheme: Scheme, classifier: Classifier, bits: Bits, tmp_path: Path
+) -> None:
+    quantized = quantized_by(classifier, bits, scheme)
+    write_checkpoint(classifier, quantized, {}, tmp_path / "packed")
+    loaded = load_checkpoint(tmp_path / "packed", device).classifier.model.state_dict()
+    expected = quantized.decoded(classifier.model).state_dict()
+    for name, tensor in loaded.items():
+        assert tensor.device.type == device
+        torch.testing.assert_close(tensor.cpu(), expected[name], rtol=0, atol=0)
 
 
 def test_a_directory_is_never_overwritten(classifier: Classifier, bits: Bits, directory: Path) -> None:
