@@ -119,6 +119,21 @@ def load_checkpoint(directory: Path, device: str | torch.device = "cpu") -> Chec
         return Checkpoint(packed.classifier, packed.bits, packed.footprint)
 
 
+def read_quantized(directory: Path) -> tuple[Classifier, QuantizedModel]:
+    """Return the quantised model of a packed checkpoint, as it was written, and a classifier for config and tokenizer.
+
+    The classifier's own weights are yet to be filled in.
+
+    Raises:
+        InputError: as ``load_checkpoint``.
+    """
+    with _opened(directory) as packed:
+        sizes = packed.footprint
+        entries = tuple(packed.entry(layer, width) for layer, width in zip(sizes.layers, packed.bits, strict=True))
+        kept = {name: packed.kept(name) for name in sizes.kept}
+        return packed.classifier, QuantizedModel(sizes.layers, packed.bits, entries, kept, sizes.scheme)
+
+
 @dataclass(frozen=True)
 class _Packed:
     """An open checkpoint whose files and tensors are those of its map; what they hold is checked as it is read."""
@@ -129,7 +144,7 @@ class _Packed:
     path: Path
     stored: Any
 
-    def entry(self, layer: Layer, width: int, device: str | torch.device) -> Entry:
+    def entry(self, layer: Layer, width: int, device: str | torch.device = "cpu") -> Entry:
         """Return a layer's codes and parameters on a device."""
         scheme = self.footprint.scheme
         stream = self.stored.get_tensor(f"{layer.name}.codes").numpy()

@@ -10,9 +10,12 @@ from typing import Any
 from objectives.errors import InputError
 from objectives.forward import device_of
 from objectives.layers import Bits
+from objectives.models import Classifier
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.quantized import QuantizedModel
-from results.checkpoint import Checkpoint, load_checkpoint, read_manifest, write_checkpoint
+from results.checkpoint import Checkpoint, load_checkpoint, read_manifest, read_quantized, write_checkpoint
+from results.outcome import Trial
+from results.polished import read_polished
 from results.torchao_export import write_torchao
 from search.profile import Profile
 
@@ -62,16 +65,49 @@ def export_checkpoint(
         InputError: the directory is there already, the run's model cannot be had, or torchao is not installed or cannot
             express the quantiser.
     """
-    if directory.exists():
-        raise InputError(f"{directory}: is there already; give --out a new directory")
+    _check_new(directory)
     problem = problem_of_run(settings)
     provenance = {**provenance, FINGERPRINT: problem.fingerprint}
     quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, bits)
+    return _write(problem.classifier, quantized, provenance, directory, format_)
+
+
+def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> str:
+    """Write a map that a run has polished as a checkpoint elsewhere, and return what there is to say about it.
+
+    Args:
+        run: the run's directory.
+        trial: the map, as it was before.
+        directory: to be made.
+        format_: ``packed`` or ``torchao``.
+
+    Raises:
+        InputError: the map has not been polished, its checkpoint is damaged, the directory is there already, or torchao
+            is not installed or cannot express the quantiser.
+    """
+    _check_new(directory)
+    checkpoints = {polished.number: run / polished.checkpoint for polished in read_polished(run)}
+    if trial.number not in checkpoints:
+        raise InputError(f"{run}: {trial.label} is not polished; bitfront polish --run {run} --trial {trial.number}")
+    classifier, quantized = read_quantized(checkpoints[trial.number])
+    provenance = read_manifest(checkpoints[trial.number])
+    del provenance["packed"]  # of the files there
+    return _write(classifier, quantized, provenance, directory, format_)
+
+
+def _check_new(directory: Path) -> None:
+    if directory.exists():
+        raise InputError(f"{directory}: is there already; give --out a new directory")
+
+
+def _write(
+    classifier: Classifier, quantized: QuantizedModel, provenance: Mapping[str, Any], directory: Path, format_: str
+) -> str:
     if format_ == "torchao":
-        length = write_torchao(problem.classifier, quantized, provenance, directory)
-        packed = problem.footprint.packed_bytes(bits)
+        length = write_torchao(classifier, quantized, provenance, directory)
+        packed = quantized.footprint.packed_bytes(quantized.bits)
         return f"weights of {length:,} bytes, one for each code; packed they take {packed:,}"
-    length = write_checkpoint(problem.classifier, quantized, provenance, directory)
+    length = write_checkpoint(classifier, quantized, provenance, directory)
     return f"weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {directory}"
 
 

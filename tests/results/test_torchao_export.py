@@ -14,6 +14,7 @@ from objectives.models import load_classifier
 from objectives.quantize import AffineParameters, storable_zero_point
 from objectives.quantized import QuantizedModel
 from objectives.schemes import Scheme
+from results.checkpoint import read_quantized, write_checkpoint
 from results.torchao_export import WEIGHTS, write_torchao
 from tests.objectives.tiny_bert import make_tiny_bert
 
@@ -66,6 +67,22 @@ def test_what_torchao_cannot_express_is_refused(scheme: Scheme, said: str, tmp_p
             classifier, QuantizedModel.of(classifier.model, bank, uniform(layers, 4)), {}, tmp_path / "torchao"
         )
     assert not (tmp_path / "torchao").exists()
+
+
+@NEEDS_TORCHAO
+def test_a_packed_checkpoint_is_handed_on_as_it_is(tmp_path: Path) -> None:
+    classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
+    layers = find_layers(classifier.model)
+    bits = tuple(WIDTHS[index % len(WIDTHS)] for index in range(len(layers)))
+    bank = WeightBank.of(classifier.model, layers, Scheme(group_size=8))
+    quantized = QuantizedModel.of(classifier.model, bank, bits)
+    polished = replace(quantized, kept={name: tensor * 1.25 for name, tensor in quantized.kept.items()})
+    write_checkpoint(classifier, polished, {}, tmp_path / "packed")
+    write_torchao(*read_quantized(tmp_path / "packed"), {}, tmp_path / "ao")
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "ao").eval()
+    inputs = classifier.tokenizer("the cat sleeps", return_tensors="pt")
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).logits, polished.decoded(classifier.model)(**inputs).logits)
 
 
 @NEEDS_TORCHAO

@@ -514,9 +514,22 @@ def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
     assert json.loads(said.out)["damage"] == pytest.approx(float(row["damage_after"]), abs=1e-9)
     assert json.loads(said.out)["packed_bytes"] == found.footprint.packed_bytes(found.trials[int(row["number"])].bits)
 
+    # A copy of it, as small and as good.
+    export = ("export", "--run", run, "--polished", "--trial", row["number"], "--out", tmp_path / "copy", "--format")
+    assert bitfront(*export, "json").status == 2
+    spoken = bitfront(*export, "packed")
+    assert spoken.status == 0, spoken.err
+    copied = bitfront("evaluate", "--checkpoint", tmp_path / "copy", *settings[:4], "--json")
+    assert json.loads(copied.out) == json.loads(said.out)
+    assert "there already" in bitfront(*export, "packed").err
+
     # One more joins the table, and what is there is not polished again.
     before = (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns
     other = next(trial.number for trial in found.trials if str(trial.number) not in picks)
+    spoken = bitfront(
+        "export", "--run", run, "--polished", "--trial", other, "--out", tmp_path / "x", *export[-1:], "packed"
+    )
+    assert "is not polished" in " ".join(spoken.err.split())
     spoken = bitfront("polish", "--run", run, "--trial", other)
     assert spoken.status == 0, spoken.err
     assert "damage" in spoken.out
