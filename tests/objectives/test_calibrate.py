@@ -93,6 +93,28 @@ def test_fitted_scales_are_the_least_squares_of_each_row() -> None:
         assert float(found[row]) == pytest.approx(best, rel=0.02)
 
 
+def test_fitted_scales_of_a_group_are_its_least_squares_with_all_others_held() -> None:
+    weight, inputs = random_weight(6, 20, 0), correlated_inputs(20, seed=3)
+    moments = inputs.T @ inputs / len(inputs)
+    groups = torch.tensor([0, 2, 1, 2, 0] * 4)  # in some order of rounding
+    start = choose_affine(weight, 8, groups)
+    codes = encode(weight, start)
+    fitted = fit_parameters(weight, codes.float(), start, moments)
+    decoded = decode(codes, fitted)
+    found = row_errors(weight, decoded, moments)
+    root = torch.linalg.cholesky(moments.double()).T  # |root e|^2 = e' M e
+    last = groups == 2  # is fitted when all others are as they stay
+    for row in range(len(weight)):
+        target = (root @ (weight[row] - decoded[row] * ~last).double()).numpy()
+        best = np.inf
+        for zero_point in range(256):
+            steps = (root @ ((codes[row].double() - zero_point) * last)).numpy()
+            scale = steps @ target / (steps @ steps)
+            if scale > 0:
+                best = min(best, float(((scale * steps - target) ** 2).sum()))
+        assert float(found[row]) == pytest.approx(best, rel=0.02)
+
+
 def test_descent_moves_each_code_to_where_its_row_weighs_least() -> None:
     weight, inputs = random_weight(4, 5, 7), correlated_inputs(5, seed=4)
     moments = inputs.T @ inputs / len(inputs)

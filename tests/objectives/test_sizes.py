@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,6 +34,12 @@ def test_the_documented_map_on_bert_base(bert_base: Footprint) -> None:
     assert bert_base.exact_compression(documented, "nominal") == Fraction(109_360_128 * 32, 635_662_848)
     assert bert_base.packed_bytes(documented) == 80_565_828
     assert bert_base.fp32_packed_bytes == 437_958_648
+
+
+def test_the_documented_map_in_other_schemes(bert_base: Footprint) -> None:
+    documented = documented_bit_map(bert_base.layers)
+    for scheme, size_bytes in ((Scheme("codebook"), 80_485_792), (Scheme(group_size=64), 88_536_712)):
+        assert replace(bert_base, scheme=scheme).packed_bytes(documented) == size_bytes
 
 
 def test_scales_and_zero_points_are_little_beside_the_codes(bert_base: Footprint) -> None:
