@@ -18,6 +18,7 @@ from objectives.codes import row_chunks
 _SAMPLE = 1 << 18  # weights that the codewords are found on
 _BINS = 64  # wide enough to hold some weights each, also far out
 _ITERATIONS = 30
+_FEW = 16  # codewords
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class CodebookParameters:
 
     def stored(self) -> dict[str, Tensor]:
         """Return scales ``(rows, 1)`` and codewords ``(2**bits,)`` for a packed checkpoint, both FP32."""
-        return {"scale": self.scale, "codewords": self.codewords}
+        return self.tensors()
 
     def fault(self) -> str:
         """Return what is out of range in words, nothing where all is sound."""
@@ -97,12 +98,14 @@ def _nearest(values: Tensor, codewords: Tensor) -> Tensor:
 def k_means(values: Tensor, count: int) -> Tensor:
     """Return ``count`` codewords, FP32 and rising, of values ``(n,)``: Lloyd's algorithm on a sample of them.
 
-    It starts with as many codewords where the values have density p as p^(1/3) asks for, which is where many codewords
-    belong (Panter and Dite, Proceedings of the IRE 39, 1951); from evenly filled cells it would not find the tails.
+    Few codewords begin in evenly filled cells, or some would be spent on single weights far out and stay there: the
+    squared error would be less, and the damage of a fine-tuned BERT at 4 bits twice as much. Many would not find the
+    tails from there; they begin as dense as the cube root of the weights' density, which is where many codewords belong
+    (Panter and Dite, Proceedings of the IRE 39, 1951).
     """
     step = torch.linspace(0, len(values) - 1, min(len(values), _SAMPLE), dtype=torch.float64, device=values.device)
     ordered = values[step.round().long()].double().sort().values
-    codewords = _companded(ordered, count)
+    codewords = (_companded if count > _FEW else _evenly_filled)(ordered, count)
     sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(dim=0)])
     ends = torch.tensor([0, len(ordered)], device=values.device)
     for _ in range(_ITERATIONS):
@@ -112,6 +115,12 @@ def k_means(values: Tensor, count: int) -> Tensor:
         codewords = torch.where(members > 0, sums[bounds].diff() / members, codewords)
     # Sums of cells have rounding errors: codewords that are as good as equal could be the wrong way round.
     return codewords.float().sort().values
+
+
+def _evenly_filled(ordered: Tensor, count: int) -> Tensor:
+    """Return ``count`` codewords of rising values ``(n,)``, each with as many of them around it."""
+    share = (torch.arange(count, device=ordered.device) + 0.5) / count
+    return ordered[(share * len(ordered)).long()]
 
 
 def _companded(ordered: Tensor, count: int) -> Tensor:
