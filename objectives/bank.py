@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from objectives.codes import Entry, decode
 from objectives.layers import Layer
-from objectives.quantize import AffineParameters, choose_affine, decode, encode
+from objectives.schemes import PER_ROW, Scheme
 
 FP32_WIDTH = 32
 """Stands in a map for a layer that keeps its own FP32 weights."""
@@ -18,35 +19,35 @@ class WeightBank:
     """Quantised weights by layer and width.
 
     An entry depends on its layer and width alone and is made when it is first asked for. It costs one byte a weight and
-    five bytes a row: all seven widths of bert-base-uncased take 0.8 GB, where FP32 copies would take 3.1 GB.
+    a little for each row: all seven widths of bert-base-uncased take 0.8 GB, where FP32 copies would take 3.1 GB.
     """
 
-    def __init__(self, layers: Sequence[Layer], weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, layers: Sequence[Layer], weights: Mapping[str, Tensor], scheme: Scheme = PER_ROW) -> None:
         """Keep the FP32 weights to quantise.
 
         Args:
             layers: the searchable layers.
             weights: the weight ``(rows, columns)`` of each layer, by the layer's name; not changed, not copied.
+            scheme: what codes are decoded with.
         """
+        self.scheme = scheme
         self._layers = {layer.name: layer for layer in layers}
         self._weights = {layer.name: weights[layer.name].detach() for layer in layers}
-        self._entries: dict[tuple[str, int], tuple[Tensor, AffineParameters]] = {}
+        self._entries: dict[tuple[str, int], Entry] = {}
 
     @classmethod
-    def of(cls, model: nn.Module, layers: Sequence[Layer]) -> WeightBank:
+    def of(cls, model: nn.Module, layers: Sequence[Layer], scheme: Scheme = PER_ROW) -> WeightBank:
         """Return the bank of a model's layers."""
-        return cls(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers})
+        return cls(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers}, scheme)
 
-    def entry(self, layer: Layer, width: int) -> tuple[Tensor, AffineParameters]:
+    def entry(self, layer: Layer, width: int) -> Entry:
         """Return a layer's codes, uint8 ``(rows, columns)``, and their parameters at a width of 2..8 bits."""
         key = (layer.name, width)
         if key not in self._entries:
-            weight = self._weights[layer.name]
-            parameters = choose_affine(weight, width)
-            self._entries[key] = (encode(weight, parameters), parameters)
+            self._entries[key] = self.scheme.nearest(self._weights[layer.name], width)
         return self._entries[key]
 
-    def fill(self, layer: Layer, entries: Mapping[int, tuple[Tensor, AffineParameters]]) -> None:
+    def fill(self, layer: Layer, entries: Mapping[int, Entry]) -> None:
         """Take a layer's entries by width, in place of those it would make itself."""
         self._entries |= {(layer.name, width): entry for width, entry in entries.items()}
 

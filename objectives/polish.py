@@ -1,10 +1,10 @@
 """Polish: a quantised model's full-precision parameters tuned after the search, without a bit more.
 
-Codes stay as they are. Scales, zero points, biases, LayerNorms and the classification head are tuned so that the model
-does what the FP32 model does on unlabelled training sentences: its class probabilities (Hinton et al., 2015,
-arXiv:1503.02531) and its hidden states (as in TinyBERT, Jiao et al., EMNLP Findings 2020). The FP32 model has been
-fitted to these very sentences and is surer of them than of any it has not seen; so most are shown with a word or two
-exchanged, where it judges as it does elsewhere.
+Codes stay as they are; so do codewords, as their gradients take those of every weight. Scales, zero points, biases,
+LayerNorms and the classification head are tuned so that the model does what the FP32 model does on unlabelled training
+sentences: its class probabilities (Hinton et al., 2015, arXiv:1503.02531) and its hidden states (as in TinyBERT, Jiao
+et al., EMNLP Findings 2020). The FP32 model has been fitted to these very sentences and is surer of them than of any it
+has not seen; so most are shown with a word or two exchanged, where it judges as it does elsewhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from objectives.bank import FP32_WIDTH
 from objectives.evaluate import Evaluator
 from objectives.forward import device_of, equal_length_batches
 from objectives.layers import Layer, uniform
-from objectives.quantize import AffineParameters, storable_zero_point
 from objectives.quantized import QuantizedModel
 from objectives.scores import divergences
 
@@ -168,10 +167,11 @@ class _Student(nn.Module):
         self.log_gains = nn.ParameterList()
         self.shifts = nn.ParameterList()
         self._spreads: list[Tensor] = []
-        for layer, width in zip(quantized.layers, quantized.bits, strict=True):
+        for layer, (_, parameters) in zip(quantized.layers, quantized.entries, strict=True):
+            shifted = parameters.shiftable and parameters.bits <= _WIDEST_SHIFTED
             weight = self.network.get_parameter(layer.parameter)
             self.log_gains.append(nn.Parameter(weight.new_zeros(layer.rows)))
-            self.shifts.append(nn.Parameter(weight.new_zeros(layer.rows), requires_grad=width <= _WIDEST_SHIFTED))
+            self.shifts.append(nn.Parameter(weight.new_zeros(layer.rows), requires_grad=shifted))
             self._spreads.append(weight.std(dim=1, correction=0))  # the unit of its shift
         for index, layer in enumerate(quantized.layers):
             hook = self._linear if layer.kind == "linear" else self._embedding
@@ -189,17 +189,7 @@ class _Student(nn.Module):
                 bias = f"{layer.name}.bias"
                 if bias in self._quantized.kept:
                     state[bias] *= gain
-                zero_point = parameters.zero_point - shift[:, None] / parameters.scale
-                entries.append(
-                    (
-                        codes,
-                        AffineParameters(
-                            parameters.scale * gain[:, None],
-                            storable_zero_point(zero_point, parameters.bits),
-                            parameters.bits,
-                        ),
-                    )
-                )
+                entries.append((codes, parameters.adjusted(gain, shift)))
             kept = {name: state[name].float() for name in self._quantized.kept}
         return replace(self._quantized, entries=tuple(entries), kept=kept)
 

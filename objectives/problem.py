@@ -15,12 +15,10 @@ import torch
 from torch import nn
 
 from objectives.bank import FP32_WIDTH
-from objectives.checkpoint import load_checkpoint
 from objectives.confirmation import AUTO, NONE, divide
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
-from objectives.forward import device_of
 from objectives.layers import Bits, Layer, find_layers, uniform
 from objectives.miniature.training import materialise
 from objectives.models import Classifier, load_classifier
@@ -116,28 +114,20 @@ class Problem:
         """Return what scores maps on other sentences, in FP32."""
         return Evaluator(self.network, self.layers, token_ids, bank=self.evaluator.bank)
 
-    def evaluate_checkpoint(self, directory: Path) -> tuple[Evaluation, Bits]:
-        """Score a packed checkpoint of this model on every sentence, in FP32, and return its map too.
-
-        Raises:
-            InputError: it is damaged (see ``load_checkpoint``), or not of a model with these layers.
-            ValueError: a log-odds is not finite.
-        """
-        classifier, bits = load_checkpoint(directory)
-        if find_layers(classifier.model) != self.layers:
-            raise InputError(f"{directory}: is of a model with other layers; name its own with --model")
-        network = classifier.model.to(device_of(self.network))  # type: ignore[arg-type]
-        return self._confirm_network(network), bits
-
     def confirm_quantized(self, quantized: QuantizedModel) -> Evaluation:
         """Score a quantised model on every sentence in FP32.
 
         Raises:
             ValueError: a log-odds is not finite.
         """
-        return self._confirm_network(quantized.decoded(self.network))
+        return self.confirm_network(quantized.decoded(self.network))
 
-    def _confirm_network(self, network: nn.Module) -> Evaluation:
+    def confirm_network(self, network: nn.Module) -> Evaluation:
+        """Score a model with weights of its own, on the device of this one's, on every sentence in FP32.
+
+        Raises:
+            ValueError: a log-odds is not finite.
+        """
         evaluator = Evaluator(network, self.layers, self.token_ids)
         return self._evaluate(evaluator, uniform(self.layers, FP32_WIDTH))
 
@@ -157,6 +147,7 @@ def load_problem(
     say: Callable[[str], None] = lambda _: None,
     bank_in_files: bool = False,
     confirm: str = NONE,
+    group_size: int = 0,
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
@@ -170,6 +161,7 @@ def load_problem(
         bank_in_files: keep every quantiser's codes in files of the cache, so that processes have one copy in memory.
         confirm: the sentences that no search sees, as for ``divide``; ``auto`` for the miniature's held-out ones where
             it is searched with, and for none elsewhere.
+        group_size: columns that share a scale and a zero point; 0 for all of a row.
 
     Raises:
         InputError: there is no such device; the model or the sentences cannot be used (see ``load_classifier`` and
@@ -190,7 +182,7 @@ def load_problem(
     network = classifier.model
     token_ids = encode(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
     layers = find_layers(network)
-    chosen = load_quantizer(quantizer, classifier, data_source)
+    chosen = load_quantizer(quantizer, classifier, data_source, group_size)
     identity = fingerprint(network, token_ids, sentences.labels, chosen.identity)
     confirmation = _confirmation(held, classifier, confirm)
     if confirmation is not None:
@@ -214,7 +206,7 @@ def load_problem(
         model=model,
         data=data,
         layers=layers,
-        footprint=footprint_of(network),
+        footprint=footprint_of(network, bank.scheme),
         labels=sentences.labels,
         in_domain=sentences.in_domain,
         fp32_log_odds=fp32_log_odds,

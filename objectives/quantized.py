@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from objectives.bank import WeightBank
+from objectives.codes import Entry, decode
 from objectives.layers import Bits, Layer
-from objectives.quantize import AffineParameters, decode
-from objectives.sizes import footprint_of
+from objectives.schemes import PER_ROW, Scheme
+from objectives.sizes import Footprint, footprint_of
 
 
 @dataclass(frozen=True)
@@ -24,19 +25,27 @@ class QuantizedModel:
         bits: the width of each.
         entries: codes, uint8 ``(rows, columns)``, and their parameters, of each.
         kept: name and value of every other floating-point tensor of the state dict, FP32.
+        scheme: what codes are decoded with.
     """
 
     layers: tuple[Layer, ...]
     bits: Bits
-    entries: tuple[tuple[Tensor, AffineParameters], ...]
+    entries: tuple[Entry, ...]
     kept: Mapping[str, Tensor]
+    scheme: Scheme = PER_ROW
+
+    @property
+    def footprint(self) -> Footprint:
+        """The sizes of the model's maps."""
+        return Footprint(self.layers, {name: tuple(tensor.shape) for name, tensor in self.kept.items()}, self.scheme)
 
     @classmethod
     def of(cls, model: nn.Module, bank: WeightBank, bits: Bits) -> QuantizedModel:
         """Return a map of an FP32 model, with the codes of its bank."""
-        sizes, state = footprint_of(model), model.state_dict()
+        sizes, state = footprint_of(model, bank.scheme), model.state_dict()
         entries = tuple(bank.entry(layer, width) for layer, width in zip(sizes.layers, bits, strict=True))
-        return cls(sizes.layers, bits, entries, {name: state[name].detach().float() for name in sizes.kept})
+        kept = {name: state[name].detach().float() for name in sizes.kept}
+        return cls(sizes.layers, bits, entries, kept, bank.scheme)
 
     def decoded(self, model: nn.Module) -> nn.Module:
         """Return a copy of the FP32 model ``model`` with these weights."""

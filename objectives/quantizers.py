@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from objectives.bank import WeightBank
 from objectives.calibrate import Compensation, quantize_calibrated
+from objectives.codes import Entry
 from objectives.errors import InputError
 from objectives.files import replacing
 from objectives.fingerprint import short_digest
@@ -24,11 +25,12 @@ from objectives.forward import device_of
 from objectives.layers import WIDTHS, Layer
 from objectives.models import Classifier
 from objectives.moments import second_moments
-from objectives.quantize import AffineParameters
+from objectives.schemes import PER_ROW, Scheme
 from objectives.sentences import encode, load_sentences, training_order
 
-QuantizerName = Literal["affine", "calibrated"]
-"""``affine``: each weight rounded to the nearest code. ``calibrated``: by ``quantize_calibrated``."""
+QuantizerName = Literal["affine", "codebook", "calibrated"]
+"""``affine``: each weight rounded to the nearest of its row's even levels. ``codebook``: to the nearest of its layer's
+own codewords. ``calibrated``: even levels, by ``quantize_calibrated``."""
 
 _CALIBRATION_SENTENCES = 2048
 _SAY_EVERY_S = 15.0
@@ -42,26 +44,33 @@ class Quantizer:
         identity: name and version, and what it was calibrated on; part of a run's fingerprint. Raise the version
             whenever the codes can change.
         token_ids: the calibration sentences; empty where none are needed.
+        scheme: what codes are decoded with.
     """
 
     identity: str
     token_ids: tuple[tuple[int, ...], ...] = ()
+    scheme: Scheme = PER_ROW
 
 
-def load_quantizer(name: QuantizerName, classifier: Classifier, data: str) -> Quantizer:
+def load_quantizer(name: QuantizerName, classifier: Classifier, data: str, group_size: int = 0) -> Quantizer:
     """Return a quantiser, with unlabelled training sentences of ``data`` where it is to be calibrated.
+
+    With a ``group_size`` its scales and zero points are those of so many columns each (see ``Scheme``).
 
     Raises:
         InputError: there are no training sentences.
+        ValueError: a codebook is to have groups.
     """
-    if name == "affine":
-        return Quantizer("affine-1")
+    scheme = Scheme("codebook" if name == "codebook" else "affine", group_size)
+    grouped = f" in groups of {group_size}" if group_size else ""
+    if name != "calibrated":
+        return Quantizer(f"{name}-1{grouped}", scheme=scheme)
     texts = load_sentences(data, "train").texts
     if not texts:
         raise InputError(f"{data}: has no training sentences to calibrate on; use --quantizer affine")
     chosen = training_order(len(texts))[:_CALIBRATION_SENTENCES]
     token_ids = encode(classifier.tokenizer, [texts[index] for index in sorted(chosen)], classifier.max_tokens)
-    return Quantizer(f"calibrated-2 on {short_digest(json.dumps(token_ids))}", token_ids)
+    return Quantizer(f"calibrated-2{grouped} on {short_digest(json.dumps(token_ids))}", token_ids, scheme)
 
 
 def make_bank(
@@ -87,14 +96,18 @@ def make_bank(
         say: told now and then how far it is.
         in_files: make one that needs no calibration that way too, for processes to share.
     """
-    bank = WeightBank.of(model, layers)
+    bank = WeightBank.of(model, layers, quantizer.scheme)
     if not (quantizer.token_ids or in_files):
         return bank
     folder = cache / f"bank-{short_digest(f'{fingerprint} {quantizer.identity}')}"
     paths = {layer: folder / f"{layer.name}.safetensors" for layer in layers}
+
+    def kept(layer: Layer) -> Entries | None:
+        return _read(paths[layer], quantizer.scheme, layer, device_of(model))
+
     missing = []
-    for layer, path in paths.items():
-        entries = _read(path, layer, device_of(model))
+    for layer in layers:
+        entries = kept(layer)
         if entries is None:
             missing.append(layer)
         else:
@@ -109,14 +122,14 @@ def make_bank(
     said = time.monotonic()
     for done, (layer, entries) in enumerate(made, start=len(layers) - len(missing) + 1):
         _write(paths[layer], entries)
-        bank.fill(layer, (_read(paths[layer], layer, device_of(model)) or entries) if in_files else entries)
+        bank.fill(layer, (kept(layer) or entries) if in_files else entries)
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
             say(f"quantising: {done}/{len(layers)} layers")
     return bank
 
 
-Entries = dict[int, tuple[Tensor, AffineParameters]]
+Entries = dict[int, Entry]
 """A layer's codes and their parameters by width."""
 
 
@@ -138,7 +151,8 @@ def calibrated_entries(
     def entries_of(layer: Layer) -> Entries:
         compensation = Compensation.of(moments[layer.name])
         weight = model.get_parameter(layer.parameter).detach()
-        return {width: quantize_calibrated(weight, width, compensation) for width in widths}
+        groups = quantizer.scheme.groups(weight)
+        return {width: quantize_calibrated(weight, width, compensation, groups) for width in widths}
 
     # A layer's columns follow one another: more threads help little within it, and much across layers.
     threads = torch.get_num_threads()
@@ -153,33 +167,28 @@ def calibrated_entries(
 def _write(path: Path, entries: Entries) -> None:
     tensors: dict[str, Tensor] = {}
     for width, (codes, parameters) in entries.items():
-        tensors |= {
-            f"{width}.codes": codes.contiguous(),
-            f"{width}.scale": parameters.scale.contiguous(),
-            f"{width}.zero_point": parameters.zero_point.contiguous(),
-        }
+        parts = {"codes": codes, **parameters.tensors()}
+        tensors |= {f"{width}.{part}": tensor.contiguous() for part, tensor in parts.items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary)
 
 
-def _read(path: Path, layer: Layer, device: torch.device) -> Entries | None:
+def _read(path: Path, scheme: Scheme, layer: Layer, device: torch.device) -> Entries | None:
     """Return a layer's entries; None where the file is missing or damaged, so that it is made anew."""
     try:
-        tensors = load_file(path, device=str(device))
-        entries = {
-            width: (
-                tensors[f"{width}.codes"],
-                AffineParameters(tensors[f"{width}.scale"], tensors[f"{width}.zero_point"], width),
-            )
-            for width in WIDTHS
-        }
+        found = load_file(path, device=str(device))
+        entries: Entries = {}
+        for width in WIDTHS:
+            codes = found[f"{width}.codes"]
+            parts = {part: found[f"{width}.{part}"] for part in scheme.parts(layer, width)}
+            entries[width] = codes, scheme.parameters(codes, width, parts)
     except (OSError, SafetensorError, KeyError):
         return None
     sound = all(
         codes.shape == (layer.rows, layer.columns)
         and codes.dtype == torch.uint8
         and int(codes.max()) < 2**width
-        and parameters.scale.shape == parameters.zero_point.shape == (layer.rows, 1)
+        and scheme.fits(layer, parameters)
         for width, (codes, parameters) in entries.items()
     )
     return entries if sound else None

@@ -1,40 +1,24 @@
 """What a bit map weighs, nominal and packed, in exact integer arithmetic.
 
 Nominal counts codes only, as the documented configuration does. Packed is the length in bytes of the safetensors file
-that `export` writes: header, codes, scales, zero points and everything that stays in full precision.
+that `export` writes: header, codes, what decodes them, and everything that stays in full precision.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import prod
 from typing import Literal
 
 from torch import nn
 
 from objectives.layers import WIDTHS, Bits, Layer, find_layers
 from objectives.packing import packed_length
+from objectives.schemes import PER_ROW, Scheme
+from objectives.stored import StoredTensor, safetensors_bytes
 
 SizeAxis = Literal["nominal", "packed"]
-
-_ITEM_BYTES = {"F32": 4, "U8": 1}
-PACKED_METADATA = {"format": "bitfront-packed-2"}
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor of a safetensors file: its dtype (``F32`` or ``U8``) and shape."""
-
-    dtype: Literal["F32", "U8"]
-    shape: tuple[int, ...]
-
-    @property
-    def size_bytes(self) -> int:
-        """The bytes of its data."""
-        return prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -44,10 +28,12 @@ class Footprint:
     Attributes:
         layers: the searchable layers.
         kept: name and shape of every tensor of the state dict that stays in full precision.
+        scheme: what codes are decoded with.
     """
 
     layers: tuple[Layer, ...]
     kept: Mapping[str, tuple[int, ...]]
+    scheme: Scheme = PER_ROW
 
     @property
     def fp32_nominal_bits(self) -> int:
@@ -66,21 +52,28 @@ class Footprint:
 
     def packed_bytes(self, bits: Bits) -> int:
         """Return the length in bytes of the packed checkpoint."""
-        return safetensors_bytes(self.packed_tensors(bits), PACKED_METADATA)
+        return safetensors_bytes(self.packed_tensors(bits), self.packed_metadata)
+
+    @property
+    def packed_metadata(self) -> dict[str, str]:
+        """What the file of a packed checkpoint says of itself."""
+        return {"format": self.scheme.format}
 
     def packed_tensors(self, bits: Bits) -> dict[str, StoredTensor]:
         """Return every tensor of the packed checkpoint.
 
         For each layer: ``NAME.codes``, its rows x columns codes of ``bits`` bits one after the other in
-        ``ceil(rows * columns * bits / 8)`` bytes; ``NAME.scale``, FP32 a row; ``NAME.zero_point``, a byte a row, in
-        steps of ``2**(bits - 8)``.
+        ``ceil(rows * columns * bits / 8)`` bytes, and ``NAME.PART`` for each part of the scheme.
         """
         tensors = self._kept_tensors()
         for layer, width in zip(self.layers, bits, strict=True):
             tensors[f"{layer.name}.codes"] = StoredTensor("U8", (packed_length(layer.elements, width),))
-            tensors[f"{layer.name}.scale"] = StoredTensor("F32", (layer.rows,))
-            tensors[f"{layer.name}.zero_point"] = StoredTensor("U8", (layer.rows,))
+            tensors |= {f"{layer.name}.{part}": tensor for part, tensor in self.scheme.parts(layer, width).items()}
         return tensors
+
+    def parameter_bytes(self, layer: Layer, width: int) -> int:
+        """Return the bytes of data that the packed checkpoint has of a layer beside its codes."""
+        return sum(tensor.size_bytes for tensor in self.scheme.parts(layer, width).values())
 
     def compression(self, bits: Bits, axis: SizeAxis) -> float:
         """Return the FP32 size over the map's size, both counted as ``axis`` says; higher is smaller."""
@@ -109,30 +102,17 @@ class Footprint:
         return {name: StoredTensor("F32", shape) for name, shape in self.kept.items()}
 
 
-def footprint(layers: Sequence[Layer], state_shapes: Mapping[str, Iterable[int]]) -> Footprint:
+def footprint(
+    layers: Sequence[Layer], state_shapes: Mapping[str, Iterable[int]], scheme: Scheme = PER_ROW
+) -> Footprint:
     """Return the footprint of a model from its layers and the shapes of its state dict's floating-point tensors."""
     searchable = {layer.parameter for layer in layers}
     kept = {name: tuple(shape) for name, shape in state_shapes.items() if name not in searchable}
-    return Footprint(layers=tuple(layers), kept=kept)
+    return Footprint(layers=tuple(layers), kept=kept, scheme=scheme)
 
 
-def footprint_of(model: nn.Module) -> Footprint:
+def footprint_of(model: nn.Module, scheme: Scheme = PER_ROW) -> Footprint:
     """Return the footprint of a ``transformers`` model."""
     state = model.state_dict()
-    return footprint(find_layers(model), {name: t.shape for name, t in state.items() if t.is_floating_point()})
-
-
-def safetensors_bytes(tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> int:
-    """Return the length in bytes of a safetensors file with these tensors, without making it.
-
-    Follows the serialiser of the safetensors library: eight bytes of header length, the header as compact JSON padded
-    with spaces to a multiple of eight, then the data; tensors by falling item size, then by name.
-    """
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
-    offset = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: (-_ITEM_BYTES[item[1].dtype], item[0])):
-        end = offset + tensor.size_bytes
-        header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": (offset, end)}
-        offset = end
-    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    return 8 + (len(encoded) + 7) // 8 * 8 + offset
+    shapes = {name: tensor.shape for name, tensor in state.items() if tensor.is_floating_point()}
+    return footprint(find_layers(model), shapes, scheme)

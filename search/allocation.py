@@ -32,7 +32,11 @@ def layer_sizes(footprint: Footprint, axis: SizeAxis) -> tuple[Sizes, int]:
     codes = elements[:, None] * np.array(WIDTHS, dtype=np.int64)
     if axis == "nominal":
         return codes, 0
-    packed = (codes + 7) // 8 * 8
+    # What decodes the codes belongs to what every map has, but for what it takes more at larger widths: codewords do.
+    beside = np.array(
+        [[footprint.parameter_bytes(layer, width) for width in WIDTHS] for layer in footprint.layers], dtype=np.int64
+    )
+    packed = (codes + 7) // 8 * 8 + 8 * (beside - beside[:, :1])
     return packed, 8 * footprint.packed_bytes((WIDTHS[-1],) * len(elements)) - int(packed[:, -1].sum())
 
 

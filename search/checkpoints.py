@@ -7,15 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from objectives.checkpoint import write_checkpoint
 from objectives.errors import InputError
+from objectives.forward import device_of
 from objectives.layers import Bits
-from objectives.problem import Problem, load_problem
+from objectives.models import Classifier
+from objectives.problem import Evaluation, Problem, load_problem
 from objectives.quantized import QuantizedModel
-from objectives.torchao_export import write_torchao
+from results.checkpoint import Checkpoint, load_checkpoint, read_manifest, read_quantized, write_checkpoint
+from results.outcome import Trial
+from results.polished import read_polished
+from results.torchao_export import write_torchao
 from search.profile import Profile
 
 log = logging.getLogger("bitfront")
+
+FINGERPRINT = "fingerprint"
+"""What a checkpoint's manifest calls the fingerprint of the problem that it was made from."""
 
 
 def problem_of_run(settings: Mapping[str, Any]) -> Problem:
@@ -32,6 +39,7 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
         quantizer=profile.quantizer,
         say=log.info,
         confirm=profile.confirm,
+        group_size=profile.group_size,
     )
     if differing := [key for key, value in problem.fingerprint.items() if recorded.get(key) != value]:
         raise InputError(
@@ -54,15 +62,79 @@ def export_checkpoint(
         format_: ``packed`` or ``torchao``.
 
     Raises:
-        InputError: the directory is there already, the run's model cannot be had, or torchao is not installed.
+        InputError: the directory is there already, the run's model cannot be had, or torchao is not installed or cannot
+            express the quantiser.
     """
+    _check_new(directory)
+    problem = problem_of_run(settings)
+    provenance = {**provenance, FINGERPRINT: problem.fingerprint}
+    quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, bits)
+    return _write(problem.classifier, quantized, provenance, directory, format_)
+
+
+def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> str:
+    """Write a map that a run has polished as a checkpoint elsewhere, and return what there is to say about it.
+
+    Args:
+        run: the run's directory.
+        trial: the map, as it was before.
+        directory: to be made.
+        format_: ``packed`` or ``torchao``.
+
+    Raises:
+        InputError: the map has not been polished, its checkpoint is damaged, the directory is there already, or torchao
+            is not installed or cannot express the quantiser.
+    """
+    _check_new(directory)
+    checkpoints = {polished.number: run / polished.checkpoint for polished in read_polished(run)}
+    if trial.number not in checkpoints:
+        raise InputError(f"{run}: {trial.label} is not polished; bitfront polish --run {run} --trial {trial.number}")
+    classifier, quantized = read_quantized(checkpoints[trial.number])
+    provenance = read_manifest(checkpoints[trial.number])
+    del provenance["packed"]  # of the files there
+    return _write(classifier, quantized, provenance, directory, format_)
+
+
+def _check_new(directory: Path) -> None:
     if directory.exists():
         raise InputError(f"{directory}: is there already; give --out a new directory")
-    problem = problem_of_run(settings)
-    quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, bits)
+
+
+def _write(
+    classifier: Classifier, quantized: QuantizedModel, provenance: Mapping[str, Any], directory: Path, format_: str
+) -> str:
     if format_ == "torchao":
-        length = write_torchao(problem.classifier, quantized, provenance, directory)
-        packed = problem.footprint.packed_bytes(bits)
+        length = write_torchao(classifier, quantized, provenance, directory)
+        packed = quantized.footprint.packed_bytes(quantized.bits)
         return f"weights of {length:,} bytes, one for each code; packed they take {packed:,}"
-    length = write_checkpoint(problem.classifier, quantized, provenance, directory)
+    length = write_checkpoint(classifier, quantized, provenance, directory)
     return f"weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {directory}"
+
+
+def evaluate_checkpoint(problem: Problem, directory: Path) -> tuple[Evaluation, Checkpoint]:
+    """Score a packed checkpoint of a problem's model on every sentence, in FP32, and return what was loaded too.
+
+    Raises:
+        InputError: it is damaged (see ``load_checkpoint``), or was made from another model.
+        ValueError: a log-odds is not finite.
+    """
+    made_from, own = _model_of(read_manifest(directory)), problem.fingerprint["model"]
+    if made_from not in (None, own):
+        raise InputError(
+            f"{directory}: was made from another model than {problem.model} (its fingerprint is {made_from!r}, not "
+            f"{own!r}), and damage is measured against its own; name that with --model"
+        )
+    checkpoint = load_checkpoint(directory, device_of(problem.network))
+    if checkpoint.footprint.layers != problem.layers:
+        raise InputError(f"{directory}: is of a model with other layers; name its own with --model")
+    return problem.confirm_network(checkpoint.classifier.model), checkpoint
+
+
+def _model_of(provenance: Mapping[str, Any]) -> object:
+    """Return the fingerprint of the model that a checkpoint was made from; None where it does not say."""
+    # Checkpoints of old have it among the facts of their run, or, made from a bit map's file, not at all.
+    for table, key in ((FINGERPRINT, "model"), ("facts", "fingerprint of model")):
+        found = provenance.get(table)
+        if isinstance(found, dict) and key in found:
+            return found[key]
+    return None

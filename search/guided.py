@@ -57,7 +57,8 @@ class GuidedSampler(BaseSampler):
         smallest, largest = int(self._sizes[:, 0].sum()), constraint.largest_bits - overhead
         # A ladder rather than any size: work at one budget adds up only where it is come back to. Even in logarithm,
         # as the same relative saving is worth the same anywhere.
-        plain = [budget - overhead for budget in plain_budgets(constraint)]
+        # Of a model so small that what decodes it is most of it, some budgets leave nothing for codes.
+        plain = [max(smallest, budget - overhead) for budget in plain_budgets(constraint)]
         steps = zip(plain, [*plain[1:], smallest], strict=True)
         rungs = [np.geomspace(high, low, _RUNGS_A_STEP, endpoint=False) for high, low in steps]
         self._budgets = np.clip(np.concatenate(rungs).astype(np.int64), smallest, largest)

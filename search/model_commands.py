@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from objectives.errors import InputError
-from search.options import Data, Device, Model, ProfileName, QuantizerOption, ReadBitMap, console
+from search.options import Data, Device, GroupSizeOption, Model, ProfileName, QuantizerOption, ReadBitMap, console
 
 if TYPE_CHECKING:
     from objectives.problem import Problem
@@ -24,6 +24,7 @@ def evaluate(
     model: Model = None,
     data: Data = None,
     quantizer: QuantizerOption = None,
+    group_size: GroupSizeOption = None,
     device: Device = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON with every digit.")] = False,
 ) -> None:
@@ -33,24 +34,26 @@ def evaluate(
     from objectives.bit_maps import read_bit_map
     from objectives.scores import divergences
     from results.statistics import damage_interval, mcc_interval
+    from search.checkpoints import evaluate_checkpoint
 
     if (bitmap is None) == (checkpoint is None):
         raise InputError("say what to score: --bitmap FILE or --checkpoint DIR")
     if checkpoint is not None:
-        quantizer = "affine"  # a checkpoint brings its own codes: nothing is to be calibrated
-    settings, problem = _load(profile, model, data, quantizer, device)
+        quantizer, group_size = "affine", 0  # a checkpoint brings its own codes: nothing is to be calibrated
+    settings, problem = _load(profile, model, data, quantizer, group_size, device)
     if checkpoint is not None:
-        evaluation, bits = problem.evaluate_checkpoint(checkpoint)
+        evaluation, loaded = evaluate_checkpoint(problem, checkpoint)
+        bits, footprint = loaded.bits, loaded.footprint
     else:
         assert bitmap is not None
         bits = read_bit_map(bitmap, problem.layers)
-        evaluation = problem.evaluate(bits)
+        evaluation, footprint = problem.evaluate(bits), problem.footprint
     scores = evaluation.scores
     sentences = (problem.labels, problem.in_domain)
     fp32_mcc = mcc_interval(problem.fp32_log_odds, *sentences)
     mcc = mcc_interval(evaluation.log_odds, *sentences)
     damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds), *sentences)
-    sizes = problem.footprint.figures(bits)
+    sizes = footprint.figures(bits)
     if json_:
         figures = {
             "mcc": scores.mcc,
@@ -89,6 +92,7 @@ def sensitivity(
         str, typer.Option(help="measured, or gradient: all from one backward pass, coarse at 2 and 3 bits.")
     ] = "measured",
     quantizer: QuantizerOption = None,
+    group_size: GroupSizeOption = None,
     device: Device = None,
     out: Annotated[Path, typer.Option(help="The directory for sensitivity.csv, .png and .svg.")] = Path("sensitivity"),
 ) -> None:
@@ -102,7 +106,7 @@ def sensitivity(
 
     if source not in ("measured", "gradient"):
         raise InputError(f"--source must be measured or gradient, not {source!r}")
-    _, problem = _load(profile, model, data, quantizer, device)
+    _, problem = _load(profile, model, data, quantizer, group_size, device)
     with progress_display(console) as display:
         found = measure(problem, cache_directory(), cast(Source, source), display.sensitivities)
     assert found is not None
@@ -131,7 +135,12 @@ def finetune(
 
 
 def _load(
-    profile: str | None, model: str | None, data: str | None, quantizer: str | None, device: str | None
+    profile: str | None,
+    model: str | None,
+    data: str | None,
+    quantizer: str | None,
+    group_size: int | None,
+    device: str | None,
 ) -> tuple[Profile, Problem]:
     """Return the settings that were asked for, and what they name."""
     from objectives.problem import load_problem
@@ -139,7 +148,13 @@ def _load(
     from search.terminal import log_to_console
 
     log_to_console(console)
-    flags = {"model": model, "data": data, "quantizer": quantizer, "device": device}
+    flags = {"model": model, "data": data, "quantizer": quantizer, "group_size": group_size, "device": device}
     settings = resolve_profile(profile or "miniature", flags)
-    problem = load_problem(settings.model, settings.data, device=settings.device, quantizer=settings.quantizer)
+    problem = load_problem(
+        settings.model,
+        settings.data,
+        device=settings.device,
+        quantizer=settings.quantizer,
+        group_size=settings.group_size,
+    )
     return settings, problem

@@ -18,8 +18,13 @@ Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.
 QuantizerOption = Annotated[
     str | None,
     typer.Option(
-        "--quantizer", help="affine, or calibrated: rounding that makes up for errors, on training sentences."
+        "--quantizer",
+        help="calibrated: rounding that makes up for errors, on training sentences; affine; or codebook.",
     ),
+]
+GroupSizeOption = Annotated[
+    int | None,
+    typer.Option("--group-size", help="Columns that share a scale and a zero point in each row; 0: all of them."),
 ]
 Margin = Annotated[float | None, typer.Option("--margin", help="The loss of MCC against FP32 that counts as none.")]
 ReadBitMap = Annotated[Path | None, typer.Option("--bitmap", help="A bit map, as text or JSON.")]

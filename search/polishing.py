@@ -8,17 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from objectives.checkpoint import read_manifest, write_checkpoint
 from objectives.errors import InputError
 from objectives.polish import polish
 from objectives.problem import Evaluation, Problem, polishing_sentences
 from objectives.quantized import QuantizedModel
 from objectives.scores import divergences
 from results.bit_map_files import bit_map_path, bit_map_provenance
+from results.checkpoint import read_manifest, write_checkpoint
 from results.findings import conclude
 from results.outcome import Outcome, Trial
 from results.polished import FOLDER, PolishedMap, polished_line, read_polished, write_polished
 from results.statistics import damage_interval, mcc_interval
+from search.checkpoints import FINGERPRINT
 from search.run_directory import RunDirectory
 
 log = logging.getLogger("bitfront")
@@ -93,7 +94,8 @@ def polish_maps(
             **figures,
         )
         provenance = bit_map_provenance(found, trial) | {
-            "polished": asdict(polished) | {"seed": seed, "epochs": epochs}
+            "polished": asdict(polished) | {"seed": seed, "epochs": epochs},
+            FINGERPRINT: problem.fingerprint,
         }
         write_checkpoint(problem.classifier, result.model, provenance, run.path / checkpoint)
         done[trial.number] = polished

@@ -37,6 +37,7 @@ class Profile:
         size: what the constraint and the size axis count.
         min_compression: the size constraint, in times the FP32 size.
         quantizer: how weights become codes.
+        group_size: how many neighbouring columns share a scale and a zero point in each row; 0 for all of them.
         sampler: who proposes maps.
         sensitivity: where the damage of each layer alone comes from; the guided sampler and the plain allocations among
             the contenders need it.
@@ -60,6 +61,7 @@ class Profile:
     min_compression: float = 5.5
     sampler: str = GUIDED
     quantizer: QuantizerName = "calibrated"
+    group_size: int = 0
     sensitivity: Source | Literal["none"] = "measured"
     precision: Precision = "fp32"
     device: Device = "auto"
@@ -160,7 +162,7 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
         match key:
             case "model" | "data" | "confirm" if not (isinstance(value, str) and value):
                 faults.append(f"{key} must be a non-empty text, not {value!r}")
-            case "trials" | "seed" | "unseen" if not (_is_number(value, int) and 0 <= value < 2**32):
+            case "trials" | "seed" | "unseen" | "group_size" if not (_is_number(value, int) and 0 <= value < 2**32):
                 faults.append(f"{key} must be a whole number of 0 or more, not {value!r}")
             case "workers" if not (_is_number(value, int) and 1 <= value <= MOST_WORKERS):
                 faults.append(f"workers must be a whole number from 1 to {MOST_WORKERS}, not {value!r}")
@@ -178,6 +180,10 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
                 faults.append(f"{key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
             case _:
                 pass
+    if settings.get("quantizer") == "codebook" and settings.get("group_size", 0) != 0:
+        faults.append(
+            "codebook has one scale a row and takes no group_size; choose another --quantizer or --group-size 0"
+        )
     if settings.get("sensitivity") == "none" and settings.get("sampler", GUIDED) == GUIDED:
         faults.append("the guided sampler needs sensitivities; choose another --sampler or --sensitivity gradient")
     return faults

@@ -11,7 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from objectives.errors import InputError
-from search.options import Data, Device, Margin, Model, ProfileName, QuantizerOption, ReadBitMap, Run, console
+from search.options import (
+    Data,
+    Device,
+    GroupSizeOption,
+    Margin,
+    Model,
+    ProfileName,
+    QuantizerOption,
+    ReadBitMap,
+    Run,
+    console,
+)
 
 
 def search(
@@ -34,6 +45,7 @@ def search(
         str | None, typer.Option(help="Of the search's matrix products: fp32 or bf16. What it ends with is FP32.")
     ] = None,
     quantizer: QuantizerOption = None,
+    group_size: GroupSizeOption = None,
     device: Device = None,
     polish: Annotated[
         bool | None, typer.Option("--polish", help="Polish the picks and the reference at the end, as `polish` does.")
@@ -74,6 +86,7 @@ def search(
         "sensitivity": sensitivity,
         "precision": precision,
         "quantizer": quantizer,
+        "group_size": group_size,
         "device": device,
         "polish": polish,
         "seed": seed,
@@ -139,6 +152,7 @@ def export(
     pick: Annotated[str | None, typer.Option(help="best@8x, smallest@margin, smallest@0.02, or knee.")] = None,
     trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
     bitmap: ReadBitMap = None,
+    polished: Annotated[bool, typer.Option("--polished", help="As `polish` left it, not as it was searched.")] = False,
     format_: Annotated[
         str, typer.Option("--format", help="text, json, packed: a checkpoint of that size, or torchao: one for it.")
     ] = "text",
@@ -152,7 +166,7 @@ def export(
     from results.bit_map_files import bit_map_provenance
     from results.picks import pick as pick_map
     from results.picks import trial_by_number
-    from search.checkpoints import export_checkpoint
+    from search.checkpoints import export_checkpoint, export_polished
     from search.reporting import outcome_of_run
     from search.run_directory import RunDirectory
     from search.study import load_study
@@ -165,6 +179,10 @@ def export(
         raise InputError(f"say where the {format_} checkpoint goes: --out DIR")
     if sum(choice is not None for choice in (pick, trial, bitmap)) != 1:
         raise InputError("say which map to export: one of --pick best@8x, --trial N, --bitmap FILE")
+    if polished and (bitmap is not None or not is_checkpoint):
+        raise InputError(
+            "--polished is for --pick or --trial with --format packed or torchao; polishing leaves the bit map as it is"
+        )
     directory = RunDirectory(run)
     settings = directory.read_settings()
     found = outcome_of_run(load_study(directory.place()), directory)
@@ -174,6 +192,10 @@ def export(
         provenance: dict[str, Any] = {"bitmap": bitmap.name, **found.footprint.figures(bits)}
     else:
         chosen = pick_map(found, pick) if pick is not None else trial_by_number(found, trial or 0)
+        if polished:
+            assert out is not None
+            typer.echo(f"written: {out}, {export_polished(run, chosen, out, format_)}")
+            return
         bits, provenance = chosen.bits, bit_map_provenance(found, chosen)
     if is_checkpoint:
         assert out is not None

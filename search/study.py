@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.errors import InputError, all_faults
 from objectives.layers import WIDTHS, Bits, Layer
 from objectives.problem import Evaluation, Problem
+from objectives.schemes import Scheme
 from objectives.scores import LogOdds, Scores, score
 from objectives.sizes import Footprint
 from results.outcome import Origin, Outcome, Quality, Trial
@@ -283,7 +284,8 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
     layers = tuple(Layer(**layer) for layer in context["layers"])
     labels = unpack_array(context["labels"], np.int8)
     fp32_log_odds = unpack_array(context["fp32_log_odds"], np.float32)
-    footprint = Footprint(layers=layers, kept={key: tuple(shape) for key, shape in context["kept"].items()})
+    kept = {key: tuple(shape) for key, shape in context["kept"].items()}
+    footprint = Footprint(layers, kept, Scheme(**context.get("scheme", {})))  # studies of old have the default's
     constraint = SizeConstraint(footprint, context["size_axis"], context["min_compression"])
     names = [layer.name for layer in layers]
     frozen = study.get_trials(deepcopy=False)
@@ -333,6 +335,7 @@ def _context(
         "fingerprint": problem.fingerprint,
         "layers": [asdict(layer) for layer in problem.layers],
         "kept": {key: list(shape) for key, shape in problem.footprint.kept.items()},
+        "scheme": asdict(problem.footprint.scheme),
         "quality": quality,
         "size_axis": constraint.axis,
         "min_compression": constraint.min_compression,

@@ -56,6 +56,7 @@ def load_searched_problem(profile: Profile, say: Callable[[str], None]) -> Probl
         say=say,
         bank_in_files=profile.workers > 1,
         confirm=profile.confirm,
+        group_size=profile.group_size,
     )
 
 

@@ -18,13 +18,14 @@ import torch
 
 from objectives.bank import WeightBank
 from objectives.bit_maps import read_bit_map, to_json, to_text
-from objectives.checkpoint import MANIFEST, WEIGHTS, load_checkpoint, write_checkpoint
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, find_layers
 from objectives.models import load_classifier
 from objectives.problem import load_problem
 from objectives.quantized import QuantizedModel
+from objectives.schemes import PER_ROW, Scheme
 from objectives.sentences import load_sentences
+from results.checkpoint import MANIFEST, WEIGHTS, load_checkpoint, write_checkpoint
 from search.contenders import uniform_maps
 from search.feasible import SizeConstraint
 from search.profile import Profile, resolve_profile
@@ -158,23 +159,34 @@ def test_sentences(count: int, tmp_path: Path) -> None:
 
 
 @COUNTS
-@pytest.mark.parametrize("name", [WEIGHTS, MANIFEST, "config.json", "tokenizer.json"])
-def test_packed_checkpoints(name: str, count: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        (WEIGHTS, PER_ROW),
+        (WEIGHTS, Scheme("codebook")),
+        (WEIGHTS, Scheme(group_size=5)),
+        (MANIFEST, PER_ROW),
+        ("config.json", PER_ROW),
+        ("tokenizer.json", PER_ROW),
+    ],
+    ids=str,
+)
+def test_packed_checkpoints(name: str, scheme: Scheme, count: int, tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
     bits = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
     directory = tmp_path / "packed"
-    quantized = QuantizedModel.of(classifier.model, WeightBank.of(classifier.model, layers), bits)
+    quantized = QuantizedModel.of(classifier.model, WeightBank.of(classifier.model, layers, scheme), bits)
     write_checkpoint(classifier, quantized, {"run": "x"}, directory)
     shutil.rmtree(tmp_path / "model")
-    weights = load_checkpoint(directory)[0].model.state_dict()
+    weights = load_checkpoint(directory).classifier.model.state_dict()
 
     def read() -> Callable[[bytes], None]:
-        taken, taken_bits = load_checkpoint(directory)
+        taken = load_checkpoint(directory)
 
         def check(damaged: bytes) -> None:
-            assert taken_bits == bits
-            assert all(torch.equal(tensor, weights[key]) for key, tensor in taken.model.state_dict().items())
+            assert taken.bits == bits
+            assert all(torch.equal(tensor, weights[key]) for key, tensor in taken.classifier.model.state_dict().items())
 
         return check
 

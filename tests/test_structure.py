@@ -19,13 +19,14 @@ LOADING = {
     "objectives/finetune.py",
     "objectives/miniature/training.py",
 }
+CHECKPOINTS = {"results/checkpoint.py", "results/torchao_export.py"}  # what came out as a model, in tensors
 FENCES: dict[str, Callable[[str], bool]] = {
     "optuna": lambda path: path.startswith("search/"),
     "transformers": lambda path: path in LOADING,
     "datasets": lambda path: path in LOADING,
     "matplotlib": lambda path: path.startswith("results/") and "plot" in path,
-    "torchao": lambda path: path == "objectives/torchao_export.py",
-    "torch": lambda path: not path.startswith("results/"),
+    "torchao": lambda path: path == "results/torchao_export.py",
+    "torch": lambda path: not path.startswith("results/") or path in CHECKPOINTS,
     "tests": lambda path: False,
 }
 

@@ -18,12 +18,12 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 
 from objectives.bank import WeightBank
 from objectives.bit_maps import documented_bit_map
-from objectives.checkpoint import load_checkpoint, write_checkpoint
 from objectives.hub import quiet_libraries
 from objectives.layers import find_layers
 from objectives.models import load_classifier
 from objectives.quantized import QuantizedModel
 from objectives.sizes import footprint_of
+from results.checkpoint import load_checkpoint, write_checkpoint
 from tests.objectives.tiny_bert import SPECIAL, WORDS
 
 REPEATS = 3
@@ -76,7 +76,7 @@ def _load(way: str, directory: Path) -> None:
     before = _memory_bytes("VmRSS")
     started = time.perf_counter()
     if way == PACKED:
-        model: torch.nn.Module = load_checkpoint(directory)[0].model
+        model: torch.nn.Module = load_checkpoint(directory).classifier.model
     else:
         fp32 = load_classifier(str(directory)).model
         bits = documented_bit_map(find_layers(fp32))

@@ -17,10 +17,11 @@ from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from objectives.bank import FP32_WIDTH
+from objectives.codes import decode
 from objectives.evaluate import Evaluator
 from objectives.layers import WIDTHS, Bits, Layer, find_layers
 from objectives.problem import Problem, load_problem
-from objectives.quantize import choose_affine, decode, encode
+from objectives.quantize import choose_affine, encode
 from objectives.scores import Precision, divergences
 from objectives.sentences import encode as encode_sentences
 from objectives.sentences import load_sentences

@@ -1,24 +1,23 @@
 """What each quantiser does to a real model at uniform widths.
 
 `python -m tests.benchmarks quantizers` prints the damage on all validation sentences of the shared model, with all
-layers at the same width and with the embeddings at 8 bits, and each as a share of affine's. Calibrated codes are made
-for the widths that are asked for alone, and their time is told; `quick` leaves them out.
+layers at the same width and with the embeddings at 8 bits, each as a share of affine's too and with its packed
+compression. Calibrated codes are made for the widths that are asked for alone, and their time is told; `quick` leaves
+them out. Numbers are group sizes to show as well.
 """
 
 from __future__ import annotations
 
-import copy
 import time
 
-import torch
-
-from objectives.bank import FP32_WIDTH, WeightBank
+from objectives.bank import WeightBank
 from objectives.evaluate import Evaluator
 from objectives.layers import Bits, uniform
 from objectives.problem import Problem, load_problem
 from objectives.quantizers import calibrated_entries, load_quantizer
+from objectives.schemes import Scheme
 from objectives.scores import score
-from tests.benchmarks.codebook import codebook_weights
+from objectives.sizes import footprint_of
 from tests.shared import COLA, MODEL, SHARED
 
 WIDTHS = (2, 3, 4)
@@ -31,22 +30,30 @@ def main(arguments: list[str]) -> None:
         print(f"no shared model and sentences in {SHARED}; set BITFRONT_SHARED")
         return
     problem = load_problem(str(MODEL), str(COLA))
-    damages = {"affine": _damages(problem, problem.evaluator.bank), "codebook": _codebook_damages(problem)}
-    if "quick" not in arguments:
-        damages["calibrated"] = _damages(problem, _calibrated_bank(problem))
-    print(f"damage, nats a sentence, {len(problem.labels)} sentences; in brackets the share of affine's")
-    for map_name in damages["affine"]:
-        cells = [
-            f"{name} {of[map_name]:.4f} ({of[map_name] / damages['affine'][map_name]:.2f})"
-            for name, of in damages.items()
-        ]
-        print(f"{map_name:32}" + "".join(f"{cell:>28}" for cell in cells))
+    group_sizes = [0, *(int(argument) for argument in arguments if argument.isdigit())]
+    calibrated = "quick" not in arguments
+    columns = {}
+    for group_size in group_sizes:
+        grouped = f" in groups of {group_size}" if group_size else ""
+        scheme = Scheme(group_size=group_size)
+        columns[f"affine{grouped}"] = _scored(problem, WeightBank.of(problem.network, problem.layers, scheme))
+        if not group_size:
+            codebook = WeightBank.of(problem.network, problem.layers, Scheme("codebook"))
+            columns["codebook"] = _scored(problem, codebook)
+        if calibrated:
+            columns[f"calibrated{grouped}"] = _scored(problem, _calibrated_bank(problem, group_size))
+    print(f"damage, nats a sentence, {len(problem.labels)} sentences (share of affine's; packed compression)")
+    for name, column in columns.items():
+        print(name)
+        for map_name, (damage, packed) in column.items():
+            share = damage / columns["affine"][map_name][0]
+            print(f"  {map_name:24} {damage:.4f} ({share:.2f}; {packed:.2f}x)")
 
 
-def _calibrated_bank(problem: Problem) -> WeightBank:
+def _calibrated_bank(problem: Problem, group_size: int) -> WeightBank:
     started = time.perf_counter()
-    bank = WeightBank.of(problem.network, problem.layers)
-    quantizer = load_quantizer("calibrated", problem.classifier, str(COLA))
+    quantizer = load_quantizer("calibrated", problem.classifier, str(COLA), group_size)
+    bank = WeightBank.of(problem.network, problem.layers, quantizer.scheme)
     entries = calibrated_entries(quantizer, problem.network, problem.layers, (*WIDTHS, EMBEDDING_WIDTH))
     for layer, of_layer in entries:
         bank.fill(layer, of_layer)
@@ -64,25 +71,14 @@ def _maps(problem: Problem) -> dict[str, Bits]:
     return maps
 
 
-def _damages(problem: Problem, bank: WeightBank) -> dict[str, float]:
+def _scored(problem: Problem, bank: WeightBank) -> dict[str, tuple[float, float]]:
+    """Return the damage and the packed compression of each map."""
     evaluator = Evaluator(problem.network, problem.layers, problem.token_ids, bank=bank)
-    return {name: _damage(problem, evaluator, bits) for name, bits in _maps(problem).items()}
-
-
-def _codebook_damages(problem: Problem) -> dict[str, float]:
-    damages = {}
-    for name, bits in _maps(problem).items():
-        network = copy.deepcopy(problem.network)
-        with torch.no_grad():
-            for layer, width in zip(problem.layers, bits, strict=True):
-                weight = network.get_parameter(layer.parameter)
-                if width in WIDTHS:
-                    weight.copy_(codebook_weights(weight, width))
-                else:  # many codewords gain nothing over even levels, and k-means finds bad ones for the tails
-                    problem.evaluator.bank.write_weight(layer, width, weight)
-        evaluator = Evaluator(network, problem.layers, problem.token_ids)
-        damages[name] = _damage(problem, evaluator, uniform(problem.layers, FP32_WIDTH))
-    return damages
+    sizes = footprint_of(problem.network, bank.scheme)
+    return {
+        name: (_damage(problem, evaluator, bits), sizes.compression(bits, "packed"))
+        for name, bits in _maps(problem).items()
+    }
 
 
 def _damage(problem: Problem, evaluator: Evaluator, bits: Bits) -> float:

@@ -10,8 +10,9 @@ from objectives.calibrate import (
     quantize_calibrated,
     round_compensating,
 )
+from objectives.codes import decode
 from objectives.layers import WIDTHS
-from objectives.quantize import AffineParameters, choose_affine, decode, encode, storable_zero_point
+from objectives.quantize import AffineParameters, choose_affine, column_groups, encode, storable_zero_point
 
 
 def correlated_inputs(columns: int, seed: int) -> torch.Tensor:
@@ -92,6 +93,28 @@ def test_fitted_scales_are_the_least_squares_of_each_row() -> None:
         assert float(found[row]) == pytest.approx(best, rel=0.02)
 
 
+def test_fitted_scales_of_a_group_are_its_least_squares_with_all_others_held() -> None:
+    weight, inputs = random_weight(6, 20, 0), correlated_inputs(20, seed=3)
+    moments = inputs.T @ inputs / len(inputs)
+    groups = torch.tensor([0, 2, 1, 2, 0] * 4)  # in some order of rounding
+    start = choose_affine(weight, 8, groups)
+    codes = encode(weight, start)
+    fitted = fit_parameters(weight, codes.float(), start, moments)
+    decoded = decode(codes, fitted)
+    found = row_errors(weight, decoded, moments)
+    root = torch.linalg.cholesky(moments.double()).T  # |root e|^2 = e' M e
+    last = groups == 2  # is fitted when all others are as they stay
+    for row in range(len(weight)):
+        target = (root @ (weight[row] - decoded[row] * ~last).double()).numpy()
+        best = np.inf
+        for zero_point in range(256):
+            steps = (root @ ((codes[row].double() - zero_point) * last)).numpy()
+            scale = steps @ target / (steps @ steps)
+            if scale > 0:
+                best = min(best, float(((scale * steps - target) ** 2).sum()))
+        assert float(found[row]) == pytest.approx(best, rel=0.02)
+
+
 def test_descent_moves_each_code_to_where_its_row_weighs_least() -> None:
     weight, inputs = random_weight(4, 5, 7), correlated_inputs(5, seed=4)
     moments = inputs.T @ inputs / len(inputs)
@@ -116,6 +139,67 @@ def test_levels_of_two_bits_lie_evenly_about_the_mean() -> None:
     # Max, IRE Transactions on Information Theory 6 (1960), table II: four evenly spaced levels for a unit Gaussian.
     assert float(parameters.scale) == pytest.approx(0.9957, rel=0.02)
     assert float((weights_of(codes, parameters) - weight).square().mean()) == pytest.approx(0.1188, rel=0.02)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_compensating_rounds_each_column_by_the_scale_of_its_group(bits: int) -> None:
+    weight, inputs = random_weight(5, 90, bits), correlated_inputs(90, seed=3)
+    compensation = Compensation.of(inputs.T @ inputs / len(inputs))
+    groups = column_groups(90, 7)
+    assert groups is not None
+    ordered, in_order = weight[:, compensation.order], groups[compensation.order]
+    parameters = choose_weighted(ordered, bits, compensation.factor.diagonal() ** -2, in_order)
+    assert parameters.scale.shape == (5, 13)
+    found = round_compensating(ordered, parameters, compensation)
+    for row in range(5):
+        left, factor = ordered[row].double(), compensation.factor.double()
+        for column in range(90):
+            scale, zero_point = (of[row, in_order[column]].double() for of in (parameters.scale, parameters.zero_point))
+            code = (left[column] / scale + zero_point).round().clamp(0, 2**bits - 1)
+            if code != found[row, column]:  # a tie in FP32
+                assert abs(float(left[column] / scale + zero_point) % 1 - 0.5) < 1e-3
+                break
+            error = (left[column] - (code - zero_point) * scale) / factor[column, column]
+            left[column:] -= error * factor[column, column:]
+        else:
+            continue
+        assert column > 20
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_groups_of_columns_weigh_less_at_each_step(bits: int) -> None:
+    weight, inputs = random_weight(30, 100, bits), correlated_inputs(100, seed=2)
+    compensation = Compensation.of(inputs.T @ inputs / len(inputs))
+    groups = column_groups(100, 16)
+    assert groups is not None
+    ordered, moments = weight[:, compensation.order], compensation.moments
+    importance = compensation.factor.diagonal() ** -2
+    parameters = choose_weighted(ordered, bits, importance, groups[compensation.order])
+    codes = round_compensating(ordered, parameters, compensation)
+    before = row_errors(ordered, decode(codes.to(torch.uint8), parameters), moments)
+    fitted = fit_parameters(ordered, codes, parameters, moments)
+    after = row_errors(ordered, decode(codes.to(torch.uint8), fitted), moments)
+    assert (after <= before * 1.001).all()
+    assert after.sum() < before.sum()
+    descend(ordered, codes, fitted, moments)
+    last = row_errors(ordered, decode(codes.to(torch.uint8), fitted), moments)
+    assert (last <= after * 1.001).all()
+
+    grouped, per_row = (
+        row_errors(weight, decode(*quantize_calibrated(weight, bits, compensation, of)), inputs.T @ inputs)
+        for of in (groups, None)
+    )
+    assert grouped.sum() < per_row.sum()
+
+
+def test_one_group_of_all_columns_is_a_row() -> None:
+    weight, inputs = random_weight(9, 30, 0), correlated_inputs(30, seed=2)
+    compensation = Compensation.of(inputs.T @ inputs / len(inputs))
+    codes, parameters = quantize_calibrated(weight, 3, compensation)
+    whole = torch.zeros(30, dtype=torch.long)
+    in_one, of_one = quantize_calibrated(weight, 3, compensation, whole)
+    torch.testing.assert_close(decode(in_one, of_one), decode(codes, parameters))
+    assert column_groups(30, 30) is None
 
 
 def test_inputs_that_have_nothing_to_do_with_each_other_leave_nothing_to_make_up_for() -> None:

@@ -6,13 +6,14 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from objectives.bank import FP32_WIDTH, WeightBank
+from objectives.codes import decode
 from objectives.evaluate import Evaluator
 from objectives.forward import States
 from objectives.layers import WIDTHS, find_layers, uniform
 from objectives.lean_bert import LeanBert
 from objectives.miniature.training import Miniature
 from objectives.models import load_classifier
-from objectives.quantize import choose_affine, decode
+from objectives.quantize import choose_affine
 from objectives.quantize import encode as quantise
 from objectives.scores import Precision
 from objectives.sentences import encode, load_sentences

@@ -7,15 +7,16 @@ import torch
 
 from objectives import polish as polishing
 from objectives.bank import WeightBank
-from objectives.checkpoint import WEIGHTS, load_checkpoint, write_checkpoint
 from objectives.layers import Bits, find_layers
 from objectives.models import Classifier, load_classifier
 from objectives.polish import TrainingSentences, polish
-from objectives.quantize import storable_zero_point
+from objectives.quantize import AffineParameters, storable_zero_point
 from objectives.quantized import QuantizedModel
+from objectives.schemes import PER_ROW, Scheme
 from objectives.scores import divergences
 from objectives.sentences import encode, load_sentences
 from objectives.sizes import footprint_of
+from results.checkpoint import WEIGHTS, load_checkpoint, write_checkpoint
 from tests.objectives.random_models import random_bert, random_roberta
 from tests.objectives.test_evaluate import random_sentences
 from tests.search.tiny_problem import make_tiny_problem
@@ -33,8 +34,11 @@ def sentences(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) 
     return TrainingSentences(ids, classifier.tokenizer.all_special_ids)
 
 
-def quantized_to(model: torch.nn.Module, bits: Bits) -> QuantizedModel:
-    return QuantizedModel.of(model, WeightBank.of(model, find_layers(model)), bits)
+SCHEMES = pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme(group_size=6)], ids=str)
+
+
+def quantized_to(model: torch.nn.Module, bits: Bits, scheme: Scheme = PER_ROW) -> QuantizedModel:
+    return QuantizedModel.of(model, WeightBank.of(model, find_layers(model), scheme), bits)
 
 
 def mixed_bits(model: torch.nn.Module) -> Bits:
@@ -53,11 +57,12 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(polishing, "_BATCH_TOKENS", 64)
 
 
+@SCHEMES
 @pytest.mark.usefixtures("quickly")
 def test_polishing_does_less_damage_in_as_many_bytes(
-    classifier: Classifier, sentences: TrainingSentences, tmp_path: Path
+    scheme: Scheme, classifier: Classifier, sentences: TrainingSentences, tmp_path: Path
 ) -> None:
-    quantized = quantized_to(classifier.model, (3,) * len(find_layers(classifier.model)))
+    quantized = quantized_to(classifier.model, (3,) * len(find_layers(classifier.model)), scheme)
     fp32_before = {name: tensor.clone() for name, tensor in classifier.model.state_dict().items()}
     polished = polish(quantized, classifier.model, sentences, epochs=6)
     assert polished is not None
@@ -76,16 +81,17 @@ def test_polishing_does_less_damage_in_as_many_bytes(
 
     for (codes, start), (polished_codes, end) in zip(quantized.entries, polished.model.entries, strict=True):
         assert torch.equal(codes, polished_codes)
-        assert torch.equal(end.zero_point, storable_zero_point(end.zero_point, end.bits))
-        assert (end.scale > 0).all()
+        if isinstance(end, AffineParameters):
+            assert torch.equal(end.zero_point, storable_zero_point(end.zero_point, end.bits))
+        assert end.fault() == ""
         assert not torch.equal(start.scale, end.scale)
     lengths = {
         write_checkpoint(classifier, model, {}, tmp_path / name)
         for name, model in (("before", quantized), ("after", polished.model))
     }
-    assert lengths == {footprint_of(classifier.model).packed_bytes(quantized.bits)}
+    assert lengths == {footprint_of(classifier.model, scheme).packed_bytes(quantized.bits)}
     assert len({(tmp_path / name / WEIGHTS).stat().st_size for name in ("before", "after")}) == 1
-    loaded, _ = load_checkpoint(tmp_path / "after")
+    loaded = load_checkpoint(tmp_path / "after").classifier
     decoded = polished.model.decoded(classifier.model)
     assert all(torch.equal(tensor, decoded.state_dict()[name]) for name, tensor in loaded.model.state_dict().items())
 
@@ -100,8 +106,7 @@ def test_a_seed_reproduces_it_exactly(classifier: Classifier, sentences: Trainin
     assert (once.damage_before, once.damage_after) == (again.damage_before, again.damage_after)
     assert once.damage_after != other.damage_after
     for (_, one), (_, two) in zip(once.model.entries, again.model.entries, strict=True):
-        assert torch.equal(one.scale, two.scale)
-        assert torch.equal(one.zero_point, two.zero_point)
+        assert all(torch.equal(tensor, two.tensors()[name]) for name, tensor in one.tensors().items())
     assert all(torch.equal(tensor, again.model.kept[name]) for name, tensor in once.model.kept.items())
 
 
@@ -122,15 +127,17 @@ def test_it_stops_when_asked_to(classifier: Classifier, sentences: TrainingSente
     assert polish(quantized, classifier.model, sentences, 1, keep_going=lambda: False) is None
 
 
+@SCHEMES
 @pytest.mark.parametrize("model", [random_bert(), random_roberta()], ids=["bert", "roberta"])
-def test_what_is_tuned_computes_what_is_stored(model: torch.nn.Module) -> None:
-    quantized = quantized_to(model, mixed_bits(model))
+def test_what_is_tuned_computes_what_is_stored(model: torch.nn.Module, scheme: Scheme) -> None:
+    quantized = quantized_to(model, mixed_bits(model), scheme)
     student = polishing._Student(quantized, model)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for index, (_, parameters) in enumerate(quantized.entries):
             student.log_gains[index].normal_(0, 0.2, generator=generator)
-            if student.shifts[index].requires_grad:
+            if student.shifts[index].requires_grad and not scheme.group_size:  # no shift is whole steps of all groups
+                assert isinstance(parameters, AffineParameters)
                 # Whole steps of what is stored, towards the middle: nothing is lost when they are rounded.
                 sign = torch.where(parameters.zero_point < 2 ** (parameters.bits - 1), -1.0, 1.0)
                 steps = torch.randint(0, 3, sign.shape, generator=generator) * sign * 2.0 ** (parameters.bits - 8)

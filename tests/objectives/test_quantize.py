@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from objectives.codes import decode
 from objectives.layers import WIDTHS
-from objectives.quantize import choose_affine, decode, encode
+from objectives.quantize import choose_affine, column_groups, encode
 
 
 def quantise(weight: Tensor, bits: int) -> Tensor:
@@ -75,6 +76,38 @@ def test_large_matrices_are_quantised_row_by_row_all_the_same() -> None:
     whole, alone = choose_affine(weight, 3), choose_affine(weight[2500:2501], 3)
     assert torch.equal(whole.scale[2500], alone.scale[0])
     assert torch.equal(whole.zero_point[2500], alone.zero_point[0])
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("group_size", [1, 4, 7, 20])
+def test_each_group_of_columns_is_quantised_as_if_it_were_alone(bits: int, group_size: int) -> None:
+    weight = torch.randn(6, 20, generator=torch.Generator().manual_seed(bits)) * torch.logspace(-2, 1, 20)
+    parameters = choose_affine(weight, bits, column_groups(20, group_size))
+    codes = encode(weight, parameters)
+    assert parameters.scale.shape == (6, -(-20 // group_size))
+    for start in range(0, 20, group_size):
+        part = weight[:, start : start + group_size]
+        alone = choose_affine(part, bits)
+        assert torch.equal(codes[:, start : start + group_size], encode(part, alone))
+        expected = decode(encode(part, alone), alone)
+        assert torch.equal(decode(codes, parameters)[:, start : start + group_size], expected)
+
+
+@pytest.mark.parametrize("group_size", [0, 4])
+def test_adjusted_weights_are_shifted_then_scaled(group_size: int) -> None:
+    weight = torch.randn(5, 10, generator=torch.Generator().manual_seed(0))
+    parameters = choose_affine(weight, 2, column_groups(10, group_size))
+    codes = encode(weight, parameters)
+    gain, shift = torch.tensor([1.0, 0.5, 2.0, 1.0, 1.0]), torch.tensor([0.0, 0.0, 0.0, 0.02, -0.02])
+    found = decode(codes, parameters.adjusted(gain, shift))
+    expected = (decode(codes, parameters) + shift[:, None]) * gain[:, None]
+    torch.testing.assert_close(found[:3], expected[:3])
+    # Zero points are stored in steps of 1/64 of a scale; those at an end of their range do not move beyond it.
+    step = parameters.of_columns(0, 10)[0] / 64
+    apart = (found - expected).abs()
+    inside = (parameters.of_columns(0, 10)[1] > 0.5) & (parameters.of_columns(0, 10)[1] < 2.5)
+    assert (apart <= step)[inside].all()
+    assert inside[3:].any()
 
 
 def test_inputs_are_left_as_they_are() -> None:

@@ -3,11 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from objectives.codes import decode
 from objectives.fingerprint import model_fingerprint
 from objectives.layers import WIDTHS, find_layers
 from objectives.models import Classifier, load_classifier
 from objectives.quantize import choose_affine, encode
 from objectives.quantizers import Quantizer, load_quantizer, make_bank
+from objectives.schemes import Scheme
 from tests.objectives.tiny_bert import make_tiny_bert
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 
@@ -32,12 +34,17 @@ def silent(line: str) -> None:
 
 
 def test_a_quantizer_says_what_it_was_calibrated_on(
-    calibrated: Quantizer, classifier: Classifier, tmp_path: Path
+    calibrated: Quantizer, classifier: Classifier, tiny: TinyProblem, tmp_path: Path
 ) -> None:
     assert len(calibrated.token_ids) == 80
     other = make_tiny_problem(tmp_path, seed=1)
     assert load_quantizer("calibrated", classifier, str(other.data)).identity != calibrated.identity
     assert load_quantizer("affine", classifier, "no such place").identity == "affine-1"
+    assert load_quantizer("codebook", classifier, "no such place").identity == "codebook-1"
+    grouped = [load_quantizer("calibrated", classifier, str(tiny.data), size) for size in (0, 8, 16)]
+    assert len({quantizer.identity for quantizer in grouped}) == 3
+    assert grouped[0].identity == calibrated.identity
+    assert load_quantizer("affine", classifier, "", 8).identity == "affine-1 in groups of 8"
 
 
 def test_an_affine_bank_needs_no_cache(classifier: Classifier, tmp_path: Path) -> None:
@@ -46,9 +53,11 @@ def test_an_affine_bank_needs_no_cache(classifier: Classifier, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("group_size", [0, 5])
 def test_a_calibrated_bank_is_made_once(
-    calibrated: Quantizer, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    group_size: int, classifier: Classifier, tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    calibrated = load_quantizer("calibrated", classifier, str(tiny.data), group_size)
     layers = find_layers(classifier.model)
     said: list[str] = []
     first = make_bank(calibrated, classifier.model, layers, "m", tmp_path, said.append)
@@ -70,6 +79,8 @@ def test_a_calibrated_bank_is_made_once(
     for layer in layers:
         for width in WIDTHS:
             assert torch.equal(again.entry(layer, width)[0], first.entry(layer, width)[0])
+            found, expected = (decode(*of.entry(layer, width)) for of in (again, first))
+            assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("fault", ["absent", "cut off", "of another layer"])
@@ -101,17 +112,21 @@ def test_another_model_has_a_bank_of_its_own(calibrated: Quantizer, classifier: 
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell what is mapped")
-def test_processes_share_a_bank_that_lies_in_files(classifier: Classifier, tmp_path: Path) -> None:
+@pytest.mark.parametrize("quantizer", [Quantizer("affine-1"), Quantizer("codebook-1", (), Scheme("codebook"))], ids=str)
+def test_processes_share_a_bank_that_lies_in_files(
+    quantizer: Quantizer, classifier: Classifier, tmp_path: Path
+) -> None:
     layers = find_layers(classifier.model)
-    affine = Quantizer("affine-1")
-    own = make_bank(affine, classifier.model, layers, "m", tmp_path, silent)
+    own = make_bank(quantizer, classifier.model, layers, "m", tmp_path, silent)
     assert not list(tmp_path.iterdir())
     for _ in range(2):  # made, then found
-        bank = make_bank(affine, classifier.model, layers, "m", tmp_path, silent, in_files=True)
+        bank = make_bank(quantizer, classifier.model, layers, "m", tmp_path, silent, in_files=True)
         for layer in layers:
             for width in WIDTHS:
                 assert torch.equal(bank.entry(layer, width)[0], own.entry(layer, width)[0])
-                assert torch.equal(bank.entry(layer, width)[1].scale, own.entry(layer, width)[1].scale)
+                found, expected = (of.entry(layer, width)[1].tensors() for of in (bank, own))
+                assert found.keys() == expected.keys()
+                assert all(torch.equal(found[part], expected[part]) for part in expected)
         (folder,) = tmp_path.iterdir()
         mapped = Path("/proc/self/smaps").read_text()
         assert all(str(folder / f"{layer.name}.safetensors") in mapped for layer in layers)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,10 +10,13 @@ from safetensors.torch import save_file
 
 from objectives.bit_maps import documented_bit_map
 from objectives.layers import WIDTHS, find_layers, uniform
-from objectives.sizes import PACKED_METADATA, Footprint, StoredTensor, footprint, safetensors_bytes
+from objectives.schemes import PER_ROW, Scheme
+from objectives.sizes import Footprint, footprint
+from objectives.stored import StoredTensor, safetensors_bytes
 from tests.objectives.example_layers import LAYERS
 from tests.objectives.random_models import bert_base_shapes, random_bert
 
+SCHEMES = (PER_ROW, Scheme("codebook"), Scheme(group_size=4))
 KEPT = {"bert.embeddings.LayerNorm.weight": (6,), "classifier.weight": (2, 3), "classifier.bias": (2,), "odd ü": (3,)}
 
 
@@ -30,6 +34,12 @@ def test_the_documented_map_on_bert_base(bert_base: Footprint) -> None:
     assert bert_base.exact_compression(documented, "nominal") == Fraction(109_360_128 * 32, 635_662_848)
     assert bert_base.packed_bytes(documented) == 80_565_828
     assert bert_base.fp32_packed_bytes == 437_958_648
+
+
+def test_the_documented_map_in_other_schemes(bert_base: Footprint) -> None:
+    documented = documented_bit_map(bert_base.layers)
+    for scheme, size_bytes in ((Scheme("codebook"), 80_485_792), (Scheme(group_size=64), 88_536_712)):
+        assert replace(bert_base, scheme=scheme).packed_bytes(documented) == size_bytes
 
 
 def test_scales_and_zero_points_are_little_beside_the_codes(bert_base: Footprint) -> None:
@@ -62,13 +72,14 @@ def write(path: Path, tensors: dict[str, StoredTensor], metadata: dict[str, str]
     return path.stat().st_size
 
 
-def test_packed_size_is_the_length_of_the_file(tmp_path: Path) -> None:
-    sizes = footprint(LAYERS, KEPT)
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_packed_size_is_the_length_of_the_file(scheme: Scheme, tmp_path: Path) -> None:
+    sizes = footprint(LAYERS, KEPT, scheme)
     rng = np.random.default_rng(0)
     for number in range(20):
         bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(LAYERS)))
         path = tmp_path / f"{number}.safetensors"
-        assert write(path, sizes.packed_tensors(bits), PACKED_METADATA) == sizes.packed_bytes(bits), bits
+        assert write(path, sizes.packed_tensors(bits), sizes.packed_metadata) == sizes.packed_bytes(bits), bits
 
 
 def test_fp32_size_is_the_length_of_the_saved_model(tmp_path: Path) -> None:
@@ -91,6 +102,35 @@ def test_the_file_length_of_random_tensors(tmp_path: Path) -> None:
         metadata = {"format": "x" * int(rng.integers(0, 9))}
         path = tmp_path / f"{number}.safetensors"
         assert write(path, tensors, metadata) == safetensors_bytes(tensors, metadata), json.dumps(list(tensors))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_a_format_names_its_scheme(scheme: Scheme) -> None:
+    assert Scheme.of_format(scheme.format) == scheme
+    assert PER_ROW.format == "bitfront-packed-2"  # of the files that are there already
+    for text in ("", "pt", scheme.format + " ", scheme.format.upper()):
+        with pytest.raises(ValueError, match="no packed format"):
+            Scheme.of_format(text)
+
+
+def test_codewords_take_four_bytes_each_and_no_zero_points() -> None:
+    tensors = footprint(LAYERS, {}, Scheme("codebook")).packed_tensors((3, 2, 7, 5))
+    assert tensors["bert.pooler.dense.scale"] == StoredTensor("F32", (5,))
+    assert tensors["bert.pooler.dense.codewords"] == StoredTensor("F32", (32,))
+    assert len(tensors) == 3 * len(LAYERS)
+
+
+def test_each_group_of_columns_has_a_scale_and_a_zero_point() -> None:
+    tensors = footprint(LAYERS, {}, Scheme(group_size=4)).packed_tensors((3, 2, 7, 5))
+    assert tensors["bert.encoder.layer.0.intermediate.dense.scale"] == StoredTensor("F32", (9, 2))  # 4 columns and 2
+    assert tensors["bert.encoder.layer.0.intermediate.dense.zero_point"] == StoredTensor("U8", (9, 2))
+    assert tensors["bert.pooler.dense.scale"] == StoredTensor("F32", (5, 1))
+
+
+def test_schemes_that_cannot_be_are_refused() -> None:
+    for kind, group_size in (("codebook", 4), ("affine", -1)):
+        with pytest.raises(ValueError, match="takes no groups"):
+            Scheme(kind, group_size)  # type: ignore[arg-type]
 
 
 def test_a_packed_tensor_holds_every_code() -> None:

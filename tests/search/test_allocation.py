@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from objectives.layers import WIDTHS, uniform
+from objectives.schemes import PER_ROW, Scheme
 from objectives.sizes import footprint
 from search.allocation import (
     Damages,
@@ -94,8 +95,9 @@ def test_the_front_falls_with_size() -> None:
     assert len({chosen.tobytes() for chosen in front}) == len(front) > 20
 
 
-def test_packed_sums_never_understate_the_file() -> None:
-    sizes_of = footprint(bert_base_layers(), {"classifier.weight": (2, 768)})
+@pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme(group_size=64)], ids=str)
+def test_packed_sums_never_understate_the_file(scheme: Scheme) -> None:
+    sizes_of = footprint(bert_base_layers(), {"classifier.weight": (2, 768)}, scheme)
     sizes, overhead = layer_sizes(sizes_of, "packed")
     rng = np.random.default_rng(0)
     for _ in range(20):

@@ -385,6 +385,10 @@ def test_a_packed_checkpoint_has_the_claimed_size_and_scores_what_the_search_sai
     scored = json.loads(spoken.out)
     for key in ("damage", "mcc", "packed_bytes"):
         assert scored[key] == pytest.approx(float(best[key]), abs=0, rel=1e-12)
+    other = make_tiny_problem(tmp_path / "other", seed=7)  # of the same shapes
+    spoken = bitfront("evaluate", "--checkpoint", packed, "--model", other.model, "--data", other.data)
+    assert spoken.status == 2
+    assert "was made from another model than" in " ".join(spoken.err.split())
     again = bitfront("export", "--run", run, "--trial", best["number"], "--format", "packed", "--out", packed)
     assert again.status == 2
     assert "there already" in again.err
@@ -429,6 +433,63 @@ def test_a_calibrated_search_scores_and_packs_its_own_codes(
     assert "quantizer was" in " ".join(spoken.err.split())
 
 
+def test_a_codebook_search_counts_and_packs_its_codewords(
+    roomy: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    run, packed = tmp_path / "run", tmp_path / "packed"
+    where = ("--model", roomy.model, "--data", roomy.data)
+    start = ("search", *where, "--run", run, "--trials", 14, "--sensitivity", "gradient", "--size", "packed")
+    spoken = bitfront(*start, "--min-compression", 1.5, "--quantizer", "codebook")
+    assert spoken.status == 0, spoken.err
+    trials = rows(run / "trials.csv")
+    assert all(float(row["packed_compression"]) >= 1.5 for row in trials if row["feasible"] == "True")
+    last = trials[-1]
+    assert last["origin"] == "sampler"
+    export = ("export", "--run", run, "--trial", last["number"], "--format")
+    spoken = bitfront(*export, "packed", "--out", packed)
+    assert spoken.status == 0, spoken.err
+    assert (packed / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
+    scored = json.loads(bitfront("evaluate", "--checkpoint", packed, *where, "--json").out)
+    assert scored["packed_bytes"] == int(last["packed_bytes"])
+    assert scored["damage"] == pytest.approx(float(last["damage"]), rel=1e-12)
+    spoken = bitfront(*export, "torchao", "--out", tmp_path / "ao")
+    assert spoken.status == 2
+    assert "a codebook's codewords" in " ".join(spoken.err.split())
+    spoken = bitfront("polish", "--run", run, "--trial", last["number"])
+    assert spoken.status == 0, spoken.err
+    [polished] = rows(run / "polished.csv")
+    assert (run / polished["checkpoint"] / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
+
+
+def test_groups_of_columns_are_counted_packed_and_part_of_what_a_run_is(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    run, packed = tmp_path / "run", tmp_path / "packed"
+    where = ("--model", tiny.model, "--data", tiny.data)
+    start = ("search", *where, "--run", run, "--trials", 10, "--sensitivity", "gradient", "--group-size")
+    spoken = bitfront(*start, 8)
+    assert spoken.status == 0, spoken.err
+    assert "--group-size 8" in (run / "report.html").read_text(encoding="utf-8")
+    last = rows(run / "trials.csv")[-1]
+    spoken = bitfront("export", "--run", run, "--trial", last["number"], "--format", "packed", "--out", packed)
+    assert spoken.status == 0, spoken.err
+    assert (packed / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
+    scored = json.loads(bitfront("evaluate", "--checkpoint", packed, *where, "--json").out)
+    assert scored["packed_bytes"] == int(last["packed_bytes"])
+    assert scored["damage"] == pytest.approx(float(last["damage"]), rel=1e-12)
+    evaluate = ("evaluate", *where, "--bitmap", packed / "bitmap.txt", "--json", "--quantizer", "affine")
+    grouped, per_row = (json.loads(bitfront(*evaluate, "--group-size", size).out) for size in (8, 0))
+    assert grouped["packed_bytes"] == scored["packed_bytes"] > per_row["packed_bytes"]
+    assert grouped["damage"] < per_row["damage"]
+    spoken = bitfront(*start, 4)
+    assert spoken.status == 2
+    assert "quantizer was 'calibrated-2 in groups of 8" in " ".join(spoken.err.split())
+    spoken = bitfront(*evaluate[:-1], "codebook", "--group-size", 8)
+    assert spoken.status == 2
+    assert "takes no group_size" in " ".join(spoken.err.split())
+    assert bitfront(*evaluate, "--group-size", -1).status == 2
+
+
 def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
     roomy: TinyProblem, bitfront: Command, tmp_path: Path
 ) -> None:
@@ -453,9 +514,22 @@ def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
     assert json.loads(said.out)["damage"] == pytest.approx(float(row["damage_after"]), abs=1e-9)
     assert json.loads(said.out)["packed_bytes"] == found.footprint.packed_bytes(found.trials[int(row["number"])].bits)
 
+    # A copy of it, as small and as good.
+    export = ("export", "--run", run, "--polished", "--trial", row["number"], "--out", tmp_path / "copy", "--format")
+    assert bitfront(*export, "json").status == 2
+    spoken = bitfront(*export, "packed")
+    assert spoken.status == 0, spoken.err
+    copied = bitfront("evaluate", "--checkpoint", tmp_path / "copy", *settings[:4], "--json")
+    assert json.loads(copied.out) == json.loads(said.out)
+    assert "there already" in bitfront(*export, "packed").err
+
     # One more joins the table, and what is there is not polished again.
     before = (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns
     other = next(trial.number for trial in found.trials if str(trial.number) not in picks)
+    spoken = bitfront(
+        "export", "--run", run, "--polished", "--trial", other, "--out", tmp_path / "x", *export[-1:], "packed"
+    )
+    assert "is not polished" in " ".join(spoken.err.split())
     spoken = bitfront("polish", "--run", run, "--trial", other)
     assert spoken.status == 0, spoken.err
     assert "damage" in spoken.out

@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from objectives.checkpoint import write_manifest, write_map
 from objectives.errors import InputError
 from objectives.files import replacing, replacing_directory
 from objectives.models import Classifier, save_all_but_weights
+from objectives.quantize import AffineParameters
 from objectives.quantized import QuantizedModel
+from results.checkpoint import write_manifest, write_map
 
 WEIGHTS = "model.safetensors"
 
@@ -36,14 +37,25 @@ def write_torchao(
         directory: to be made; it appears when all of it is written.
 
     Raises:
-        InputError: torchao is not installed, or has changed what this needs of it.
+        InputError: torchao cannot express the scheme, is not installed, or has changed what this needs of it.
         FileExistsError: the directory is there already.
     """
+    if quantized.scheme.kind == "codebook":
+        raise InputError(
+            "--format torchao: its integers stand for evenly spaced levels, not for a codebook's codewords; "
+            "export --format packed, or search with another quantizer"
+        )
+    group_size = quantized.scheme.group_size
+    if ragged := [layer for layer in quantized.layers if 0 < group_size < layer.columns and layer.columns % group_size]:
+        raise InputError(
+            f"--format torchao: its groups of columns are of one size, and {ragged[0].name} has {ragged[0].columns} "
+            f"columns in groups of {group_size}; export --format packed, or search with another --group-size"
+        )
     try:
         from torchao.core.config import config_to_dict
         from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
         from torchao.quantization import FqnToConfig, IntxUnpackedToInt8Tensor, IntxWeightOnlyConfig
-        from torchao.quantization.granularity import PerAxis
+        from torchao.quantization.granularity import PerAxis, PerGroup
     except ImportError as error:
         raise InputError(
             f"--format torchao needs torchao 0.18 or newer ({error}); install it with pip install -e '.[torchao]'"
@@ -51,6 +63,7 @@ def write_torchao(
     state: dict[str, Tensor] = {name: tensor.contiguous().cpu() for name, tensor in quantized.kept.items()}
     configs = {}
     for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
+        assert isinstance(parameters, AffineParameters)
         dtype = getattr(torch, f"int{parameters.bits}")
         # Codes of b bits lie about zero there: both they and their zero points move by half the range.
         middle = 2 ** (parameters.bits - 1)
@@ -59,11 +72,12 @@ def write_torchao(
             scale=parameters.scale.cpu(),
             zero_point=parameters.zero_point.cpu() - middle,
             target_dtype=dtype,
-            block_size=(1, layer.columns),
+            block_size=(1, layer.columns if parameters.groups is None else group_size),
             dtype=torch.float32,
             activation_quantization=None,
         )
-        configs[layer.parameter] = IntxWeightOnlyConfig(weight_dtype=dtype, granularity=PerAxis(0))
+        granularity = PerAxis(0) if parameters.groups is None else PerGroup(group_size)
+        configs[layer.parameter] = IntxWeightOnlyConfig(weight_dtype=dtype, granularity=granularity)
     tensors, metadata = flatten_tensor_state_dict(state)
     settings = {
         "quant_method": "torchao",

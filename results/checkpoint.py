@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from objectives.bit_maps import parse_bit_map, to_json, to_text
+from objectives.codes import Entry, decode
 from objectives.errors import InputError
 from objectives.files import replacing, replacing_directory
 from objectives.layers import Bits, Layer
 from objectives.models import Classifier, empty_classifier, save_all_but_weights
 from objectives.packing import pack, unpack
-from objectives.quantize import AffineParameters, byte_of_zero_point, decode, zero_point_of_byte
 from objectives.quantized import QuantizedModel
-from objectives.sizes import PACKED_METADATA, footprint_of
+from objectives.schemes import Scheme
+from objectives.sizes import Footprint, footprint_of
 
 WEIGHTS, BIT_MAP, MANIFEST = "packed.safetensors", "bitmap.txt", "bitfront.json"
 
 _AGAIN = "export it again with `bitfront export --format packed`"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a packed checkpoint gives back: the model with its tokenizer, its map, and the sizes of such maps."""
+
+    classifier: Classifier
+    bits: Bits
+    footprint: Footprint
 
 
 def write_checkpoint(
@@ -45,14 +57,14 @@ def write_checkpoint(
     Raises:
         FileExistsError: the directory is there already.
     """
-    sizes, bits = footprint_of(classifier.model), quantized.bits
+    sizes = quantized.footprint
     tensors = _packed_tensors(quantized)
     with replacing_directory(directory) as temporary:
         save_all_but_weights(classifier, temporary)
         with replacing(temporary / WEIGHTS) as path:  # the library makes files that only their owner can read
-            save_file(tensors, path, metadata=dict(PACKED_METADATA))
+            save_file(tensors, path, metadata=sizes.packed_metadata)
         length = (temporary / WEIGHTS).stat().st_size
-        assert length == sizes.packed_bytes(bits)
+        assert length == sizes.packed_bytes(quantized.bits)
         write_map(quantized, temporary)
         packed = {"packed_bytes": length, "sha256": _hashes(temporary)}
         write_manifest(quantized, {**provenance, "packed": packed}, temporary)
@@ -85,14 +97,74 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     return provenance
 
 
-def load_checkpoint(directory: Path) -> tuple[Classifier, Bits]:
+def load_checkpoint(directory: Path, device: str | torch.device = "cpu") -> Checkpoint:
     """Return an ordinary ``transformers`` classifier with the weights that the codes stand for, and its map.
 
     Layers are unpacked one at a time, so that besides the model there is never more than one of them in memory.
 
+    Args:
+        directory: as ``write_checkpoint`` made it.
+        device: where the model shall be; codes are decoded there.
+
     Raises:
         InputError: anything in it is missing, damaged or not what the map asks for.
     """
+    with _opened(directory) as packed, torch.no_grad():
+        state = packed.classifier.model.to(device).state_dict()  # type: ignore[arg-type]
+        for layer, width in zip(packed.footprint.layers, packed.bits, strict=True):
+            codes, parameters = packed.entry(layer, width, device)
+            decode(codes, parameters, out=state[layer.parameter])
+        for name in packed.footprint.kept:
+            state[name].copy_(packed.kept(name))
+        return Checkpoint(packed.classifier, packed.bits, packed.footprint)
+
+
+def read_quantized(directory: Path) -> tuple[Classifier, QuantizedModel]:
+    """Return the quantised model of a packed checkpoint, as it was written, and a classifier for config and tokenizer.
+
+    The classifier's own weights are yet to be filled in.
+
+    Raises:
+        InputError: as ``load_checkpoint``.
+    """
+    with _opened(directory) as packed:
+        sizes = packed.footprint
+        entries = tuple(packed.entry(layer, width) for layer, width in zip(sizes.layers, packed.bits, strict=True))
+        kept = {name: packed.kept(name) for name in sizes.kept}
+        return packed.classifier, QuantizedModel(sizes.layers, packed.bits, entries, kept, sizes.scheme)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """An open checkpoint whose files and tensors are those of its map; what they hold is checked as it is read."""
+
+    classifier: Classifier  # its weights yet to be filled in
+    bits: Bits
+    footprint: Footprint
+    path: Path
+    stored: Any
+
+    def entry(self, layer: Layer, width: int, device: str | torch.device = "cpu") -> Entry:
+        """Return a layer's codes and parameters on a device."""
+        scheme = self.footprint.scheme
+        stream = self.stored.get_tensor(f"{layer.name}.codes").numpy()
+        codes = torch.from_numpy(unpack(stream, width, layer.elements)).view(layer.rows, layer.columns).to(device)
+        parts = {part: self.stored.get_tensor(f"{layer.name}.{part}").to(device) for part in scheme.parts(layer, width)}
+        parameters = scheme.of_stored(codes, width, parts)
+        if fault := parameters.fault():
+            raise InputError(f"{self.path}: {layer.name} has {fault}; {_AGAIN}")
+        return codes, parameters
+
+    def kept(self, name: str) -> Tensor:
+        """Return a tensor that stays in full precision."""
+        tensor: Tensor = self.stored.get_tensor(name)
+        if not tensor.isfinite().all():
+            raise InputError(f"{self.path}: {name} has values that are not finite; {_AGAIN}")
+        return tensor
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[_Packed]:
     packed, present = read_manifest(directory)["packed"], _hashes(directory)
     described = packed["sha256"]
     for name in sorted({*described, *present}):
@@ -100,54 +172,45 @@ def load_checkpoint(directory: Path) -> tuple[Classifier, Bits]:
             raise InputError(f"{directory / name}: is not of this checkpoint ({MANIFEST} has no such file); remove it")
         if present.get(name) != described[name]:
             raise InputError(f"{directory / name}: is missing, or not the file that {MANIFEST} describes; {_AGAIN}")
-    path = directory / WEIGHTS
+    path, manifest = directory / WEIGHTS, directory / MANIFEST
     classifier = empty_classifier(directory)
-    sizes = footprint_of(classifier.model)
-    state = classifier.model.state_dict()
-    bits = parse_bit_map((directory / MANIFEST).read_text(encoding="utf-8"), sizes.layers, str(directory / MANIFEST))
-    text = (directory / BIT_MAP).read_text(encoding="utf-8") if BIT_MAP in described else ""
-    if text != to_text(sizes.layers, bits) or packed.get("packed_bytes") != sizes.packed_bytes(bits):
-        raise InputError(f"{directory / MANIFEST}: its bit map or size is not that of the files beside it; {_AGAIN}")
-    wanted = sizes.packed_tensors(bits)
     try:
         with safe_open(path, framework="pt") as stored:
-            if stored.metadata() != PACKED_METADATA or set(stored.keys()) != set(wanted):
+            sizes = footprint_of(classifier.model, _scheme(stored.metadata(), path))
+            bits = parse_bit_map(manifest.read_text(encoding="utf-8"), sizes.layers, str(manifest))
+            text = (directory / BIT_MAP).read_text(encoding="utf-8") if BIT_MAP in described else ""
+            if text != to_text(sizes.layers, bits) or packed.get("packed_bytes") != sizes.packed_bytes(bits):
+                raise InputError(f"{manifest}: its bit map or size is not that of the files beside it; {_AGAIN}")
+            wanted = sizes.packed_tensors(bits)
+            if set(stored.keys()) != set(wanted):
                 raise InputError(f"{path}: does not hold the tensors of its bit map; {_AGAIN}")
             for name, tensor in wanted.items():
                 found = stored.get_slice(name)
                 if found.get_dtype() != tensor.dtype or tuple(found.get_shape()) != tensor.shape:
                     raise InputError(f"{path}: {name} has not the type and shape of its bit map; {_AGAIN}")
-            with torch.no_grad():
-                for layer, width in zip(sizes.layers, bits, strict=True):
-                    codes, scale, zero_point = (
-                        stored.get_tensor(f"{layer.name}.{part}") for part in ("codes", "scale", "zero_point")
-                    )
-                    if not (scale.isfinite().all() and (scale > 0).all()):
-                        raise InputError(f"{path}: {layer.name} has scales out of range; {_AGAIN}")
-                    _decode(layer, width, codes, scale, zero_point, state[layer.parameter])
-                for name in sizes.kept:
-                    kept = stored.get_tensor(name)
-                    if not kept.isfinite().all():
-                        raise InputError(f"{path}: {name} has values that are not finite; {_AGAIN}")
-                    state[name].copy_(kept)
+            yield _Packed(classifier, bits, sizes, path, stored)
     except SafetensorError as error:
         raise InputError(f"{path}: cannot be read ({error}); {_AGAIN}") from None
-    return classifier, bits
+
+
+def _scheme(metadata: Mapping[str, str] | None, path: Path) -> Scheme:
+    try:
+        [(key, format_)] = (metadata or {}).items()
+        if key != "format":
+            raise ValueError
+        return Scheme.of_format(format_)
+    except ValueError:
+        raise InputError(f"{path}: is no packed checkpoint that this version can read; {_AGAIN}") from None
 
 
 def _packed_tensors(quantized: QuantizedModel) -> dict[str, Tensor]:
     tensors = {name: tensor.contiguous().cpu() for name, tensor in quantized.kept.items()}
     for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
-        width = parameters.bits
-        tensors[f"{layer.name}.codes"] = torch.from_numpy(pack(codes.cpu().numpy().ravel(), width))
-        tensors[f"{layer.name}.scale"] = parameters.scale.flatten().cpu()
-        tensors[f"{layer.name}.zero_point"] = byte_of_zero_point(parameters.zero_point, width).flatten().cpu()
+        tensors[f"{layer.name}.codes"] = torch.from_numpy(pack(codes.cpu().numpy().ravel(), parameters.bits))
+        shapes = quantized.scheme.parts(layer, parameters.bits)
+        for part, tensor in parameters.stored().items():
+            tensors[f"{layer.name}.{part}"] = tensor.reshape(shapes[part].shape).contiguous().cpu()
     return tensors
-
-
-def _decode(layer: Layer, width: int, codes: Tensor, scale: Tensor, zero_point: Tensor, out: Tensor) -> None:
-    unpacked = torch.from_numpy(unpack(codes.numpy(), width, layer.elements)).view(layer.rows, layer.columns)
-    decode(unpacked, AffineParameters(scale[:, None], zero_point_of_byte(zero_point[:, None], width), width), out=out)
 
 
 def _hashes(directory: Path) -> dict[str, str]:
