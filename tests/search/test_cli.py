@@ -361,7 +361,7 @@ def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(
 def test_an_architecture_without_a_forward_of_ours_is_said_to_have_none(
     bitfront: Command, tmp_path: Path, tiny: TinyProblem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("objectives.forward._is_plain_bert", lambda model: False)
+    monkeypatch.setattr("objectives.evaluate.is_plain_bert", lambda model: False)
     run = tmp_path / "run"
     where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--trials", 9)
     spoken = bitfront("search", *where, "--sensitivity", "gradient", "--precision", "bf16")
