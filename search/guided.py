@@ -20,7 +20,7 @@ from search.feasible import SizeConstraint, repair
 from search.landscape import LandscapeModel, Observations
 from search.samplers import SeenMaps, search_space
 from search.sensitivity import Sensitivities
-from search.study import recorded_log_odds
+from search.study import recorded_log_odds, trials_of
 from search.trust import choose_trust
 
 _GREEDY_SHARE = 0.5
@@ -131,13 +131,13 @@ class _FinishedMaps:
         self._layer_sizes = sizes
         self._fp32_log_odds = fp32_log_odds
         self._choices: list[Choice] = []
-        self._shifts: list[LogOdds] = []
+        self._trials: list[FrozenTrial] = []
         self._sizes: list[int] = []
         self._read: set[int] = set()
         self._first_unread = 0
 
     def update(self, study: Study) -> None:
-        trials = study.get_trials(deepcopy=False)
+        trials = trials_of(study)
         for trial in trials[self._first_unread :]:
             if trial.number in self._read or not trial.state.is_finished():
                 continue
@@ -147,7 +147,7 @@ class _FinishedMaps:
                 bits = tuple(trial.params[name] for name in self._names)
                 chosen = to_choice(bits)
                 self._choices.append(chosen)
-                self._shifts.append(log_odds - self._fp32_log_odds)
+                self._trials.append(trial)
                 self._sizes.append(int(self._layer_sizes[np.arange(len(chosen)), chosen].sum()))
                 self.damages.append(self._damage_elsewhere(bits, log_odds))
         while self._first_unread in self._read:
@@ -162,5 +162,8 @@ class _FinishedMaps:
         """Return the maps whose sizes are nearest in ratio, at most ``_NEAREST`` of them."""
         sizes = np.array(self._sizes, dtype=np.float64)
         nearest = np.argsort(np.abs(np.log(sizes / size)), kind="stable")[:_NEAREST]
-        choices, shifts = (np.array([rows[index] for index in nearest]) for rows in (self._choices, self._shifts))
+        choices = np.array([self._choices[index] for index in nearest])
+        # Unpacked anew each time: over a night those of all maps would fill the memory.
+        found = [recorded_log_odds(self._trials[index]) for index in nearest]
+        shifts = np.array([log_odds for log_odds in found if log_odds is not None]) - self._fp32_log_odds
         return Observations(choices, shifts, sizes[nearest])

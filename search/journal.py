@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -192,6 +193,8 @@ def operation_of(line: bytes, before: int, lines_before: int | None = None) -> O
         return None
     if not isinstance(operation, dict) or not isinstance(operation.get("op_code"), int):
         return None
+    if isinstance(operation.get("param_name"), str):
+        operation["param_name"] = sys.intern(operation["param_name"])  # Optuna keeps it for every trial
     marks = [operation.pop(mark, None) for mark in _MARKS]
     if not ending and any(mark is not None for mark in marks):
         return None

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.layers import WIDTHS, Bits, Layer
 from search.feasible import SizeConstraint, repair
-from search.study import map_of
+from search.study import map_of, trials_of
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "nsga2": lambda seed: NSGAIISampler(seed=seed),
@@ -96,7 +96,7 @@ class SeenMaps:
     def update(self, study: Study) -> None:
         """Take in every trial that has a whole map, enqueued and running ones too."""
         settled = True
-        for trial in study.get_trials(deepcopy=False)[self._read :]:
+        for trial in trials_of(study)[self._read :]:
             bits = map_of(trial, self._names)
             if bits is not None:
                 self.maps.add(bits)
