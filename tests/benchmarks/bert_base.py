@@ -2,7 +2,7 @@
 
 `python -m tests.benchmarks bert_base [MAPS]` runs `bitfront search` with nothing in its cache, until so many maps (16)
 are scored, contenders included: random weights, a classification head that is right more often than not, and CoLA's
-sentences. What a step took is read from the run's log; peak memory is the largest of any process, children included.
+sentences. Each line of its log has the peak memory since the line before it; Linux only.
 """
 
 from __future__ import annotations
@@ -42,12 +42,29 @@ def main(arguments: list[str]) -> None:
         environment = os.environ | {"BITFRONT_CACHE": str(Path(folder) / "cache")}
         bitfront = Path(sys.executable).with_name("bitfront")
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        told = subprocess.run([bitfront, "search", *words], check=True, capture_output=True, text=True, env=environment)
+        largest = 0.0
+        command = [bitfront, "search", *words]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as searching:
+            assert searching.stderr is not None
+            for line in searching.stderr:
+                peak = peak_gib(searching.pid)
+                largest = max(largest, peak)
+                print(f"{peak:5.2f} GiB  {line}", end="", flush=True)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-    print(told.stderr)
     print(f"all of it: {cpu_s / 60:.1f} minutes of CPU time on {torch.get_num_threads()} threads")
-    print(f"peak memory of the search: {used.ru_maxrss / 2**20:.2f} GiB")
+    print(f"peak memory of the search: {largest:.2f} GiB")
+
+
+def peak_gib(process: int) -> float:
+    """Return the most memory that a process had since this was asked last, files that it maps included."""
+    proc = Path("/proc") / str(process)
+    status = (proc / "status").read_text().splitlines()
+    peaks = [int(line.split()[1]) / 2**20 for line in status if line.startswith("VmHWM")]
+    if not peaks:
+        return 0.0  # it has ended
+    (proc / "clear_refs").write_text("5")  # forgets the peak so far
+    return peaks[0]
 
 
 def write_model(directory: Path) -> None:
