@@ -10,7 +10,7 @@ descent on the same weight (as in QuantEase, Behdin et al., 2023).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from objectives.quantize import AffineParameters, members, storable_zero_point
 
 _DAMPING = 0.01  # of the mean second moment, added to each: keeps directions that no sentence shows from running wild
 _BLOCK = 64
+_ROWS = 8192  # at a time: about eight copies of them are at work
 _ROUNDS = 2
 _SWEEPS = 2
 # Shares of a row's range that the clipping search starts from; the fits that follow find what lies between.
@@ -67,6 +68,19 @@ def quantize_calibrated(
     Returns:
         codes, uint8 of the weight's shape, 0..2**bits - 1; parameters with storable zero points.
     """
+    codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
+    parts = []
+    for start in range(0, len(weight), _ROWS):  # rows do not depend on each other
+        rows = slice(start, start + _ROWS)
+        codes[rows], parameters = _quantize_rows(weight[rows], bits, compensation, groups)
+        parts.append(parameters)
+    scale, zero_point = (torch.cat(lines) for lines in zip(*((p.scale, p.zero_point) for p in parts), strict=True))
+    return codes, AffineParameters(scale, zero_point, bits, groups)
+
+
+def _quantize_rows(
+    weight: Tensor, bits: int, compensation: Compensation, groups: Tensor | None
+) -> tuple[Tensor, AffineParameters]:
     ordered = weight[:, compensation.order].float()
     in_order = None if groups is None else groups[compensation.order]
     parameters = choose_weighted(ordered, bits, compensation.factor.diagonal() ** -2, in_order)
@@ -77,7 +91,7 @@ def quantize_calibrated(
     parameters = fit_parameters(ordered, codes, parameters, compensation.moments)
     restored = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
     restored[:, compensation.order] = codes.to(torch.uint8)
-    return restored, replace(parameters, groups=groups)
+    return restored, parameters
 
 
 def choose_weighted(weight: Tensor, bits: int, importance: Tensor, groups: Tensor | None = None) -> AffineParameters:

@@ -14,8 +14,8 @@ from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.forward import device_of, equal_length_batches
 from objectives.layers import WIDTHS, Layer
 
-# Tokens a batch: all activations and their gradients are in memory at once, 0.7 GB of them for bert-base.
-_BATCH_TOKENS = 2048
+# Tokens a batch: all activations and their gradients are in memory at once, 0.4 GB of them for bert-base.
+_BATCH_TOKENS = 1024
 
 
 def first_order_shifts(

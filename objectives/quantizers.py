@@ -23,6 +23,7 @@ from objectives.files import replacing
 from objectives.fingerprint import short_digest
 from objectives.forward import device_of
 from objectives.layers import WIDTHS, Layer
+from objectives.memory import give_back_freed
 from objectives.models import Classifier
 from objectives.moments import second_moments
 from objectives.schemes import PER_ROW, Scheme
@@ -123,6 +124,7 @@ def make_bank(
     for done, (layer, entries) in enumerate(made, start=len(layers) - len(missing) + 1):
         _write(paths[layer], entries)
         bank.fill(layer, (kept(layer) or entries) if in_files else entries)
+        give_back_freed()  # several gigabytes in the end: each layer's work is done by a thread of its own
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
             say(f"quantising: {done}/{len(layers)} layers")
@@ -146,10 +148,10 @@ def calibrated_entries(
     """
     if not layers:
         return
-    moments = second_moments(model, layers, quantizer.token_ids)
+    moments = dict(second_moments(model, layers, quantizer.token_ids))
 
     def entries_of(layer: Layer) -> Entries:
-        compensation = Compensation.of(moments[layer.name])
+        compensation = Compensation.of(moments.pop(layer.name))  # as large as all weights: each is let go
         weight = model.get_parameter(layer.parameter).detach()
         groups = quantizer.scheme.groups(weight)
         return {width: quantize_calibrated(weight, width, compensation, groups) for width in widths}

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
         bitfront = Path(sys.executable).with_name("bitfront")
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         largest = 0.0
-        command = [bitfront, "search", *words]
+        command = [str(bitfront), "search", *words]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as searching:
             assert searching.stderr is not None
             for line in searching.stderr:

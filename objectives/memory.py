@@ -1,0 +1,12 @@
+"""Memory that was freed, and is free only for this process until it is given back."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+
+def give_back_freed() -> None:
+    """Give what was freed back to the system; glibc keeps it for the thread that had it, others do by themselves."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
