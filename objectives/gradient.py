@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.forward import device_of, equal_length_batches
 from objectives.layers import WIDTHS, Layer
+from objectives.memory import give_back_freed
 
-# Tokens a batch: all activations and their gradients are in memory at once, 0.4 GB of them for bert-base.
-_BATCH_TOKENS = 1024
+# Tokens a batch: all activations and their gradients are in memory at once, 0.7 GB of them for bert-base.
+_BATCH_TOKENS = 512
 
 
 def first_order_shifts(
@@ -53,6 +54,7 @@ def first_order_shifts(
             for index, inputs, outputs in recorded:
                 assert outputs.grad is not None
                 shifts[index][:, indices] += _layer_shifts(layers[index], inputs, outputs.grad, bank)
+    give_back_freed()
     return shifts
 
 

@@ -7,6 +7,6 @@ import sys
 
 
 def give_back_freed() -> None:
-    """Give what was freed back to the system; glibc keeps it for the thread that had it, others do by themselves."""
+    """Give memory that was freed back to the system; where the C library is not glibc, do nothing."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

@@ -124,7 +124,7 @@ def make_bank(
     for done, (layer, entries) in enumerate(made, start=len(layers) - len(missing) + 1):
         _write(paths[layer], entries)
         bank.fill(layer, (kept(layer) or entries) if in_files else entries)
-        give_back_freed()  # several gigabytes in the end: each layer's work is done by a thread of its own
+        give_back_freed()  # gigabytes in the end: glibc keeps it for the threads that had it
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
             say(f"quantising: {done}/{len(layers)} layers")
@@ -149,6 +149,7 @@ def calibrated_entries(
     if not layers:
         return
     moments = dict(second_moments(model, layers, quantizer.token_ids))
+    give_back_freed()
 
     def entries_of(layer: Layer) -> Entries:
         compensation = Compensation.of(moments.pop(layer.name))  # as large as all weights: each is let go
