@@ -1,6 +1,7 @@
 """What every test may ask for."""
 
 import os
+import signal
 
 import pytest
 from filelock import FileLock
@@ -11,6 +12,10 @@ from tests.shared import ROOT
 
 # Tests leave the user's own cache alone; commands that they start inherit this.
 os.environ.setdefault("BITFRONT_CACHE", str(ROOT / ".cache"))
+
+# A shell starts what it runs in the background deaf to Ctrl-C, and so would be all that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
