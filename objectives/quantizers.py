@@ -123,7 +123,7 @@ def make_bank(
     said = time.monotonic()
     for done, (layer, entries) in enumerate(made, start=len(layers) - len(missing) + 1):
         _write(paths[layer], entries)
-        bank.fill(layer, (kept(layer) or entries) if in_files else entries)
+        bank.fill(layer, kept(layer) or entries)  # the file itself, and not what was put together for it
         give_back_freed()  # gigabytes in the end: glibc keeps it for the threads that had it
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
