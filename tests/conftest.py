@@ -13,9 +13,11 @@ from tests.shared import ROOT
 # Tests leave the user's own cache alone; commands that they start inherit this.
 os.environ.setdefault("BITFRONT_CACHE", str(ROOT / ".cache"))
 
-# A shell starts what it runs in the background deaf to Ctrl-C, and so would be all that tests interrupt.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a shell runs in the background is deaf to Ctrl-C, what nohup runs to a terminal that goes away,
+# and so would be all that tests send those signals to.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="session")
