@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from objectives.codes import Entry, decode
+from objectives.fingerprint import short_digest
 from objectives.layers import Layer
 from objectives.schemes import PER_ROW, Scheme
 
@@ -34,6 +36,7 @@ class WeightBank:
         self._layers = {layer.name: layer for layer in layers}
         self._weights = {layer.name: weights[layer.name].detach() for layer in layers}
         self._entries: dict[tuple[str, int], Entry] = {}
+        self._fingerprints: dict[str, str] = {}
 
     @classmethod
     def of(cls, model: nn.Module, layers: Sequence[Layer], scheme: Scheme = PER_ROW) -> WeightBank:
@@ -47,9 +50,15 @@ class WeightBank:
             self._entries[key] = self.scheme.nearest(self._weights[layer.name], width)
         return self._entries[key]
 
-    def fill(self, layer: Layer, entries: Mapping[int, Entry]) -> None:
-        """Take a layer's entries by width, in place of those it would make itself."""
+    def fill(self, layer: Layer, entries: Mapping[int, Entry], fingerprint: str = "") -> None:
+        """Take a layer's entries by width, in place of those it would make itself, and their fingerprint."""
         self._entries |= {(layer.name, width): entry for width, entry in entries.items()}
+        self._fingerprints[layer.name] = fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all entries that were given; empty where the bank makes them itself, as any other machine does."""
+        return short_digest(json.dumps(self._fingerprints, sort_keys=True)) if self._fingerprints else ""
 
     def write_weight(self, layer: Layer, width: int, out: Tensor, rows: Tensor | None = None) -> None:
         """Write a layer's weight at a width, 2..8 or ``FP32_WIDTH``, into ``out``, rounded to its type.

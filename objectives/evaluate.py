@@ -111,10 +111,12 @@ class Evaluator:
     def _load(self, bits: Bits, first: int) -> None:
         changed = [index for index in range(first, len(self.layers)) if self._loaded[index] != bits[index]]
         for index in changed:
+            self._loaded[index] = None  # neither the old nor the new, should this be interrupted
             slot = self._forward.slots[index]
             self.bank.write_weight(self.layers[index], bits[index], slot.out, slot.rows)
-            self._loaded[index] = bits[index]
         self._forward.refresh(changed)
+        for index in changed:
+            self._loaded[index] = bits[index]
 
 
 def _size_bytes(states: States) -> int:

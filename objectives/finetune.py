@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from objectives.errors import InputError, all_faults
-from objectives.files import replacing_directory
+from objectives.files import plain_errors, replacing_directory
 from objectives.hub import quiet_libraries
 from objectives.models import Classifier, load_base
 from objectives.scores import mcc
@@ -83,7 +83,7 @@ def finetune(
     try:
         with replacing_directory(out) as directory:
             score, loss = _train(classifier, train, validation, epochs, learning_rate, batch_size, seed, show_progress)
-            with quiet_libraries():
+            with quiet_libraries(), plain_errors():
                 classifier.model.save_pretrained(directory)
                 classifier.tokenizer.save_pretrained(directory)
     except OSError as error:

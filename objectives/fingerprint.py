@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from objectives.scores import Labels
 
@@ -43,17 +43,28 @@ def model_fingerprint(model: nn.Module) -> str:
     """Return the fingerprint of a ``transformers`` model's weights and of the settings of its forward pass."""
     config = {key: value for key, value in model.config.to_dict().items() if key not in _IRRELEVANT_CONFIG}  # type: ignore[union-attr,operator]
     weights = hashlib.sha256(json.dumps([type(model).__name__, config], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        weights.update(
-            tensor.contiguous().view(torch.uint8).numpy().data if tensor.dim() else bytes(tensor.numpy().data)
-        )
+    _add(weights, model.state_dict())
     return _short(weights)
+
+
+def tensors_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """Return the fingerprint of named tensors on the CPU: their types, shapes and bytes."""
+    digest = hashlib.sha256()
+    _add(digest, tensors)
+    return _short(digest)
 
 
 def short_digest(text: str) -> str:
     """Return a short hash of a text."""
     return _short(hashlib.sha256(text.encode()))
+
+
+def _add(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(
+            tensor.contiguous().view(torch.uint8).numpy().data if tensor.dim() else bytes(tensor.numpy().data)
+        )
 
 
 def _short(digest: hashlib._Hash) -> str:

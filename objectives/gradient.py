@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.bank import FP32_WIDTH, WeightBank
+from objectives.errors import InputError, is_out_of_memory
 from objectives.forward import device_of, equal_length_batches
 from objectives.layers import WIDTHS, Layer
 from objectives.memory import give_back_freed
@@ -45,23 +46,37 @@ def first_order_shifts(
     Returns:
         ``(n_layers, n_widths, n_sentences)``, in nats.
     """
-    shifts = np.zeros((len(layers), len(WIDTHS), len(token_ids)), dtype=np.float32)
+    # Where the model is: a GPU is not waited for before all is done.
+    shifts = torch.zeros(len(layers), len(WIDTHS), len(token_ids), device=device_of(model))
     with recording(model, layers) as recorded:
         for indices, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
             if not keep_going():
                 return None
             backward(model, tokens)
+            at = torch.tensor(indices, device=shifts.device)
             for index, inputs, outputs in recorded:
-                assert outputs.grad is not None
-                shifts[index][:, indices] += _layer_shifts(layers[index], inputs, outputs.grad, bank)
+                if outputs.grad is not None:  # else no score depends on it
+                    shifts[index].index_add_(1, at, _layer_shifts(layers[index], inputs, outputs.grad, bank))
     give_back_freed()
-    return shifts
+    return shifts.cpu().numpy()
 
 
 def backward(model: nn.Module, tokens: Tensor) -> None:
-    """Run sentences of one length ``(n_sentences, n_tokens)`` forth, and the sum of their log-odds back."""
-    logits = model(input_ids=tokens.to(device_of(model))).logits
-    (logits[:, 1] - logits[:, 0]).sum().backward()
+    """Run sentences of one length ``(n_sentences, n_tokens)`` forth, and the sum of their log-odds back.
+
+    Raises:
+        InputError: the model is of an architecture that cannot be recorded this way.
+    """
+    try:
+        logits = model(input_ids=tokens.to(device_of(model))).logits
+        (logits[:, 1] - logits[:, 0]).sum().backward()
+    except (RuntimeError, AttributeError, AssertionError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{type(model).__name__}: the gradients of its layers cannot be had ({type(error).__name__}: "
+            f"{str(error).partition(chr(10))[0]}); use --quantizer affine --sensitivity none --sampler nsga2"
+        ) from error
 
 
 @contextmanager
@@ -107,9 +122,9 @@ def recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[list[tuple[
             handle.remove()
 
 
-def _layer_shifts(layer: Layer, inputs: Tensor, gradient: Tensor, bank: WeightBank) -> npt.NDArray[np.float32]:
+def _layer_shifts(layer: Layer, inputs: Tensor, gradient: Tensor, bank: WeightBank) -> Tensor:
     """Return ``(n_widths, n_sentences)``, from inputs and gradients ``(n_sentences, [n_tokens,] ...)``."""
-    shifts = np.empty((len(WIDTHS), len(gradient)), dtype=np.float32)
+    shifts = torch.empty(len(WIDTHS), len(gradient), device=gradient.device)
     with torch.inference_mode():
         rows = None
         if layer.kind == "embedding":
@@ -121,5 +136,5 @@ def _layer_shifts(layer: Layer, inputs: Tensor, gradient: Tensor, bank: WeightBa
             bank.write_weight(layer, width, changed, rows)
             changed -= exact
             moved = changed[inputs] if rows is not None else torch.nn.functional.linear(inputs, changed)
-            shifts[column] = (moved * gradient).flatten(1).sum(dim=1).cpu().numpy()
+            shifts[column] = (moved * gradient).flatten(1).sum(dim=1)
     return shifts

@@ -234,11 +234,14 @@ class LeanBert:
 
 
 def _split(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Return the lengths in chunks of at most so many tokens; a longer sentence is a chunk by itself."""
+    """Return the lengths, which rise, in chunks of at most so many tokens, or twice as many were they padded.
+
+    A longer sentence is a chunk by itself.
+    """
     chunks: list[list[int]] = []
     used = most_tokens
     for length in lengths:
-        if used + length > most_tokens:
+        if used + length > most_tokens or (len(chunks[-1]) + 1) * length > 2 * most_tokens:
             chunks.append([])
             used = 0
         chunks[-1].append(length)

@@ -52,9 +52,9 @@ def _gradient_moments(
         for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
             backward(model, tokens)
             for index, _, outputs in recorded:
-                assert outputs.grad is not None
-                gradients = outputs.grad.flatten(0, -2)
-                sums[embeddings[index].name].addmm_(gradients.T, gradients)
+                if outputs.grad is not None:  # else no score depends on it
+                    gradients = outputs.grad.flatten(0, -2)
+                    sums[embeddings[index].name].addmm_(gradients.T, gradients)
             tokens_seen += tokens.numel()
     return {name: total / tokens_seen for name, total in sums.items()}
 

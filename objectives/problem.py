@@ -80,6 +80,11 @@ class Problem:
         """The FP32 model itself."""
         return self.classifier.model
 
+    @property
+    def codes(self) -> str:
+        """The fingerprint of the codes that were calibrated here; empty where they are the same everywhere."""
+        return self.evaluator.bank.fingerprint
+
     def evaluate(self, bits: Bits) -> Evaluation:
         """Score a map on every sentence, in the precision of the search.
 

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from objectives.bank import WeightBank
 from objectives.calibrate import Compensation, quantize_calibrated
 from objectives.codes import Entry
 from objectives.errors import InputError
-from objectives.files import replacing
-from objectives.fingerprint import short_digest
+from objectives.files import save_tensors
+from objectives.fingerprint import short_digest, tensors_fingerprint
 from objectives.forward import device_of
 from objectives.layers import WIDTHS, Layer
 from objectives.memory import give_back_freed
@@ -35,6 +34,7 @@ own codewords. ``calibrated``: even levels, by ``quantize_calibrated``."""
 
 _CALIBRATION_SENTENCES = 2048
 _SAY_EVERY_S = 15.0
+_DIGEST = "fingerprint"
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,17 @@ def load_quantizer(name: QuantizerName, classifier: Classifier, data: str, group
     With a ``group_size`` its scales and zero points are those of so many columns each (see ``Scheme``).
 
     Raises:
-        InputError: there are no training sentences.
+        InputError: there are no training sentences to calibrate on.
         ValueError: a codebook is to have groups.
     """
     scheme = Scheme("codebook" if name == "codebook" else "affine", group_size)
     grouped = f" in groups of {group_size}" if group_size else ""
     if name != "calibrated":
         return Quantizer(f"{name}-1{grouped}", scheme=scheme)
-    texts = load_sentences(data, "train").texts
-    if not texts:
-        raise InputError(f"{data}: has no training sentences to calibrate on; use --quantizer affine")
+    try:
+        texts = load_sentences(data, "train").texts
+    except InputError as error:
+        raise InputError(f"{error}; or use --quantizer affine, which needs no training sentences") from error
     chosen = training_order(len(texts))[:_CALIBRATION_SENTENCES]
     token_ids = encode(classifier.tokenizer, [texts[index] for index in sorted(chosen)], classifier.max_tokens)
     return Quantizer(f"calibrated-2{grouped} on {short_digest(json.dumps(token_ids))}", token_ids, scheme)
@@ -103,16 +104,16 @@ def make_bank(
     folder = cache / f"bank-{short_digest(f'{fingerprint} {quantizer.identity}')}"
     paths = {layer: folder / f"{layer.name}.safetensors" for layer in layers}
 
-    def kept(layer: Layer) -> Entries | None:
+    def kept(layer: Layer) -> tuple[Entries, str] | None:
         return _read(paths[layer], quantizer.scheme, layer, device_of(model))
 
     missing = []
     for layer in layers:
-        entries = kept(layer)
-        if entries is None:
+        found = kept(layer)
+        if found is None:
             missing.append(layer)
         else:
-            bank.fill(layer, entries)
+            bank.fill(layer, *found)
     made: Iterable[tuple[Layer, Entries]]
     if quantizer.token_ids:
         made = calibrated_entries(quantizer, model, missing)
@@ -122,8 +123,8 @@ def make_bank(
         made = ((layer, {width: bank.entry(layer, width) for width in WIDTHS}) for layer in missing)
     said = time.monotonic()
     for done, (layer, entries) in enumerate(made, start=len(layers) - len(missing) + 1):
-        _write(paths[layer], entries)
-        bank.fill(layer, kept(layer) or entries)  # the file itself, and not what was put together for it
+        digest = _write(paths[layer], entries)
+        bank.fill(layer, *(kept(layer) or (entries, digest)))  # the file itself, and not what was put together for it
         give_back_freed()  # gigabytes in the end: glibc keeps it for the threads that had it
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
@@ -167,31 +168,34 @@ def calibrated_entries(
             torch.set_num_threads(threads)
 
 
-def _write(path: Path, entries: Entries) -> None:
+def _write(path: Path, entries: Entries) -> str:
+    """Write a layer's entries, and return their fingerprint, which stands in the file too."""
     tensors: dict[str, Tensor] = {}
     for width, (codes, parameters) in entries.items():
         parts = {"codes": codes, **parameters.tensors()}
-        tensors |= {f"{width}.{part}": tensor.contiguous() for part, tensor in parts.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary)
+        tensors |= {f"{width}.{part}": tensor.contiguous().cpu() for part, tensor in parts.items()}
+    digest = tensors_fingerprint(tensors)
+    save_tensors(path, tensors, {_DIGEST: digest})
+    return digest
 
 
-def _read(path: Path, scheme: Scheme, layer: Layer, device: torch.device) -> Entries | None:
-    """Return a layer's entries; None where the file is missing or damaged, so that it is made anew."""
+def _read(path: Path, scheme: Scheme, layer: Layer, device: torch.device) -> tuple[Entries, str] | None:
+    """Return a layer's entries and their fingerprint; None where the file is missing or damaged, to be made anew."""
     try:
-        found = load_file(path, device=str(device))
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            recorded = (file.metadata() or {}).get(_DIGEST)
+        if recorded is None or recorded != tensors_fingerprint(found):
+            return None
         entries: Entries = {}
         for width in WIDTHS:
-            codes = found[f"{width}.codes"]
-            parts = {part: found[f"{width}.{part}"] for part in scheme.parts(layer, width)}
+            codes = found[f"{width}.codes"].to(device)
+            parts = {part: found[f"{width}.{part}"].to(device) for part in scheme.parts(layer, width)}
             entries[width] = codes, scheme.parameters(codes, width, parts)
     except (OSError, SafetensorError, KeyError):
         return None
     sound = all(
-        codes.shape == (layer.rows, layer.columns)
-        and codes.dtype == torch.uint8
-        and int(codes.max()) < 2**width
-        and scheme.fits(layer, parameters)
-        for width, (codes, parameters) in entries.items()
+        codes.shape == (layer.rows, layer.columns) and scheme.fits(layer, parameters)
+        for codes, parameters in entries.values()
     )
-    return entries if sound else None
+    return (entries, recorded) if sound else None

@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from objectives.bit_maps import parse_bit_map, to_json, to_text
 from objectives.codes import Entry, decode
 from objectives.errors import InputError
-from objectives.files import replacing, replacing_directory
+from objectives.files import replacing_directory, save_tensors
 from objectives.layers import Bits, Layer
 from objectives.models import Classifier, empty_classifier, save_all_but_weights
 from objectives.packing import pack, unpack
@@ -61,8 +60,7 @@ def write_checkpoint(
     tensors = _packed_tensors(quantized)
     with replacing_directory(directory) as temporary:
         save_all_but_weights(classifier, temporary)
-        with replacing(temporary / WEIGHTS) as path:  # the library makes files that only their owner can read
-            save_file(tensors, path, metadata=sizes.packed_metadata)
+        save_tensors(temporary / WEIGHTS, tensors, sizes.packed_metadata)
         length = (temporary / WEIGHTS).stat().st_size
         assert length == sizes.packed_bytes(quantized.bits)
         write_map(quantized, temporary)

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from objectives.errors import InputError
-from objectives.files import replacing, replacing_directory
+from objectives.files import replacing_directory, save_tensors
 from objectives.models import Classifier, save_all_but_weights
 from objectives.quantize import AffineParameters
 from objectives.quantized import QuantizedModel
@@ -89,8 +88,7 @@ def write_torchao(
         config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
         config = config | {"quantization_config": settings, "dtype": "float32"}
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        with replacing(temporary / WEIGHTS) as path:
-            save_file(tensors, path, metadata={"format": "pt", **metadata})
+        save_tensors(temporary / WEIGHTS, tensors, {"format": "pt", **metadata})
         length = (temporary / WEIGHTS).stat().st_size
         write_map(quantized, temporary)
         write_manifest(quantized, {**provenance, "torchao": {"file_bytes": length}}, temporary)

@@ -18,6 +18,7 @@ from results.outcome import Trial
 from results.polished import read_polished
 from results.torchao_export import write_torchao
 from search.profile import Profile
+from search.study import warn_of_other_codes
 
 log = logging.getLogger("bitfront")
 
@@ -35,7 +36,7 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
     problem = load_problem(
         profile.model,
         profile.data,
-        device=profile.device,
+        device="cpu" if profile.device == "cpu" else "auto",  # a run may have come from a machine with a GPU
         quantizer=profile.quantizer,
         say=log.info,
         confirm=profile.confirm,
@@ -46,6 +47,7 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
             f"{profile.model}: is not the model of this run any more, its {' and '.join(differing)} differ; "
             "start another run"
         )
+    warn_of_other_codes(recorded.get("codes"), problem, profile.model)
     return problem
 
 

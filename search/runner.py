@@ -129,7 +129,8 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         start: dict[str, Any] = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
 
         def write_settings() -> None:
-            run.write_settings(profile.to_dict(), problem.fingerprint, versions, place, start)
+            fingerprint = {**problem.fingerprint, "codes": problem.codes}
+            run.write_settings(profile.to_dict(), fingerprint, versions, place, start)
 
         write_settings()
         run.clear_up()

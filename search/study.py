@@ -6,6 +6,7 @@ and a report are made from the storage alone.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -33,6 +34,7 @@ from search.opening import read_opening
 from search.storage import STUDY_NAME, Place, journal_storage
 from search.unseen import read_unseen
 
+log = logging.getLogger("bitfront")
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STUDY_SCHEMA = "bitfront-study-1"
@@ -83,7 +85,9 @@ def open_study(
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names([quality, f"{constraint.axis}_bits_per_weight"])
         study.set_user_attr(_CONTEXT, context)
-    _check_same(study.user_attrs[_CONTEXT], context, f"study {name!r}")
+    recorded = study.user_attrs[_CONTEXT]
+    _check_same(recorded, context, f"study {name!r}")
+    warn_of_other_codes(recorded.get("codes"), problem, f"study {name!r}")
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if not shared:
@@ -173,6 +177,16 @@ def _check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any], subject: 
     faults = [f"{key} was {before!r} and is now {now!r}" for key, before, now in pairs if before != now]
     if faults:
         raise all_faults(f"{subject}: is another search; give --run another directory", faults)
+
+
+def warn_of_other_codes(recorded: str | None, problem: Problem, subject: str) -> None:
+    """Say so where maps were scored with codes that another machine calibrated: equal in all but some roundings."""
+    if recorded and problem.codes and recorded != problem.codes:
+        log.warning(
+            "%s: its maps were scored with codes that were calibrated on another machine, or by another number of "
+            "threads, and differ a little from those here; to have the very same, copy its cache's bank-* here",
+            subject,
+        )
 
 
 def load_study(where: Path | Place) -> optuna.Study:
@@ -349,6 +363,7 @@ def _context(
         "model": problem.model,
         "data": problem.data,
         "fingerprint": problem.fingerprint,
+        "codes": problem.codes,
         "layers": [asdict(layer) for layer in problem.layers],
         "kept": {key: list(shape) for key, shape in problem.footprint.kept.items()},
         "scheme": asdict(problem.footprint.scheme),

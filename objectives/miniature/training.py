@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from objectives.files import replacing_directory
+from objectives.files import plain_errors, replacing_directory
 from objectives.hub import quiet_libraries
 from objectives.miniature.grammar import Sentence, Sentences, generate
 from objectives.miniature.muon import Muon
@@ -89,7 +89,7 @@ def materialise(cache_dir: Path, *, seed: int = 0, show_progress: bool = True) -
                 _write_cola(temporary / "data", sentences.train, sentences.in_domain, sentences.out_of_domain)
                 _write_cola(temporary / "held-out", (), sentences.held_out_in_domain, sentences.held_out_out_of_domain)
                 model, tokenizer = train(sentences, recipe, seed=seed, show_progress=show_progress)
-                with quiet_libraries():
+                with quiet_libraries(), plain_errors():
                     model.save_pretrained(temporary / "model")
                     tokenizer.save_pretrained(temporary / "model")
         except OSError:

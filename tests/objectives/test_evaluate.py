@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.codes import decode
 from objectives.evaluate import Evaluator
 from objectives.forward import States
-from objectives.layers import WIDTHS, find_layers, uniform
-from objectives.lean_bert import LeanBert
+from objectives.layers import WIDTHS, Layer, find_layers, uniform
+from objectives.lean_bert import LeanBert, _split
 from objectives.miniature.training import Miniature
 from objectives.models import load_classifier
 from objectives.quantize import choose_affine
@@ -139,6 +140,46 @@ def test_long_sentences_and_many_of_one_length_are_split_into_chunks(model: Bert
     sentences = [[int(token) for token in rng.integers(5, 50, size=length)] for length in lengths]
     evaluator = Evaluator(model, find_layers(model), sentences)
     np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(model, sentences), atol=1e-5)
+
+
+def test_padded_sentences_take_little_more_than_their_tokens() -> None:
+    lengths = [12] * 2000 + [14] * 50 + [512]
+    chunks = _split(lengths, 1 << 14)
+    assert [length for chunk in chunks for length in chunk] == lengths
+    assert all(len(chunk) * chunk[-1] <= 1 << 15 for chunk in chunks)
+    assert len(chunks) == 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("interrupted", ["write_weight", "refresh"])
+def test_an_interruption_leaves_no_stale_weights(
+    model: BertForSequenceClassification, precision: Precision, interrupted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, sentences = find_layers(model), random_sentences(9)
+    evaluator, fresh = (Evaluator(model, layers, sentences, precision) for _ in range(2))
+    evaluator.log_odds(uniform(layers, 3))
+    honest = evaluator.bank.write_weight
+    calls = 0
+
+    def write_weight(layer: Layer, width: int, out: torch.Tensor, rows: torch.Tensor | None = None) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == len(layers) // 2:
+            out.zero_()
+            raise KeyboardInterrupt
+        honest(layer, width, out, rows)
+
+    def refresh(indices: Sequence[int]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if interrupted == "refresh":
+            patched.setattr(evaluator._forward, "refresh", refresh)
+        else:
+            patched.setattr(evaluator.bank, "write_weight", write_weight)
+        evaluator.log_odds(uniform(layers, 4))
+    for width in (4, 3):
+        assert np.array_equal(evaluator.log_odds(uniform(layers, width)), fresh.log_odds(uniform(layers, width)))
 
 
 def test_bf16_stays_near_fp32(model: BertForSequenceClassification) -> None:

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
-from objectives.files import replacing, replacing_directory, write_text
+from objectives.files import replacing, replacing_directory, save_tensors, write_text
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -31,3 +33,19 @@ def test_a_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (path / "whole").read_text() == "x"
     with pytest.raises(FileExistsError), replacing_directory(path):
         pass
+
+
+def test_tensors_are_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_tensors(path, {"a": torch.zeros(3)}, {})
+    before = path.read_bytes()
+
+    def full(tensors: object, where: object, metadata: object) -> None:
+        Path(str(where)).write_bytes(before[:20])
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("objectives.files.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_tensors(path, {"a": torch.ones(3)}, {})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import MPNetConfig, MPNetForSequenceClassification
 
-from objectives.bank import FP32_WIDTH
+from objectives.bank import FP32_WIDTH, WeightBank
+from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.gradient import first_order_shifts
 from objectives.layers import WIDTHS, find_layers
+from objectives.moments import second_moments
 from objectives.scores import divergences
-from tests.objectives.random_models import random_bert, random_roberta
+from tests.objectives.random_models import SMALL, random_bert, random_roberta
 from tests.objectives.test_evaluate import random_sentences
 
 
@@ -70,3 +73,32 @@ def test_it_stops_when_told() -> None:
     layers = find_layers(model)
     bank = Evaluator(model, layers, sentences).bank
     assert first_order_shifts(model, layers, sentences, bank, keep_going=lambda: False) is None
+
+
+def test_an_architecture_that_cannot_be_recorded_says_what_to_do() -> None:
+    model = MPNetForSequenceClassification(MPNetConfig(**SMALL)).eval()
+    layers, sentences = find_layers(model), random_sentences(4, n=4)
+    bank = WeightBank.of(model, layers)
+    for needs_gradients in (
+        lambda: first_order_shifts(model, layers, sentences, bank),
+        lambda: second_moments(model, layers, sentences),
+    ):
+        with pytest.raises(InputError, match=r"MPNetForSequenceClassification.*--sensitivity none"):
+            needs_gradients()
+
+
+def test_what_no_score_depends_on_shifts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sentences = random_bert(), random_sentences(5, n=6)
+    layers, pooler = find_layers(model), model.bert.pooler
+    assert pooler is not None
+
+    def forward(states: Tensor) -> Tensor:
+        pooler.dense(states[:, 0])
+        return states[:, 0]
+
+    monkeypatch.setattr(pooler, "forward", forward)
+    shifts = first_order_shifts(model, layers, sentences, WeightBank.of(model, layers))
+    assert shifts is not None
+    assert layers[-1].name == "bert.pooler.dense"
+    assert not shifts[-1].any()
+    assert shifts[:-1].any(axis=(1, 2)).all()

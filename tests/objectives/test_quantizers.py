@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from objectives.codes import decode
+from objectives.errors import InputError
 from objectives.fingerprint import model_fingerprint
 from objectives.layers import WIDTHS, find_layers
 from objectives.models import Classifier, load_classifier
@@ -83,7 +84,7 @@ def test_a_calibrated_bank_is_made_once(
             assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("fault", ["absent", "cut off", "of another layer"])
+@pytest.mark.parametrize("fault", ["absent", "cut off", "of another layer", "one bit"])
 def test_what_is_damaged_in_the_cache_is_made_anew(
     calibrated: Quantizer, classifier: Classifier, tmp_path: Path, fault: str
 ) -> None:
@@ -99,6 +100,8 @@ def test_what_is_damaged_in_the_cache_is_made_anew(
             path.write_bytes(whole[:-1])
         case "of another layer":
             path.write_bytes((folder / f"{layers[0].name}.safetensors").read_bytes())
+        case "one bit":
+            path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     again = make_bank(calibrated, classifier.model, layers, "m", tmp_path, silent)
     assert path.read_bytes() == whole
     assert torch.equal(again.entry(layers[-1], 2)[0], first)
@@ -130,3 +133,23 @@ def test_processes_share_a_bank_that_lies_in_files(
         (folder,) = tmp_path.iterdir()
         mapped = Path("/proc/self/smaps").read_text()
         assert all(str(folder / f"{layer.name}.safetensors") in mapped for layer in layers)
+
+
+def test_the_codes_that_a_machine_calibrated_have_a_fingerprint(
+    calibrated: Quantizer, classifier: Classifier, tmp_path: Path
+) -> None:
+    layers = find_layers(classifier.model)
+
+    def fingerprint(quantizer: Quantizer) -> str:
+        return make_bank(quantizer, classifier.model, layers, "m", tmp_path, silent).fingerprint
+
+    assert fingerprint(Quantizer("affine-1")) == ""
+    made = fingerprint(calibrated)
+    assert made
+    assert made == fingerprint(calibrated)
+    assert made != fingerprint(Quantizer(calibrated.identity + "'", calibrated.token_ids[:40]))
+
+
+def test_calibrating_without_training_sentences_names_the_way_out(classifier: Classifier, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="use --quantizer affine"):
+        load_quantizer("calibrated", classifier, str(tmp_path))

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -428,9 +429,21 @@ def test_a_calibrated_search_scores_and_packs_its_own_codes(
     assert json.loads(spoken.out)["damage"] == pytest.approx(float(trial["damage"]), rel=1e-12)
     affine = bitfront("evaluate", *where, "--bitmap", packed / "bitmap.txt", "--json", "--quantizer", "affine")
     assert json.loads(affine.out)["damage"] != pytest.approx(float(trial["damage"]), rel=1e-3)
+
+    # A run of a machine with a GPU, whose calibration rounded a few codes otherwise.
+    settings = (run / "run.toml").read_text()
+    (run / "run.toml").write_text(re.sub('(device|codes) = ".*"', elsewhere, settings))
+    spoken = bitfront("export", "--run", run, "--trial", 0, "--format", "packed", "--out", tmp_path / "again")
+    assert spoken.status == 0, spoken.err
+    assert "were calibrated on another machine" in " ".join(spoken.err.split())
+    (run / "run.toml").write_text(settings)
     spoken = bitfront(*start, "--quantizer", "affine")
     assert spoken.status == 2
     assert "quantizer was" in " ".join(spoken.err.split())
+
+
+def elsewhere(setting: re.Match[str]) -> str:
+    return 'device = "cuda"' if setting[1] == "device" else 'codes = "of others"'
 
 
 def test_a_codebook_search_counts_and_packs_its_codewords(
