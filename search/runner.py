@@ -206,8 +206,7 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
 
     already = done = count()
     found: Outcome | None = None
-    refreshed = began
-    refresh_cost_s = 0.0
+    tried, refresh_cost_s = float("-inf"), 0.0
     try:
         with _evaluating(worker, job, needed=budget.allows(done)) as evaluate:
             while budget.allows(done):
@@ -215,17 +214,17 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                     continue
                 done = count()
                 now = time.monotonic()
-                if found is None or now - refreshed >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
-                    found = store.patiently(lambda: _try_to_refresh(study, run), budget.stop_requested)
-                    refreshed = time.monotonic()
-                    refresh_cost_s = refreshed - now
+                if now - tried >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
+                    found = store.patiently(lambda: _try_to_refresh(study, run), budget.stop_requested) or found
+                    tried = time.monotonic()
+                    refresh_cost_s = tried - now
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, found))
         _look_closer(worker, job.profile, run, budget)
         found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     except BaseException as error:
         # A second Ctrl-C may have come while the files were written, too: none shall be older than another.
-        with suppress(OSError):  # what ended the search is what is told
+        with suppress(OSError, InputError):  # what ended the search is what is told
             store.patiently(lambda: refresh(study, run), lambda: True)
         if isinstance(error, (OSError, MemoryError)):
             log.warning("all that was finished is recorded; start the same command again to continue")
@@ -301,7 +300,7 @@ def _confirm_shown(problem: Problem, study: optuna.Study, budget: _Budget) -> No
 def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> Outcome | None:
     try:
         return refresh(study, run)
-    except OSError as error:  # what is found is in the storage, and at the end the files must be written
+    except (OSError, InputError) as error:  # what is found is in the storage, and at the end the files must be written
         log.warning("cannot write the report for now (%s); the search goes on", error)
         return None
 

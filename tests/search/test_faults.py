@@ -16,6 +16,8 @@ import pytest
 from objectives.errors import InputError
 from objectives.layers import WIDTHS
 from objectives.problem import Evaluation, Problem
+from results.outcome import Outcome
+from results.report import write_report
 from results.tables import write_csv
 from search.notify import notifying
 from search.run_directory import RunDirectory
@@ -169,6 +171,44 @@ def test_a_lack_of_memory_is_told_and_the_map_tried_again(
     assert bitfront(*search_on(tiny, run, 8)).status == 0
     assert [row["label"] for row in rows(run / "trials.csv")][:1] == ["uniform 3"]
     assert "uniform 2" in {row["label"] for row in rows(run / "trials.csv")}
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), InputError("polished: cannot be read")])
+def test_a_report_that_fails_is_tried_again_later_and_ends_no_search(
+    error: Exception, tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, tries = tmp_path / "run", 0
+
+    def fails_once(found: Outcome, directory: Path) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise error
+        write_report(found, directory)
+
+    monkeypatch.setattr("search.runner.write_report", fails_once)
+    monkeypatch.setattr("search.runner.REFRESH_S", float("inf"))
+    spoken = bitfront(*search_on(tiny, run, 10))
+    assert spoken.status == 0, spoken.err
+    assert "cannot write the report for now" in " ".join(spoken.err.split())
+    assert tries == 2  # after the first map and at the end
+    check(RunDirectory(run), 10)
+
+
+def test_what_ended_a_search_is_told_where_its_report_fails_too(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise InputError("polished: cannot be read")
+
+    def starved(self: Problem, bits: tuple[int, ...]) -> Evaluation:
+        raise MemoryError
+
+    monkeypatch.setattr("search.runner.write_report", damaged)
+    monkeypatch.setattr(Problem, "evaluate", starved)
+    spoken = bitfront(*search_on(tiny, tmp_path / "run", 8))
+    assert spoken.status == 1
+    assert one_line(spoken.err, "out of memory"), spoken.err
 
 
 def test_a_clock_that_is_set_back_makes_no_time_negative(
