@@ -32,7 +32,7 @@ from search.guided import GuidedSampler
 from search.opening import opened_after
 from search.polishing import maps_to_polish, polish_maps
 from search.profile import GUIDED, Profile
-from search.reporting import outcome_of_run
+from search.reporting import front_line, outcome_of_run
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.signals import stop_requests
@@ -60,7 +60,7 @@ class Progress:
         elapsed_s: seconds since this start.
         left_s: seconds left, by the time limit or the rate of this start; None where neither tells.
         rate_per_s: maps evaluated a second in this start.
-        outcome: what has been found, as of the last refresh of the files; None before the first.
+        front: what has been found, in one line, as of the last refresh of the files; empty before the first.
     """
 
     trials: int
@@ -68,7 +68,7 @@ class Progress:
     elapsed_s: float
     left_s: float | None
     rate_per_s: float
-    outcome: Outcome | None
+    front: str
 
 
 class Display(Protocol):
@@ -205,7 +205,7 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
         return store.patiently(lambda: finished(study), budget.stop_requested)
 
     already = done = count()
-    found: Outcome | None = None
+    front = ""
     tried, refresh_cost_s = float("-inf"), 0.0
     try:
         with _evaluating(worker, job, needed=budget.allows(done)) as evaluate:
@@ -215,11 +215,11 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                 done = count()
                 now = time.monotonic()
                 if now - tried >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
-                    found = store.patiently(lambda: _try_to_refresh(study, run), budget.stop_requested) or found
+                    front = store.patiently(lambda: _try_to_refresh(study, run), budget.stop_requested) or front
                     tried = time.monotonic()
                     refresh_cost_s = tried - now
                 rate = (done - already) / (time.monotonic() - began)
-                display.trials(_progress(job.profile, done, budget.elapsed_s, rate, found))
+                display.trials(_progress(job.profile, done, budget.elapsed_s, rate, front))
         _look_closer(worker, job.profile, run, budget)
         found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     except BaseException as error:
@@ -297,12 +297,13 @@ def _confirm_shown(problem: Problem, study: optuna.Study, budget: _Budget) -> No
             confirm(study, trial.number, confirmed)
 
 
-def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> Outcome | None:
+def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> str:
+    """Return the front in one line; nothing where the files cannot be written or read."""
     try:
-        return refresh(study, run)
+        return front_line(refresh(study, run))
     except (OSError, InputError) as error:  # what is found is in the storage, and at the end the files must be written
         log.warning("cannot write the report for now (%s); the search goes on", error)
-        return None
+        return ""
 
 
 def refresh(study: optuna.Study, run: RunDirectory) -> Outcome:
@@ -325,13 +326,13 @@ def _sensitivities(
     return found
 
 
-def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, found: Outcome | None) -> Progress:
+def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, front: str) -> Progress:
     ends = []
     if profile.trials and rate:
         ends.append((profile.trials - done) / rate)
     if profile.hours:
         ends.append(profile.hours * 3600 - elapsed_s)
-    return Progress(done, profile.trials, elapsed_s, max(0.0, min(ends)) if ends else None, rate, found)
+    return Progress(done, profile.trials, elapsed_s, max(0.0, min(ends)) if ends else None, rate, front)
 
 
 class _LogFile(RotatingFileHandler):

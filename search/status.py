@@ -12,10 +12,11 @@ from optuna.trial import TrialState
 from objectives.errors import InputError
 from results.outcome import Outcome
 from results.words import duration
+from search.reporting import front_line
 from search.run_directory import RunDirectory
 from search.runner import Progress
 from search.study import load_study, outcome
-from search.terminal import front_line, status_line
+from search.terminal import status_line
 
 _WINDOW_S = 600.0
 
@@ -48,9 +49,10 @@ def status_lines(run: RunDirectory) -> list[str]:
         left.append((wanted - len(found.trials)) / rate)
     if live and profile["hours"]:
         left.append(3600 * profile["hours"] - elapsed_s)
-    progress = Progress(len(found.trials), wanted, elapsed_s, max(0.0, min(left)) if left else None, rate, found)
+    front = front_line(found)
+    progress = Progress(len(found.trials), wanted, elapsed_s, max(0.0, min(left)) if left else None, rate, front)
     lines.append(status_line(progress) + (f"; {in_hand} in hand" if in_hand else ""))
-    lines.append(front_line(found))
+    lines.append(front)
     return [*lines, f"report: {run.path / 'report.html'}"]
 
 
