@@ -244,14 +244,34 @@ def test_status_says_how_far_a_run_is(tiny: TinyProblem, bitfront: Command, tmp_
     assert said[1].startswith("9/9 trials, ")
     assert said[2].startswith("front of ")
     with run.locked():
-        said = status_lines(run)
+        said = list(status_lines(run))
     assert said[0].startswith(f"{run.path}: running for ")
     assert "1 at work" in said[0]
     optuna.load_study(study_name="bitfront", storage=journal_storage(run.journal)).ask()
-    assert status_lines(run)[1].endswith("; 1 in hand")
+    assert list(status_lines(run))[1].endswith("; 1 in hand")
     settings = run.settings.read_text(encoding="utf-8").splitlines()
     run.settings.write_text("\n".join(line for line in settings if not line.startswith("ended")), encoding="utf-8")
-    assert status_lines(run)[0].endswith("broken off; start the same command again to continue")
+    assert next(status_lines(run)).endswith("broken off; start the same command again to continue")
+
+
+def test_status_of_a_live_run_tells_a_damaged_study_from_one_not_made_yet(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    assert bitfront(*search_on(tiny, run.path, 8)).status == 0
+    content = run.journal.read_bytes()
+    with run.locked():
+        run.journal.write_bytes(content[:500] + bytes(100) + content[600:])
+        spoken = bitfront("status", "--run", run.path)
+        assert spoken.status == 2
+        assert spoken.out.startswith(f"{run.path}: running for ")
+        assert "no maps yet" not in spoken.out
+        assert one_line(spoken.err, "cannot be read as a study"), spoken.err
+        for not_yet in (run.journal.unlink, run.journal.touch):
+            not_yet()
+            spoken = bitfront("status", "--run", run.path)
+            assert (spoken.status, spoken.err) == (0, "")
+            assert spoken.out.splitlines()[1:] == ["no maps yet"]
 
 
 def test_a_notification_is_given_however_a_search_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
