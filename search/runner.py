@@ -117,8 +117,8 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         if store is not None:
             check_joinable(store.backend, store.study_name, problem, profile.quality, constraint)
         if not known:
-            known = run.exists()  # another process may have begun it meanwhile
             hold()
+            known = run.exists()  # another process may have begun it meanwhile
         if known:
             # Sentences held back before must be held back again.
             settings = run.read_settings()

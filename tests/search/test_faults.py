@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from results.outcome import Outcome
 from results.report import write_report
 from results.tables import write_csv
 from search.notify import notifying
+from search.profile import Profile
 from search.run_directory import RunDirectory
 from search.status import status_lines
 from search.storage import Place, journal_storage
@@ -171,6 +173,38 @@ def test_a_lack_of_memory_is_told_and_the_map_tried_again(
     assert bitfront(*search_on(tiny, run, 8)).status == 0
     assert [row["label"] for row in rows(run / "trials.csv")][:1] == ["uniform 3"]
     assert "uniform 2" in {row["label"] for row in rows(run / "trials.csv")}
+
+
+def test_a_search_that_ended_before_it_wrote_its_settings_is_started_again(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    with monkeypatch.context() as patched:
+
+        def full(*_: object) -> None:
+            raise OSError("No space left on device")
+
+        patched.setattr(RunDirectory, "write_settings", full)
+        assert bitfront(*search_on(tiny, run.path, 8)).status == 1
+    assert run.log.exists()
+    assert bitfront(*search_on(tiny, run.path, 8)).status == 0
+    check(run, 8)
+
+
+def test_a_run_that_another_process_began_meanwhile_is_not_written_over(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, honest = RunDirectory(tmp_path / "run"), RunDirectory.locked
+
+    def locked(self: RunDirectory) -> AbstractContextManager[None]:
+        self.write_settings(Profile("m", "d", quality="mcc").to_dict(), {}, {})
+        return honest(self)
+
+    monkeypatch.setattr(RunDirectory, "locked", locked)
+    spoken = bitfront(*search_on(tiny, run.path, 8))
+    assert spoken.status == 2
+    assert one_line(spoken.err, "is another search"), spoken.err
+    assert run.read_settings()["profile"]["quality"] == "mcc"
 
 
 @pytest.mark.parametrize("error", [OSError("no space"), InputError("polished: cannot be read")])
