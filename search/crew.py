@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -22,6 +23,7 @@ from search.worker import Job, Message, work
 log = logging.getLogger("bitfront")
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_LISTEN_S = 0.05
 
 
 @dataclass
@@ -84,7 +86,7 @@ class Crew:
             with suppress(OSError):  # it is dead already
                 member.pipe.send("stop")
         if not self._store.shared:
-            with self._store.exclusive():  # nobody is taking a map now
+            with self._alone():  # nobody is taking a map now
                 for member in list(self._members):
                     if self._listen(member) and member.holds is None:
                         self._members.remove(member)
@@ -133,13 +135,36 @@ class Crew:
             return False
         return True
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the study for this process alone.
+
+        A worker that holds it may wait for room in its pipe to say what it has claimed, so a thread listens until then.
+        """
+        held = threading.Event()
+
+        def listen() -> None:
+            while not held.wait(_LISTEN_S):
+                for member in self._members:
+                    self._listen(member)
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._store.exclusive())
+            finally:
+                held.set()
+                listener.join()
+            yield
+
     def _bury(self, dead: _Member) -> None:
         """Give a dead worker's map to the others, and its place to a new one."""
         dead.process.join()
         self._members.remove(dead)
         why = dead.last_words or _cause(dead.process.exitcode)
         if not self._store.shared:  # there, hearts tell who lives
-            with self._store.exclusive():
+            with self._alone():
                 # Whoever claims a map says so before others may; so all that the living have claimed is known now.
                 held = {member.holds for member in self._members if self._listen(member)}
                 self._store.fail_abandoned(self._study, claimed, held)

@@ -12,10 +12,16 @@ import optuna
 
 from objectives.errors import InputError
 from results.comparison import comparison_info, write_comparison
+from results.evidence import Evidence
 from results.outcome import Outcome
+from results.pareto import front
+from results.picks import pick
+from results.words import nats
 from search.profile import Profile
 from search.run_directory import RunDirectory
 from search.study import load_study, outcome
+
+_SHOWN_PICKS = ("best@5.5x", "best@8x", "best@10.67x")
 
 
 def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None = None) -> Outcome:
@@ -35,6 +41,20 @@ def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None 
     found = outcome(study, run.name)
     kept = profile["margin"] if margin is None else margin
     return replace(found, margin=kept, command=command_of(profile, run, len(found.trials)))
+
+
+def front_line(outcome: Outcome) -> str:
+    """Return the current front in one line: how many maps, and the damage of some picks."""
+    evidence = Evidence.of(outcome)
+    parts = [f"front of {len(front(outcome))} maps"]
+    for request in _SHOWN_PICKS:
+        try:
+            trial = pick(outcome, request, evidence)
+        except InputError:
+            continue  # nothing that small yet
+        if trial.scores is not None:
+            parts.append(f"{request} damage {nats(trial.scores.damage)}")
+    return "; ".join(parts)
 
 
 def compare_runs(runs: Sequence[Path], margin: float | None, out: Path) -> tuple[str, ...]:

@@ -55,7 +55,8 @@ class RunDirectory:
         """
         if self.settings.is_file():
             return True
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        ours = {self._lock, self.log}  # all there is of a run that ended before it wrote its settings
+        if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
             raise InputError(
                 f"{self.path}: is no run directory (it has no run.toml) and is not empty; "
                 "give --run a new directory or one that a search has written"

@@ -32,7 +32,7 @@ from search.guided import GuidedSampler
 from search.opening import opened_after
 from search.polishing import maps_to_polish, polish_maps
 from search.profile import GUIDED, Profile
-from search.reporting import outcome_of_run
+from search.reporting import front_line, outcome_of_run
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.signals import stop_requests
@@ -60,7 +60,7 @@ class Progress:
         elapsed_s: seconds since this start.
         left_s: seconds left, by the time limit or the rate of this start; None where neither tells.
         rate_per_s: maps evaluated a second in this start.
-        outcome: what has been found, as of the last refresh of the files; None before the first.
+        front: what has been found, in one line, as of the last refresh of the files; empty before the first.
     """
 
     trials: int
@@ -68,7 +68,7 @@ class Progress:
     elapsed_s: float
     left_s: float | None
     rate_per_s: float
-    outcome: Outcome | None
+    front: str
 
 
 class Display(Protocol):
@@ -117,8 +117,8 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         if store is not None:
             check_joinable(store.backend, store.study_name, problem, profile.quality, constraint)
         if not known:
-            known = run.exists()  # another process may have begun it meanwhile
             hold()
+            known = run.exists()  # another process may have begun it meanwhile
         if known:
             # Sentences held back before must be held back again.
             settings = run.read_settings()
@@ -206,9 +206,8 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
         return store.patiently(lambda: finished(study), budget.stop_requested)
 
     already = done = count()
-    found: Outcome | None = None
-    refreshed = began
-    refresh_cost_s = 0.0
+    front = ""
+    tried, refresh_cost_s = float("-inf"), 0.0
     try:
         with _evaluating(worker, job, needed=budget.allows(done)) as evaluate:
             while budget.allows(done):
@@ -216,17 +215,17 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                     continue
                 done = count()
                 now = time.monotonic()
-                if found is None or now - refreshed >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
-                    found = store.patiently(lambda: _try_to_refresh(study, run), budget.stop_requested)
-                    refreshed = time.monotonic()
-                    refresh_cost_s = refreshed - now
+                if now - tried >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
+                    front = store.patiently(lambda: _try_to_refresh(study, run), budget.stop_requested) or front
+                    tried = time.monotonic()
+                    refresh_cost_s = tried - now
                 rate = (done - already) / (time.monotonic() - began)
-                display.trials(_progress(job.profile, done, budget.elapsed_s, rate, found))
+                display.trials(_progress(job.profile, done, budget.elapsed_s, rate, front))
         _look_closer(worker, job.profile, run, budget)
         found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     except BaseException as error:
         # A second Ctrl-C may have come while the files were written, too: none shall be older than another.
-        with suppress(OSError):  # what ended the search is what is told
+        with suppress(OSError, InputError):  # what ended the search is what is told
             store.patiently(lambda: refresh(study, run), lambda: True)
         if isinstance(error, (OSError, MemoryError)):
             log.warning("all that was finished is recorded; start the same command again to continue")
@@ -299,12 +298,13 @@ def _confirm_shown(problem: Problem, study: optuna.Study, budget: _Budget) -> No
             confirm(study, trial.number, confirmed)
 
 
-def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> Outcome | None:
+def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> str:
+    """Return the front in one line; nothing where the files cannot be written or read."""
     try:
-        return refresh(study, run)
-    except OSError as error:  # what is found is in the storage, and at the end the files must be written
+        return front_line(refresh(study, run))
+    except (OSError, InputError) as error:  # what is found is in the storage, and at the end the files must be written
         log.warning("cannot write the report for now (%s); the search goes on", error)
-        return None
+        return ""
 
 
 def refresh(study: optuna.Study, run: RunDirectory) -> Outcome:
@@ -327,13 +327,13 @@ def _sensitivities(
     return found
 
 
-def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, found: Outcome | None) -> Progress:
+def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, front: str) -> Progress:
     ends = []
     if profile.trials and rate:
         ends.append((profile.trials - done) / rate)
     if profile.hours:
         ends.append(profile.hours * 3600 - elapsed_s)
-    return Progress(done, profile.trials, elapsed_s, max(0.0, min(ends)) if ends else None, rate, found)
+    return Progress(done, profile.trials, elapsed_s, max(0.0, min(ends)) if ends else None, rate, front)
 
 
 class _LogFile(RotatingFileHandler):

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from optuna.trial import TrialState
 
-from objectives.errors import InputError
 from results.outcome import Outcome
 from results.words import duration
+from search.reporting import front_line
 from search.run_directory import RunDirectory
 from search.runner import Progress
-from search.study import load_study, outcome
-from search.terminal import front_line, status_line
+from search.study import NoStudyError, load_study, outcome
+from search.terminal import status_line
 
 _WINDOW_S = 600.0
 
 
-def status_lines(run: RunDirectory) -> list[str]:
-    """Return whether a search runs, how far it is, its front, and what it still needs.
+def status_lines(run: RunDirectory) -> Iterator[str]:
+    """Yield whether a search runs, how far it is, its front, and what it still needs.
 
     Raises:
-        InputError: there is no run.
+        InputError: there is no run; or, after what is known without it, its study cannot be read.
     """
     settings = run.read_settings()
     profile, start = settings["profile"], settings.get("start", {})
@@ -32,13 +32,14 @@ def status_lines(run: RunDirectory) -> list[str]:
     started = start.get("at")
     elapsed_s = max(0.0, time.time() - started.timestamp()) if isinstance(started, datetime) else 0.0
     since = f" for {duration(elapsed_s)}, {start.get('workers', 1)} at work" if live and elapsed_s else ""
-    lines = [f"{run.path}: {'running' + since if live else _end(start)}"]
+    yield f"{run.path}: {'running' + since if live else _end(start)}"
     try:
         study = load_study(run.place())
-    except InputError:
+    except NoStudyError:
         if not live:
             raise
-        return [*lines, "no maps yet"]
+        yield "no maps yet"
+        return
     found = outcome(study, run.name)
     in_hand = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
     rate = recent_rate(found)
@@ -48,10 +49,11 @@ def status_lines(run: RunDirectory) -> list[str]:
         left.append((wanted - len(found.trials)) / rate)
     if live and profile["hours"]:
         left.append(3600 * profile["hours"] - elapsed_s)
-    progress = Progress(len(found.trials), wanted, elapsed_s, max(0.0, min(left)) if left else None, rate, found)
-    lines.append(status_line(progress) + (f"; {in_hand} in hand" if in_hand else ""))
-    lines.append(front_line(found))
-    return [*lines, f"report: {run.path / 'report.html'}"]
+    front = front_line(found)
+    progress = Progress(len(found.trials), wanted, elapsed_s, max(0.0, min(left)) if left else None, rate, front)
+    yield status_line(progress) + (f"; {in_hand} in hand" if in_hand else "")
+    yield front
+    yield f"report: {run.path / 'report.html'}"
 
 
 def _end(start: Mapping[str, Any]) -> str:

@@ -277,14 +277,15 @@ class DatabaseStore:
 
     def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
         """Try again with growing pauses while the server is away."""
-        began, pause_s = time.monotonic(), 0.25
+        away_since, pause_s = float("inf"), 0.25  # an action may take longer than anybody waits
         while True:
             try:
                 return action()
             except (SQLAlchemyError, StorageInternalError) as error:
                 self._trouble_at = time.monotonic()
+                away_since = min(away_since, self._trouble_at)
                 reason = _reason(error)
-                if give_up() or self._trouble_at - began > PATIENCE_S:
+                if give_up() or self._trouble_at - away_since > PATIENCE_S:
                     raise StorageLostError(
                         f"{self.place}: is away ({reason}); start the same run again later"
                     ) from None

@@ -44,6 +44,10 @@ _CONTEXT, _EVALUATION, _CONFIRMATION = "context", "evaluation", "confirmation of
 _ORIGIN, _LABEL, _FAILURE, _ATTEMPT, _MAP = "origin", "label", "failure", "attempt", "map"
 
 
+class NoStudyError(InputError):
+    """A run has no study yet, or one that is still being made."""
+
+
 def open_study(
     storage: BaseStorage,
     problem: Problem,
@@ -196,7 +200,8 @@ def load_study(where: Path | Place) -> optuna.Study:
         where: its journal, or wherever else it lies.
 
     Raises:
-        InputError: the journal is missing, damaged, or holds no study of ours; or the database cannot be reached.
+        NoStudyError: it has not been made yet.
+        InputError: the journal is damaged, the study is none of ours, or the database cannot be reached.
     """
     place = where if isinstance(where, Place) else Place(where)
     if place.url:
@@ -205,14 +210,17 @@ def load_study(where: Path | Place) -> optuna.Study:
     else:
         subject = str(place.journal)
         if not place.journal.is_file():
-            raise InputError(f"{subject}: the run has no study yet; start it again with `bitfront search`")
+            raise NoStudyError(f"{subject}: the run has no study yet; start it again with `bitfront search`")
         storage = journal_storage(place.journal)
     try:
         study = optuna.load_study(study_name=place.study_name, storage=storage)
     except KeyError as error:
-        raise InputError(f"{subject}: cannot be read as a study ({error}); start another run") from None
-    if study.user_attrs.get(_CONTEXT, {}).get("schema") != STUDY_SCHEMA:
-        raise InputError(f"{subject}: the study is of another version or not complete yet; start the search again")
+        raise NoStudyError(f"{subject}: cannot be read as a study ({error}); start another run") from None
+    context = study.user_attrs.get(_CONTEXT)
+    if context is None:
+        raise NoStudyError(f"{subject}: the study is not complete yet; start the search again")
+    if context.get("schema") != STUDY_SCHEMA:
+        raise InputError(f"{subject}: the study is of another version; start another run")
     return study
 
 

@@ -13,14 +13,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as ProgressBar
 
-from objectives.errors import InputError
-from results.outcome import Outcome
-from results.pareto import front
-from results.picks import pick
-from results.words import duration, nats
+from results.words import duration
 from search.runner import REFRESH_S, Display, Progress
-
-SHOWN_PICKS = ("best@5.5x", "best@8x", "best@10.67x")
 
 
 def log_to_console(console: Console) -> None:
@@ -50,21 +44,6 @@ def status_line(progress: Progress) -> str:
     return f"{progress.trials}{wanted} trials, {60 * progress.rate_per_s:.1f} a minute{left}"
 
 
-def front_line(outcome: Outcome | None) -> str:
-    """Return the current front in one line: how many maps, and the damage of some picks."""
-    if outcome is None:
-        return ""
-    parts = [f"front of {len(front(outcome))} maps"]
-    for request in SHOWN_PICKS:
-        try:
-            trial = pick(outcome, request)
-        except InputError:
-            continue  # nothing that small yet
-        if trial.scores is not None:
-            parts.append(f"{request} damage {nats(trial.scores.damage)}")
-    return "; ".join(parts)
-
-
 @dataclass(frozen=True)
 class _Bar:
     bar: ProgressBar
@@ -78,7 +57,7 @@ class _Bar:
             self.task,
             completed=progress.trials,
             total=progress.trials_wanted or None,
-            description=f"{status_line(progress)}\n{front_line(progress.outcome)}",
+            description=f"{status_line(progress)}\n{progress.front}",
         )
 
 
@@ -93,7 +72,7 @@ class _PlainLines:
         self._say(_measuring(done, wanted))
 
     def trials(self, progress: Progress) -> None:
-        self._say(f"{status_line(progress)}; {front_line(progress.outcome)}")
+        self._say(f"{status_line(progress)}; {progress.front}")
 
     def _say(self, line: str) -> None:
         if time.monotonic() - self._shown >= REFRESH_S:

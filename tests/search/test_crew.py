@@ -3,14 +3,23 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from optuna.trial import TrialState
 
+from objectives.problem import Problem
 from results.tables import trials_table
-from search.study import load_study, outcome
+from search.crew import Crew, _Member
+from search.storage import Place
+from search.study import claimed, load_study, outcome
+from search.worker import Job, Worker, work
+from tests.search.forks import PROFILE, Search, fork
 from tests.search.test_cli import command_line, rows
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 
@@ -83,3 +92,48 @@ def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: Ti
             bits = {name: trial.params[name] for name in names}
             others = [other.params or other.system_attrs["fixed_params"] for other in trials if other is not trial]
             assert bits in others
+
+
+def fill(pipe: Connection) -> None:
+    """Send until not a byte more has room."""
+    os.set_blocking(pipe.fileno(), False)
+    try:
+        while True:
+            pipe.send(("claimed", None))
+    except BlockingIOError:
+        os.set_blocking(pipe.fileno(), True)
+
+
+@pytest.mark.parametrize("act", [lambda crew: crew.watch(0), Crew.dismiss], ids=["bury", "dismiss"])
+def test_a_worker_that_waits_for_room_to_say_what_it_claimed_is_heard(
+    act: Callable[[Crew], object], problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search(Place(tmp_path / "j"), problem, trials=1)
+    store, study = search.open()
+    job = Job(replace(PROFILE, workers=2), "random", search.place, problem.fingerprint, 1)
+
+    def hired(job: Job, parent: Connection) -> Worker:
+        return search.worker(announce=lambda number: parent.send(("claimed", number)))
+
+    def start(crew: Crew, name: str) -> _Member:
+        ours, theirs = Pipe()
+        fill(theirs)
+        process = fork(lambda: os._exit(1) if name == "worker 1" else work(job, theirs))
+        theirs.close()
+        return _Member(name, process, ours)
+
+    monkeypatch.setattr("search.worker._hired", hired)
+    monkeypatch.setattr(Crew, "_start", start)
+    crew = Crew(job, store, study, [layer.name for layer in problem.layers])
+    while not any(claimed(trial) for trial in study.get_trials(states=(TrialState.RUNNING,))):
+        time.sleep(0.01)
+    acting = Thread(target=act, args=(crew,), daemon=True)
+    acting.start()
+    acting.join(timeout=30)
+    stuck = acting.is_alive()
+    if not stuck:
+        crew.dismiss()
+    crew.kill()
+    assert not stuck
+    ended = study.get_trials(states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL))
+    assert [trial.state for trial in ended] == [TrialState.COMPLETE]

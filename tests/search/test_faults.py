@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -16,8 +17,11 @@ import pytest
 from objectives.errors import InputError
 from objectives.layers import WIDTHS
 from objectives.problem import Evaluation, Problem
+from results.outcome import Outcome
+from results.report import write_report
 from results.tables import write_csv
 from search.notify import notifying
+from search.profile import Profile
 from search.run_directory import RunDirectory
 from search.status import status_lines
 from search.storage import Place, journal_storage
@@ -171,6 +175,76 @@ def test_a_lack_of_memory_is_told_and_the_map_tried_again(
     assert "uniform 2" in {row["label"] for row in rows(run / "trials.csv")}
 
 
+def test_a_search_that_ended_before_it_wrote_its_settings_is_started_again(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    with monkeypatch.context() as patched:
+
+        def full(*_: object) -> None:
+            raise OSError("No space left on device")
+
+        patched.setattr(RunDirectory, "write_settings", full)
+        assert bitfront(*search_on(tiny, run.path, 8)).status == 1
+    assert run.log.exists()
+    assert bitfront(*search_on(tiny, run.path, 8)).status == 0
+    check(run, 8)
+
+
+def test_a_run_that_another_process_began_meanwhile_is_not_written_over(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, honest = RunDirectory(tmp_path / "run"), RunDirectory.locked
+
+    def locked(self: RunDirectory) -> AbstractContextManager[None]:
+        self.write_settings(Profile("m", "d", quality="mcc").to_dict(), {}, {})
+        return honest(self)
+
+    monkeypatch.setattr(RunDirectory, "locked", locked)
+    spoken = bitfront(*search_on(tiny, run.path, 8))
+    assert spoken.status == 2
+    assert one_line(spoken.err, "is another search"), spoken.err
+    assert run.read_settings()["profile"]["quality"] == "mcc"
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), InputError("polished: cannot be read")])
+def test_a_report_that_fails_is_tried_again_later_and_ends_no_search(
+    error: Exception, tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, tries = tmp_path / "run", 0
+
+    def fails_once(found: Outcome, directory: Path) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise error
+        write_report(found, directory)
+
+    monkeypatch.setattr("search.runner.write_report", fails_once)
+    monkeypatch.setattr("search.runner.REFRESH_S", float("inf"))
+    spoken = bitfront(*search_on(tiny, run, 10))
+    assert spoken.status == 0, spoken.err
+    assert "cannot write the report for now" in " ".join(spoken.err.split())
+    assert tries == 2  # after the first map and at the end
+    check(RunDirectory(run), 10)
+
+
+def test_what_ended_a_search_is_told_where_its_report_fails_too(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*_: object) -> None:
+        raise InputError("polished: cannot be read")
+
+    def starved(self: Problem, bits: tuple[int, ...]) -> Evaluation:
+        raise MemoryError
+
+    monkeypatch.setattr("search.runner.write_report", damaged)
+    monkeypatch.setattr(Problem, "evaluate", starved)
+    spoken = bitfront(*search_on(tiny, tmp_path / "run", 8))
+    assert spoken.status == 1
+    assert one_line(spoken.err, "out of memory"), spoken.err
+
+
 def test_a_clock_that_is_set_back_makes_no_time_negative(
     problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,14 +278,34 @@ def test_status_says_how_far_a_run_is(tiny: TinyProblem, bitfront: Command, tmp_
     assert said[1].startswith("9/9 trials, ")
     assert said[2].startswith("front of ")
     with run.locked():
-        said = status_lines(run)
+        said = list(status_lines(run))
     assert said[0].startswith(f"{run.path}: running for ")
     assert "1 at work" in said[0]
     optuna.load_study(study_name="bitfront", storage=journal_storage(run.journal)).ask()
-    assert status_lines(run)[1].endswith("; 1 in hand")
+    assert list(status_lines(run))[1].endswith("; 1 in hand")
     settings = run.settings.read_text(encoding="utf-8").splitlines()
     run.settings.write_text("\n".join(line for line in settings if not line.startswith("ended")), encoding="utf-8")
-    assert status_lines(run)[0].endswith("broken off; start the same command again to continue")
+    assert next(status_lines(run)).endswith("broken off; start the same command again to continue")
+
+
+def test_status_of_a_live_run_tells_a_damaged_study_from_one_not_made_yet(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    assert bitfront(*search_on(tiny, run.path, 8)).status == 0
+    content = run.journal.read_bytes()
+    with run.locked():
+        run.journal.write_bytes(content[:500] + bytes(100) + content[600:])
+        spoken = bitfront("status", "--run", run.path)
+        assert spoken.status == 2
+        assert spoken.out.startswith(f"{run.path}: running for ")
+        assert "no maps yet" not in spoken.out
+        assert one_line(spoken.err, "cannot be read as a study"), spoken.err
+        for not_yet in (run.journal.unlink, run.journal.touch):
+            not_yet()
+            spoken = bitfront("status", "--run", run.path)
+            assert (spoken.status, spoken.err) == (0, "")
+            assert spoken.out.splitlines()[1:] == ["no maps yet"]
 
 
 def test_a_notification_is_given_however_a_search_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -41,6 +41,20 @@ def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
         RunDirectory(tmp_path / "missing").read_settings()
 
 
+def test_a_run_that_ended_before_it_wrote_its_settings_is_new(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    with run.locked():
+        run.log.write_text("a line\n")
+    assert run.log.exists()
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock", "search.log"}
+    assert not run.exists()
+    with pytest.raises(InputError, match="there is no run here"):
+        run.read_settings()
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match="is no run directory"):
+        run.exists()
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

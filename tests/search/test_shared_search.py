@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from search.run_directory import RunDirectory
 from search.storage import Place
 from search.study import load_study, outcome
 from tests.search.conftest import Command
@@ -27,11 +28,17 @@ def test_machines_share_a_study_and_no_file_has_the_password(
         other = make_tiny_problem(tmp_path / "other", seed=1)
         wrong = ("--model", other.model, "--data", other.data)
         refused = bitfront("search", *where[4:], *wrong, "--run", joined, "--trials", 20, "--storage", server.url)
+        with RunDirectory(second).locked():
+            locked_out = bitfront("status", "--run", second)
         monkeypatch.setenv("PGPASSWORD", PASSWORD)
         said.append(bitfront("report", "--run", second))
         said.append(bitfront("export", "--run", second, "--pick", "best@8x"))
         found = outcome(load_study(Place(tmp_path / "none", server.url, "night")), "night")
     assert [spoken.status for spoken in said] == [0] * 5, [spoken.err for spoken in said]
+    assert locked_out.status == 2
+    assert locked_out.out.startswith(f"{second}: running for ")
+    assert "no maps yet" not in locked_out.out
+    assert "no password supplied" in locked_out.err
     assert len({trial.bits for trial in found.trials}) == len(found.trials) == 22
     assert len(rows(second / "trials.csv")) == 22
     assert not (first / "study.journal").exists()

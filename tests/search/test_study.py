@@ -19,7 +19,7 @@ from search.guided import GuidedSampler
 from search.samplers import SAMPLERS, FeasibleSampler
 from search.sensitivity import Sensitivities
 from search.storage import journal_storage
-from search.study import ask, fail, finished, load_study, open_study, outcome, tell, trials_of
+from search.study import NoStudyError, ask, fail, finished, load_study, open_study, outcome, tell, trials_of
 
 CONTENDERS = len(WIDTHS)  # the documented map does not fit the tiny model
 
@@ -194,13 +194,16 @@ def test_a_failed_evaluation_is_recorded_and_never_on_the_front(tmp_path: Path, 
 
 
 def test_storages_that_are_no_study_of_ours_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has no study yet"):
+    with pytest.raises(NoStudyError, match="has no study yet"):
         load_study(tmp_path / "missing")
     optuna.create_study(storage=journal_storage(tmp_path / "empty"), study_name="another")
-    with pytest.raises(InputError, match="cannot be read as a study"):
+    with pytest.raises(NoStudyError, match="cannot be read as a study"):
         load_study(tmp_path / "empty")
-    optuna.create_study(storage=journal_storage(tmp_path / "j"), study_name="bitfront")
-    with pytest.raises(InputError, match="another version or not complete"):
+    study = optuna.create_study(storage=journal_storage(tmp_path / "j"), study_name="bitfront")
+    with pytest.raises(NoStudyError, match="not complete yet"):
+        load_study(tmp_path / "j")
+    study.set_user_attr("context", {"schema": "bitfront-study-0"})
+    with pytest.raises(InputError, match="another version"):
         load_study(tmp_path / "j")
     (tmp_path / "text").write_text("hello\nworld\n")
     with pytest.raises(InputError, match="cannot be read as a study"):

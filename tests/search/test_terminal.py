@@ -4,24 +4,15 @@ from rich.console import Console
 
 from results.words import duration
 from search.runner import Progress
-from search.terminal import front_line, progress_display, status_line
-from tests.results.synthetic import empty_outcome, made_up_outcome
+from search.terminal import progress_display, status_line
 
-HALFWAY = Progress(trials=40, trials_wanted=150, elapsed_s=60.0, left_s=165.0, rate_per_s=2 / 3, outcome=None)
+HALFWAY = Progress(trials=40, trials_wanted=150, elapsed_s=60.0, left_s=165.0, rate_per_s=2 / 3, front="front of 3")
 
 
 def test_the_status_line_says_trials_rate_and_time_left() -> None:
     assert status_line(HALFWAY) == f"40/150 trials, 40.0 a minute, {duration(165.0)} left"
-    endless = Progress(trials=7, trials_wanted=0, elapsed_s=60.0, left_s=None, rate_per_s=0.1, outcome=None)
+    endless = Progress(trials=7, trials_wanted=0, elapsed_s=60.0, left_s=None, rate_per_s=0.1, front="")
     assert status_line(endless) == "7 trials, 6.0 a minute"
-
-
-def test_the_front_line_names_the_picks_there_are() -> None:
-    assert front_line(None) == ""
-    assert front_line(empty_outcome()) == "front of 0 maps"
-    line = front_line(made_up_outcome())
-    assert line.startswith("front of ")
-    assert "best@8x damage 0." in line
 
 
 def test_a_pipe_gets_plain_lines_now_and_then() -> None:
@@ -40,4 +31,5 @@ def test_a_terminal_gets_a_bar_that_leaves_nothing_behind() -> None:
         display.sensitivities(3, 228)
         display.trials(HALFWAY)
     assert "40/150 trials" in said.getvalue()
+    assert "front of 3" in said.getvalue()
     assert said.getvalue().endswith("\x1b[2K")

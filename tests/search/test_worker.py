@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 import search.storage
 from objectives.errors import InputError
 from objectives.layers import WIDTHS
 from objectives.problem import Problem
-from search.storage import Place, StorageAwayError, Store
+from search.storage import Place, StorageAwayError, StorageLostError, Store
 from search.study import MOST_ATTEMPTS, claim, claimed, finished, load_study, map_of, outcome, retry_lost
 from tests.search.forks import Search, fork
 from tests.search.postgresql import PASSWORD, Server, running_server
@@ -175,6 +176,40 @@ def test_a_storage_that_is_away_at_the_start_is_waited_for(tmp_path: Path, monke
     attempts.clear()
     with pytest.raises(StorageAwayError):
         place.open_patiently(lambda: True)
+
+
+def test_patience_with_a_server_begins_when_it_is_first_away(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, now, tries = Place(tmp_path / "unused", server.url, tmp_path.name).open(), 0.0, 0
+
+    class Clock:
+        monotonic = staticmethod(lambda: now)
+
+        @staticmethod
+        def sleep(pause_s: float) -> None:
+            nonlocal now
+            now += pause_s
+
+    monkeypatch.setattr(search.storage, "time", Clock)
+
+    def long_action() -> int:
+        nonlocal now, tries
+        tries += 1
+        if tries == 1:
+            now += 2 * search.storage.PATIENCE_S
+            raise StorageInternalError
+        return tries
+
+    assert store.patiently(long_action, lambda: False) == 2
+
+    def never() -> None:
+        raise StorageInternalError
+
+    began = now
+    with pytest.raises(StorageLostError):
+        store.patiently(never, lambda: False)
+    assert now - began > search.storage.PATIENCE_S
 
 
 def test_a_password_is_nowhere_to_be_seen(server: Server, tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from results.evidence import Evidence
+from results.outcome import Outcome
+from search.profile import Profile
+from search.reporting import front_line
+from search.run_directory import RunDirectory
+from search.runner import Progress, run_search
+from tests.results.synthetic import empty_outcome, made_up_outcome
+from tests.search.tiny_problem import TinyProblem
+
+
+@pytest.fixture
+def gathered(monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
+    """What evidence has been gathered of: that takes all trials and sentences."""
+    honest, outcomes = Evidence.of, list[Outcome]()
+
+    def of(outcome: Outcome) -> Evidence:
+        outcomes.append(outcome)
+        return honest(outcome)
+
+    monkeypatch.setattr(Evidence, "of", of)
+    return outcomes
+
+
+def test_the_front_line_names_the_picks_there_are(gathered: list[Outcome]) -> None:
+    assert front_line(empty_outcome()) == "front of 0 maps"
+    gathered.clear()
+    line = front_line(made_up_outcome())
+    assert line.startswith("front of ")
+    assert "best@8x damage 0." in line
+    assert len(gathered) == 1
+
+
+def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
+    tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gathered: list[Outcome]
+) -> None:
+    fronts: list[str] = []
+
+    class Recorder:
+        def sensitivities(self, done: int, wanted: int) -> None:
+            raise AssertionError("none are asked for")
+
+        def trials(self, progress: Progress) -> None:
+            fronts.append(progress.front)
+
+    monkeypatch.setattr("search.runner.write_report", lambda *_: None)
+    monkeypatch.setattr("search.runner.REFRESH_S", float("inf"))
+    profile = Profile(
+        str(tiny.model),
+        str(tiny.data),
+        trials=10,
+        sampler="random",
+        sensitivity="none",
+        quantizer="affine",
+        confirm="none",
+        unseen=0,
+    )
+    run_search(profile, RunDirectory(tmp_path / "run"), Recorder())
+    assert len(fronts) == 10
+    assert set(fronts) == {fronts[0]}
+    assert fronts[0].startswith("front of 1 maps; best@")  # after the first map
+    assert len(gathered) == 1
