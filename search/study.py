@@ -28,7 +28,7 @@ from objectives.sizes import Footprint
 from results.outcome import Origin, Outcome, Quality, Trial
 from search.arrays import pack_array, unpack_array
 from search.contenders import Contender
-from search.feasible import SizeConstraint
+from search.feasible import NoMapLeftError, SizeConstraint
 from search.opening import read_opening
 from search.storage import STUDY_NAME, Place, journal_storage
 from search.unseen import read_unseen
@@ -40,6 +40,7 @@ MOST_ATTEMPTS = 3
 """After so many workers have died of one map it counts as failed."""
 _CONTEXT, _EVALUATION, _CONFIRMATION = "context", "evaluation", "confirmation of trial"
 _ORIGIN, _LABEL, _FAILURE, _ATTEMPT, _MAP = "origin", "label", "failure", "attempt", "map"
+_NO_MAP = "no map left"
 
 
 def open_study(
@@ -209,12 +210,20 @@ def claim(
 
     The map is written in one piece; :func:`write_widths` then does it as Optuna has it, a parameter at a time.
     ``on_begin`` is told of the trial before its map is proposed.
+
+    Raises:
+        NoMapLeftError: there is no such map; the trial has ended, and from then on the study is :func:`exhausted`.
     """
     with warnings.catch_warnings():  # Optuna takes only its own loop for able to keep hearts beating
         warnings.filterwarnings("ignore", "Heartbeat of storage")
         trial = study.ask()
     on_begin(trial)
-    proposed = trial.relative_params  # shows an enqueued map to the sampler too, which else never hears of it
+    try:
+        proposed = trial.relative_params  # shows an enqueued map to the sampler too, which else never hears of it
+    except NoMapLeftError:
+        trial.set_user_attr(_NO_MAP, True)
+        study.tell(trial, state=TrialState.FAIL)
+        raise
     if _MAP in trial.user_attrs:
         return trial, tuple(trial.user_attrs[_MAP])
     if not proposed:  # enqueued before maps were written in one piece
@@ -292,6 +301,13 @@ def begun(study: optuna.Study) -> int:
     """Return how many maps have been evaluated or are being evaluated now."""
     trials = trials_of(study)
     return sum(_settled(trial) or trial.state == TrialState.RUNNING for trial in trials)
+
+
+def exhausted(study: optuna.Study) -> bool:
+    """Return whether every map that meets the constraint has been evaluated or is being evaluated now."""
+    trials = trials_of(study)
+    waiting = any(trial.state == TrialState.WAITING for trial in trials)
+    return not waiting and any(_NO_MAP in trial.user_attrs for trial in trials)
 
 
 def outcome(study: optuna.Study, name: str) -> Outcome:
