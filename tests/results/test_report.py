@@ -340,13 +340,15 @@ def test_only_what_unseen_sentences_say_is_called_confirmed(tmp_path: Path) -> N
         "Not confirmed.": outcome,
         "Not confirmed yet.": replace(outcome, held_back="0.3"),
         "Not confirmed any more.": confirmed(outcome, withdrawn=True),
-        "Confirmed.": confirmed(outcome, withdrawn=False),
+        "Not borne out on held-back sentences.": confirmed(outcome, withdrawn=False),
+        "Confirmed.": confirmed(replace(outcome, margin=1.0), withdrawn=False),
     }
     for words, made in told.items():
         found = conclude(made)
         assert lead_lines(found)[-1][0] == words
-        assert bool(found.confirmed) == (words == "Confirmed.")
-        assert picks_table(found)["confirmed_mcc"].notna().all() == (words == "Confirmed.")
+        scored = words in ("Confirmed.", "Not borne out on held-back sentences.")
+        assert bool(found.confirmed) == scored
+        assert picks_table(found)["confirmed_mcc"].notna().all() == scored
     found = conclude(told["Confirmed."])
     for trial in outcome.trials:
         known = found.confirmed[trial.number]

@@ -32,7 +32,7 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
 ) -> None:
     run = tmp_path / "run"
     where = ("--model", tiny.model, "--data", tiny.data, "--sensitivity", "gradient", "--run", run)
-    spoken = bitfront("search", *where, "--confirm", "0.4", "--trials", 14)
+    spoken = bitfront("search", *where, "--confirm", "0.4", "--trials", 14, "--margin", 1)
     assert spoken.status == 0, spoken.err
     assert "Confirmed. On 32 sentences that no search has seen" in spoken.out
     found = outcome(load_study(run / "study.journal"), "x")
