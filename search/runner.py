@@ -279,7 +279,7 @@ def _look_closer(worker: Worker, profile: Profile, run: RunDirectory, budget: _B
         check_on_unseen(worker.problem, study, found, profile.unseen, lambda: not stop_requested(), expected)
 
     def open_held_back() -> None:
-        open_confirmation(worker.problem, study, outcome_of_run(study, run))
+        open_confirmation(worker.problem, store, study, outcome_of_run(study, run))
 
     store.patiently(lambda: _confirm_shown(worker.problem, study, budget), stop_requested)
     for step in (check, open_held_back):
