@@ -89,8 +89,8 @@ def _shrink(bits: Bits, constraint: SizeConstraint, rng: np.random.Generator) ->
     shrunk = list(bits)
     while (excess := constraint.excess_bits(tuple(shrunk))) > 0:
         # The packed size is a little more than the codes taken away, so the codes are counted first and the exact size
-        # only when they should suffice.
-        while excess > 0:
+        # only when they should suffice. Codewords go with them: all may be gone before the codes alone suffice.
+        while excess > 0 and max(shrunk) > WIDTHS[0]:
             index = int(rng.choice([index for index, width in enumerate(shrunk) if width > WIDTHS[0]]))
             shrunk[index] -= 1
             excess -= layers[index].elements

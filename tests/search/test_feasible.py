@@ -6,6 +6,7 @@ import pytest
 
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, Bits, uniform
+from objectives.schemes import Scheme
 from objectives.sizes import Footprint, SizeAxis, footprint
 from search.feasible import NoMapLeftError, SizeConstraint, repair
 from tests.objectives.example_layers import LAYERS
@@ -71,6 +72,14 @@ def test_where_every_map_has_been_seen_repair_gives_up() -> None:
             repair(uniform(LAYERS, 4), constraint, Counted(known), np.random.default_rng(0))
     for left in maps:
         assert repair(uniform(LAYERS, 4), tight, Counted(maps - {left}), np.random.default_rng(0)) == left
+
+
+def test_a_codebooks_maps_are_repaired_down_to_the_smallest() -> None:
+    sizes = footprint(LAYERS, {}, Scheme("codebook"))
+    smallest = uniform(LAYERS, 2)
+    constraint = SizeConstraint(sizes, "packed", 0.999 * sizes.highest_compression("packed"))
+    for seed in range(20):
+        assert repair(uniform(LAYERS, 8), constraint, set(), np.random.default_rng(seed)) == smallest
 
 
 def test_the_constraint_is_exact() -> None:
