@@ -279,7 +279,7 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
     trials = study.get_trials(deepcopy=False)
     ended = [trial for trial in trials if trial.state.is_finished()]
     if ended:
-        shared = ended[0].distributions
+        shared = max((trial.distributions for trial in ended), key=len)  # one may have ended before it had any
         for trial in ended:
             if trial.distributions is not shared and trial.distributions == shared:
                 trial.distributions = shared

@@ -155,6 +155,16 @@ def test_a_recorded_trial_takes_little_memory_for_a_night(tmp_path: Path, proble
     assert taken / len(trials) < 150 * len(problem.layers) + 4000
 
 
+def test_trials_share_their_widths_also_where_the_first_had_none(tmp_path: Path, problem: Problem) -> None:
+    written = open_at(tmp_path / "j", problem)
+    written.tell(written.ask(), state=TrialState.FAIL)  # as of a process that died before it wrote them
+    run(written, problem, 3)
+    study = optuna.load_study(study_name=written.study_name, storage=journal_storage(tmp_path / "j"))
+    first, *others = [trial.distributions for trial in trials_of(study) if trial.state.is_finished()]
+    assert first == {}
+    assert all(distributions is others[0] for distributions in others)
+
+
 def test_a_half_done_trial_is_tried_again(tmp_path: Path, problem: Problem) -> None:
     study = open_at(tmp_path / "j", problem)
     run(study, problem, CONTENDERS - 1)
