@@ -388,6 +388,7 @@ def _trial(
     assert bits is not None
     recorded: dict[str, Any] | None = trial.user_attrs.get(_EVALUATION) if trial.state == TrialState.COMPLETE else None
     packed_bytes = recorded["packed_bytes"] if recorded else footprint.packed_bytes(bits)
+    size_bits = 8 * packed_bytes if constraint.axis == "packed" else footprint.nominal_bits(bits)
     elapsed_s = recorded["elapsed_s"] if recorded else 0.0
     recorded = confirmation or recorded
     return Trial(
@@ -397,7 +398,7 @@ def _trial(
         bits=bits,
         nominal_compression=footprint.compression(bits, "nominal"),
         packed_compression=footprint.fp32_packed_bytes / packed_bytes,
-        feasible=constraint.excess_bits(bits) <= 0,
+        feasible=size_bits <= constraint.largest_bits,
         scores=Scores(**{field.name: recorded[field.name] for field in fields(Scores)}) if recorded else None,
         log_odds=unpack_array(recorded["log_odds"], np.float32) if recorded else None,
         elapsed_s=elapsed_s,

@@ -1,6 +1,7 @@
 import gc
 import tracemalloc
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import optuna
@@ -12,6 +13,7 @@ from objectives.errors import InputError
 from objectives.layers import WIDTHS, Bits, uniform
 from objectives.problem import Problem
 from objectives.scores import predictions
+from objectives.stored import safetensors_bytes
 from results.outcome import Quality
 from search.contenders import Contender, reference, uniform_maps
 from search.feasible import SizeConstraint
@@ -126,6 +128,24 @@ def test_other_objectives_are_maximised_and_all_three_recorded(
         assert frozen.values[0] == getattr(trial.scores, quality)
         assert trial.scores.damage >= 0
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+
+
+def test_packed_sizes_are_read_back_rather_than_counted_again(
+    tmp_path: Path, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fours = problem.footprint.compression(uniform(problem.layers, 4), "packed")
+    constraint = SizeConstraint(problem.footprint, "packed", 1.01 * fours)
+    contenders = uniform_maps(problem.layers)
+    sampler = FeasibleSampler("random", constraint, 0)
+    study = open_study(journal_storage(tmp_path / "j"), problem, "damage", constraint, sampler, contenders)
+    for _ in range(CONTENDERS):
+        trial, bits = ask(study, problem.layers)
+        tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
+    counting = Mock(wraps=safetensors_bytes)
+    monkeypatch.setattr("objectives.sizes.safetensors_bytes", counting)
+    found = outcome(study, "x").trials
+    assert counting.call_count <= 2  # the FP32 model, and the smallest map for whether the constraint can be met
+    assert [trial.feasible for trial in found] == [width < 4 for width in WIDTHS]
 
 
 def test_a_contender_that_is_another_one_is_evaluated_once(tmp_path: Path, problem: Problem) -> None:
