@@ -22,6 +22,7 @@ from results.picks import pick
 from results.report import write_report
 from results.summary import caution_lines, front_lines, lead_lines, summary_lines
 from results.tables import picks_table
+from results.words import difference_with
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, made_up_trial, scored, with_trials
 
 FILES = {"trials.csv", "front.csv", "report.html", "bits.csv", "bits.png", "bits.svg", "pareto.csv", "pareto.png"}
@@ -361,4 +362,7 @@ def test_only_what_unseen_sentences_say_is_called_confirmed(tmp_path: Path) -> N
     for name in ("report.html", "report.md"):
         content = (tmp_path / name).read_text(encoding="utf-8")
         assert "against FP32, confirmed" in content
+    documented = next(line for line in content.splitlines() if line.startswith("| documented |"))
+    reference = next(trial.number for trial in outcome.trials if trial.origin == "reference")
+    assert documented.endswith(f"| {difference_with(found.confirmed[reference].against_fp32)} |")
     assert "0.3: 200 sentences, opened after 38 maps" in page_of(tmp_path).text
