@@ -93,6 +93,10 @@ class Evaluator:
         """Return the log-odds ``(n_sentences,)`` of the model itself, in the evaluator's precision."""
         return self.log_odds(uniform(self.layers, FP32_WIDTH), remember)
 
+    def forget(self) -> None:
+        """Let go of the hidden states that were to be remembered."""
+        self._states.clear()
+
     def _deepest_known(self, bits: Bits) -> tuple[int, States | None]:
         for boundary in reversed(range(len(self._below))):
             prefix = bits[: self._below[boundary]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal
 
 from torch import nn
@@ -40,7 +41,7 @@ class Footprint:
         """32 bits for every searchable weight."""
         return 32 * sum(layer.elements for layer in self.layers)
 
-    @property
+    @cached_property
     def fp32_packed_bytes(self) -> int:
         """The length in bytes of the FP32 checkpoint as one safetensors file."""
         weights = {layer.parameter: StoredTensor("F32", (layer.rows, layer.columns)) for layer in self.layers}

@@ -43,14 +43,13 @@ def _table(found: Findings) -> list[str]:
     size = words.megabytes(outcome.footprint.fp32_packed_bytes)
     rows: list[Sequence[str]] = [("FP32", "", "1x", f"1x, {size}", fp32, "", "", "", "0")]
     if found.reference is not None:
-        rows.append(("documented", *_cells(found, found.reference, "")))
+        rows.append(("documented", *_cells(found, found.reference, ""), *_confirmed(found, found.reference)))
     for headline in found.headlines:
         if headline.trial is not None:
             known = headline.corrected
             corrected = "" if known is None else words.mcc_with(known.mcc, known.mcc_interval)
-            sure = found.confirmed.get(headline.trial.number)
-            told = () if sure is None else (words.difference_with(sure.against_fp32),)
-            rows.append((asked_words(outcome, headline.request), *_cells(found, headline.trial, corrected), *told))
+            cells = (*_cells(found, headline.trial, corrected), *_confirmed(found, headline.trial))
+            rows.append((asked_words(outcome, headline.request), *cells))
     return [
         _row(heads),
         _row(["---"] * len(heads)),
@@ -80,6 +79,11 @@ def _unseen(found: Findings, trial: Trial) -> tuple[str, ...]:
         return ()
     known = found.unseen.get(trial.number)
     return ("" if known is None else words.damage_with(known.damage, known.interval),)
+
+
+def _confirmed(found: Findings, trial: Trial) -> tuple[str, ...]:
+    known = found.confirmed.get(trial.number)
+    return () if known is None else (words.difference_with(known.against_fp32),)
 
 
 def _row(cells: Sequence[str]) -> str:

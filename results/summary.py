@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
+from results.bootstrap import CONFIDENCE
 from results.findings import Findings, Headline, conclude
 from results.outcome import Outcome, Trial
 from results.pareto import beaten_by
@@ -97,7 +98,7 @@ def certainty(found: Findings) -> tuple[str, str]:
         return "Nothing is confirmed.", f"{words} none of these picks was scored."
     against = found.confirmed[told.number].against_fp32
     return (
-        "Confirmed.",
+        "Confirmed." if against.no_worse >= CONFIDENCE else "Not borne out on held-back sentences.",
         f"{words}, the MCC of {told.label} is {difference_with(against)} against FP32's: no worse by more than "
         f"{loss(against.margin)} with {confidence(against.no_worse)} confidence.{_fitted(found)}",
     )

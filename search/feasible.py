@@ -13,6 +13,10 @@ from objectives.layers import WIDTHS, Bits
 from objectives.sizes import Footprint, SizeAxis
 
 
+class NoMapLeftError(Exception):
+    """Every map within the constraint has been seen."""
+
+
 @dataclass(frozen=True)
 class SizeConstraint:
     """At least ``min_compression`` times smaller than FP32, counted on ``axis``, in exact arithmetic.
@@ -56,16 +60,28 @@ class SizeConstraint:
 def repair(bits: Bits, constraint: SizeConstraint, seen: Container[Bits], rng: np.random.Generator) -> Bits:
     """Return the map itself where it is feasible and new, else one near it that is.
 
-    Too large a map loses bits one at a time in randomly chosen layers until it fits; a map seen before has one random
-    layer moved by one bit until it is new.
+    Too large a map loses bits one at a time in randomly chosen layers until it fits; from a map seen before, random
+    layers are moved by one bit, then by one bit more, until there is one that is new.
+
+    Raises:
+        NoMapLeftError: there is none. All that fit are found on the way, as each can lose its bits one at a time.
     """
     proposal = _shrink(bits, constraint, rng)
-    while proposal in seen:
-        moved = list(proposal)
-        index = int(rng.integers(len(moved)))
-        moved[index] = int(np.clip(moved[index] + rng.choice((-1, 1)), WIDTHS[0], WIDTHS[-1]))
-        proposal = _shrink(tuple(moved), constraint, rng)
-    return proposal
+    if proposal not in seen:
+        return proposal
+    reached, centres = {proposal}, [proposal]
+    for centre in centres:  # more are added on the way
+        for move in rng.permutation(2 * len(centre)):
+            index, wider = divmod(int(move), 2)
+            width = centre[index] + (1 if wider else -1)
+            moved = (*centre[:index], width, *centre[index + 1 :])
+            if width not in WIDTHS or moved in reached or constraint.excess_bits(moved) > 0:
+                continue
+            if moved not in seen:
+                return moved
+            reached.add(moved)
+            centres.append(moved)
+    raise NoMapLeftError
 
 
 def _shrink(bits: Bits, constraint: SizeConstraint, rng: np.random.Generator) -> Bits:
@@ -73,8 +89,8 @@ def _shrink(bits: Bits, constraint: SizeConstraint, rng: np.random.Generator) ->
     shrunk = list(bits)
     while (excess := constraint.excess_bits(tuple(shrunk))) > 0:
         # The packed size is a little more than the codes taken away, so the codes are counted first and the exact size
-        # only when they should suffice.
-        while excess > 0:
+        # only when they should suffice. Codewords go with them: all may be gone before the codes alone suffice.
+        while excess > 0 and max(shrunk) > WIDTHS[0]:
             index = int(rng.choice([index for index, width in enumerate(shrunk) if width > WIDTHS[0]]))
             shrunk[index] -= 1
             excess -= layers[index].elements

@@ -37,7 +37,7 @@ from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.signals import stop_requests
 from search.storage import Store, recover_journal
-from search.study import check_joinable, confirm, directions, finished, open_study, outcome
+from search.study import begun, check_joinable, confirm, directions, exhausted, finished, open_study, outcome
 from search.unseen import check_on_unseen
 from search.worker import Job, Worker, load_searched_problem, make_sampler
 
@@ -205,13 +205,19 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
     def count() -> int:
         return store.patiently(lambda: finished(study), budget.stop_requested)
 
+    def no_map_left() -> bool:  # and those in hand will not have to be tried again
+        return store.patiently(lambda: exhausted(study) and begun(study) == finished(study), budget.stop_requested)
+
+    over = no_map_left()
     already = done = count()
     front = ""
     tried, refresh_cost_s = float("-inf"), 0.0
     try:
-        with _evaluating(worker, job, needed=budget.allows(done)) as evaluate:
-            while budget.allows(done):
-                if not evaluate():
+        with _evaluating(worker, job, needed=budget.allows(done) and not over) as evaluate:
+            while budget.allows(done) and not over:
+                news = evaluate()
+                over = no_map_left()
+                if not news:
                     continue
                 done = count()
                 now = time.monotonic()
@@ -230,7 +236,8 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
         if isinstance(error, (OSError, MemoryError)):
             log.warning("all that was finished is recorded; start the same command again to continue")
         raise
-    log.info("%s", "stopped by a signal" if budget.stop_requested() else "budget reached")
+    ended = "no further map meets the constraint" if over else "budget reached"
+    log.info("%s", "stopped by a signal" if budget.stop_requested() else ended)
     return found
 
 
@@ -272,7 +279,7 @@ def _look_closer(worker: Worker, profile: Profile, run: RunDirectory, budget: _B
         check_on_unseen(worker.problem, study, found, profile.unseen, lambda: not stop_requested(), expected)
 
     def open_held_back() -> None:
-        open_confirmation(worker.problem, study, outcome_of_run(study, run))
+        open_confirmation(worker.problem, store, study, outcome_of_run(study, run))
 
     store.patiently(lambda: _confirm_shown(worker.problem, study, budget), stop_requested)
     for step in (check, open_held_back):

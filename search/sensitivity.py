@@ -120,6 +120,7 @@ def measure(
                     _write(path, gradient, shifts, measured)
                     saved = time.monotonic()
         finally:
+            problem.evaluator.forget()  # half a gigabyte that nobody needs all night
             _write(path, gradient, shifts, measured)
     if source == "gradient":
         shifts, measured = gradient, np.zeros_like(measured)

@@ -46,6 +46,8 @@ PATIENCE_S = 3600.0
 """How long a server may be away."""
 _LONGEST_PAUSE_S = 10.0
 
+_BEATING = "SELECT trial_id FROM trial_heartbeats JOIN trials USING (trial_id) WHERE state = 'RUNNING'"
+
 _Result = TypeVar("_Result")
 
 
@@ -264,11 +266,13 @@ class DatabaseStore:
     def fail_abandoned(
         self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
     ) -> None:
-        """End the trials whose heartbeat has stopped, and those whose process died before it had claimed a map.
+        """End the trials whose heartbeat has stopped, and those whose process died before its first or before its map.
 
         Whoever claims a map holds the study exclusively, so nobody alive is half-way now.
         """
-        _fail_running(study, lambda trial: not claimed(trial))
+        with self._rdb.engine.connect() as connection:
+            beating = set(connection.scalars(sqlalchemy.text(_BEATING)))
+        _fail_running(study, lambda trial: not claimed(trial) or trial._trial_id not in beating)
         if time.monotonic() - self._trouble_at < 2 * GRACE_S:
             return  # hearts could not beat while the server was away
         with warnings.catch_warnings():

@@ -29,7 +29,7 @@ from objectives.sizes import Footprint
 from results.outcome import Origin, Outcome, Quality, Trial
 from search.arrays import pack_array, unpack_array
 from search.contenders import Contender
-from search.feasible import SizeConstraint
+from search.feasible import NoMapLeftError, SizeConstraint
 from search.opening import read_opening
 from search.storage import STUDY_NAME, Place, journal_storage
 from search.unseen import read_unseen
@@ -42,6 +42,7 @@ MOST_ATTEMPTS = 3
 """After so many workers have died of one map it counts as failed."""
 _CONTEXT, _EVALUATION, _CONFIRMATION = "context", "evaluation", "confirmation of trial"
 _ORIGIN, _LABEL, _FAILURE, _ATTEMPT, _MAP = "origin", "label", "failure", "attempt", "map"
+_NO_MAP = "no map left"
 
 
 class NoStudyError(InputError):
@@ -231,12 +232,20 @@ def claim(
 
     The map is written in one piece; :func:`write_widths` then does it as Optuna has it, a parameter at a time.
     ``on_begin`` is told of the trial before its map is proposed.
+
+    Raises:
+        NoMapLeftError: there is no such map; the trial has ended, and from then on the study is :func:`exhausted`.
     """
     with warnings.catch_warnings():  # Optuna takes only its own loop for able to keep hearts beating
         warnings.filterwarnings("ignore", "Heartbeat of storage")
         trial = study.ask()
     on_begin(trial)
-    proposed = trial.relative_params  # shows an enqueued map to the sampler too, which else never hears of it
+    try:
+        proposed = trial.relative_params  # shows an enqueued map to the sampler too, which else never hears of it
+    except NoMapLeftError:
+        trial.set_user_attr(_NO_MAP, True)
+        study.tell(trial, state=TrialState.FAIL)
+        raise
     if _MAP in trial.user_attrs:
         return trial, tuple(trial.user_attrs[_MAP])
     if not proposed:  # enqueued before maps were written in one piece
@@ -292,7 +301,7 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
     trials = study.get_trials(deepcopy=False)
     ended = [trial for trial in trials if trial.state.is_finished()]
     if ended:
-        shared = ended[0].distributions
+        shared = max((trial.distributions for trial in ended), key=len)  # one may have ended before it had any
         for trial in ended:
             if trial.distributions is not shared and trial.distributions == shared:
                 trial.distributions = shared
@@ -314,6 +323,13 @@ def begun(study: optuna.Study) -> int:
     """Return how many maps have been evaluated or are being evaluated now."""
     trials = trials_of(study)
     return sum(_settled(trial) or trial.state == TrialState.RUNNING for trial in trials)
+
+
+def exhausted(study: optuna.Study) -> bool:
+    """Return whether every map that meets the constraint has been evaluated or is being evaluated now."""
+    trials = trials_of(study)
+    waiting = any(trial.state == TrialState.WAITING for trial in trials)
+    return not waiting and any(_NO_MAP in trial.user_attrs for trial in trials)
 
 
 def outcome(study: optuna.Study, name: str) -> Outcome:
@@ -395,6 +411,7 @@ def _trial(
     assert bits is not None
     recorded: dict[str, Any] | None = trial.user_attrs.get(_EVALUATION) if trial.state == TrialState.COMPLETE else None
     packed_bytes = recorded["packed_bytes"] if recorded else footprint.packed_bytes(bits)
+    size_bits = 8 * packed_bytes if constraint.axis == "packed" else footprint.nominal_bits(bits)
     elapsed_s = recorded["elapsed_s"] if recorded else 0.0
     recorded = confirmation or recorded
     return Trial(
@@ -404,7 +421,7 @@ def _trial(
         bits=bits,
         nominal_compression=footprint.compression(bits, "nominal"),
         packed_compression=footprint.fp32_packed_bytes / packed_bytes,
-        feasible=constraint.excess_bits(bits) <= 0,
+        feasible=size_bits <= constraint.largest_bits,
         scores=Scores(**{field.name: recorded[field.name] for field in fields(Scores)}) if recorded else None,
         log_odds=unpack_array(recorded["log_odds"], np.float32) if recorded else None,
         elapsed_s=elapsed_s,

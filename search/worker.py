@@ -22,13 +22,13 @@ from objectives.errors import InputError, is_out_of_memory
 from objectives.fingerprint import Fingerprint
 from objectives.layers import Bits
 from objectives.problem import Evaluation, Problem, cache_directory, load_problem
-from search.feasible import SizeConstraint
+from search.feasible import NoMapLeftError, SizeConstraint
 from search.guided import GuidedSampler
 from search.profile import GUIDED, Profile
 from search.samplers import FeasibleSampler
 from search.sensitivity import Sensitivities, measure
 from search.storage import Place, Store
-from search.study import begun, claim, claimed, fail, retry_lost, tell, write_widths
+from search.study import begun, claim, claimed, exhausted, fail, retry_lost, tell, write_widths
 
 log = logging.getLogger("bitfront")
 
@@ -83,7 +83,7 @@ class Worker:
     announce: Callable[[int], object] = lambda number: None
 
     def evaluate_next(self) -> bool:
-        """Evaluate one more map; False where the run has, or will have, as many as were asked for.
+        """Evaluate one more map; False where the run has, or will have, as many as were asked for or as there are.
 
         Raises:
             MemoryError: the evaluation needs more memory than there is.
@@ -121,7 +121,7 @@ class Worker:
         return True
 
     def _claim(self, life: ExitStack, broken_off: list[int]) -> tuple[optuna.Trial, Bits] | None:
-        """Begin a trial with a map that no other trial has.
+        """Begin a trial with a map that no other trial has; None where there shall be, or is, no further map.
 
         Whoever looks for a map and takes it does both while nobody else does.
 
@@ -139,14 +139,17 @@ class Worker:
             if self.store.shared:
                 self.store.fail_abandoned(self.study, claimed)
                 retry_lost(self.study, names, blamed=True)
-            if self.profile.trials and begun(self.study) >= self.profile.trials:
+            if (self.profile.trials and begun(self.study) >= self.profile.trials) or exhausted(self.study):
                 return None
 
             def on_begin(trial: optuna.Trial) -> None:
                 broken_off.append(trial.number)
                 life.enter_context(self.store.living(trial))
 
-            begun_trial, bits = claim(self.study, self.problem.layers, on_begin)
+            try:
+                begun_trial, bits = claim(self.study, self.problem.layers, on_begin)
+            except NoMapLeftError:
+                return None
             self.announce(begun_trial.number)
         return begun_trial, bits
 

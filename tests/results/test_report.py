@@ -22,6 +22,7 @@ from results.picks import pick
 from results.report import write_report
 from results.summary import caution_lines, front_lines, lead_lines, summary_lines
 from results.tables import picks_table
+from results.words import difference_with
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, made_up_trial, scored, with_trials
 
 FILES = {"trials.csv", "front.csv", "report.html", "bits.csv", "bits.png", "bits.svg", "pareto.csv", "pareto.png"}
@@ -340,13 +341,15 @@ def test_only_what_unseen_sentences_say_is_called_confirmed(tmp_path: Path) -> N
         "Not confirmed.": outcome,
         "Not confirmed yet.": replace(outcome, held_back="0.3"),
         "Not confirmed any more.": confirmed(outcome, withdrawn=True),
-        "Confirmed.": confirmed(outcome, withdrawn=False),
+        "Not borne out on held-back sentences.": confirmed(outcome, withdrawn=False),
+        "Confirmed.": confirmed(replace(outcome, margin=1.0), withdrawn=False),
     }
     for words, made in told.items():
         found = conclude(made)
         assert lead_lines(found)[-1][0] == words
-        assert bool(found.confirmed) == (words == "Confirmed.")
-        assert picks_table(found)["confirmed_mcc"].notna().all() == (words == "Confirmed.")
+        scored = words in ("Confirmed.", "Not borne out on held-back sentences.")
+        assert bool(found.confirmed) == scored
+        assert picks_table(found)["confirmed_mcc"].notna().all() == scored
     found = conclude(told["Confirmed."])
     for trial in outcome.trials:
         known = found.confirmed[trial.number]
@@ -359,4 +362,7 @@ def test_only_what_unseen_sentences_say_is_called_confirmed(tmp_path: Path) -> N
     for name in ("report.html", "report.md"):
         content = (tmp_path / name).read_text(encoding="utf-8")
         assert "against FP32, confirmed" in content
+    documented = next(line for line in content.splitlines() if line.startswith("| documented |"))
+    reference = next(trial.number for trial in outcome.trials if trial.origin == "reference")
+    assert documented.endswith(f"| {difference_with(found.confirmed[reference].against_fp32)} |")
     assert "0.3: 200 sentences, opened after 38 maps" in page_of(tmp_path).text

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from objectives.bit_maps import parse_bit_map
+from objectives.layers import WIDTHS
 from objectives.problem import Problem, load_problem
 from objectives.scores import LogOdds
 from search.study import load_study, outcome
@@ -259,6 +261,42 @@ def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
     labels = [row["label"] for row in rows(run / "trials.csv")]
     assert len(set(labels)) == 17
     assert any(label.startswith("plain") for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("compression", "asked"),
+    [
+        (16, ("--sensitivity", "gradient")),
+        (15.5, ("--sensitivity", "none", "--sampler", "random", "--workers", 2)),
+    ],
+)
+def test_a_search_ends_once_no_further_map_meets_the_constraint(
+    tiny: TinyProblem,
+    problem: Problem,
+    bitfront: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    compression: float,
+    asked: tuple[object, ...],
+) -> None:
+    for name in ("write_pareto_plot", "write_bits_plot"):  # most of the time, and nothing here looks at it
+        monkeypatch.setattr(f"results.report.{name}", lambda *_: "<svg></svg>")
+    sizes = Counter({0: 1})  # how many maps there are of each size
+    for layer in problem.layers:
+        wider = [(size + layer.elements * width, ways) for size, ways in sizes.items() for width in WIDTHS]
+        sizes = sum((Counter({size: ways}) for size, ways in wider), Counter())
+    within = sum(ways for size, ways in sizes.items() if size * compression <= problem.footprint.fp32_nominal_bits)
+    run = tmp_path / "run"
+    where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--quantizer", "affine")
+    for _ in range(2):  # starting it again finds nothing either
+        spoken = bitfront("search", *where, "--min-compression", compression, *asked, "--hours", 1)
+        assert spoken.status == 0, spoken.err
+        assert spoken.err.count("no further map meets the constraint") == 1
+        trials = rows(run / "trials.csv")
+        assert len({row["bits"] for row in trials}) == len(trials)
+        assert sum(row["feasible"] == "True" for row in trials) == within
+        assert rows(run / "front.csv")
+        assert (run / "report.html").is_file()
 
 
 def test_help_needs_neither_torch_nor_optuna() -> None:

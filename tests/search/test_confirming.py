@@ -14,11 +14,15 @@ from objectives.layers import Bits
 from objectives.miniature.training import Miniature
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.sentences import load_sentences
+from search.confirming import open_confirmation
 from search.opening import opened_after
 from search.profile import resolve_profile
-from search.study import load_study, outcome
+from search.storage import Place
+from search.study import claim, finished, load_study, outcome, tell
 from search.worker import load_searched_problem
 from tests.search.conftest import Command
+from tests.search.forks import Search
+from tests.search.postgresql import running_server
 from tests.search.tiny_problem import TinyProblem
 
 
@@ -32,7 +36,7 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
 ) -> None:
     run = tmp_path / "run"
     where = ("--model", tiny.model, "--data", tiny.data, "--sensitivity", "gradient", "--run", run)
-    spoken = bitfront("search", *where, "--confirm", "0.4", "--trials", 14)
+    spoken = bitfront("search", *where, "--confirm", "0.4", "--trials", 14, "--margin", 1)
     assert spoken.status == 0, spoken.err
     assert "Confirmed. On 32 sentences that no search has seen" in spoken.out
     found = outcome(load_study(run / "study.journal"), "x")
@@ -87,6 +91,23 @@ def test_a_search_that_a_signal_stops_opens_nothing(
     assert spoken.status == 0, spoken.err
     assert "Not confirmed yet." in spoken.out
     assert opened_after(load_study(run / "study.journal")) == 0
+
+
+def test_only_the_last_machine_that_searches_opens(tiny: TinyProblem, tmp_path: Path) -> None:
+    problem = load_problem(str(tiny.model), str(tiny.data), confirm="0.4")
+    with running_server() as server:
+        search = Search(Place(tmp_path / "unused", server.url, "shared"), problem)
+        store, study = search.open()
+        ours, another = search.worker(), search.worker()
+        with another.store.exclusive():
+            trial, bits = claim(another.study, problem.layers)
+        with another.store.living(trial):
+            assert ours.evaluate_next()
+            assert not open_confirmation(problem, store, study, outcome(study, "x"))
+            tell(another.study, trial, bits, problem.evaluate(bits), another.constraint, "damage")
+        assert opened_after(study) == 0
+        assert open_confirmation(problem, store, study, outcome(study, "x"))
+        assert opened_after(study) == finished(study) == 2
 
 
 def test_the_miniature_confirms_on_its_own_held_out_sentences(miniature: Miniature) -> None:

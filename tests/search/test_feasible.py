@@ -1,12 +1,14 @@
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
 
 from objectives.errors import InputError
-from objectives.layers import WIDTHS, uniform
+from objectives.layers import WIDTHS, Bits, uniform
+from objectives.schemes import Scheme
 from objectives.sizes import Footprint, SizeAxis, footprint
-from search.feasible import SizeConstraint, repair
+from search.feasible import NoMapLeftError, SizeConstraint, repair
 from tests.objectives.example_layers import LAYERS
 
 SIZES = footprint(LAYERS, {"classifier.weight": (2, 3)})
@@ -51,6 +53,33 @@ def test_repair_is_reproduced_by_its_generator() -> None:
     constraint = SizeConstraint(SIZES, "nominal", 5.5)
     first, second = (repair(uniform(LAYERS, 8), constraint, set(), np.random.default_rng(7)) for _ in range(2))
     assert first == second
+
+
+def test_where_every_map_has_been_seen_repair_gives_up() -> None:
+    class Counted(set[Bits]):
+        looked_up = 0
+
+        def __contains__(self, bits: object) -> bool:
+            self.looked_up += 1
+            assert self.looked_up < 100 * len(self)
+            return super().__contains__(bits)
+
+    tight = SizeConstraint(SIZES, "nominal", 14)  # room for few bits more
+    maps = {bits for bits in product(WIDTHS, repeat=len(LAYERS)) if tight.excess_bits(bits) <= 0}
+    assert len(maps) > 1
+    for constraint, known in ((SizeConstraint(SIZES, "nominal", 16), {uniform(LAYERS, 2)}), (tight, maps)):
+        with pytest.raises(NoMapLeftError):
+            repair(uniform(LAYERS, 4), constraint, Counted(known), np.random.default_rng(0))
+    for left in maps:
+        assert repair(uniform(LAYERS, 4), tight, Counted(maps - {left}), np.random.default_rng(0)) == left
+
+
+def test_a_codebooks_maps_are_repaired_down_to_the_smallest() -> None:
+    sizes = footprint(LAYERS, {}, Scheme("codebook"))
+    smallest = uniform(LAYERS, 2)
+    constraint = SizeConstraint(sizes, "packed", 0.999 * sizes.highest_compression("packed"))
+    for seed in range(20):
+        assert repair(uniform(LAYERS, 8), constraint, set(), np.random.default_rng(seed)) == smallest
 
 
 def test_the_constraint_is_exact() -> None:

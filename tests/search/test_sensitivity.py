@@ -33,6 +33,21 @@ def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path)
     assert np.array_equal(again.shifts, found.shifts)
 
 
+@pytest.mark.parametrize("answers", [[True] * 200, [True] * 4 + [False]])
+def test_no_hidden_states_are_kept_for_the_night(problem: Problem, tmp_path: Path, answers: list[bool]) -> None:
+    measure(problem, tmp_path, source="gradient")
+    asked = iter(answers)
+    kept = []
+
+    def keep_going() -> bool:
+        kept.append(len(problem.evaluator._states))
+        return next(asked)
+
+    measure(problem, tmp_path, keep_going=keep_going)
+    assert all(kept)
+    assert not problem.evaluator._states
+
+
 def test_the_gradient_gives_every_width_without_an_evaluation(
     problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

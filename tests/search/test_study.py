@@ -1,6 +1,7 @@
 import gc
 import tracemalloc
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import optuna
@@ -12,6 +13,7 @@ from objectives.errors import InputError
 from objectives.layers import WIDTHS, Bits, uniform
 from objectives.problem import Problem
 from objectives.scores import predictions
+from objectives.stored import safetensors_bytes
 from results.outcome import Quality
 from search.contenders import Contender, reference, uniform_maps
 from search.feasible import SizeConstraint
@@ -128,6 +130,24 @@ def test_other_objectives_are_maximised_and_all_three_recorded(
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
 
 
+def test_packed_sizes_are_read_back_rather_than_counted_again(
+    tmp_path: Path, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fours = problem.footprint.compression(uniform(problem.layers, 4), "packed")
+    constraint = SizeConstraint(problem.footprint, "packed", 1.01 * fours)
+    contenders = uniform_maps(problem.layers)
+    sampler = FeasibleSampler("random", constraint, 0)
+    study = open_study(journal_storage(tmp_path / "j"), problem, "damage", constraint, sampler, contenders)
+    for _ in range(CONTENDERS):
+        trial, bits = ask(study, problem.layers)
+        tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
+    counting = Mock(wraps=safetensors_bytes)
+    monkeypatch.setattr("objectives.sizes.safetensors_bytes", counting)
+    found = outcome(study, "x").trials
+    assert counting.call_count <= 2  # the FP32 model, and the smallest map for whether the constraint can be met
+    assert [trial.feasible for trial in found] == [width < 4 for width in WIDTHS]
+
+
 def test_a_contender_that_is_another_one_is_evaluated_once(tmp_path: Path, problem: Problem) -> None:
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
     contenders = [*uniform_maps(problem.layers), Contender("plain", "plain 16.00x", uniform(problem.layers, 2))]
@@ -153,6 +173,16 @@ def test_a_recorded_trial_takes_little_memory_for_a_night(tmp_path: Path, proble
     assert [trial.distributions for trial in trials] == [trial.distributions for trial in written.trials]
     # A width is a reference in a dictionary; with a name and a distribution of its own it would be 300 bytes.
     assert taken / len(trials) < 150 * len(problem.layers) + 4000
+
+
+def test_trials_share_their_widths_also_where_the_first_had_none(tmp_path: Path, problem: Problem) -> None:
+    written = open_at(tmp_path / "j", problem)
+    written.tell(written.ask(), state=TrialState.FAIL)  # as of a process that died before it wrote them
+    run(written, problem, 3)
+    study = optuna.load_study(study_name=written.study_name, storage=journal_storage(tmp_path / "j"))
+    first, *others = [trial.distributions for trial in trials_of(study) if trial.state.is_finished()]
+    assert first == {}
+    assert all(distributions is others[0] for distributions in others)
 
 
 def test_a_half_done_trial_is_tried_again(tmp_path: Path, problem: Problem) -> None:

@@ -102,6 +102,27 @@ def test_the_map_of_a_killed_worker_is_tried_again(
     assert map_of(lost, []) in again
 
 
+def test_a_contender_whose_worker_died_before_its_first_heartbeat_is_tried_again(
+    problem: Problem, tmp_path: Path, server: Server
+) -> None:
+    wanted = len(WIDTHS) + 1
+    search = Search(Place(tmp_path / "unused", server.url, tmp_path.name), problem, wanted)
+    search.open()
+
+    def die_at_once() -> None:
+        worker = search.worker()
+        object.__setattr__(worker.store, "living", lambda trial: os.kill(os.getpid(), signal.SIGKILL))
+        worker.evaluate_next()
+
+    victim = fork(die_at_once)
+    victim.join(timeout=60)
+    assert victim.exitcode == -signal.SIGKILL
+    other = fork(search.work)
+    other.join(timeout=60)
+    assert other.exitcode == 0
+    check_complete(search.place, wanted)
+
+
 def test_a_map_that_kills_every_worker_is_given_up(problem: Problem, tmp_path: Path) -> None:
     search = Search(Place(tmp_path / "j"), problem, contenders=False)
     store, study = search.open()
