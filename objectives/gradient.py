@@ -16,8 +16,8 @@ from objectives.forward import device_of, equal_length_batches
 from objectives.layers import WIDTHS, Layer
 from objectives.memory import give_back_freed
 
-# Tokens a batch: all activations and their gradients are in memory at once, 0.7 GB of them for bert-base.
-_BATCH_TOKENS = 512
+# Tokens a batch: all activations and their gradients are in memory at once, half a GB of them for bert-base.
+_BATCH_TOKENS = 384
 
 
 def first_order_shifts(
