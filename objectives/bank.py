@@ -53,11 +53,12 @@ class WeightBank:
     def fill(self, layer: Layer, entries: Mapping[int, Entry], fingerprint: str = "") -> None:
         """Take a layer's entries by width, in place of those it would make itself, and their fingerprint."""
         self._entries |= {(layer.name, width): entry for width, entry in entries.items()}
-        self._fingerprints[layer.name] = fingerprint
+        if fingerprint:
+            self._fingerprints[layer.name] = fingerprint
 
     @property
     def fingerprint(self) -> str:
-        """Of all entries that were given; empty where the bank makes them itself, as any other machine does."""
+        """Of the entries that were given with one; empty where there are none."""
         return short_digest(json.dumps(self._fingerprints, sort_keys=True)) if self._fingerprints else ""
 
     def write_weight(self, layer: Layer, width: int, out: Tensor, rows: Tensor | None = None) -> None:

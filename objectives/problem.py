@@ -82,7 +82,7 @@ class Problem:
 
     @property
     def codes(self) -> str:
-        """The fingerprint of the codes that were calibrated here; empty where they are the same everywhere."""
+        """The fingerprint of the codes that lie in files of the cache; empty where the bank makes them as it goes."""
         return self.evaluator.bank.fingerprint
 
     def evaluate(self, bits: Bits) -> Evaluation:

@@ -195,7 +195,10 @@ def _read(path: Path, scheme: Scheme, layer: Layer, device: torch.device) -> tup
     except (OSError, SafetensorError, KeyError):
         return None
     sound = all(
-        codes.shape == (layer.rows, layer.columns) and scheme.fits(layer, parameters)
-        for codes, parameters in entries.values()
+        codes.shape == (layer.rows, layer.columns)
+        and codes.dtype == torch.uint8
+        and int(codes.max()) < 2**width
+        and scheme.fits(layer, parameters)
+        for width, (codes, parameters) in entries.items()
     )
     return (entries, recorded) if sound else None
