@@ -60,7 +60,7 @@ class _Expansion:
         alike_slope, alike_curvature = _derivatives(landscape.fp32_log_odds, common.of(shift))
         alike, basis = common.coefficients(effects), common.basis
         elsewhere = alike @ (basis.T @ alike_slope) + landscape.specific
-        together = trust * (effects @ slope) + doubt[:, landscape.rows(start)].sum(axis=1)
+        together = trust * (effects @ slope) + landscape.doubt_slope(start)
         self._first = np.asarray(together + (1.0 - trust) * elsewhere, dtype=np.float32)
         second = (effects * (trust * curvature)) @ effects.T + doubt
         second += (1.0 - trust) * (alike @ (basis.T @ (basis * alike_curvature[:, None])) @ alike.T)

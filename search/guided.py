@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,10 @@ from search.feasible import SizeConstraint, repair
 from search.landscape import LandscapeModel, Observations
 from search.samplers import SeenMaps, search_space
 from search.sensitivity import Sensitivities
-from search.study import recorded_log_odds, trials_of
+from search.study import origin_of, recorded_log_odds, trials_of
 from search.trust import choose_trust
 
+_UNBEATEN_SHARE = 0.25
 _GREEDY_SHARE = 0.5
 _INCUMBENT_SHARE = 0.5
 _NEIGHBOURHOOD = 0.25  # natural logarithm of size: how far away another budget's best map is worth starting from
@@ -34,10 +37,11 @@ _NEAREST = 256
 class GuidedSampler(BaseSampler):
     """Proposes maps from sensitivities and from every finished trial of the study.
 
-    For a budget between the smallest map and the constraint it takes a landscape from the model of
-    :mod:`search.landscape`, half of the time the most plausible one and half of the time one drawn at random, and
-    improves the best map known there, or at a budget nearby, by exchanges between layers until none helps. Feasible by
-    construction, never a map that was proposed before, and reproduced by its seed and the trials before it.
+    Each budget between the smallest map and the constraint has its turn; those where it has found nothing better than
+    the contenders yet come more often. It takes a landscape from the model of :mod:`search.landscape`, half of the time
+    the most plausible one and half of the time one drawn at random, and improves the best map known there, or at a
+    budget nearby, by exchanges between layers until none helps. Feasible by construction, never a map that was proposed
+    before, and reproduced by its seed and the trials before it.
 
     Attributes:
         trust: how far it counts on what layers do together on the sentences at hand; see :mod:`search.trust`.
@@ -50,6 +54,7 @@ class GuidedSampler(BaseSampler):
         self._constraint = constraint
         self._sensitivities = sensitivities
         self._seed = seed
+        self._fp32_log_odds = fp32_log_odds
         self._names = tuple(layer.name for layer in constraint.footprint.layers)
         self._space = search_space(constraint.footprint.layers)
         self._seen = SeenMaps(self._names)
@@ -61,10 +66,10 @@ class GuidedSampler(BaseSampler):
         plain = [max(smallest, budget - overhead) for budget in plain_budgets(constraint)]
         steps = zip(plain, [*plain[1:], smallest], strict=True)
         rungs = [np.geomspace(high, low, _RUNGS_A_STEP, endpoint=False) for high, low in steps]
-        self._budgets = np.clip(np.concatenate(rungs).astype(np.int64), smallest, largest)
-        self.trust = choose_trust(sensitivities, fp32_log_odds, self._sizes, self._budgets[::_RUNGS_A_STEP].tolist())
+        self._budgets = np.clip(np.concatenate(rungs).astype(np.int64), smallest, largest).tolist()
+        self.trust = choose_trust(sensitivities, fp32_log_odds, self._sizes, self._budgets[::_RUNGS_A_STEP])
         self._model = LandscapeModel(sensitivities, fp32_log_odds, self.trust)
-        self._finished = _FinishedMaps(self._names, self._sizes, fp32_log_odds, self.damage_elsewhere)
+        self._finished = _FinishedMaps(self._names, self._sizes, self.damage_elsewhere)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the whole map: all widths are proposed together."""
@@ -79,7 +84,7 @@ class GuidedSampler(BaseSampler):
         rng = np.random.default_rng((self._seed, trial.number))
         self._seen.update(study)
         self._finished.update(study)
-        bits = self._propose(rng)
+        bits = self._propose(self._budget(trial.number, rng), rng)
         return dict(zip(self._names, repair(bits, self._constraint, self._seen.maps, rng), strict=True))
 
     def sample_independent(
@@ -92,17 +97,27 @@ class GuidedSampler(BaseSampler):
         """Return the damage to expect on other sentences of a map with these log-odds here, in nats a sentence."""
         return self._model.damage_elsewhere(to_choice(bits), log_odds)
 
-    def _propose(self, rng: np.random.Generator) -> Bits:
-        budget = int(rng.choice(self._budgets))
-        if not self._finished.damages:
+    def _budget(self, number: int, rng: np.random.Generator) -> int:
+        """Return the budget of a trial: all have their turn, in an order that is drawn anew each time round."""
+        if rng.random() < _UNBEATEN_SHARE:
+            best = zip(self._budgets, self._finished.best(self._budgets), strict=True)
+            unbeaten = [budget for budget, found in best if found is None or not found.is_own]
+            if unbeaten:
+                return int(rng.choice(unbeaten))
+        turn, place = divmod(number, len(self._budgets))
+        return int(np.random.default_rng((self._seed, turn)).permutation(self._budgets)[place])
+
+    def _propose(self, budget: int, rng: np.random.Generator) -> Bits:
+        observations = self._finished.observations(budget, self._fp32_log_odds)
+        if observations is None:
             return to_bits(allocate(self._sensitivities.damages, self._sizes, budget))
-        start = self._finished.best(self._starting_budget(budget, rng))
-        if start is None:
-            start = allocate(self._sensitivities.damages, self._sizes, budget)
-        observations = self._finished.observations(budget)
+        (known,) = self._finished.best([self._starting_budget(budget, rng)])
+        start = allocate(self._sensitivities.damages, self._sizes, budget) if known is None else known.chosen
         temperature = 0.0 if rng.random() < _GREEDY_SHARE else rng.uniform(0.0, 1.0)
         for _ in range(_ATTEMPTS):
             landscape = self._model.at(budget, observations, rng, temperature)
+            if known is not None:
+                landscape = landscape.through(start, known.log_odds - self._fp32_log_odds)
             _, chosen = descend(landscape, self._sizes, start, budget)
             if (bits := to_bits(chosen)) not in self._seen.maps:
                 break
@@ -111,32 +126,47 @@ class GuidedSampler(BaseSampler):
 
     def _starting_budget(self, budget: int, rng: np.random.Generator) -> int:
         """Return the budget itself or one nearby: a good map may lie in a basin that is known at another size only."""
-        others = self._budgets[np.abs(np.log(self._budgets / budget)) <= _NEIGHBOURHOOD]
+        others = [other for other in self._budgets if abs(math.log(other / budget)) <= _NEIGHBOURHOOD]
         return budget if rng.random() < _INCUMBENT_SHARE else int(rng.choice(others))
 
 
+@dataclass(frozen=True)
+class _FinishedMap:
+    """A map that was scored."""
+
+    chosen: Choice
+    trial: FrozenTrial
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the sampler proposed it; else it is a contender."""
+        return origin_of(self.trial) == "sampler"
+
+    @property
+    def log_odds(self) -> LogOdds:
+        """What it scored; unpacked anew each time, as over a night those of all maps would fill the memory."""
+        log_odds = recorded_log_odds(self.trial)
+        assert log_odds is not None
+        return log_odds
+
+
 class _FinishedMaps:
-    """Maps of a study's complete trials and what they scored, read once each."""
+    """The maps of a study's complete trials, read once each."""
 
     def __init__(
-        self,
-        names: tuple[str, ...],
-        sizes: Sizes,
-        fp32_log_odds: LogOdds,
-        damage_elsewhere: Callable[[Bits, LogOdds], float],
+        self, names: tuple[str, ...], sizes: Sizes, damage_elsewhere: Callable[[Bits, LogOdds], float]
     ) -> None:
-        self.damages: list[float] = []  # to be expected on other sentences
-        self._damage_elsewhere = damage_elsewhere
         self._names = names
         self._layer_sizes = sizes
-        self._fp32_log_odds = fp32_log_odds
-        self._choices: list[Choice] = []
-        self._trials: list[FrozenTrial] = []
+        self._damage_elsewhere = damage_elsewhere
+        self._maps: list[_FinishedMap] = []
+        self._damages: list[float] = []  # to be expected on other sentences
         self._sizes: list[int] = []
         self._read: set[int] = set()
         self._first_unread = 0
 
     def update(self, study: Study) -> None:
+        """Read the trials that have ended since."""
         trials = trials_of(study)
         for trial in trials[self._first_unread :]:
             if trial.number in self._read or not trial.state.is_finished():
@@ -146,24 +176,24 @@ class _FinishedMaps:
             if log_odds is not None:
                 bits = tuple(trial.params[name] for name in self._names)
                 chosen = to_choice(bits)
-                self._choices.append(chosen)
-                self._trials.append(trial)
+                self._maps.append(_FinishedMap(chosen, trial))
+                self._damages.append(self._damage_elsewhere(bits, log_odds))
                 self._sizes.append(int(self._layer_sizes[np.arange(len(chosen)), chosen].sum()))
-                self.damages.append(self._damage_elsewhere(bits, log_odds))
         while self._first_unread in self._read:
             self._first_unread += 1
 
-    def best(self, budget: int) -> Choice | None:
-        """Return the map of least expected damage within a budget; None where there is none."""
-        within = np.flatnonzero(np.array(self._sizes) <= budget)
-        return self._choices[within[np.argmin(np.array(self.damages)[within])]] if len(within) else None
+    def best(self, budgets: Sequence[int]) -> list[_FinishedMap | None]:
+        """Return the map of least expected damage within each of some budgets; None where there is none."""
+        sizes, damages = np.array(self._sizes), np.array(self._damages)
+        within = [np.flatnonzero(sizes <= budget) for budget in budgets]
+        return [self._maps[found[np.argmin(damages[found])]] if len(found) else None for found in within]
 
-    def observations(self, size: float) -> Observations:
-        """Return the maps whose sizes are nearest in ratio, at most ``_NEAREST`` of them."""
+    def observations(self, size: float, fp32_log_odds: LogOdds) -> Observations | None:
+        """Return the maps whose sizes are nearest in ratio, at most ``_NEAREST`` of them; None where there are none."""
+        if not self._maps:
+            return None
         sizes = np.array(self._sizes, dtype=np.float64)
         nearest = np.argsort(np.abs(np.log(sizes / size)), kind="stable")[:_NEAREST]
-        choices = np.array([self._choices[index] for index in nearest])
-        # Unpacked anew each time: over a night those of all maps would fill the memory.
-        found = [recorded_log_odds(self._trials[index]) for index in nearest]
-        shifts = np.array([log_odds for log_odds in found if log_odds is not None]) - self._fp32_log_odds
-        return Observations(choices, shifts, sizes[nearest])
+        maps = [self._maps[index] for index in nearest]
+        shifts = np.array([found.log_odds for found in maps]) - fp32_log_odds
+        return Observations(np.array([found.chosen for found in maps]), shifts, sizes[nearest])

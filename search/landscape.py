@@ -5,8 +5,10 @@ sum of its layers' own shifts, so damages add up only where those are unrelated;
 multiply, and where they oppose each other they cancel. All pairwise interactions of that kind are therefore known from
 the sensitivities alone. What remains, the shift of a map less that sum, is a Gaussian process over maps, the same for
 every sentence: an error of each (layer, width) effect in proportion to its size, a trend that maps of about the same
-size share, and noise. Its posterior is one linear solve for all sentences together (Rasmussen and Williams, Gaussian
-Processes for Machine Learning, 2006, equation 2.25; several outputs of one kernel: Bonilla et al., NeurIPS 2007).
+size share, and noise, which is what each map has for itself. Its posterior is one linear solve for all sentences
+together (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, equation 2.25; several outputs of one
+kernel: Bonilla et al., NeurIPS 2007). Maps that differ little have most of the noise in common too, so a landscape is
+moved to pass through the map from which it is searched.
 
 What cancels on a thousand sentences need not cancel on others: damage is so uneven that about a hundred sentences make
 up most of it. What a map is expected to do elsewhere is therefore a mean of what the summed shifts do here and of what
@@ -17,7 +19,7 @@ of a covariance towards one of few factors (Ledoit and Wolf, Journal of Empirica
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -66,13 +68,14 @@ class Landscape:
         saturation: how much smaller large sums come out, in 1 / nats^2.
         corrections: what the layers do besides, ``(n_layers * n_widths, n_sentences)``.
         trend: what all maps have in common, ``(n_sentences,)``.
-        doubt: the damage to expect from what is not known is half the sum of its entries for each pair of a map's
-            layers, ``(n_layers * n_widths, n_layers * n_widths)``.
+        doubt: the damage to expect from what is not known is half the quadratic form of it in a map's layers, as zeros
+            and ones, less the origin's where there is one, ``(n_layers * n_widths, n_layers * n_widths)``.
         specific: the damage of each layer alone at each width, less that of what it does to all sentences alike,
             ``(n_layers * n_widths,)``, nats a sentence.
         common: shifts of all sentences alike.
         trust: how far what layers do together on these sentences counts elsewhere, 0..1; at 0 only what they do to all
             alike cancels there, and the rest of each counts alone.
+        origin: the evaluated map that it passes through, where there is one.
     """
 
     fp32_log_odds: LogOdds
@@ -84,6 +87,12 @@ class Landscape:
     specific: Floats
     common: CommonShifts
     trust: float
+    origin: Choice | None = None
+
+    def through(self, evaluated: Choice, shift: Floats) -> Landscape:
+        """Return the landscape moved to pass through an evaluated map with this shift, ``(n_sentences,)``."""
+        trend = self.trend + (shift - self.shift(evaluated))
+        return replace(self, trend=np.asarray(trend, dtype=np.float32), origin=evaluated)
 
     def shift(self, chosen: Choice) -> Floats:
         """Return the shift of a map, ``(n_sentences,)``."""
@@ -112,13 +121,23 @@ class Landscape:
         expected = _expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.trust)
         return expected + self._unknown(chosen)
 
+    def doubt_slope(self, chosen: Choice) -> Floats:
+        """Return the derivative of the damage from what is not known by each layer and width, as ``effects``."""
+        return self._doubt_of(chosen) if self.origin is None else self._doubt_of(chosen) - self._doubt_of(self.origin)
+
     def rows(self, chosen: Choice) -> npt.NDArray[np.int64]:
         """Return the rows of a map's layers at their widths."""
         return _rows(chosen, len(self.sums) // len(chosen))
 
+    def _doubt_of(self, chosen: Choice) -> Floats:
+        return np.asarray(self.doubt[:, self.rows(chosen)].sum(axis=1))
+
     def _unknown(self, chosen: Choice) -> float:
-        rows = self.rows(chosen)
-        return 0.5 * float(self.doubt[np.ix_(rows, rows)].sum())
+        slope = self.doubt_slope(chosen)
+        unknown = slope[self.rows(chosen)].sum()
+        if self.origin is not None:
+            unknown -= slope[self.rows(self.origin)].sum()
+        return 0.5 * float(unknown)
 
     def _damped_sum(self, chosen: Choice) -> tuple[Floats, float]:
         """Return the sum of a map's own shifts, ``(n_sentences,)``, and by how much smaller it comes out."""

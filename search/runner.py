@@ -165,13 +165,14 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         store.patiently(lambda: _log_start(profile, run, problem, study), stop_requested)
         worker = Worker(store, study, problem, constraint, profile, stop_requested)
         job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
-        found = _loop(worker, job, run, budget, display)
+        found, out_of_maps = _loop(worker, job, run, budget, display)
         if profile.polish and not stop_requested():
             polish_maps(
                 problem, found, maps_to_polish(found), run, profile.seed, keep_going=lambda: not stop_requested()
             )
             write_report(found, run.path)
-        start |= {"ended": datetime.now(UTC), "by": "a signal" if stop_requested() else "its budget"}
+        end = "running out of maps" if out_of_maps else "its budget"
+        start |= {"ended": datetime.now(UTC), "by": "a signal" if stop_requested() else end}
         write_settings()
         return found
 
@@ -198,7 +199,8 @@ class _Budget:
         return self.lasts() and not (self.profile.trials and trials >= self.profile.trials)
 
 
-def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> Outcome:
+def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> tuple[Outcome, bool]:
+    """Search until the budget ends or no map is left; return what was found and whether it was the latter."""
     store, study = worker.store, worker.study
     began = time.monotonic()
 
@@ -238,7 +240,7 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
         raise
     ended = "no further map meets the constraint" if over else "budget reached"
     log.info("%s", "stopped by a signal" if budget.stop_requested() else ended)
-    return found
+    return found, over
 
 
 @contextmanager

@@ -308,6 +308,11 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
     return trials
 
 
+def origin_of(trial: FrozenTrial) -> Origin:
+    """Return where a trial's map came from."""
+    return cast(Origin, trial.user_attrs.get(_ORIGIN, "sampler"))
+
+
 def recorded_log_odds(trial: FrozenTrial) -> LogOdds | None:
     """Return the log-odds ``(n_sentences,)`` of a trial's map; None where it has no scores."""
     recorded: dict[str, Any] | None = trial.user_attrs.get(_EVALUATION)
@@ -416,7 +421,7 @@ def _trial(
     recorded = confirmation or recorded
     return Trial(
         number=trial.number,
-        origin=cast(Origin, trial.user_attrs.get(_ORIGIN, "sampler")),
+        origin=origin_of(trial),
         label=trial.user_attrs.get(_LABEL, f"trial {trial.number}"),
         bits=bits,
         nominal_compression=footprint.compression(bits, "nominal"),

@@ -292,6 +292,7 @@ def test_a_search_ends_once_no_further_map_meets_the_constraint(
         spoken = bitfront("search", *where, "--min-compression", compression, *asked, "--hours", 1)
         assert spoken.status == 0, spoken.err
         assert spoken.err.count("no further map meets the constraint") == 1
+        assert ": ended by running out of maps, " in bitfront("status", "--run", run).out
         trials = rows(run / "trials.csv")
         assert len({row["bits"] for row in trials}) == len(trials)
         assert sum(row["feasible"] == "True" for row in trials) == within

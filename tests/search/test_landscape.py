@@ -53,6 +53,28 @@ def test_an_evaluated_map_is_predicted_as_it_was() -> None:
     assert np.median(found) < 0.1
 
 
+def test_moved_to_pass_through_a_map_it_has_no_doubt_there_and_knows_its_neighbours_better() -> None:
+    network = SyntheticNetwork(2)
+    plain = landscape_of(network, 10)
+    start = network.random_maps(1, seed=1)[0]
+    moved = plain.through(start, network.shift(start))
+    assert moved.shift(start) == pytest.approx(network.shift(start), abs=1e-5)
+    assert moved.damage(start) == pytest.approx(network.damage(start), rel=1e-4)
+    assert moved.doubt_slope(start) == pytest.approx(0.0, abs=1e-6)
+    neighbours = []
+    for layer in range(len(start)):
+        neighbour = start.copy()
+        neighbour[layer] = (start[layer] + 1) % 4
+        neighbours.append(neighbour)
+        known = divergences(moved.fp32_log_odds + moved.shift(neighbour), moved.fp32_log_odds).mean()
+        assert moved.damage(neighbour) > known  # what the change does is in doubt
+    before, after = (
+        np.median([np.sum((landscape.shift(one) - network.shift(one)) ** 2) for one in neighbours])
+        for landscape in (plain, moved)
+    )
+    assert after < 0.7 * before
+
+
 def test_draws_differ_by_the_random_numbers_and_means_do_not() -> None:
     network = SyntheticNetwork(3)
     means = [landscape_of(network, 10, seed=seed) for seed in (0, 1)]
