@@ -13,7 +13,7 @@ from results.findings import conclude
 from results.outcome import Outcome
 from search.opening import record_opening
 from search.storage import Store
-from search.study import finished
+from search.trials import finished
 
 log = logging.getLogger("bitfront")
 

@@ -17,7 +17,8 @@ import optuna
 
 from search.signals import deaf_children
 from search.storage import Store
-from search.study import claimed, retry_lost
+from search.study import retry_lost
+from search.trials import claimed
 from search.worker import Job, Message, work
 
 log = logging.getLogger("bitfront")

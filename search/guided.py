@@ -22,7 +22,7 @@ from search.feasible import SizeConstraint, repair
 from search.landscape import LandscapeModel, Observations
 from search.samplers import SeenMaps, search_space
 from search.sensitivity import Sensitivities
-from search.study import origin_of, recorded_log_odds, trials_of
+from search.trials import origin_of, recorded_log_odds, trials_of
 from search.trust import choose_trust
 
 _UNBEATEN_SHARE = 0.25

@@ -18,8 +18,8 @@ from results.pareto import front
 from results.picks import pick
 from results.words import nats
 from search.profile import Profile
+from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
-from search.study import load_study, outcome
 
 _SHOWN_PICKS = ("best@5.5x", "best@8x", "best@10.67x")
 

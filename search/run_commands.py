@@ -128,9 +128,9 @@ def report(
     """Write the tables, plots, report and bit maps of a run anew, or compare several runs."""
     from results.report import write_report
     from results.summary import summary_lines
+    from search.reading import load_study
     from search.reporting import compare_runs, outcome_of_run
     from search.run_directory import RunDirectory
-    from search.study import load_study
 
     if compare:
         for warning in compare_runs([*([run] if run else []), *(runs or [])], margin, out):
@@ -167,9 +167,9 @@ def export(
     from results.picks import pick as pick_map
     from results.picks import trial_by_number
     from search.checkpoints import export_checkpoint, export_polished
+    from search.reading import load_study
     from search.reporting import outcome_of_run
     from search.run_directory import RunDirectory
-    from search.study import load_study
     from search.terminal import log_to_console
 
     if format_ not in ("text", "json", "packed", "torchao"):
@@ -225,9 +225,9 @@ def polish(
     from results.report import write_report
     from search.checkpoints import problem_of_run
     from search.polishing import maps_to_polish, polish_maps
+    from search.reading import load_study
     from search.reporting import outcome_of_run
     from search.run_directory import RunDirectory
-    from search.study import load_study
     from search.terminal import log_to_console
 
     if pick is not None and trial is not None:

@@ -32,12 +32,14 @@ from search.guided import GuidedSampler
 from search.opening import opened_after
 from search.polishing import maps_to_polish, polish_maps
 from search.profile import GUIDED, Profile
+from search.reading import outcome
 from search.reporting import front_line, outcome_of_run
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.signals import stop_requests
 from search.storage import Store, recover_journal
-from search.study import begun, check_joinable, confirm, directions, exhausted, finished, open_study, outcome
+from search.study import check_joinable, confirm, directions, open_study
+from search.trials import begun, exhausted, finished
 from search.unseen import check_on_unseen
 from search.worker import Job, Worker, load_searched_problem, make_sampler
 

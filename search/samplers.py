@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.layers import WIDTHS, Bits, Layer
 from search.feasible import SizeConstraint, repair
-from search.study import map_of, trials_of
+from search.trials import map_of, trials_of
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "nsga2": lambda seed: NSGAIISampler(seed=seed),

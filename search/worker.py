@@ -28,7 +28,8 @@ from search.profile import GUIDED, Profile
 from search.samplers import FeasibleSampler
 from search.sensitivity import Sensitivities, measure
 from search.storage import Place, Store
-from search.study import begun, claim, claimed, exhausted, fail, retry_lost, tell, write_widths
+from search.study import claim, fail, retry_lost, tell, write_widths
+from search.trials import begun, claimed, exhausted
 
 log = logging.getLogger("bitfront")
 

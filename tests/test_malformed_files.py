@@ -29,10 +29,11 @@ from results.checkpoint import MANIFEST, WEIGHTS, load_checkpoint, write_checkpo
 from search.contenders import uniform_maps
 from search.feasible import SizeConstraint
 from search.profile import Profile, resolve_profile
+from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.samplers import FeasibleSampler
 from search.storage import journal_storage, recover_journal
-from search.study import ask, directions, load_study, open_study, outcome, tell
+from search.study import ask, directions, open_study, tell
 from tests.malformed import malformed
 from tests.objectives.example_layers import LAYERS
 from tests.objectives.tiny_bert import make_tiny_bert

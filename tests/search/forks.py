@@ -22,7 +22,8 @@ from search.feasible import SizeConstraint
 from search.profile import Profile
 from search.samplers import FeasibleSampler
 from search.storage import Place, Store
-from search.study import finished, open_study
+from search.study import open_study
+from search.trials import finished
 from search.worker import Worker
 
 PROFILE = Profile(model="tiny", data="tiny", sampler="random", sensitivity="none")

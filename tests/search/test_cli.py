@@ -16,7 +16,7 @@ from objectives.bit_maps import parse_bit_map
 from objectives.layers import WIDTHS
 from objectives.problem import Problem, load_problem
 from objectives.scores import LogOdds
-from search.study import load_study, outcome
+from search.reading import load_study, outcome
 from tests.search.conftest import Command
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 

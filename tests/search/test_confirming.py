@@ -17,8 +17,10 @@ from objectives.sentences import load_sentences
 from search.confirming import open_confirmation
 from search.opening import opened_after
 from search.profile import resolve_profile
+from search.reading import load_study, outcome
 from search.storage import Place
-from search.study import claim, finished, load_study, outcome, tell
+from search.study import claim, tell
+from search.trials import finished
 from search.worker import load_searched_problem
 from tests.search.conftest import Command
 from tests.search.forks import Search

@@ -16,8 +16,9 @@ from optuna.trial import TrialState
 from objectives.problem import Problem
 from results.tables import trials_table
 from search.crew import Crew, _Member
+from search.reading import load_study, outcome
 from search.storage import Place
-from search.study import claimed, load_study, outcome
+from search.trials import claimed
 from search.worker import Job, Worker, work
 from tests.search.forks import PROFILE, Search, fork
 from tests.search.test_cli import command_line, rows

@@ -22,10 +22,10 @@ from results.report import write_report
 from results.tables import write_csv
 from search.notify import notifying
 from search.profile import Profile
+from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.status import status_lines
 from search.storage import Place, journal_storage
-from search.study import load_study, outcome
 from search.study import tell as tell_study
 from tests.search.conftest import Command
 from tests.search.forks import Search

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.storage import Place
-from search.study import load_study, outcome
 from tests.search.conftest import Command
 from tests.search.postgresql import PASSWORD, running_server
 from tests.search.test_cli import rows

@@ -18,10 +18,12 @@ from results.outcome import Quality
 from search.contenders import Contender, reference, uniform_maps
 from search.feasible import SizeConstraint
 from search.guided import GuidedSampler
+from search.reading import NoStudyError, load_study, outcome
 from search.samplers import SAMPLERS, FeasibleSampler
 from search.sensitivity import Sensitivities
 from search.storage import journal_storage
-from search.study import NoStudyError, ask, fail, finished, load_study, open_study, outcome, tell, trials_of
+from search.study import ask, fail, open_study, tell
+from search.trials import finished, trials_of
 
 CONTENDERS = len(WIDTHS)  # the documented map does not fit the tiny model
 

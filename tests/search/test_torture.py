@@ -23,9 +23,9 @@ from results.outcome import Outcome, Trial
 from results.pareto import shown
 from search.journal import JournalFile
 from search.profile import Profile
+from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.runner import Progress, run_search
-from search.study import load_study, outcome
 from search.unseen import candidates
 from tests.search.forks import fork
 from tests.search.test_cli import command_line, rows

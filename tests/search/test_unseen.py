@@ -12,8 +12,8 @@ from objectives.problem import Problem, load_problem, polishing_sentences, unsee
 from objectives.sentences import load_sentences
 from results.findings import conclude
 from results.unseen import unseen_damages
+from search.reading import load_study, outcome
 from search.storage import recover_journal
-from search.study import load_study, outcome
 from search.unseen import candidates, check_on_unseen
 from tests.results.synthetic import made_up_outcome
 from tests.search.conftest import ROOMY_SENTENCES, Command

@@ -13,8 +13,10 @@ import search.storage
 from objectives.errors import InputError
 from objectives.layers import WIDTHS
 from objectives.problem import Problem
+from search.reading import load_study, outcome
 from search.storage import Place, StorageAwayError, StorageLostError, Store
-from search.study import MOST_ATTEMPTS, claim, claimed, finished, load_study, map_of, outcome, retry_lost
+from search.study import claim, retry_lost
+from search.trials import MOST_ATTEMPTS, claimed, finished, map_of
 from tests.search.forks import Search, fork
 from tests.search.postgresql import PASSWORD, Server, running_server
 

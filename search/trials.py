@@ -1,0 +1,91 @@
+"""What the trials of a study say: their maps, where these came from, what they scored and how they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.layers import Bits
+from objectives.scores import LogOdds
+from results.outcome import Origin
+from search.arrays import unpack_array
+
+# Attributes of a trial.
+EVALUATION, ORIGIN, LABEL, FAILURE, ATTEMPT, MAP = "evaluation", "origin", "label", "failure", "attempt", "map"
+NO_MAP = "no map left"
+MOST_ATTEMPTS = 3
+"""After so many workers have died of one map it counts as failed."""
+
+
+def trials_of(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the study's trials as its storage holds them; they are not to be changed.
+
+    Those that have ended share one description of the widths they could have. Optuna makes an object for each layer of
+    each trial, which is a third of what a trial takes in memory, in every process for a whole night.
+    """
+    trials = study.get_trials(deepcopy=False)
+    ended = [trial for trial in trials if trial.state.is_finished()]
+    if ended:
+        shared = max((trial.distributions for trial in ended), key=len)  # one may have ended before it had any
+        for trial in ended:
+            if trial.distributions is not shared and trial.distributions == shared:
+                trial.distributions = shared
+    return trials
+
+
+def claimed(trial: FrozenTrial) -> bool:
+    """Return whether a trial has its map."""
+    return MAP in trial.user_attrs
+
+
+def map_of(trial: FrozenTrial, names: Sequence[str]) -> Bits | None:
+    """Return a trial's map, claimed or enqueued; None where nobody has claimed one for it yet."""
+    if claimed(trial):
+        return tuple(trial.user_attrs[MAP])
+    widths = trial.params if len(trial.params) == len(names) else trial.system_attrs.get("fixed_params", {})
+    return tuple(widths[name] for name in names) if len(widths) == len(names) else None
+
+
+def origin_of(trial: FrozenTrial) -> Origin:
+    """Return where a trial's map came from."""
+    return cast(Origin, trial.user_attrs.get(ORIGIN, "sampler"))
+
+
+def recorded_log_odds(trial: FrozenTrial) -> LogOdds | None:
+    """Return the log-odds ``(n_sentences,)`` of a trial's map; None where it has no scores."""
+    recorded: dict[str, Any] | None = trial.user_attrs.get(EVALUATION)
+    return unpack_array(recorded["log_odds"], np.float32) if recorded and trial.state == TrialState.COMPLETE else None
+
+
+def settled(trial: FrozenTrial) -> bool:
+    """Return whether a trial has ended for good."""
+    return trial.state.is_finished() and not interrupted(trial)
+
+
+def interrupted(trial: FrozenTrial) -> bool:
+    """Return whether a dead process left a trial half-done, and it is to be tried again."""
+    # A trial that fails in our hands says why; one that only failed was left behind by a dead process.
+    given_up = trial.user_attrs.get(ATTEMPT, 1) >= MOST_ATTEMPTS
+    return trial.state == TrialState.FAIL and FAILURE not in trial.user_attrs and not given_up
+
+
+def finished(study: optuna.Study) -> int:
+    """Return how many maps have been evaluated, failed evaluations included and interrupted ones not."""
+    return sum(settled(trial) for trial in trials_of(study))
+
+
+def begun(study: optuna.Study) -> int:
+    """Return how many maps have been evaluated or are being evaluated now."""
+    trials = trials_of(study)
+    return sum(settled(trial) or trial.state == TrialState.RUNNING for trial in trials)
+
+
+def exhausted(study: optuna.Study) -> bool:
+    """Return whether every map that meets the constraint has been evaluated or is being evaluated now."""
+    trials = trials_of(study)
+    waiting = any(trial.state == TrialState.WAITING for trial in trials)
+    return not waiting and any(NO_MAP in trial.user_attrs for trial in trials)
