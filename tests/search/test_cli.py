@@ -379,16 +379,17 @@ def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(
     start = ("search", "--model", tiny.model, "--data", tiny.data, "--run", run, "--precision", "bf16")
     with monkeypatch.context() as patched:  # a signal comes before anything is confirmed
         patched.setattr("search.runner._confirm_shown", lambda *_: None)
-        assert bitfront(*start, "--trials", 24).status == 0
+        assert bitfront(*start, "--trials", 40).status == 0
     before = rows(run / "trials.csv")
     assert {row["precision"] for row in before} == {"bf16"}
     assert "not scored again in FP32 yet" in (run / "report.html").read_text()
-    spoken = bitfront(*start, "--trials", 24)  # nothing to search: what is open is confirmed
+    spoken = bitfront(*start, "--trials", 40)  # nothing to search: what is open is confirmed
     assert spoken.status == 0, spoken.err
     assert "lean BERT forward in bf16" in (run / "search.log").read_text()
     after = rows(run / "trials.csv")
     on_show = [row for row in after if row["on_front"] == "True" or row["origin"] != "sampler"]
     assert {row["precision"] for row in on_show} == {"fp32"}
+    assert {row["precision"] for row in after} == {"fp32", "bf16"}
     assert "all scored again in FP32" in (run / "report.html").read_text()
     problem = load_problem(str(tiny.model), str(tiny.data), quantizer="calibrated")
     for row in on_show[:3]:
