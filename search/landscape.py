@@ -68,8 +68,8 @@ class Landscape:
         saturation: how much smaller large sums come out, in 1 / nats^2.
         corrections: what the layers do besides, ``(n_layers * n_widths, n_sentences)``.
         trend: what all maps have in common, ``(n_sentences,)``.
-        doubt: the damage to expect from what is not known is half the quadratic form of it in a map's layers, as zeros
-            and ones, less the origin's where there is one, ``(n_layers * n_widths, n_layers * n_widths)``.
+        doubt: the damage to expect from what is not known is half the sum of its entries for each pair of a map's
+            layers, or of what they change where there is an ``origin``, ``(n_layers * n_widths, n_layers * n_widths)``.
         specific: the damage of each layer alone at each width, less that of what it does to all sentences alike,
             ``(n_layers * n_widths,)``, nats a sentence.
         common: shifts of all sentences alike.

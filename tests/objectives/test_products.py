@@ -8,7 +8,10 @@ from objectives.products import FusedProduct, Product, make_product
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(1, 3, 5), (50, 48, 16), (300, 7, 65)], ids=str)
-def test_fused_products_are_those_of_torch(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+def test_fused_products_are_those_of_torch(
+    shape: tuple[int, int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})  # right also where they are slower
     rows, outputs, columns = shape
     torch.manual_seed(1)
     bias = torch.randn(outputs).to(dtype)
@@ -29,6 +32,11 @@ def test_fused_products_are_those_of_torch(shape: tuple[int, int, int], dtype: t
         ):
             off = 1e-5 if dtype == torch.float32 else 2**-8
             torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=off)
+
+
+def test_without_avx512_fp32_products_are_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": False})
+    assert type(make_product(4, torch.zeros(3))) is Product
 
 
 def test_without_such_operators_products_are_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
