@@ -62,7 +62,8 @@ class _Expansion:
         elsewhere = alike @ (basis.T @ alike_slope) + landscape.specific
         together = trust * (effects @ slope) + landscape.doubt_slope(start)
         self._first = np.asarray(together + (1.0 - trust) * elsewhere, dtype=np.float32)
-        second = (effects * (trust * curvature)) @ effects.T + doubt
+        weighted = effects * np.sqrt(trust * curvature)
+        second = weighted @ weighted.T + doubt  # of a matrix and its own transpose only half is computed
         second += (1.0 - trust) * (alike @ (basis.T @ (basis * alike_curvature[:, None])) @ alike.T)
         self._second = np.asarray(second, dtype=np.float32)
 

@@ -82,8 +82,9 @@ class GuidedSampler(BaseSampler):
         if "fixed_params" in trial.system_attrs:
             return {}
         rng = np.random.default_rng((self._seed, trial.number))
-        self._seen.update(study)
-        self._finished.update(study)
+        trials = trials_of(study)
+        self._seen.update(trials)
+        self._finished.update(trials)
         bits = self._propose(self._budget(trial.number, rng), rng)
         return dict(zip(self._names, repair(bits, self._constraint, self._seen.maps, rng), strict=True))
 
@@ -135,22 +136,17 @@ class GuidedSampler(BaseSampler):
 
 @dataclass(frozen=True)
 class _FinishedMap:
-    """A map that was scored."""
+    """A map that was scored.
+
+    Attributes:
+        chosen: the map.
+        log_odds: what it scored, ``(n_sentences,)``.
+        is_own: whether the sampler proposed it; else it is a contender.
+    """
 
     chosen: Choice
-    trial: FrozenTrial
-
-    @property
-    def is_own(self) -> bool:
-        """Whether the sampler proposed it; else it is a contender."""
-        return origin_of(self.trial) == "sampler"
-
-    @property
-    def log_odds(self) -> LogOdds:
-        """What it scored; unpacked anew each time, as over a night those of all maps would fill the memory."""
-        log_odds = recorded_log_odds(self.trial)
-        assert log_odds is not None
-        return log_odds
+    log_odds: LogOdds
+    is_own: bool
 
 
 class _FinishedMaps:
@@ -168,9 +164,8 @@ class _FinishedMaps:
         self._read: set[int] = set()
         self._first_unread = 0
 
-    def update(self, study: Study) -> None:
-        """Read the trials that have ended since."""
-        trials = trials_of(study)
+    def update(self, trials: Sequence[FrozenTrial]) -> None:
+        """Read those of the study's trials that have ended since."""
         for trial in trials[self._first_unread :]:
             if trial.number in self._read or not trial.state.is_finished():
                 continue
@@ -179,7 +174,7 @@ class _FinishedMaps:
             if log_odds is not None:
                 bits = tuple(trial.params[name] for name in self._names)
                 chosen = to_choice(bits)
-                self._maps.append(_FinishedMap(chosen, trial))
+                self._maps.append(_FinishedMap(chosen, log_odds, origin_of(trial) == "sampler"))
                 self._damages.append(self._damage_elsewhere(bits, log_odds))
                 self._sizes.append(int(self._layer_sizes[np.arange(len(chosen)), chosen].sum()))
         while self._first_unread in self._read:

@@ -130,7 +130,7 @@ class Landscape:
         return _rows(chosen, len(self.sums) // len(chosen))
 
     def _doubt_of(self, chosen: Choice) -> Floats:
-        return np.asarray(self.doubt[:, self.rows(chosen)].sum(axis=1))
+        return np.asarray(self.doubt[self.rows(chosen)].sum(axis=0))
 
     def _unknown(self, chosen: Choice) -> float:
         slope = self.doubt_slope(chosen)
@@ -180,6 +180,7 @@ class LandscapeModel:
         self._common = CommonShifts(fp32_log_odds)
         self._specific = specific_damages(sensitivities, fp32_log_odds, self._common).ravel()
         self._sums = sensitivities.shifts.reshape(n_layers * self._n_widths, n_sentences)
+        self._alike = self._common.coefficients(self._sums)
         size = _rms(self._sums)
         self._spread = _EFFECT_SPREAD * size
         # How errors of effects hang together over sentences: as the effects themselves do, by their main directions.
@@ -221,25 +222,27 @@ class LandscapeModel:
         trend = _TREND_SPREAD * strength
         kernel = scaled @ scaled.T + np.diag(noise**2)
         kernel += np.outer(trend, trend) * np.exp(-np.abs(distance[:, None] - distance))
-        inverse = np.linalg.inv(kernel.astype(np.float64)).astype(np.float32)
-        solved = inverse @ residual.astype(np.float32)
+        # With L L' the kernel and H the inverse of L, all that is asked of the kernel's inverse H' H is asked of H.
+        half = np.linalg.inv(np.linalg.cholesky(kernel.astype(np.float64))).astype(np.float32)
+        seen = half @ scaled
+        solved = half @ residual.astype(np.float32)
 
         closest = np.argsort(np.abs(distance), kind="stable")[:_CLOSEST]
         trend_here = trend[closest].mean() * trend * np.exp(-np.abs(distance))
-        corrections = self._spread[:, None] * (scaled.T @ solved)
+        corrections = self._spread[:, None] * (seen.T @ solved)
         if temperature > 0:
             drawn = rng.standard_normal((len(self._sums), len(self._directions)), dtype=np.float32)
             errors = rng.standard_normal((count, len(self._directions)), dtype=np.float32)
-            corrected = drawn - scaled.T @ (inverse @ (scaled @ drawn + noise[:, None] * errors))
+            corrected = drawn - seen.T @ (half @ (scaled @ drawn + noise[:, None] * errors))
             corrections += temperature * (self._spread[:, None] * corrected) @ self._directions
-        known = self._spread[:, None] * (scaled.T @ (inverse @ scaled)) * self._spread
-        covariance = np.diag(self._spread**2) - known
+        seen *= self._spread
+        covariance = np.diag(self._spread**2) - seen.T @ seen
         return Landscape(
             fp32_log_odds=self._fp32_log_odds,
             sums=self._sums,
             saturation=saturation,
             corrections=corrections.astype(np.float32),
-            trend=(trend_here @ solved).astype(np.float32),
+            trend=(trend_here @ half.T @ solved).astype(np.float32),
             doubt=(max(0.0, 1.0 - temperature**2) * self._curvature.mean() * covariance).astype(np.float32),
             specific=self._specific_with(corrections),
             common=self._common,
@@ -249,8 +252,8 @@ class LandscapeModel:
     def _specific_with(self, corrections: Floats) -> Floats:
         """Return the specific damage of each layer with its correction, to second order in the correction."""
         changed = (corrections * (2.0 * self._sums + corrections)) @ self._curvature / len(self._curvature)
-        alike, corrected = (self._common.coefficients(shifts) for shifts in (self._sums, self._sums + corrections))
-        changed -= (corrected**2 - alike**2).sum(axis=1)
+        changed_alike = self._common.coefficients(corrections)
+        changed -= (changed_alike * (2.0 * self._alike + changed_alike)).sum(axis=1)
         return np.asarray(np.maximum(self._specific + 0.5 * changed, 0.0), dtype=np.float32)
 
 

@@ -69,7 +69,7 @@ class FeasibleSampler(BaseSampler):
             proposed[name] if name in proposed else self._inner.sample_independent(study, trial, name, distribution)
             for name, distribution in search_space.items()
         ]
-        self._seen.update(study)
+        self._seen.update(trials_of(study))
         bits = repair(tuple(int(width) for width in widths), self._constraint, self._seen.maps, self._rng)
         return dict(zip(self._names, bits, strict=True))
 
@@ -93,10 +93,10 @@ class SeenMaps:
         self._names = tuple(names)
         self._read = 0  # every trial below this number has been read in full
 
-    def update(self, study: Study) -> None:
-        """Take in every trial that has a whole map, enqueued and running ones too."""
+    def update(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take in every trial of the study that has a whole map, enqueued and running ones too."""
         settled = True
-        for trial in trials_of(study)[self._read :]:
+        for trial in trials[self._read :]:
             bits = map_of(trial, self._names)
             if bits is not None:
                 self.maps.add(bits)

@@ -28,12 +28,11 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
     each trial, which is a third of what a trial takes in memory, in every process for a whole night.
     """
     trials = study.get_trials(deepcopy=False)
-    ended = [trial for trial in trials if trial.state.is_finished()]
-    if ended:
-        shared = max((trial.distributions for trial in ended), key=len)  # one may have ended before it had any
-        for trial in ended:
-            if trial.distributions is not shared and trial.distributions == shared:
-                trial.distributions = shared
+    # One that has scores has them all; others may have ended before.
+    shared = next((trial.distributions for trial in trials if trial.state == TrialState.COMPLETE), None)
+    for trial in trials:
+        if trial.state.is_finished() and trial.distributions is not shared and trial.distributions == shared:
+            trial.distributions = shared
     return trials
 
 
