@@ -11,14 +11,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from logging.handlers import RotatingFileHandler
 from typing import Any, Protocol
 
 import optuna
 import torch
 
 from objectives.errors import InputError
-from objectives.evaluate import has_bf16_products
 from objectives.problem import Problem, cache_directory
 from results.outcome import Outcome
 from results.pareto import shown
@@ -29,7 +27,7 @@ from search.contenders import all_contenders
 from search.crew import Crew
 from search.feasible import SizeConstraint
 from search.guided import GuidedSampler
-from search.opening import opened_after
+from search.logs import log_start, logging_to
 from search.polishing import maps_to_polish, polish_maps
 from search.profile import GUIDED, Profile
 from search.reading import outcome
@@ -48,7 +46,6 @@ log = logging.getLogger("bitfront")
 REFRESH_S = 30.0
 """The run's files are written anew at most this often."""
 _PAUSE_S = 0.5
-_LOG_BYTES = 10_000_000
 _REFRESH_SHARE = 0.02  # and never so often that writing them takes more than this share of the time
 
 
@@ -105,7 +102,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
 
         def hold() -> None:
             held.enter_context(run.locked())
-            held.enter_context(_logging_to(run))
+            held.enter_context(logging_to(run))
 
         # A run that is there is held from here on. A new one gets its directory once all that was asked for is sound.
         known = run.exists()
@@ -164,7 +161,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
                 )
 
         study = store.patiently(opened, stop_requested)
-        store.patiently(lambda: _log_start(profile, run, problem, study), stop_requested)
+        store.patiently(lambda: log_start(profile, run, problem, study), stop_requested)
         worker = Worker(store, study, problem, constraint, profile, stop_requested)
         job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
         found, out_of_maps = _loop(worker, job, run, budget, display)
@@ -345,48 +342,6 @@ def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, front:
     if profile.hours:
         ends.append(profile.hours * 3600 - elapsed_s)
     return Progress(done, profile.trials, elapsed_s, max(0.0, min(ends)) if ends else None, rate, front)
-
-
-class _LogFile(RotatingFileHandler):
-    """A log that is let go where it cannot be written: on a full disk the search has more to say than that."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name is logging's
-        """Say nothing."""
-
-
-@contextmanager
-def _logging_to(run: RunDirectory) -> Iterator[None]:
-    handler = _LogFile(run.log, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handler.setLevel(logging.DEBUG)
-    log.setLevel(logging.DEBUG)  # the file has a line for each trial; the terminal shows them as progress
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-
-
-def _log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optuna.Study) -> None:
-    done = finished(study)
-    log.info(
-        "%s %s: %s on %s, sampler %s, seed %d",
-        "continuing" if done else "starting",
-        run.path,
-        profile.model,
-        profile.data,
-        profile.sampler,
-        profile.seed,
-    )
-    if opened := opened_after(study):
-        log.warning(
-            "the confirmation sentences were opened after %d maps; more maps withdraw what they confirm", opened
-        )
-    log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), done)
-    log.info("evaluating with the %s", problem.scout.description)
-    if problem.scout.precision == "bf16" and not has_bf16_products():
-        log.warning("this processor has no bf16 products: --precision fp32 would be faster")
 
 
 def _versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ hand, else drawn to be like them (11.7 tokens on average, at most 35).
 from __future__ import annotations
 
 import resource
+import statistics
 import time
 from collections.abc import Callable
 
@@ -71,7 +72,6 @@ def measure(
     for bits in maps:
         evaluator.log_odds(bits)  # fills the bank
     turn = iter(range(10**6))
-    fp32 = (FP32_WIDTH,) * len(layers)
     probe = maps[0]
     evaluator.log_odds(probe, remember=True)
     upper = (*probe[:-1], probe[-1] % 8 + 2)  # another pooler: everything below it is remembered
@@ -93,25 +93,31 @@ def measure(
     print(f"  bare products / evaluation  {seconds['bare products'] / whole:.1%}")
     print(f"  swapping in a random map    {seconds['swap'] / whole:.1%}")
     print(f"  changing the pooler alone   {seconds['top layer alone'] / whole:.1%}")
-    print(f"  sensitivities / evaluation  {sensitivity_cost(evaluator, fp32) / whole:.1%}  (a layer at one width)")
+    print(f"  sensitivities / evaluation  {sensitivity_share(evaluator):.1%}  (a layer at one width)")
 
 
-def sensitivity_cost(evaluator: Evaluator, fp32: Bits) -> float:
-    """Return the mean seconds to score a map in which one layer is quantised, over all layers.
+def sensitivity_share(evaluator: Evaluator) -> float:
+    """Return what a map in which one layer is quantised costs, as a share of a full pass; the mean over all layers.
 
-    Timed once for each set of layers with the same work above them: the embeddings, each encoder layer, the pooler.
+    Timed once for each set of layers with the same work above them: the embeddings, each encoder layer, the pooler. A
+    full pass is timed beside each of them.
     """
+    fp32 = (FP32_WIDTH,) * len(evaluator.layers)
     evaluator.log_odds(fp32, remember=True)
     n_layers = len(evaluator.layers)
     sets = [range(3), *(range(first, first + 6) for first in range(3, n_layers - 1, 6)), range(n_layers - 1, n_layers)]
-    total_s = 0.0
+    one_layer_s, full_s = 0.0, []
     for alike in reversed(sets):
         index = alike[-1]
         evaluator.bank.entry(evaluator.layers[index], 3)
+        bits = (*fp32[:index], 3, *fp32[index + 1 :])
         started = time.perf_counter()
-        evaluator.log_odds((*fp32[:index], 3, *fp32[index + 1 :]))
-        total_s += len(alike) * (time.perf_counter() - started)
-    return total_s / n_layers
+        evaluator.log_odds(bits)
+        scored = time.perf_counter()
+        evaluator._forward.run(-1, None, None)
+        one_layer_s += len(alike) * (scored - started)
+        full_s.append(time.perf_counter() - scored)
+    return one_layer_s / n_layers / statistics.median(full_s)
 
 
 def time_twin(

@@ -1,0 +1,65 @@
+"""The log of a run: its file, and what it begins with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+
+import optuna
+
+from objectives.evaluate import has_bf16_products
+from objectives.problem import Problem
+from search.opening import opened_after
+from search.profile import Profile
+from search.run_directory import RunDirectory
+from search.trials import finished
+
+log = logging.getLogger("bitfront")
+
+_LOG_BYTES = 10_000_000
+
+
+class _LogFile(RotatingFileHandler):
+    """A log that is let go where it cannot be written: on a full disk the search has more to say than that."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name is logging's
+        """Say nothing."""
+
+
+@contextmanager
+def logging_to(run: RunDirectory) -> Iterator[None]:
+    """Write what is logged to the run's own file too, in full."""
+    handler = _LogFile(run.log, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.DEBUG)
+    log.setLevel(logging.DEBUG)  # the file has a line for each trial; the terminal shows them as progress
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optuna.Study) -> None:
+    """Log what is searched and with what, and how much of it is there already."""
+    done = finished(study)
+    log.info(
+        "%s %s: %s on %s, sampler %s, seed %d",
+        "continuing" if done else "starting",
+        run.path,
+        profile.model,
+        profile.data,
+        profile.sampler,
+        profile.seed,
+    )
+    if opened := opened_after(study):
+        log.warning(
+            "the confirmation sentences were opened after %d maps; more maps withdraw what they confirm", opened
+        )
+    log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), done)
+    log.info("evaluating with the %s", problem.scout.description)
+    if problem.scout.precision == "bf16" and not has_bf16_products():
+        log.warning("this processor has no bf16 products: --precision fp32 would be faster")
