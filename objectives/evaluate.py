@@ -14,7 +14,7 @@ from objectives.layers import Bits, Layer, uniform
 from objectives.lean_bert import LeanBert, is_plain_bert
 from objectives.scores import LogOdds, Precision
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _REMEMBERED_BYTES = 1 << 29
 
 
@@ -53,7 +53,7 @@ class Evaluator:
         self.layers = tuple(layers)
         self.bank = bank or WeightBank.of(model, layers)
         self._forward: Forward = (
-            LeanBert(model, layers, token_ids, _DTYPES[precision])
+            LeanBert(model, layers, token_ids, DTYPES[precision])
             if is_plain_bert(model)
             else TransformersForward(model, layers, token_ids)
         )

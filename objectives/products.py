@@ -75,15 +75,21 @@ class FusedProduct(Product):
 
 def make_product(columns: int, bias: Tensor) -> Product:
     """Return the fastest product there is for a weight of so many columns and a ``bias`` ``(rows,)``."""
-    fused = bias.device.type == "cpu" and _has_fused_products(bias.dtype)
+    fused = bias.device.type == "cpu" and can_fuse(bias.dtype) and _gains_by_fusing(bias.dtype)
     return FusedProduct(columns, bias) if fused else Product(columns, bias)
 
 
-def _has_fused_products(dtype: torch.dtype) -> bool:
+def can_fuse(dtype: torch.dtype) -> bool:
+    """Return whether there are fused products in this type on this machine's CPU."""
     operators = torch.ops.mkldnn
     if not (torch.backends.mkldnn.is_available() and hasattr(operators, "_linear_pointwise")):
         return False
     if dtype == torch.bfloat16:
         return bool(hasattr(operators, "_reorder_linear_weight") and operators._is_mkldnn_bf16_supported())
-    # On an AMD EPYC with AVX2 alone its FP32 products take up to a half longer than those of torch's other library.
-    return dtype == torch.float32 and bool(torch.cpu.get_capabilities().get("avx512_f"))
+    return dtype == torch.float32
+
+
+def _gains_by_fusing(dtype: torch.dtype) -> bool:
+    # On an AMD EPYC with AVX2 alone the FP32 products of oneDNN take up to a half longer than those of torch's other
+    # library (`python -m tests.benchmarks evaluate`).
+    return dtype != torch.float32 or bool(torch.cpu.get_capabilities().get("avx512_f"))

@@ -6,10 +6,10 @@ hand, else drawn to be like them (11.7 tokens on average, at most 35).
 
 from __future__ import annotations
 
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
+from objectives import lean_bert
 from objectives.bank import FP32_WIDTH
 from objectives.codes import decode
-from objectives.evaluate import Evaluator
+from objectives.evaluate import DTYPES, Evaluator
 from objectives.layers import WIDTHS, Bits, Layer, find_layers
 from objectives.problem import Problem, load_problem
+from objectives.products import FusedProduct, Product, can_fuse, make_product
 from objectives.quantize import choose_affine, encode
 from objectives.scores import Precision, divergences
 from objectives.sentences import encode as encode_sentences
@@ -31,6 +33,7 @@ from tests.objectives.padded import difference_from_transformers
 from tests.shared import COLA, MODEL
 
 PAD_TO, BATCH = 128, 32
+NAMES = {Product: "torch's own products", FusedProduct: "fused products"}
 CHUNK = 2048
 
 
@@ -50,7 +53,6 @@ def main(arguments: list[str]) -> None:
     for precision in precisions:
         if not arguments or precision in arguments:
             measure(model, layers, sentences, maps, precision, twin_s)
-    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
     print("largest difference of a log-odds from transformers' on the same quantised weights, FP32:")
     print(f"  bert-base's shapes, random weights  {difference_from_transformers(model, sentences[::8]):.1e}")
     for name, problem in trained_problems().items():
@@ -79,21 +81,34 @@ def measure(
     def new_map() -> Bits:
         return maps[next(turn) % (len(maps) - 1) + 1]
 
-    seconds = medians_s(
-        {
-            "evaluation": lambda: evaluator.log_odds(new_map()),
-            "bare products": bare_products(model.config, sentences, precision),
-            "swap": lambda: evaluator._load(new_map(), first=0),
-            "top layer alone": lambda: evaluator.log_odds(upper),
-        },
-        repeats=5,
-    )
+    timed = {
+        "evaluation": lambda: evaluator.log_odds(new_map()),
+        "bare products": bare_products(model.config, sentences, precision),
+        "swap": lambda: evaluator._load(new_map(), first=0),
+        "top layer alone": lambda: evaluator.log_odds(upper),
+    }
+    own, other = kinds_of_products(precision)
+    if other is not None:
+        with patch.object(lean_bert, "make_product", other):
+            twin = Evaluator(model, layers, sentences, precision, evaluator.bank)
+        timed["other products"] = lambda: twin.log_odds(new_map())
+    seconds = medians_s(timed, repeats=5)
     whole = seconds["evaluation"]
-    print(f"{precision}: {whole:.2f} s an evaluation, {twin_s / whole:.1f} times as fast as the twin")
+    print(f"{precision}, {NAMES[own]}: {whole:.2f} s an evaluation, {twin_s / whole:.1f} times as fast as the twin")
+    if other is not None:
+        print(f"  with {NAMES[other]:22} {seconds['other products'] / whole:.1%}")
     print(f"  bare products / evaluation  {seconds['bare products'] / whole:.1%}")
     print(f"  swapping in a random map    {seconds['swap'] / whole:.1%}")
     print(f"  changing the pooler alone   {seconds['top layer alone'] / whole:.1%}")
     print(f"  sensitivities / evaluation  {sensitivity_share(evaluator):.1%}  (a layer at one width)")
+
+
+def kinds_of_products(precision: Precision) -> tuple[type[Product], type[Product] | None]:
+    """Return the kind of products that is used on this machine, and the other one where there is one."""
+    own = type(make_product(1, torch.zeros(1, dtype=DTYPES[precision])))
+    if own is FusedProduct:
+        return own, Product
+    return own, FusedProduct if can_fuse(DTYPES[precision]) else None
 
 
 def sensitivity_share(evaluator: Evaluator) -> float:
@@ -153,7 +168,7 @@ def bare_products(config: BertConfig, sentences: list[tuple[int, ...]], precisio
 
     By torch's own operator, layer after layer with weights of its own and over all tokens, as an evaluation does.
     """
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    dtype = DTYPES[precision]
     hidden, wide, depth = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     every = {width: torch.randn(sum(map(len, sentences)), width, dtype=dtype) for width in (hidden, wide)}
     first = {width: rows[: len(sentences)] for width, rows in every.items()}
