@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import logging
 import sys
@@ -18,6 +19,17 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 from transformers.utils import logging as transformers_logging
 
 from objectives.errors import InputError
+
+_DISK_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EIO,
+)
 
 
 def local_directory(source: str, what: str) -> Path | None:
@@ -72,6 +84,8 @@ def hub_snapshot(
             # Asked first because it is the one request with a time limit and without retries.
             info = (api.model_info if kind == "model" else api.dataset_info)(name, timeout=timeout_s)
         except Exception as error:
+            if _is_of_this_machine(error):
+                raise
             cached = _cached_snapshot(name, kind) if _is_outage(error) else None
             if cached is None:
                 raise _hub_fault(error, name, kind, instead) from error
@@ -88,6 +102,8 @@ def hub_snapshot(
                     name, repo_type=kind, allow_patterns=[glob.escape(file) for file in files]
                 )
             except Exception as error:
+                if _is_of_this_machine(error):
+                    raise
                 raise _hub_fault(error, name, kind, instead) from error
     return Path(folder)
 
@@ -120,6 +136,11 @@ def _cached_snapshot(name: str, kind: str) -> Path | None:
 
 def _is_outage(error: Exception) -> bool:
     return not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500
+
+
+def _is_of_this_machine(error: Exception) -> bool:
+    """Return whether it is this machine's disk that failed, and not the hub or the way there."""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
 
 
 def _hub_fault(error: BaseException, name: str, kind: str, instead: str) -> InputError:

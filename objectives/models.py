@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from objectives.errors import InputError, all_faults
+from objectives.errors import InputError, all_faults, is_out_of_memory
 from objectives.hub import first_line, hub_snapshot, local_directory, quiet_libraries
 
 LABEL_NAMES = {0: "unacceptable", 1: "acceptable"}
@@ -159,7 +159,8 @@ def model_directory(source: str) -> Path:
     directory = local_directory(source, "model")
     if directory is None:
         directory = hub_snapshot(source, "model", _wanted_model_files, _LOCAL_MODEL)
-    names = [path.name for path in directory.iterdir() if path.is_file()]
+    # Of a repository without any of these files the hub's client makes no directory.
+    names = [path.name for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
     if "config.json" not in names:
         raise InputError(f"model {source}: not a model directory, it has no config.json; {_LOCAL_MODEL}")
     faults = []
@@ -236,9 +237,9 @@ def _as_input_error(source: str, part: str) -> Iterator[None]:
     # transformers, torch, safetensors and tokenizers raise a dozen types for broken files, some of them bare Exception.
     try:
         yield
-    except MemoryError:
-        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"model {source}: {part} cannot be read ({first_line(error)}); download or save the model again"
         ) from error

@@ -65,7 +65,11 @@ def _input_moments(model: nn.Module, linear: Sequence[Layer], token_ids: Sequenc
             model(input_ids=tokens.to(device_of(model)))
     for total in {id(total): total for total in sums.values()}.values():  # several layers may share one
         total.products /= total.count
-    return {name: total.products for name, total in sums.items()}
+    moments = {name: total.products for name, total in sums.items()}
+    for layer in linear:
+        if layer.name not in moments:  # it never runs, so no score depends on it
+            moments[layer.name] = torch.zeros(layer.columns, layer.columns, device=device_of(model))
+    return moments
 
 
 @dataclass

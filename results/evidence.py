@@ -200,7 +200,8 @@ def knee_rule() -> Rule:
         front = evidence.front(evidence.feasible)
         if front.size < 3:
             return None
-        sizes, damages = evidence.sizes[front].astype(np.float64), evidence.damages[front]
+        _, judged = evidence.judged(evidence.feasible)
+        sizes, damages = evidence.sizes[front].astype(np.float64), judged[front]
         across = (sizes - sizes[-1]) / (sizes[0] - sizes[-1])
         up = (damages - damages[0]) / (damages[-1] - damages[0])
         return int(front[np.argmax(1 - across - up)])

@@ -95,6 +95,17 @@ class Findings:
         return {trial.number: trial for trial in picks}
 
     @property
+    def shown(self) -> tuple[Trial, ...]:
+        """The complete trials that the report tells of: the front, the picks, the contenders and the reference.
+
+        What was scored on unseen sentences is told of too, and is what picks are made among.
+        """
+        unseen = set() if self.outcome.unseen is None else set(self.outcome.unseen.log_odds)
+        numbers = self.front_numbers | set(self.picked) | unseen
+        complete = (trial for trial in self.outcome.trials if trial.scores is not None)
+        return tuple(trial for trial in complete if trial.origin != "sampler" or trial.number in numbers)
+
+    @property
     def complete(self) -> int:
         """The number of trials with scores."""
         return len(self.outcome.trials) - len(self.failed)

@@ -104,13 +104,6 @@ def front(outcome: Outcome) -> tuple[Trial, ...]:
     return tuple(taking_part[at] for at in kept[np.argsort(-costs[kept, 1])])
 
 
-def shown(outcome: Outcome) -> tuple[Trial, ...]:
-    """Return the complete trials that every report shows: the front, the reference and the contenders."""
-    numbers = {trial.number for trial in front(outcome)}
-    complete = (trial for trial in outcome.trials if trial.scores is not None)
-    return tuple(trial for trial in complete if trial.origin != "sampler" or trial.number in numbers)
-
-
 def beaten_by(outcome: Outcome, maps: Sequence[Trial], trial: Trial) -> Trial | None:
     """Return the map that beats ``trial`` on (quality, size), the one of best quality; None where none does.
 

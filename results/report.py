@@ -18,7 +18,6 @@ from results.findings import Findings, conclude
 from results.markdown import summary_markdown
 from results.outcome import Outcome
 from results.page_tables import front_page_table, picks_page_table, rivals_page_table
-from results.pareto import shown
 from results.plot_heat_maps import write_bits_plot
 from results.plot_info import bits_info, pareto_info
 from results.plot_pareto import write_pareto_plot
@@ -181,9 +180,9 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     ]
     scouted = [trial for trial in outcome.trials if trial.precision != "fp32"]
     if scouted:
-        open_yet = sum(trial.precision != "fp32" for trial in shown(outcome))
+        open_yet = sum(trial.precision != "fp32" for trial in found.shown)
         told = f"{open_yet:,} maps not scored again in FP32 yet" if open_yet else "all scored again in FP32"
-        facts.append(("precision", f"{scouted[0].precision} while searching; front, reference and contenders: {told}"))
+        facts.append(("precision", f"{scouted[0].precision} while searching; front, picks and contenders: {told}"))
     if outcome.trials:
         cost_s = sum(trial.elapsed_s for trial in outcome.trials)
         facts.append(("cost", f"{words.duration(cost_s)} of evaluating"))

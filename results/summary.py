@@ -202,19 +202,30 @@ def _corrected_sentence(headline: Headline) -> str:
 
 
 def _documented_lead(found: Findings) -> tuple[str, str] | None:
-    """Return how much smaller a map may be that does no more damage than the documented one."""
+    """Return how much smaller a map may be that does no more damage than the documented one.
+
+    On unseen sentences where maps are scored there: of a whole front the smallest map that does as little damage on the
+    search's own sentences is the luckiest.
+    """
     reference, axis = found.reference, found.outcome.size_axis
     if reference is None or reference.scores is None:
         return None
-    known = f"The documented map has {times(reference.compression(axis))} and damage {nats(reference.scores.damage)}"
-    as_good = [trial for trial in found.front if trial.scores and trial.scores.damage <= reference.scores.damage]
-    if not as_good or as_good[-1].compression(axis) <= reference.compression(axis):
-        return "The documented map stands.", f"{known}; no smaller map of the front does as little."
-    smallest = as_good[-1]
-    assert smallest.scores is not None
+    if reference.number in found.unseen:
+        where = " on unseen sentences"
+        damages = {number: unseen.damage for number, unseen in found.unseen.items()}
+    else:
+        where = ""
+        damages = {trial.number: trial.scores.damage for trial in (reference, *found.front) if trial.scores}
+    size, damage = reference.compression(axis), damages[reference.number]
+    maps_there = [trial for trial in found.shown if trial.number in damages and trial.feasible]
+    smaller = [trial for trial in maps_there if damages[trial.number] <= damage and trial.compression(axis) > size]
+    known = f"The documented map has {times(size)} and damage {nats(damage)}{where}"
+    if not smaller:
+        return "The documented map stands.", f"{known}; no smaller map that was scored does as little."
+    best = max(smaller, key=lambda trial: trial.compression(axis))
     return (
         "Smaller than the documented map, with less damage.",
-        f"{known}; {smallest.label} has damage {nats(smallest.scores.damage)} at {times(smallest.compression(axis))}.",
+        f"{known}; {best.label} has damage {nats(damages[best.number])} at {times(best.compression(axis))}.",
     )
 
 
@@ -261,7 +272,8 @@ def _headline_line(found: Findings, headline: Headline) -> str:
     if trial.origin != "sampler":
         who = "the documented map" if trial.origin == "reference" else "a contender"
         where = " on unseen sentences" if trial.number in found.unseen else ""
-        return f"{line}; it is {who}: the sampler has found nothing of less damage{where}."
+        told = f"the sampler has found nothing of less damage{where} whose MCC cannot be told from the best"
+        return f"{line}; it is {who}: {told}."
     rival = headline.rival
     if rival is not None and rival.scores is not None:
         line += f"; the best contender there is {rival.label}, {times(rival.compression(found.outcome.size_axis))}, "

@@ -13,7 +13,7 @@ from results.findings import conclude
 from results.outcome import Outcome
 from search.opening import record_opening
 from search.storage import Store
-from search.trials import finished
+from search.trials import claimed, finished
 
 log = logging.getLogger("bitfront")
 
@@ -37,6 +37,7 @@ def open_confirmation(problem: Problem, store: Store, study: optuna.Study, found
         return False
     if store.shared:
         with store.exclusive():
+            store.fail_abandoned(study, claimed)  # a machine that died after our last trial searches no more
             in_hand = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if in_hand:
             log.info("others search on: the last machine to end opens the confirmation sentences")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 from fractions import Fraction
+from math import floor
 
 import numpy as np
 
@@ -32,9 +33,11 @@ class SizeConstraint:
     def __post_init__(self) -> None:
         smallest = (WIDTHS[0],) * len(self.footprint.layers)
         if self.excess_bits(smallest) > 0:
+            # Rounded down: what is named must be reachable.
+            highest = floor(1e4 * self.footprint.highest_compression(self.axis)) / 1e4
             raise InputError(
                 f"no map reaches a {self.axis} compression of {self.min_compression:g}x: every layer at {WIDTHS[0]} "
-                f"bits is {self.footprint.highest_compression(self.axis):.4f}x; ask for less with --min-compression"
+                f"bits is {highest:.4f}x; ask for less with --min-compression"
             )
 
     @property

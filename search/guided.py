@@ -59,7 +59,9 @@ class GuidedSampler(BaseSampler):
         self._space = search_space(constraint.footprint.layers)
         self._seen = SeenMaps(self._names)
         self._sizes, overhead = layer_sizes(constraint.footprint, constraint.axis)
-        smallest, largest = int(self._sizes[:, 0].sum()), constraint.largest_bits - overhead
+        smallest, largest = (int(self._sizes[:, width].sum()) for width in (0, -1))
+        # Sums of packed sizes can be a little too large, see `layer_sizes`: then the smallest map may seem to be.
+        largest = min(largest, max(smallest, constraint.largest_bits - overhead))
         # A ladder rather than any size: work at one budget adds up only where it is come back to. Even in logarithm,
         # as the same relative saving is worth the same anywhere.
         # Of a model so small that what decodes it is most of it, some budgets leave nothing for codes.

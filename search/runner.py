@@ -17,9 +17,9 @@ import optuna
 import torch
 
 from objectives.errors import InputError
-from objectives.problem import Problem, cache_directory
+from objectives.problem import Problem, cache_directory, polishing_sentences
+from results.findings import conclude
 from results.outcome import Outcome
-from results.pareto import shown
 from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
 from search.confirming import open_confirmation
@@ -30,15 +30,14 @@ from search.guided import GuidedSampler
 from search.logs import log_start, logging_to
 from search.polishing import maps_to_polish, polish_maps
 from search.profile import GUIDED, Profile
-from search.reading import outcome
 from search.reporting import front_line, outcome_of_run
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.signals import stop_requests
-from search.storage import Store, recover_journal
+from search.storage import Store, recover_journal, redacted
 from search.study import check_joinable, confirm, directions, open_study
 from search.trials import begun, exhausted, finished
-from search.unseen import check_on_unseen
+from search.unseen import DamageElsewhere, candidates, check_on_unseen
 from search.worker import Job, Worker, load_searched_problem, make_sampler
 
 log = logging.getLogger("bitfront")
@@ -98,6 +97,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         StorageLostError: the database went away for good.
     """
     started = time.monotonic()
+    start: dict[str, Any] = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
     with ExitStack() as held:
 
         def hold() -> None:
@@ -113,8 +113,12 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         store = place.open() if place.url else None  # what is wrong with it is told before minutes are spent
         problem = load_searched_problem(profile, log.info)
         constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
+        if profile.polish:
+            polishing_sentences(problem)  # that there are none is told before a night is spent
         if store is not None:
-            check_joinable(store.backend, store.study_name, problem, profile.quality, constraint)
+            begun = run.place().url if known else ""
+            moved_from = begun if begun != redacted(place.url) else ""
+            check_joinable(store.backend, store.study_name, problem, profile.quality, constraint, moved_from)
         if not known:
             hold()
             known = run.exists()  # another process may have begun it meanwhile
@@ -125,7 +129,6 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
             run.check_same({"confirmation": None, **problem.fingerprint}, settings["fingerprint"])
         stop_requested = held.enter_context(stop_requests())
         versions = _versions()
-        start: dict[str, Any] = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
 
         def write_settings() -> None:
             fingerprint = {**problem.fingerprint, "codes": problem.codes}
@@ -273,28 +276,40 @@ def _look_closer(worker: Worker, profile: Profile, run: RunDirectory, budget: _B
     Each step chooses its maps by the one before; a signal ends it, and the next start goes on from there.
     """
     store, study, stop_requested = worker.store, worker.study, budget.stop_requested
+    expected = study.sampler.damage_elsewhere if isinstance(study.sampler, GuidedSampler) else None
+
+    def confirm_shown() -> None:
+        _confirm_shown(worker.problem, study, run, budget, expected)
 
     def check() -> None:
         found = outcome_of_run(study, run)
-        expected = study.sampler.damage_elsewhere if isinstance(study.sampler, GuidedSampler) else None
         check_on_unseen(worker.problem, study, found, profile.unseen, lambda: not stop_requested(), expected)
 
     def open_held_back() -> None:
         open_confirmation(worker.problem, store, study, outcome_of_run(study, run))
 
-    store.patiently(lambda: _confirm_shown(worker.problem, study, budget), stop_requested)
+    store.patiently(confirm_shown, stop_requested)
     for step in (check, open_held_back):
         if not stop_requested():
             store.patiently(step, stop_requested)
 
 
-def _confirm_shown(problem: Problem, study: optuna.Study, budget: _Budget) -> None:
-    """Score in FP32 what a search in another precision shows: the front, the reference and the contenders.
+def _confirm_shown(
+    problem: Problem, study: optuna.Study, run: RunDirectory, budget: _Budget, expected: DamageElsewhere | None
+) -> None:
+    """Score in FP32 what a search in another precision shows, and what it may pick from.
 
-    A front can change as its scores do, so this goes on until all of it is confirmed, or a signal comes.
+    All of that can change as scores do, so this goes on until it is confirmed, or a signal comes.
     """
-    while scouted := [trial for trial in shown(outcome(study, "")) if trial.precision != problem.evaluator.precision]:
-        log.info("confirming %d maps of the front and the contenders in FP32", len(scouted))
+    exact = problem.evaluator.precision
+    while problem.scout.precision != exact:
+        found = conclude(outcome_of_run(study, run))
+        picked_from = candidates(found, expected) if budget.profile.unseen else []
+        told = {trial.number: trial for trial in (*found.shown, *picked_from)}
+        scouted = [trial for trial in told.values() if trial.precision != exact]
+        if not scouted:
+            return
+        log.info("confirming %d maps of the front, the picks and the contenders in FP32", len(scouted))
         for trial in scouted:
             if budget.stop_requested():
                 log.warning("not all is confirmed in FP32; start the run again")

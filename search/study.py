@@ -131,16 +131,35 @@ def _enqueue(study: optuna.Study, names: Sequence[str], bits: Bits, attributes: 
 
 
 def check_joinable(
-    storage: BaseStorage, name: str, problem: Problem, quality: Quality, constraint: SizeConstraint
+    storage: BaseStorage,
+    name: str,
+    problem: Problem,
+    quality: Quality,
+    constraint: SizeConstraint,
+    moved_from: str = "",
 ) -> None:
     """Check, before anything is written, that a study others may have made is of this very search.
 
+    Args:
+        storage: where it is looked for.
+        name: the study's.
+        problem: this search's.
+        quality: this search's.
+        constraint: this search's.
+        moved_from: the database that the run was begun in, where that is another: then the study must be here.
+
     Raises:
-        InputError: it is of another model, of other sentences or of another objective; the message says which.
+        InputError: it is of another model, of other sentences or of another objective, or missing; the message says
+            which.
     """
     try:
         study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
+        if moved_from:
+            raise InputError(
+                f"study {name!r}: is not in this database; the run was begun in {moved_from}: leave out --storage, or "
+                "give a database that has the study"
+            ) from None
         return
     if recorded := study.user_attrs.get(CONTEXT):
         _check_same(recorded, _context(problem, quality, constraint, "", ()), f"study {name!r}")

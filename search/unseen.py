@@ -19,7 +19,7 @@ from objectives.fingerprint import short_digest
 from objectives.layers import Bits
 from objectives.problem import Problem, unseen_sentences
 from objectives.scores import LogOdds
-from results.findings import conclude
+from results.findings import Findings, conclude
 from results.outcome import Outcome, Trial, Unseen
 from results.pareto import exact_sizes, non_dominated
 from search.arrays import pack_array, unpack_array
@@ -54,7 +54,7 @@ def check_on_unseen(
     """
     if not most_sentences:
         return
-    trials = candidates(found, damage_elsewhere)
+    trials = candidates(conclude(found), damage_elsewhere)
     if not trials:
         return
     try:
@@ -86,13 +86,13 @@ def check_on_unseen(
             log.warning("%s has no finite scores on them and is left out", trial.label)
 
 
-def candidates(found: Outcome, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
+def candidates(findings: Findings, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
     """Return the maps that picks are made among: the picks so far, the contenders, and the best of the others.
 
     Those are the front of size and of the damage to expect elsewhere, thinned where it is long, with the best of each
     contender's size; the front of damage on the search's own sentences would have the luckiest of them all.
     """
-    findings = conclude(found)
+    found = findings.outcome
     searched = [trial for trial in found.trials if trial.feasible and trial.origin == "sampler"]
     scored = [trial for trial in searched if trial.scores is not None]
     sizes = exact_sizes(found.footprint, scored, found.size_axis)

@@ -139,6 +139,7 @@ FAILURES: list[Job] = [
     ("model", "someone/cut", ""),
     ("model", "someone/silent", ""),
     ("model", "someone/only-tensorflow", ""),
+    ("model", "someone/adapter", ""),
     ("model", "not a name", ""),
     ("sentences", "someone/absent", "validation"),
     ("sentences", "someone/gated-data", "validation"),
@@ -164,6 +165,7 @@ class Session:
     libraries: Child
     offline: Child
     unreachable: Child
+    unwritable: Child
     requests_before_offline: int
 
 
@@ -183,6 +185,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         JEREMIAH: files_of(newer) | clutter | {"pytorch_model.bin": b"not wanted beside safetensors"},
         TEXTATTACK: files_of(older) | clutter,
         "someone/only-tensorflow": {"config.json": third["config.json"], "tf_model.h5": b"x", "vocab.txt": b"[PAD]"},
+        "someone/adapter": {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x", "README.md": b""},
         **{f"someone/{trouble}": third for trouble in ("gated", "broken", "cut", "silent")},
     }
     datasets = {
@@ -216,9 +219,10 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
             # From the cache that the libraries filled by themselves, as they do in anybody's other programs.
             start(hub.environment(theirs, HF_HUB_OFFLINE="1"), FROM_CACHE),
             start(hub_environment(f"http://127.0.0.1:{closed_port()}", ours), FROM_CACHE),
+            start(hub.environment(folder / "newer" / "config.json"), FROM_CACHE),
         ]
-        offline, unreachable = (finish(process, FROM_CACHE) for process in second)
-        yield Session(hub, newer, older, loading, libraries, offline, unreachable, count)
+        offline, unreachable, unwritable = (finish(process, FROM_CACHE) for process in second)
+        yield Session(hub, newer, older, loading, libraries, offline, unreachable, unwritable, count)
 
 
 def closed_port() -> int:
@@ -316,6 +320,7 @@ def test_what_is_not_in_the_cache_says_what_to_do(session: Session) -> None:
         (("model", "someone/cut", ""), ("broke off (RemoteProtocolError", "check the connection")),
         (("model", "someone/silent", ""), ("cannot be reached or broke off (ReadTimeout",)),
         (("model", "someone/only-tensorflow", ""), ("no weights: model.safetensors or pytorch_model.bin is needed",)),
+        (("model", "someone/adapter", ""), ("not a model directory, it has no config.json",)),
         (("model", "not a name", ""), ("neither a directory nor a hub name", "check the spelling")),
         (("sentences", "someone/absent", "validation"), ("has no such dataset, or a private one",)),
         (("sentences", "someone/gated-data", "validation"), ("only on request",)),
@@ -330,6 +335,12 @@ def test_a_failure_is_one_line_that_says_what_to_do(job: Job, parts: tuple[str, 
     message = session.loading.refusal(*job)
     for part in parts:
         assert part in message
+
+
+def test_a_cache_that_cannot_be_written_is_not_the_hubs_fault(session: Session) -> None:
+    """Its place is taken by a file."""
+    outcome = session.unwritable.outcomes["model", JEREMIAH, ""]
+    assert outcome["type"] == "NotADirectoryError", outcome
 
 
 def test_a_hub_in_trouble_is_not_asked_again_and_again(session: Session) -> None:

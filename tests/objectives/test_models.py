@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, progress_bar_states
 from transformers import (
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
@@ -238,6 +239,15 @@ def test_a_weight_that_is_not_finite_is_refused_though_no_sentence_shows_it(
     weights[name][-1, 0] = value
     safetensors.torch.save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     assert f"not finite ({name})" in refusal(directory)
+
+
+def test_short_memory_is_not_the_models_fault(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", short)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        load_classifier(str(tiny))
 
 
 def test_a_decoder_is_refused_by_its_type(tiny: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from objectives.calibrate import Compensation, quantize_calibrated
+from objectives.codes import decode
 from objectives.layers import find_layers
 from objectives.moments import second_moments
 from tests.objectives.random_models import random_bert, random_roberta
@@ -28,6 +30,19 @@ def test_moments_are_those_of_the_inputs_of_each_layer(model: torch.nn.Module) -
         np.testing.assert_allclose(moments[layer.name], inputs.T @ inputs / len(inputs), atol=1e-4)
     query, key = (moments[f"{layers[3].name.rpartition('.')[0]}.{part}"] for part in ("query", "key"))
     assert query is key  # the same inputs are summed and held once
+
+
+def test_a_linear_layer_that_never_runs_has_moments_of_nothing() -> None:
+    model = random_bert()
+    model.bert.extra = torch.nn.Linear(6, 4)
+    layers = find_layers(model)
+    [extra] = [layer for layer in layers if layer.name == "bert.extra"]
+    moments = second_moments(model, layers, random_sentences(0, n=4))
+    assert moments.keys() == {layer.name for layer in layers}
+    assert torch.equal(moments[extra.name], torch.zeros(6, 6))
+    weight = torch.randn(4, 6)
+    codes, parameters = quantize_calibrated(weight, 4, Compensation.of(moments[extra.name]), None)
+    assert (decode(codes, parameters) - weight).abs().max() < 0.5 * weight.abs().max()
 
 
 def test_moments_of_embeddings_are_those_of_the_gradients_of_the_log_odds() -> None:

@@ -99,6 +99,13 @@ def test_the_knee_is_furthest_below_the_line_between_the_ends() -> None:
     assert knee_rule()(made([1, 1], [0.1, 0.2], [5, 4])) is None
 
 
+def test_the_knee_goes_by_the_damage_on_unseen_sentences_where_that_is_known() -> None:
+    evidence = made([1] * 5, [0.0, 0.1, 0.2, 0.01, 1.0], [10, 8, 6, 4, 2])
+    unseen = np.array([0.0, 0.01, 0.02, 0.6, 1.0])
+    assert knee_rule()(evidence) == 3  # lucky on its own sentences
+    assert knee_rule()(replace(evidence, unseen=unseen)) == 2
+
+
 def test_the_rule_of_the_front_goes_by_the_quality_of_the_study() -> None:
     evidence = made([200, 100, 10], [0.1, 0.2, 0.3], [4, 4, 5])
     assert front_rule(evidence.sizes <= 4)(evidence) == 1  # by MCC

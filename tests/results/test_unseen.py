@@ -14,8 +14,9 @@ from results.outcome import Outcome
 from results.picks import pick
 from results.plot_unseen import UNSEEN_COLUMNS, unseen_table
 from results.report import write_report
-from results.summary import summary_lines
+from results.summary import lead_lines, summary_lines
 from results.unseen import gain_over_plain, unseen_damages
+from results.words import nats
 from tests.results.synthetic import made_up_outcome, with_trials, with_unseen
 
 
@@ -52,6 +53,41 @@ def test_picks_by_size_go_by_the_damage_on_unseen_sentences() -> None:
     assert headline is not None and headline.trial is not None and headline.trial.number == chosen.number
     near = [trial for trial in outcome.trials if trial.nominal_compression >= 8 and trial.feasible]
     assert known[chosen.number].damage <= np.median([known[trial.number].damage for trial in near])
+
+
+def test_what_is_picked_or_scored_there_is_shown_also_off_the_front() -> None:
+    outcome = made_up_outcome(quality="mcc")
+    some = [trial for trial in outcome.trials if trial.scores is not None and trial.number % 2]
+    found = conclude(with_unseen(outcome, some))
+    shown = {trial.number for trial in found.shown}
+    assert shown >= found.picked.keys() | {trial.number for trial in (*found.front, *some)}
+    assert not found.picked.keys() <= found.front_numbers
+    assert len(shown) < len(outcome.trials)
+
+
+def test_less_damage_than_the_documented_map_is_told_of_unseen_sentences() -> None:
+    """However little damage the smallest maps do on sentences that they were chosen by."""
+    outcome = made_up_outcome()
+    complete = [trial for trial in outcome.trials if trial.scores is not None]
+
+    def lead(luck: float) -> str:
+        lines = lead_lines(conclude(with_unseen(outcome, complete, sentences=2000, luck=luck)))
+        [told] = [words for _, words in lines if words.startswith("The documented map")]
+        return told
+
+    assert "on unseen sentences" in lead(1.0)
+    found = conclude(with_unseen(outcome, complete, sentences=2000, luck=3.0))
+    reference, known = found.reference, found.unseen
+    assert reference is not None
+    as_good = [
+        trial
+        for trial in complete
+        if trial.feasible
+        and trial.nominal_compression > reference.nominal_compression
+        and known[trial.number].damage <= known[reference.number].damage
+    ]
+    smallest = max(as_good, key=lambda trial: trial.nominal_compression)
+    assert f"{smallest.label} has damage {nats(known[smallest.number].damage)}" in lead(3.0)
 
 
 def test_maps_that_were_not_scored_there_are_not_picked() -> None:

@@ -17,6 +17,7 @@ from objectives.layers import WIDTHS
 from objectives.problem import Problem, load_problem
 from objectives.scores import LogOdds
 from search.reading import load_study, outcome
+from search.run_directory import RunDirectory
 from tests.search.conftest import Command
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 
@@ -293,6 +294,8 @@ def test_a_search_ends_once_no_further_map_meets_the_constraint(
         assert spoken.status == 0, spoken.err
         assert spoken.err.count("no further map meets the constraint") == 1
         assert ": ended by running out of maps, " in bitfront("status", "--run", run).out
+        with RunDirectory(run).locked():  # another start, before it has told of itself
+            assert ": starting again" in bitfront("status", "--run", run).out
         trials = rows(run / "trials.csv")
         assert len({row["bits"] for row in trials}) == len(trials)
         assert sum(row["feasible"] == "True" for row in trials) == within
@@ -373,10 +376,12 @@ def test_a_search_without_sensitivities_has_no_plain_allocations(
 
 
 def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(
-    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    roomy: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-    start = ("search", "--model", tiny.model, "--data", tiny.data, "--run", run, "--precision", "bf16")
+    where = ("--model", roomy.model, "--data", roomy.data, "--run", run)
+    # Picks are made by the damage on unseen sentences, so that many are off a front of MCC.
+    start = ("search", *where, "--unseen", 20, "--quality", "mcc", "--precision", "bf16")
     with monkeypatch.context() as patched:  # a signal comes before anything is confirmed
         patched.setattr("search.runner._confirm_shown", lambda *_: None)
         assert bitfront(*start, "--trials", 40).status == 0
@@ -387,11 +392,13 @@ def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(
     assert spoken.status == 0, spoken.err
     assert "lean BERT forward in bf16" in (run / "search.log").read_text()
     after = rows(run / "trials.csv")
-    on_show = [row for row in after if row["on_front"] == "True" or row["origin"] != "sampler"]
+    told = {row["number"] for table in ("picks.csv", "unseen.csv") for row in rows(run / table)}
+    on_show = [row for row in after if row["on_front"] == "True" or row["origin"] != "sampler" or row["number"] in told]
+    assert any(row["on_front"] == "False" and row["origin"] == "sampler" for row in on_show)
     assert {row["precision"] for row in on_show} == {"fp32"}
     assert {row["precision"] for row in after} == {"fp32", "bf16"}
     assert "all scored again in FP32" in (run / "report.html").read_text()
-    problem = load_problem(str(tiny.model), str(tiny.data), quantizer="calibrated")
+    problem = load_problem(str(roomy.model), str(roomy.data), quantizer="calibrated")
     for row in on_show[:3]:
         scores = problem.evaluate(tuple(int(width) for width in row["bits"])).scores
         assert float(row["damage"]) == pytest.approx(scores.damage, rel=1e-6)
@@ -541,6 +548,18 @@ def test_groups_of_columns_are_counted_packed_and_part_of_what_a_run_is(
     assert spoken.status == 2
     assert "takes no group_size" in " ".join(spoken.err.split())
     assert bitfront(*evaluate, "--group-size", -1).status == 2
+
+
+def test_a_search_that_could_not_polish_says_so_before_it_begins(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    """All of its training sentences are searched with."""
+    run = tmp_path / "run"
+    settings = ["--model", tiny.model, "--data", tiny.data, "--quantizer", "affine", "--sensitivity", "gradient"]
+    spoken = bitfront("search", *settings, "--run", run, "--trials", 9, "--polish")
+    assert spoken.status == 2
+    assert "too few training sentences to polish on" in " ".join(spoken.err.split())
+    assert not run.exists()
 
 
 def test_polished_maps_are_checkpoints_that_score_what_the_table_says(

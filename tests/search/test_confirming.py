@@ -108,6 +108,8 @@ def test_only_the_last_machine_that_searches_opens(tiny: TinyProblem, tmp_path: 
             assert not open_confirmation(problem, store, study, outcome(study, "x"))
             tell(another.study, trial, bits, problem.evaluate(bits), another.constraint, "damage")
         assert opened_after(study) == 0
+        with another.store.exclusive():
+            claim(another.study, problem.layers)  # and its machine dies
         assert open_confirmation(problem, store, study, outcome(study, "x"))
         assert opened_after(study) == finished(study) == 2
 

@@ -95,6 +95,9 @@ def test_the_constraint_is_exact() -> None:
 def test_an_infeasible_constraint_says_the_highest_reachable() -> None:
     with pytest.raises(InputError, match=r"every layer at 2 bits is 16\.0000x"):
         SizeConstraint(SIZES, "nominal", 16.1)
-    reachable = SIZES.highest_compression("packed")
-    with pytest.raises(InputError, match=f"every layer at 2 bits is {reachable:.4f}x"):
-        SizeConstraint(SIZES, "packed", 15)
+    for asked in (15, SIZES.highest_compression("packed") + 1e-9):
+        with pytest.raises(InputError, match="every layer at 2 bits is") as refused:
+            SizeConstraint(SIZES, "packed", asked)
+        named = str(refused.value).partition("2 bits is ")[2].partition("x")[0]
+        SizeConstraint(SIZES, "packed", float(named))
+        assert float(named) == pytest.approx(SIZES.highest_compression("packed"), abs=1e-4)

@@ -1,12 +1,14 @@
 from collections import Counter
+from math import floor
 
 import pytest
 from optuna.storages import InMemoryStorage
 
 from objectives.layers import Bits
 from objectives.problem import Problem
+from objectives.sizes import SizeAxis
 from search import guided
-from search.allocation import Choice, Sizes, to_bits
+from search.allocation import Choice, Sizes, layer_sizes, to_bits
 from search.contenders import plain_allocations, uniform_maps
 from search.descent import descend
 from search.feasible import SizeConstraint
@@ -37,6 +39,20 @@ def descents(problem: Problem, monkeypatch: pytest.MonkeyPatch, trials: int) -> 
     study = open_study(InMemoryStorage(), problem, "damage", constraint, sampler, contenders)
     run(study, problem, len(study.get_trials(deepcopy=False)) + trials)
     return {contender.bits for contender in contenders}, starts, budgets
+
+
+@pytest.mark.parametrize(("axis", "asked"), [("packed", None), ("nominal", 1.0)])
+def test_budgets_lie_between_the_smallest_map_and_the_largest(
+    problem: Problem, axis: SizeAxis, asked: float | None
+) -> None:
+    """Also where the constraint leaves nothing but the smallest map, or nothing out."""
+    highest = floor(1e4 * problem.footprint.highest_compression(axis)) / 1e4
+    constraint = SizeConstraint(problem.footprint, axis, asked or highest)
+    sampler = GuidedSampler(constraint, guess_of_sensitivities(problem), problem.fp32_log_odds, seed=0)
+    sizes, _ = layer_sizes(problem.footprint, axis)
+    assert all(sizes[:, 0].sum() <= budget <= sizes[:, -1].sum() for budget in sampler._budgets)
+    study = open_study(InMemoryStorage(), problem, "damage", constraint, sampler, [])
+    run(study, problem, 1)
 
 
 def test_all_budgets_have_their_turn(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,8 @@ def test_machines_share_a_study_and_no_file_has_the_password(
         other = make_tiny_problem(tmp_path / "other", seed=1)
         wrong = ("--model", other.model, "--data", other.data)
         refused = bitfront("search", *where[4:], *wrong, "--run", joined, "--trials", 20, "--storage", server.url)
+        elsewhere = f"{server.url.removesuffix('postgres')}template1"
+        moved = bitfront("search", "--run", first, "--trials", 30, "--storage", elsewhere)
         with RunDirectory(second).locked():
             locked_out = bitfront("status", "--run", second)
         monkeypatch.setenv("PGPASSWORD", PASSWORD)
@@ -42,13 +44,15 @@ def test_machines_share_a_study_and_no_file_has_the_password(
     assert len({trial.bits for trial in found.trials}) == len(found.trials) == 22
     assert len(rows(second / "trials.csv")) == 22
     assert not (first / "study.journal").exists()
+    assert moved.status == 2
+    assert "is not in this database; the run was begun in postgresql" in " ".join(moved.err.split())
     assert refused.status == 2
     assert not joined.exists()
     assert "is another search" in refused.err
     assert "model was" in refused.err
     written = [path for path in tmp_path.rglob("*") if path.is_file() and "cache" not in path.parts]
     assert not [path for path in written if PASSWORD.encode() in path.read_bytes()]
-    assert not [spoken for spoken in [*said, refused] if PASSWORD in spoken.out + spoken.err]
+    assert not [spoken for spoken in [*said, refused, moved] if PASSWORD in spoken.out + spoken.err]
     assert 'url = "postgresql+psycopg://bitfront@127.0.0.1:' in (first / "run.toml").read_text()
 
 
