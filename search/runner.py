@@ -116,8 +116,8 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         if profile.polish:
             polishing_sentences(problem)  # that there are none is told before a night is spent
         if store is not None:
-            begun = run.place().url if known else ""
-            moved_from = begun if begun != redacted(place.url) else ""
+            recorded = run.place().url if known else ""
+            moved_from = recorded if recorded != redacted(place.url) else ""
             check_joinable(store.backend, store.study_name, problem, profile.quality, constraint, moved_from)
         if not known:
             hold()
