@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -278,14 +279,14 @@ def test_status_says_how_far_a_run_is(tiny: TinyProblem, bitfront: Command, tmp_
     assert said[1].startswith("9/9 trials, ")
     assert said[2].startswith("front of ")
     with run.locked():
-        said = list(status_lines(run))
-    assert said[0].startswith(f"{run.path}: running for ")
-    assert "1 at work" in said[0]
+        assert next(status_lines(run)) == f"{run.path}: starting again"
     optuna.load_study(study_name="bitfront", storage=journal_storage(run.journal)).ask()
     assert list(status_lines(run))[1].endswith("; 1 in hand")
     settings = run.settings.read_text(encoding="utf-8").splitlines()
     run.settings.write_text("\n".join(line for line in settings if not line.startswith("ended")), encoding="utf-8")
     assert next(status_lines(run)).endswith("broken off; start the same command again to continue")
+    with run.locked():
+        assert re.search(r": running for \S+.*, 1 at work$", next(status_lines(run)))
 
 
 def test_status_of_a_live_run_tells_a_damaged_study_from_one_not_made_yet(
@@ -298,7 +299,7 @@ def test_status_of_a_live_run_tells_a_damaged_study_from_one_not_made_yet(
         run.journal.write_bytes(content[:500] + bytes(100) + content[600:])
         spoken = bitfront("status", "--run", run.path)
         assert spoken.status == 2
-        assert spoken.out.startswith(f"{run.path}: running for ")
+        assert spoken.out.startswith(f"{run.path}: starting again")
         assert "no maps yet" not in spoken.out
         assert one_line(spoken.err, "cannot be read as a study"), spoken.err
         for not_yet in (run.journal.unlink, run.journal.touch):

@@ -38,7 +38,7 @@ def test_machines_share_a_study_and_no_file_has_the_password(
         found = outcome(load_study(Place(tmp_path / "none", server.url, "night")), "night")
     assert [spoken.status for spoken in said] == [0] * 5, [spoken.err for spoken in said]
     assert locked_out.status == 2
-    assert locked_out.out.startswith(f"{second}: running for ")
+    assert locked_out.out.startswith(f"{second}: starting again")
     assert "no maps yet" not in locked_out.out
     assert "no password supplied" in locked_out.err
     assert len({trial.bits for trial in found.trials}) == len(found.trials) == 22
