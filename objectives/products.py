@@ -91,5 +91,5 @@ def can_fuse(dtype: torch.dtype) -> bool:
 
 def _gains_by_fusing(dtype: torch.dtype) -> bool:
     # On an AMD EPYC with AVX2 alone the FP32 products of oneDNN take up to a half longer than those of torch's other
-    # library (`python -m tests.benchmarks evaluate`).
+    # library; `python -m tests.benchmarks evaluate` times an evaluation with either.
     return dtype != torch.float32 or bool(torch.cpu.get_capabilities().get("avx512_f"))

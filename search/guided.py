@@ -115,15 +115,12 @@ class GuidedSampler(BaseSampler):
         if observations is None:
             return to_bits(allocate(self._sensitivities.damages, self._sizes, budget))
         (known,) = self._finished.best([self._starting_budget(budget, rng)])
-        if known is None:
-            start, shift = allocate(self._sensitivities.damages, self._sizes, budget), None
-        else:
-            start, shift = known.chosen, known.log_odds - self._fp32_log_odds
+        start = allocate(self._sensitivities.damages, self._sizes, budget) if known is None else known.chosen
         temperature = 0.0 if rng.random() < _GREEDY_SHARE else rng.uniform(0.0, 1.0)
         for _ in range(_ATTEMPTS):
             landscape = self._model.at(budget, observations, rng, temperature)
-            if shift is not None:
-                landscape = landscape.through(start, shift)
+            if known is not None:
+                landscape = landscape.through(start, known.log_odds - self._fp32_log_odds)
             _, chosen = descend(landscape, self._sizes, start, budget)
             if (bits := to_bits(chosen)) not in self._seen.maps:
                 break

@@ -207,7 +207,7 @@ class LandscapeModel:
             temperature: scales the posterior's standard deviations; 0 gives its mean, with all that is unknown as
                 ``doubt``, 1 a draw, which has none (Thompson sampling: Russo et al., Foundations and Trends in Machine
                 Learning 11 (2018)). The trend is not drawn, as it moves all maps of a size alike; that takes up to a
-                sixth of a draw's variance, and next to nothing of what exchanges have of it.
+                sixth of a draw's variance, and a tenth at most of what exchanges have of it.
         """
         distance = np.log(observations.sizes / size)
         count = len(distance)

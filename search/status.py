@@ -31,12 +31,13 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
     live = run.is_held()
     started = start.get("at")
     elapsed_s = max(0.0, time.time() - started.timestamp()) if isinstance(started, datetime) else 0.0
-    if live and "ended" in start:  # what is told of a start is written once the model is loaded
-        yield f"{run.path}: starting again"
-        elapsed_s = 0.0
+    if not live:
+        state = _end(start)
+    elif "ended" in start:  # what is told of a start is written once the model is loaded
+        state, elapsed_s = "starting again", 0.0
     else:
-        since = f" for {duration(elapsed_s)}, {start.get('workers', 1)} at work" if live and elapsed_s else ""
-        yield f"{run.path}: {'running' + since if live else _end(start)}"
+        state = "running" + (f" for {duration(elapsed_s)}, {start.get('workers', 1)} at work" if elapsed_s else "")
+    yield f"{run.path}: {state}"
     try:
         study = load_study(run.place())
     except NoStudyError:

@@ -90,8 +90,8 @@ def measure(
     own, other = kinds_of_products(precision)
     if other is not None:
         with patch.object(lean_bert, "make_product", other):
-            twin = Evaluator(model, layers, sentences, precision, evaluator.bank)
-        timed["other products"] = lambda: twin.log_odds(new_map())
+            alternative = Evaluator(model, layers, sentences, precision, evaluator.bank)
+        timed["other products"] = lambda: alternative.log_odds(new_map())
     seconds = medians_s(timed, repeats=5)
     whole = seconds["evaluation"]
     print(f"{precision}, {NAMES[own]}: {whole:.2f} s an evaluation, {twin_s / whole:.1f} times as fast as the twin")

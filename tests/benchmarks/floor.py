@@ -9,17 +9,16 @@ cancels on these sentences counts, though little of it does elsewhere. A pass co
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.gradient import first_order_shifts
 from objectives.layers import WIDTHS, Layer
 from objectives.problem import Problem, cache_directory, load_problem
+from objectives.quantized import QuantizedModel
 from search.allocation import Choice, Sizes, allocate, layer_sizes, to_bits
 from search.common import CommonShifts, Floats, sigmoid
 from search.descent import descend
@@ -89,14 +88,10 @@ def scored(problem: Problem, chosen: Choice) -> Scored:
 
 def improved(problem: Problem, sizes: Sizes, budget: int, known: Scored) -> Scored | None:
     """Return a better map than one that is known, by the shifts of changes around it; None where none is found."""
-    bits = {layer.name: width for layer, width in zip(problem.layers, to_bits(known.chosen), strict=True)}
-    network = copy.deepcopy(problem.network)
-    with torch.no_grad():
-        for layer in problem.layers:
-            weight = network.get_parameter(layer.parameter)
-            problem.evaluator.bank.write_weight(layer, bits[layer.name], weight.data)
-    around = BankAround(problem.evaluator.bank, bits)
-    shifts = first_order_shifts(network, problem.layers, problem.token_ids, around)
+    bank, bits = problem.evaluator.bank, to_bits(known.chosen)
+    network = QuantizedModel.of(problem.network, bank, bits).decoded(problem.network)
+    widths = {layer.name: width for layer, width in zip(problem.layers, bits, strict=True)}
+    shifts = first_order_shifts(network, problem.layers, problem.token_ids, BankAround(bank, widths))
     assert shifts is not None
     shifts = shifts.reshape(len(problem.layers) * len(WIDTHS), -1)
     probability = sigmoid(problem.fp32_log_odds)
