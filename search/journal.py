@@ -53,8 +53,27 @@ class JournalFile(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         """Use the journal at ``path``; it is made when it is missing."""
         super().__init__(str(path))
-        self._path = path
+        self.path = path
         self._read = _START
+        self._held: list[Operation] | None = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Append what is appended within as one piece at its end: all of it or, where anything fails, nothing.
+
+        Not for operations whose effect is asked for within. One thread at a time.
+
+        Raises:
+            InputError, OSError: as for ``append_logs``.
+        """
+        held: list[Operation] = []
+        self._held = held
+        try:
+            yield
+        finally:
+            self._held = None
+        if held:
+            self.append_logs(held)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append operations, or raise OSError and leave the file as it was.
@@ -62,10 +81,13 @@ class JournalFile(JournalFileBackend):
         Raises:
             InputError: its last line is damaged.
         """
+        if self._held is not None:
+            self._held += logs
+            return
         lasting = any(entry["op_code"] != _SET_PARAMETER for entry in logs)
-        with journal_lock(self._path):
-            _set_aside_torn_tail(self._path)
-            file = os.open(self._path, os.O_RDWR | os.O_APPEND)
+        with journal_lock(self.path):
+            _set_aside_torn_tail(self.path)
+            file = os.open(self.path, os.O_RDWR | os.O_APPEND)
             end = os.fstat(file).st_size
             try:
                 left = memoryview(lines(logs, self._end_of(file, end)))
@@ -76,7 +98,7 @@ class JournalFile(JournalFileBackend):
             except BaseException as error:
                 os.ftruncate(file, end)  # the next line would be glued to half a line
                 if isinstance(error, OSError):
-                    raise OSError(error.errno, error.strerror, str(self._path)) from None
+                    raise OSError(error.errno, error.strerror, str(self.path)) from None
                 raise
             finally:
                 os.close(file)
@@ -88,14 +110,14 @@ class JournalFile(JournalFileBackend):
             InputError: a line is damaged.
         """
         at = self._read if self._read.number <= log_number_from else _START
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             file.seek(at.offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     return
                 operation = operation_of(line, at.check, at.number)
                 if operation is None:
-                    raise unreadable(self._path, f"line {at.number + 1} is damaged")
+                    raise unreadable(self.path, f"line {at.number + 1} is damaged")
                 at = _Position(at.number + 1, at.offset + len(line), zlib.crc32(line))
                 self._read = at
                 if at.number > log_number_from:
@@ -113,7 +135,7 @@ class JournalFile(JournalFileBackend):
         for at in range(len(tail) - 1, -1, -1):
             if found := count_of(tail[at]):
                 if operation_of(tail[at], zlib.crc32(tail[at - 1]) if at else 0) is None:
-                    raise unreadable(self._path, f"line {found.lines} is damaged")  # so is what it counts
+                    raise unreadable(self.path, f"line {found.lines} is damaged")  # so is what it counts
                 counted, behind = found, tail[at + 1 :]
                 break
         check = zlib.crc32(behind[-1]) if behind else counted.check

@@ -73,6 +73,9 @@ class Store(Protocol):
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the study for this process alone; others wait."""
 
+    def together(self) -> AbstractContextManager[None]:
+        """Write what is written within as one piece at its end, where the storage can; nothing of it is read within."""
+
     def living(self, trial: optuna.Trial) -> AbstractContextManager[None]:
         """Tell, from now on until the end, that the process of a trial is alive."""
 
@@ -141,12 +144,17 @@ class JournalStore:
 
     def __init__(self, path: Path) -> None:
         """Open a journal, made when it is missing."""
-        self.backend = journal_storage(path)
+        self._file = JournalFile(path)
+        self.backend = _storage_of(self._file)
         self._lock = path.with_name(f".{path.name}.claim.lock")
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold a lock beside the journal, other than the one for each line."""
         return process_lock(self._lock)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Append it with one lock and one write."""
+        return self._file.together()
 
     def living(self, trial: optuna.Trial) -> AbstractContextManager[None]:
         """Do nothing: the parent knows which of its workers live."""
@@ -169,12 +177,16 @@ def journal_storage(path: Path) -> BaseStorage:
     Raises:
         InputError: it is damaged.
     """
+    return _storage_of(JournalFile(path))
+
+
+def _storage_of(journal: JournalFile) -> BaseStorage:
     try:
-        return JournalStorage(JournalFile(path))
+        return JournalStorage(journal)
     except (OSError, InputError):
         raise
     except Exception as error:  # Optuna replays operations that are none into errors of many kinds
-        raise unreadable(path, error) from None
+        raise unreadable(journal.path, error) from None
 
 
 def recover_journal(path: Path, directions: Sequence[StudyDirection] = ()) -> None:
@@ -240,6 +252,10 @@ class DatabaseStore:
         """Hold an advisory lock of the server, which ends with the connection, however that ends."""
         with _advisory_lock(self._locks, self._key):
             yield
+
+    def together(self) -> AbstractContextManager[None]:
+        """Do nothing: Optuna commits each operation by itself."""
+        return nullcontext()
 
     @contextmanager
     def living(self, trial: optuna.Trial) -> Iterator[None]:

@@ -31,7 +31,8 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
     # One that has scores has them all; others may have ended before.
     shared = next((trial.distributions for trial in trials if trial.state == TrialState.COMPLETE), None)
     for trial in trials:
-        if trial.state.is_finished() and trial.distributions is not shared and trial.distributions == shared:
+        widths = trial.distributions
+        if widths is not shared and trial.state.is_finished() and widths == shared:
             trial.distributions = shared
     return trials
 

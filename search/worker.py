@@ -100,7 +100,7 @@ class Worker:
                 return False
             trial, bits = found
             name = trial.user_attrs.get("label", f"trial {trial.number}")
-            if not self._record(trial, lambda: write_widths(trial, self.problem.layers)):
+            if not self._record(trial, lambda: self._write_widths(trial)):
                 return True
             try:
                 evaluation = self._evaluate(bits)
@@ -161,6 +161,10 @@ class Worker:
             if is_out_of_memory(error):
                 raise MemoryError(_OUT_OF_MEMORY) from error
             raise
+
+    def _write_widths(self, trial: optuna.Trial) -> None:
+        with self.store.together():
+            write_widths(trial, self.problem.layers)
 
     def _record(self, trial: optuna.Trial, write: Callable[[], object]) -> bool:
         """Write something of a trial, and return False where others have given it up meanwhile."""

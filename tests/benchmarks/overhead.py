@@ -31,8 +31,8 @@ from search.feasible import SizeConstraint, repair
 from search.guided import GuidedSampler
 from search.samplers import search_space
 from search.sensitivity import Sensitivities
-from search.storage import journal_storage
-from search.study import ask, open_study, tell
+from search.storage import JournalStore
+from search.study import ask, claim, open_study, tell, write_widths
 from tests.benchmarks.evaluate import cola_tokens
 
 RECORDED = 5000
@@ -53,9 +53,9 @@ def main(arguments: list[str]) -> None:
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
     sensitivities = made_up_sensitivities(problem)
     with tempfile.TemporaryDirectory() as directory:
-        storage = journal_storage(Path(directory) / "study.journal")
+        store = JournalStore(Path(directory) / "study.journal")
         sampler = TimedSampler(constraint, sensitivities, problem.fp32_log_odds, seed=0)
-        study = open_study(storage, problem, "damage", constraint, sampler, [])
+        study = open_study(store.backend, problem, "damage", constraint, sampler, [])
         seen: set[Bits] = set()
         while len(seen) < RECORDED:
             narrow = rng.integers(3, 9)
@@ -66,7 +66,9 @@ def main(arguments: list[str]) -> None:
         proposing, telling = [], []
         for _ in range(MEASURED):
             started = time.perf_counter()
-            trial, bits = ask(study, problem.layers)
+            trial, bits = claim(study, problem.layers)
+            with store.together():
+                write_widths(trial, problem.layers)
             asked = time.perf_counter()
             tell(study, trial, bits, made_up_evaluation(problem, sensitivities, bits), constraint, "damage")
             proposing.append(asked - started)

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import InputError
 from search.recovery import repair_journal
-from search.storage import STUDY_NAME, journal_storage, recover_journal
+from search.storage import STUDY_NAME, JournalStore, journal_storage, recover_journal
 from tests.malformed import malformed
 
 
@@ -45,6 +45,23 @@ def test_a_torn_last_line_is_set_aside_by_the_next_writer(journal: Path, torn: b
     assert values(journal)[:4] == before
     assert len(values(journal)) == 5
     assert journal.with_name("j.torn").read_bytes() == torn + b"\n"
+
+
+def test_what_is_written_together_is_one_piece_at_the_end_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    store = JournalStore(path)
+    trial = optuna.create_study(storage=store.backend, study_name=STUDY_NAME).ask()
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt), store.together():
+        trial.suggest_int("a", 2, 8)
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    with store.together():
+        widths = {name: trial.suggest_int(name, 2, 8) for name in "bc"}
+        assert path.read_bytes() == before
+    assert path.read_bytes().startswith(before)
+    study = optuna.load_study(study_name=STUDY_NAME, storage=journal_storage(path))
+    assert study.trials[0].params == widths
 
 
 def changed_digit(lines: list[bytes]) -> list[bytes]:

@@ -137,7 +137,7 @@ def die_on_the_way(records: int, files: int) -> None:
 
     def append_logs(self: JournalFile, logs: list[dict[str, Any]]) -> None:
         if any("study_id" in entry and "user_attr" in entry for entry in logs) and is_last("records"):
-            with self._path.open("ab") as file:
+            with self.path.open("ab") as file:
                 file.write(b'{"op_code":2,"half a li')
             os.kill(os.getpid(), signal.SIGKILL)
         honest_append(self, logs)
