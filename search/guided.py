@@ -117,8 +117,9 @@ class GuidedSampler(BaseSampler):
         (known,) = self._finished.best([self._starting_budget(budget, rng)])
         start = allocate(self._sensitivities.damages, self._sizes, budget) if known is None else known.chosen
         temperature = 0.0 if rng.random() < _GREEDY_SHARE else rng.uniform(0.0, 1.0)
+        posterior = self._model.given(observations, budget)
         for _ in range(_ATTEMPTS):
-            landscape = self._model.at(budget, observations, rng, temperature)
+            landscape = posterior.landscape(rng, temperature)
             if known is not None:
                 landscape = landscape.through(start, known.log_odds - self._fp32_log_odds)
             _, chosen = descend(landscape, self._sizes, start, budget)

@@ -20,6 +20,7 @@ of a covariance towards one of few factors (Ledoit and Wolf, Journal of Empirica
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -168,57 +169,51 @@ def _expected_elsewhere(
 
 
 class LandscapeModel:
-    """The prior, from sensitivities; landscapes around any size, given observations."""
+    """The prior, from sensitivities; given observations it tells what is plausible around any size.
+
+    Attributes:
+        fp32_log_odds, common, trust, sums: as in ``Landscape``.
+        curvature: second derivative of each sentence's damage by its shift, ``(n_sentences,)``.
+        spread: prior standard deviation of each effect's error, ``(n_layers * n_widths,)``.
+        directions: standard normal numbers times these are plausible errors, ``(n_directions, n_sentences)``.
+    """
 
     def __init__(self, sensitivities: Sensitivities, fp32_log_odds: LogOdds, trust: float) -> None:
         """Take the layers' own shifts as the prior mean of what they do."""
         n_layers, self._n_widths, n_sentences = sensitivities.shifts.shape
-        self._fp32_log_odds = fp32_log_odds
-        self._trust = trust
+        self.fp32_log_odds = fp32_log_odds
+        self.trust = trust
         probability = sigmoid(fp32_log_odds)
-        self._curvature = probability * (1.0 - probability)
-        self._common = CommonShifts(fp32_log_odds)
-        self._specific = specific_damages(sensitivities, fp32_log_odds, self._common).ravel()
-        self._sums = sensitivities.shifts.reshape(n_layers * self._n_widths, n_sentences)
-        self._alike = self._common.coefficients(self._sums)
-        size = _rms(self._sums)
-        self._spread = _EFFECT_SPREAD * size
+        self.curvature = probability * (1.0 - probability)
+        self.common = CommonShifts(fp32_log_odds)
+        self._specific = specific_damages(sensitivities, fp32_log_odds, self.common).ravel()
+        self.sums = sensitivities.shifts.reshape(n_layers * self._n_widths, n_sentences)
+        self._alike = self.common.coefficients(self.sums)
+        size = _rms(self.sums)
+        self.spread = _EFFECT_SPREAD * size
         # How errors of effects hang together over sentences: as the effects themselves do, by their main directions.
-        _, scales, directions = np.linalg.svd(self._sums / np.maximum(size, 1e-12)[:, None], full_matrices=False)
+        _, scales, directions = np.linalg.svd(self.sums / np.maximum(size, 1e-12)[:, None], full_matrices=False)
         scales, directions = scales[:_DIRECTIONS], directions[:_DIRECTIONS]
-        self._directions = scales[:, None] * directions / np.sqrt((scales**2).sum() / n_sentences)
+        self.directions = scales[:, None] * directions / np.sqrt((scales**2).sum() / n_sentences)
 
     def damage_elsewhere(self, chosen: Choice, log_odds: LogOdds) -> float:
         """Return the damage to expect on other sentences of a map with these log-odds here, in nats a sentence."""
         specific = float(self._specific[_rows(chosen, self._n_widths)].sum())
-        shift = log_odds - self._fp32_log_odds
-        return _expected_elsewhere(shift, specific, self._fp32_log_odds, self._common, self._trust)
+        shift = log_odds - self.fp32_log_odds
+        return _expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.trust)
 
-    def at(self, size: float, observations: Observations, rng: np.random.Generator, temperature: float) -> Landscape:
-        """Return a landscape around a size.
-
-        Drawn by Matheron's rule: a draw from the prior, corrected by what the observations say of its error (Wilson et
-        al., JMLR 22 (2021), equation 8).
-
-        Args:
-            size: in bits.
-            observations: evaluated maps of about that size, at least one.
-            rng: where the randomness comes from.
-            temperature: scales the posterior's standard deviations; 0 gives its mean, with all that is unknown as
-                ``doubt``, 1 a draw, which has none (Thompson sampling: Russo et al., Foundations and Trends in Machine
-                Learning 11 (2018)). The trend is not drawn, as it moves all maps of a size alike; that takes up to a
-                sixth of a draw's variance, and a tenth at most of what exchanges have of it.
-        """
+    def given(self, observations: Observations, size: float) -> Posterior:
+        """Return what evaluated maps, at least one, of about a size in bits leave plausible around it."""
         distance = np.log(observations.sizes / size)
         count = len(distance)
-        design = np.zeros((count, len(self._sums)), dtype=np.float32)
+        design = np.zeros((count, len(self.sums)), dtype=np.float32)
         design[np.arange(count)[:, None], _rows(observations.choices, self._n_widths)] = 1.0
-        summed = design @ self._sums
+        summed = design @ self.sums
         strength = _rms(summed)
         saturation = _saturation(summed, observations.shifts, strength)
         residual = observations.shifts - summed / np.sqrt(1.0 + saturation * strength**2)[:, None]
 
-        scaled = design * self._spread
+        scaled = design * self.spread
         noise = np.hypot(_NOISE * strength, _SMALLEST_NOISE)
         trend = _TREND_SPREAD * strength
         kernel = scaled @ scaled.T + np.diag(noise**2)
@@ -230,32 +225,91 @@ class LandscapeModel:
 
         closest = np.argsort(np.abs(distance), kind="stable")[:_CLOSEST]
         trend_here = trend[closest].mean() * trend * np.exp(-np.abs(distance))
-        corrections = self._spread[:, None] * (seen.T @ solved)
-        if temperature > 0:
-            drawn = rng.standard_normal((len(self._sums), len(self._directions)), dtype=np.float32)
-            errors = rng.standard_normal((count, len(self._directions)), dtype=np.float32)
-            corrected = drawn - seen.T @ (half @ (scaled @ drawn + noise[:, None] * errors))
-            corrections += temperature * (self._spread[:, None] * corrected) @ self._directions
-        seen *= self._spread
-        covariance = np.diag(self._spread**2) - seen.T @ seen
-        return Landscape(
-            fp32_log_odds=self._fp32_log_odds,
-            sums=self._sums,
+        return Posterior(
+            model=self,
             saturation=saturation,
-            corrections=corrections.astype(np.float32),
+            corrections=self.spread[:, None] * (seen.T @ solved),
             trend=(trend_here @ half.T @ solved).astype(np.float32),
-            doubt=(max(0.0, 1.0 - temperature**2) * self._curvature.mean() * covariance).astype(np.float32),
-            specific=self._specific_with(corrections),
-            common=self._common,
-            trust=self._trust,
+            scaled=scaled,
+            noise=noise,
+            half=half,
+            seen=seen,
         )
 
-    def _specific_with(self, corrections: Floats) -> Floats:
+    def specific_with(self, corrections: Floats) -> Floats:
         """Return the specific damage of each layer with its correction, to second order in the correction."""
-        changed = (corrections * (2.0 * self._sums + corrections)) @ self._curvature / len(self._curvature)
-        changed_alike = self._common.coefficients(corrections)
+        changed = (corrections * (2.0 * self.sums + corrections)) @ self.curvature / len(self.curvature)
+        changed_alike = self.common.coefficients(corrections)
         changed -= (changed_alike * (2.0 * self._alike + changed_alike)).sum(axis=1)
         return np.asarray(np.maximum(self._specific + 0.5 * changed, 0.0), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What a model and some evaluated maps leave plausible around one size; landscapes are made of it.
+
+    Attributes:
+        model: the prior.
+        saturation: as in ``Landscape``.
+        corrections: their mean, ``(n_layers * n_widths, n_sentences)``.
+        trend: as in ``Landscape``.
+        scaled: which effects each map has, times their spread, ``(n_maps, n_layers * n_widths)``.
+        noise: of each map, ``(n_maps,)``.
+        half: a matrix H with H' H the inverse of the maps' kernel, ``(n_maps, n_maps)``.
+        seen: H times ``scaled``.
+    """
+
+    model: LandscapeModel
+    saturation: float
+    corrections: Floats
+    trend: Floats
+    scaled: Floats
+    noise: Floats
+    half: Floats
+    seen: Floats
+
+    def landscape(self, rng: np.random.Generator, temperature: float) -> Landscape:
+        """Return a plausible landscape.
+
+        Drawn by Matheron's rule: a draw from the prior, corrected by what the observations say of its error (Wilson et
+        al., JMLR 22 (2021), equation 8).
+
+        Args:
+            rng: where the randomness comes from.
+            temperature: scales the posterior's standard deviations; 0 gives its mean, with all that is unknown as
+                ``doubt``, 1 a draw, which has none (Thompson sampling: Russo et al., Foundations and Trends in Machine
+                Learning 11 (2018)). The trend is not drawn, as it moves all maps of a size alike; that takes up to a
+                sixth of a draw's variance, and a tenth at most of what exchanges have of it.
+        """
+        model, corrections = self.model, self.corrections
+        if temperature > 0:
+            corrections = corrections + self._drawn(rng, temperature)
+        doubt = max(0.0, 1.0 - temperature**2) * model.curvature.mean() * self._covariance
+        return Landscape(
+            fp32_log_odds=model.fp32_log_odds,
+            sums=model.sums,
+            saturation=self.saturation,
+            corrections=corrections.astype(np.float32),
+            trend=self.trend,
+            doubt=doubt.astype(np.float32),
+            specific=model.specific_with(corrections),
+            common=model.common,
+            trust=model.trust,
+        )
+
+    def _drawn(self, rng: np.random.Generator, temperature: float) -> Floats:
+        """Return what a draw's corrections are besides their mean."""
+        spread, directions = self.model.spread, self.model.directions
+        drawn = rng.standard_normal((len(spread), len(directions)), dtype=np.float32)
+        errors = rng.standard_normal((len(self.noise), len(directions)), dtype=np.float32)
+        corrected = drawn - self.seen.T @ (self.half @ (self.scaled @ drawn + self.noise[:, None] * errors))
+        return np.asarray(temperature * (spread[:, None] * corrected) @ directions)
+
+    @cached_property
+    def _covariance(self) -> Floats:
+        spread = self.model.spread
+        seen = self.seen * spread
+        return np.asarray(np.diag(spread**2) - seen.T @ seen)
 
 
 def _saturation(summed: Floats, shifts: Floats, strength: Floats) -> float:

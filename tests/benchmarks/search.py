@@ -3,6 +3,7 @@
     python -m tests.benchmarks search                     the miniature, seeds 0 to 2, rivals at 2,000 evaluations
     python -m tests.benchmarks search miniature 1         one seed of them
     python -m tests.benchmarks search shared              the shared model, seed 0, rivals at 1,000 evaluations
+    python -m tests.benchmarks search tail                guided alone on the shared model, all of it above 12.8x
     python -m tests.benchmarks search figure FILE.png     damage against size on the shared model, 300 evaluations each
 
 Every cost is counted in full-evaluation equivalents, sensitivities included. ``guided`` searches in FP32, as its
@@ -34,13 +35,14 @@ from objectives.scores import Precision
 from results.pareto import hypervolume_2d
 from search.contenders import all_contenders
 from search.feasible import SizeConstraint
-from search.sensitivity import Source, measure
+from search.sensitivity import measure
 from search.study import ask, open_study, tell
 from search.worker import make_sampler
 from tests.shared import COLA, MODEL
 
 TRACES = Path("runs/benchmarks")
 MIN_COMPRESSION = 5.5
+TAIL = 12.8
 GUIDED_COST = 300
 RIVAL_COST = {"miniature": 2000, "shared": 1000}
 COLUMNS = ("origin", "bits_per_weight", "damage", "cost", "propose_s")
@@ -54,6 +56,8 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["figure", path]:
             figure(Path(path))
+        case ["tail"]:
+            show_damages(trace("shared", "guided", GUIDED_COST, 0, min_compression=TAIL), TAIL)
         case [("miniature" | "shared") as which, *seeds]:
             compare(which, tuple(map(int, seeds)) or ((0, 1, 2) if which == "miniature" else (0,)))
         case []:
@@ -84,12 +88,13 @@ def compare(which: str, seeds: tuple[int, ...]) -> None:
             )
 
 
-def trace(which: str, sampler: str, cost: int, seed: int, source: Source = "measured") -> pd.DataFrame:
+def trace(which: str, sampler: str, cost: int, seed: int, min_compression: float = MIN_COMPRESSION) -> pd.DataFrame:
     """Return what a search evaluated until its cost was spent: a row an evaluation.
 
     Columns: ``origin``, ``bits_per_weight``, ``damage``, ``cost`` spent by then and ``propose_s``.
     """
-    path = TRACES / f"{which}-{sampler}-{seed}.csv"
+    above = "" if min_compression == MIN_COMPRESSION else f"-above-{min_compression:g}x"
+    path = TRACES / f"{which}-{sampler}-{seed}{above}.csv"
     if path.is_file() and (found := pd.read_csv(path)).cost.max() >= cost:
         return found[found.cost < cost + 1]
     TRACES.mkdir(parents=True, exist_ok=True)
@@ -97,15 +102,21 @@ def trace(which: str, sampler: str, cost: int, seed: int, source: Source = "meas
         rows = csv.DictWriter(file, COLUMNS)
         rows.writeheader()
         in_bf16 = which == "shared" and sampler != "guided" and has_bf16_products()
-        search(problem(which, "bf16" if in_bf16 else "fp32"), sampler, cost, seed, source, rows.writerow)
+        searched = problem(which, "bf16" if in_bf16 else "fp32")
+        search(searched, min_compression, sampler, cost, seed, rows.writerow)
     return pd.read_csv(path)
 
 
 def search(
-    problem: Problem, sampler: str, cost: int, seed: int, source: Source, record: Callable[[dict[str, object]], object]
+    problem: Problem,
+    min_compression: float,
+    sampler: str,
+    cost: int,
+    seed: int,
+    record: Callable[[dict[str, object]], object],
 ) -> None:
     """Search in memory until the cost is spent."""
-    constraint = SizeConstraint(problem.footprint, "nominal", MIN_COMPRESSION)
+    constraint = SizeConstraint(problem.footprint, "nominal", min_compression)
     elements = sum(layer.elements for layer in problem.layers)
     evaluation_s = one_evaluation_s(problem)
     spent = 0.0
@@ -113,7 +124,7 @@ def search(
     started = time.perf_counter()
     if sampler == "guided":
         with tempfile.TemporaryDirectory() as empty:
-            sensitivities = measure(problem, Path(empty), source)
+            sensitivities = measure(problem, Path(empty))
     proposer = make_sampler(sampler, problem, constraint, sensitivities, seed)
     if sampler == "guided":
         spent = (time.perf_counter() - started) / evaluation_s
@@ -164,9 +175,9 @@ def show(name: str, found: pd.DataFrame, seed: int) -> None:
     )
 
 
-def show_damages(found: pd.DataFrame) -> None:
-    """Print the least damage at some compressions, of each origin."""
-    for compression in COMPRESSIONS:
+def show_damages(found: pd.DataFrame, least: float = 0.0) -> None:
+    """Print the least damage at some compressions, not below ``least``, of each origin."""
+    for compression in (compression for compression in COMPRESSIONS if compression >= least):
         plain, guided, uniform = (best(found, origin, compression) for origin in ("plain", "sampler", "uniform"))
         share = f"{guided / plain:.1%}"
         print(f"  {compression:5.2f}x: plain {plain:.5f}, guided {guided:.5f} ({share}), uniform {uniform:.5f}")

@@ -16,7 +16,8 @@ def landscape_of(
 ) -> Landscape:
     seen = network.observe(network.random_maps(n_maps, seed=1))
     model = LandscapeModel(network.sensitivities(error), network.fp32_log_odds, trust)
-    return model.at(float(np.median(seen.sizes)), seen, np.random.default_rng(seed), temperature)
+    posterior = model.given(seen, float(np.median(seen.sizes)))
+    return posterior.landscape(np.random.default_rng(seed), temperature)
 
 
 def errors(network: SyntheticNetwork, landscape: Landscape) -> float:
