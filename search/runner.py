@@ -18,14 +18,12 @@ import torch
 
 from objectives.errors import InputError
 from objectives.problem import Problem, cache_directory, polishing_sentences
-from results.findings import conclude
 from results.outcome import Outcome
 from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
-from search.confirming import open_confirmation
+from search.closing import look_closer
 from search.contenders import all_contenders
 from search.crew import Crew
-from search.feasible import SizeConstraint
 from search.guided import GuidedSampler
 from search.logs import log_start, logging_to
 from search.polishing import maps_to_polish, polish_maps
@@ -34,11 +32,10 @@ from search.reporting import front_line, outcome_of_run
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.signals import stop_requests
-from search.storage import Store, recover_journal, redacted
-from search.study import check_joinable, confirm, directions, open_study
+from search.storage import Place, Store, recover_journal, redacted
+from search.study import check_joinable, directions, open_study
 from search.trials import begun, exhausted, finished
-from search.unseen import DamageElsewhere, candidates, check_on_unseen
-from search.worker import Job, Worker, load_searched_problem, make_sampler
+from search.worker import Job, Worker, constraint_of, load_searched_problem, make_sampler
 
 log = logging.getLogger("bitfront")
 
@@ -99,34 +96,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
     started = time.monotonic()
     start: dict[str, Any] = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
     with ExitStack() as held:
-
-        def hold() -> None:
-            held.enter_context(run.locked())
-            held.enter_context(logging_to(run))
-
-        # A run that is there is held from here on. A new one gets its directory once all that was asked for is sound.
-        known = run.exists()
-        if known:
-            hold()
-            run.check_same(profile.objective, run.read_settings()["profile"])
-        place = run.place(storage_url)
-        store = place.open() if place.url else None  # what is wrong with it is told before minutes are spent
-        problem = load_searched_problem(profile, log.info)
-        constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
-        if profile.polish:
-            polishing_sentences(problem)  # that there are none is told before a night is spent
-        if store is not None:
-            recorded = run.place().url if known else ""
-            moved_from = recorded if recorded != redacted(place.url) else ""
-            check_joinable(store.backend, store.study_name, problem, profile.quality, constraint, moved_from)
-        if not known:
-            hold()
-            known = run.exists()  # another process may have begun it meanwhile
-        if known:
-            # Sentences held back before must be held back again.
-            settings = run.read_settings()
-            run.check_same(profile.objective, settings["profile"])
-            run.check_same({"confirmation": None, **problem.fingerprint}, settings["fingerprint"])
+        place, store, problem = _take(profile, run, storage_url, held)
         stop_requested = held.enter_context(stop_requests())
         versions = _versions()
 
@@ -138,6 +108,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         run.clear_up()
         budget = _Budget(profile, started, stop_requested)
         sensitivities = _sensitivities(profile, problem, run, budget, display)
+        constraint = constraint_of(profile, problem)
         contenders, reference_note = all_contenders(problem, constraint, sensitivities)
         # A search that is stopped while it measures opens its study all the same, so that there is a report to look at.
         name = "random" if sensitivities is None and profile.sampler == GUIDED else profile.sampler
@@ -177,6 +148,43 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         start |= {"ended": datetime.now(UTC), "by": "a signal" if stop_requested() else end}
         write_settings()
         return found
+
+
+def _take(
+    profile: Profile, run: RunDirectory, storage_url: str, held: ExitStack
+) -> tuple[Place, Store | None, Problem]:
+    """Take hold of a run, its storage if that is a database, and its problem; all that was asked for is then sound.
+
+    A run that is there is held from the beginning. A new one gets its directory only in the end.
+    """
+
+    def hold() -> None:
+        held.enter_context(run.locked())
+        held.enter_context(logging_to(run))
+
+    known = run.exists()
+    if known:
+        hold()
+        run.check_same(profile.objective, run.read_settings()["profile"])
+    place = run.place(storage_url)
+    store = place.open() if place.url else None  # what is wrong with it is told before minutes are spent
+    problem = load_searched_problem(profile, log.info)
+    constraint = constraint_of(profile, problem)
+    if profile.polish:
+        polishing_sentences(problem)  # that there are none is told before a night is spent
+    if store is not None:
+        recorded = run.place().url if known else ""
+        moved_from = recorded if recorded != redacted(place.url) else ""
+        check_joinable(store.backend, store.study_name, problem, profile.quality, constraint, moved_from)
+    if not known:
+        hold()
+        known = run.exists()  # another process may have begun it meanwhile
+    if known:
+        # Sentences held back before must be held back again.
+        settings = run.read_settings()
+        run.check_same(profile.objective, settings["profile"])
+        run.check_same({"confirmation": None, **problem.fingerprint}, settings["fingerprint"])
+    return place, store, problem
 
 
 @dataclass(frozen=True)
@@ -231,7 +239,7 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                     refresh_cost_s = tried - now
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, front))
-        _look_closer(worker, job.profile, run, budget)
+        look_closer(worker, run)
         found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     except BaseException as error:
         # A second Ctrl-C may have come while the files were written, too: none shall be older than another.
@@ -268,57 +276,6 @@ def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[],
         crew.dismiss()
     finally:
         crew.kill()
-
-
-def _look_closer(worker: Worker, profile: Profile, run: RunDirectory, budget: _Budget) -> None:
-    """Score what the search ends with: in FP32, then on unseen sentences, then on those held back.
-
-    Each step chooses its maps by the one before; a signal ends it, and the next start goes on from there.
-    """
-    store, study, stop_requested = worker.store, worker.study, budget.stop_requested
-    expected = study.sampler.damage_elsewhere if isinstance(study.sampler, GuidedSampler) else None
-
-    def confirm_shown() -> None:
-        _confirm_shown(worker.problem, study, run, budget, expected)
-
-    def check() -> None:
-        found = outcome_of_run(study, run)
-        check_on_unseen(worker.problem, study, found, profile.unseen, lambda: not stop_requested(), expected)
-
-    def open_held_back() -> None:
-        open_confirmation(worker.problem, store, study, outcome_of_run(study, run))
-
-    store.patiently(confirm_shown, stop_requested)
-    for step in (check, open_held_back):
-        if not stop_requested():
-            store.patiently(step, stop_requested)
-
-
-def _confirm_shown(
-    problem: Problem, study: optuna.Study, run: RunDirectory, budget: _Budget, expected: DamageElsewhere | None
-) -> None:
-    """Score in FP32 what a search in another precision shows, and what it may pick from.
-
-    All of that can change as scores do, so this goes on until it is confirmed, or a signal comes.
-    """
-    exact = problem.evaluator.precision
-    while problem.scout.precision != exact:
-        found = conclude(outcome_of_run(study, run))
-        picked_from = candidates(found, expected) if budget.profile.unseen else []
-        told = {trial.number: trial for trial in (*found.shown, *picked_from)}
-        scouted = [trial for trial in told.values() if trial.precision != exact]
-        if not scouted:
-            return
-        log.info("confirming %d maps of the front, the picks and the contenders in FP32", len(scouted))
-        for trial in scouted:
-            if budget.stop_requested():
-                log.warning("not all is confirmed in FP32; start the run again")
-                return
-            try:
-                confirmed = problem.confirm(trial.bits)
-            except ValueError as error:
-                raise InputError(f"{trial.label} has no score in FP32: {error}; search with --precision fp32") from None
-            confirm(study, trial.number, confirmed)
 
 
 def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> str:

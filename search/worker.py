@@ -61,6 +61,11 @@ def load_searched_problem(profile: Profile, say: Callable[[str], None]) -> Probl
     )
 
 
+def constraint_of(profile: Profile, problem: Problem) -> SizeConstraint:
+    """Return the size constraint that a profile asks for."""
+    return SizeConstraint(problem.footprint, profile.size, profile.min_compression)
+
+
 @dataclass(frozen=True)
 class Worker:
     """What evaluates maps of one study.
@@ -243,7 +248,7 @@ def _hired(job: Job, parent: Connection) -> Worker:
     sensitivities = None
     if profile.sensitivity != "none":
         sensitivities = measure(problem, cache_directory(), profile.sensitivity)  # the parent's, out of the cache
-    constraint = SizeConstraint(problem.footprint, profile.size, profile.min_compression)
+    constraint = constraint_of(profile, problem)
     sampler = make_sampler(job.sampler, problem, constraint, sensitivities, profile.seed)
     store = job.place.open_patiently(parent.poll)
     study = store.patiently(
