@@ -121,11 +121,13 @@ class Evidence:
         """Return the indices of the maps to choose among, and the damage of every map to choose by.
 
         Where some were scored on unseen sentences it is those, and their damage there: on its own sentences a search
-        finds maps whose errors cancel, there and not elsewhere. Otherwise all of them, by the search's own sentences.
+        finds maps whose errors cancel, there and not elsewhere. Otherwise all of them, by the search's own sentences;
+        so too where maps that miss the constraint are eligible, which are not scored on others.
         """
         (places,) = np.nonzero(eligible)
         scored = places[~np.isnan(self.unseen[places])]
-        return (scored, self.unseen) if scored.size else (places, self.damages)
+        by_unseen = scored.size and self.feasible[places].all()
+        return (scored, self.unseen) if by_unseen else (places, self.damages)
 
     def lags(self, one: int, other: int, comparisons: int) -> bool:
         """Return whether the MCC of one map can be told to be lower than that of another.

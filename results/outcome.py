@@ -89,10 +89,14 @@ class Unseen:
     Attributes:
         fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
         log_odds: ``(n_sentences,)`` of maps, by trial number.
+        trials: how many maps had been evaluated when these were chosen.
+        outdated: whether the search went on afterwards.
     """
 
     fp32_log_odds: LogOdds
     log_odds: Mapping[int, LogOdds]
+    trials: int
+    outdated: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from results.findings import Findings, conclude
 from results.markdown import summary_markdown
 from results.outcome import Outcome
 from results.page_tables import front_page_table, picks_page_table, rivals_page_table
+from results.picks import SMALLEST
 from results.plot_heat_maps import write_bits_plot
 from results.plot_info import bits_info, pareto_info
 from results.plot_pareto import write_pareto_plot
@@ -118,12 +119,14 @@ def render(template: str, **values: object) -> str:
 
 
 def export_commands(found: Findings, run: str) -> list[str]:
-    """Return the command that exports each pick; picks that nothing answers yet are left out."""
-    return [
-        f"bitfront export --run {shlex.quote(run)} --pick {headline.request} --format text"
-        for headline in found.headlines
-        if headline.trial is not None
-    ]
+    """Return the command that exports each pick; picks that nothing answers yet are left out.
+
+    The margin is said, as these findings may be of another than the run's.
+    """
+    margin = f"{found.outcome.margin:.9f}".rstrip("0").rstrip(".")
+    answered = [headline.request for headline in found.headlines if headline.trial is not None]
+    requests = (f"smallest@{margin}" if request == SMALLEST else request for request in answered)
+    return [f"bitfront export --run {shlex.quote(run)} --pick {request} --format text" for request in requests]
 
 
 def inline(svg: str, name: str, description: str) -> Markup:
@@ -186,5 +189,6 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
     if outcome.trials:
         cost_s = sum(trial.elapsed_s for trial in outcome.trials)
         facts.append(("cost", f"{words.duration(cost_s)} of evaluating"))
-        facts.append(("time searched", words.duration(max(trial.finished_s for trial in outcome.trials))))
+        passed = words.duration(max(trial.finished_s for trial in outcome.trials))
+        facts.append(("from the first trial to the last", f"{passed}, pauses included"))
     return [*facts, *outcome.provenance]

@@ -6,7 +6,7 @@ from statistics import median
 
 from results.bootstrap import CONFIDENCE
 from results.findings import Findings, Headline, conclude
-from results.outcome import Outcome, Trial
+from results.outcome import Outcome, Trial, Unseen
 from results.pareto import beaten_by
 from results.picks import KNEE, SMALLEST
 from results.words import (
@@ -72,9 +72,15 @@ def unseen_lead(found: Findings) -> list[tuple[str, str]]:
             f"On {unseen.fp32_log_odds.size:,} training sentences that no map was chosen by, the sampler's best maps "
             f"do {gain.ratio:.0%} of the damage of plain allocations of their size "
             f"(95%: {gain.interval.low:.0%} to {gain.interval.high:.0%}; {gain.sizes} sizes). "
-            "Picks are made by the damage there.",
+            f"Picks are made by the damage there.{_outdated(unseen)}",
         )
     ]
+
+
+def _outdated(unseen: Unseen) -> str:
+    if not unseen.outdated:
+        return ""
+    return f" That was after {maps(unseen.trials)}; those found since are scored there when the search has ended."
 
 
 def certainty(found: Findings) -> tuple[str, str]:
@@ -93,9 +99,10 @@ def certainty(found: Findings) -> tuple[str, str]:
             f"The sentences held back ({held_back}) were opened after {maps(opened.trials)}, and the search went on.",
         )
     words = f"On {opened.labels.size:,} sentences that no search has seen"
-    told = next((line.trial for line in found.headlines if line.trial and line.trial.number in found.confirmed), None)
-    if told is None:
-        return "Nothing is confirmed.", f"{words} none of these picks was scored."
+    told = next((line.trial for line in found.headlines if line.trial is not None), None)
+    if told is None or told.number not in found.confirmed:
+        pick = "any pick" if told is None else told.label
+        return "Not confirmed.", f"{words}, what was picked when they were opened was scored, and not {pick}."
     against = found.confirmed[told.number].against_fp32
     return (
         "Confirmed." if against.no_worse >= CONFIDENCE else "Not borne out on held-back sentences.",
@@ -149,7 +156,7 @@ def front_lines(found: Findings) -> list[str]:
     ]
     rivals = [trial for trial in found.contenders if trial.scores is not None and trial.feasible]
     if rivals:
-        searched = [trial for trial in found.front if trial.origin == "sampler"]
+        searched = [trial for trial in outcome.trials if trial.origin == "sampler" and trial.scores and trial.feasible]
         standing = [trial for trial in rivals if beaten_by(outcome, searched, trial) is None]
         ending = f"; not beaten by them: {_listed(standing)}" if standing else ""
         lines.append(
@@ -215,9 +222,11 @@ def _documented_lead(found: Findings) -> tuple[str, str] | None:
         damages = {number: unseen.damage for number, unseen in found.unseen.items()}
     else:
         where = ""
-        damages = {trial.number: trial.scores.damage for trial in (reference, *found.front) if trial.scores}
+        # Of any map, as a front of MCC or agreement need not have them; one in bf16 is no match for one in FP32.
+        alike = (trial for trial in found.outcome.trials if trial.precision == reference.precision)
+        damages = {trial.number: trial.scores.damage for trial in alike if trial.scores}
     size, damage = reference.compression(axis), damages[reference.number]
-    maps_there = [trial for trial in found.shown if trial.number in damages and trial.feasible]
+    maps_there = [trial for trial in found.outcome.trials if trial.number in damages and trial.feasible]
     smaller = [trial for trial in maps_there if damages[trial.number] <= damage and trial.compression(axis) > size]
     known = f"The documented map has {times(size)} and damage {nats(damage)}{where}"
     if not smaller:
@@ -271,8 +280,10 @@ def _headline_line(found: Findings, headline: Headline) -> str:
         return f"{line}."
     if trial.origin != "sampler":
         who = "the documented map" if trial.origin == "reference" else "a contender"
-        where = " on unseen sentences" if trial.number in found.unseen else ""
-        told = f"the sampler has found nothing of less damage{where} whose MCC cannot be told from the best"
+        told = "the sampler has found nothing of less damage"
+        if trial.number in found.unseen:
+            told = "of what was scored on unseen sentences, nothing of the sampler's does less damage there"
+        told += " whose MCC cannot be told from the best"
         return f"{line}; it is {who}: {told}."
     rival = headline.rival
     if rival is not None and rival.scores is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import floor
+
 from results.bootstrap import Interval
 from results.outcome import Outcome, Quality, Trial
 from results.statistics import Comparison
@@ -52,10 +54,10 @@ def difference_with(comparison: Comparison) -> str:
 
 
 def confidence(probability: float) -> str:
-    """Return a confidence as ``97%``; never 0% or 100%, which no sample can show."""
+    """Return a confidence as ``97%``, rounded down; never 0% or 100%, which no sample can show."""
     if probability > 0.995:
         return "over 99%"
-    return "under 1%" if probability < 0.005 else f"{probability:.0%}"
+    return "under 1%" if probability < 0.01 else f"{floor(100 * probability + 1e-9)}%"
 
 
 def loss(margin: float) -> str:

@@ -113,7 +113,7 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         provenance=tuple((key, value) for key, value in context["provenance"]),
         held_back=context.get("held_back", ""),
         confirmation=read_opening(study, finished(study)),
-        unseen=read_unseen(study),
+        unseen=read_unseen(study, finished(study)),
     )
 
 

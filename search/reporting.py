@@ -77,12 +77,12 @@ def compare_runs(runs: Sequence[Path], margin: float | None, out: Path) -> tuple
 
 
 def command_of(profile: Mapping[str, Any], run: RunDirectory, trials: int) -> str:
-    """Return the command that makes a run of so many trials by these settings again."""
+    """Return the command that makes a run of so many trials by these settings again; of none yet, by its limits."""
     words = ["bitfront", "search", "--run", str(run.path)]
     for field in fields(Profile):
         value = profile[field.name]
-        if value == field.default or field.name in ("trials", "hours"):
+        if value == field.default or (trials and field.name in ("trials", "hours")):
             continue
         name = f"--{field.name.replace('_', '-')}"
         words += [name] if value is True else [name, f"{value:.10g}" if isinstance(value, float) else str(value)]
-    return shlex.join([*words, "--trials", str(trials)])
+    return shlex.join([*words, "--trials", str(trials)] if trials else words)

@@ -34,6 +34,8 @@ STUDY_SCHEMA = "bitfront-study-1"
 CONTEXT, CONFIRMATION = "context", "confirmation of trial"
 """Attributes of the study; the latter with the trial's number after it."""
 
+_THEN = ", then "
+
 
 def open_study(
     storage: BaseStorage,
@@ -79,6 +81,8 @@ def open_study(
     recorded = study.user_attrs[CONTEXT]
     _check_same(recorded, context, f"study {name!r}")
     warn_of_other_codes(recorded.get("codes"), problem, f"study {name!r}")
+    if (continued := _continued(recorded["provenance"], context["provenance"])) != recorded["provenance"]:
+        study.set_user_attr(CONTEXT, {**recorded, "provenance": continued})
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if not shared:
@@ -93,6 +97,15 @@ def open_study(
             maps.add(contender.bits)
             _enqueue(study, names, contender.bits, {ORIGIN: contender.origin, LABEL: contender.label})
     return study
+
+
+def _continued(before: list[list[str]], now: list[list[str]]) -> list[list[str]]:
+    """Return the facts of a run that was begun with some and goes on with others: each with all that it has been."""
+    known = dict(before)
+    for key, value in now:
+        told = known.get(key, value).split(_THEN)
+        known[key] = _THEN.join(told if value in told else [*told, value])
+    return [list(pair) for pair in known.items()]
 
 
 def directions(quality: Quality) -> list[StudyDirection]:

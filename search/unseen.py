@@ -23,6 +23,7 @@ from results.findings import Findings, conclude
 from results.outcome import Outcome, Trial, Unseen
 from results.pareto import exact_sizes, non_dominated
 from search.arrays import pack_array, unpack_array
+from search.trials import finished
 
 log = logging.getLogger("bitfront")
 
@@ -42,6 +43,8 @@ def check_on_unseen(
     damage_elsewhere: DamageElsewhere | None = None,
 ) -> None:
     """Score the best maps on unseen sentences, in FP32, and record it; what is recorded already is not scored again.
+
+    Nothing counts before all is scored: the contenders come first, and would win against maps that are not there yet.
 
     Args:
         problem: the run's.
@@ -66,24 +69,26 @@ def check_on_unseen(
     recorded = study.user_attrs  # one query, where the study is in a database
     missing = [trial for trial in trials if _scores(recorded, trial.number, digest) is None]
     known = recorded.get(_SENTENCES)
-    told = known is not None and known["digest"] == digest  # a recovered journal may have lost it and nothing else
-    if told and not missing:
-        return
-    log.info("scoring %d maps on %d training sentences that they were not chosen by", len(missing), len(token_ids))
-    evaluator = problem.evaluator_on(token_ids)
-    if not told:
-        fp32 = evaluator.fp32_log_odds()
-        study.set_user_attr(_SENTENCES, {"digest": digest, "fp32_log_odds": pack_array(fp32)})
-    for trial in missing:
-        if not keep_going():
-            log.warning("not all maps are scored on unseen sentences; start the run again")
-            return
-        log_odds = evaluator.log_odds(trial.bits)
-        if np.isfinite(log_odds).all():
-            record = {"digest": digest, "log_odds": pack_array(log_odds)}
-            study.set_user_attr(f"{_SCORES} {trial.number}", record)
-        else:
-            log.warning("%s has no finite scores on them and is left out", trial.label)
+    if known is not None and known["digest"] != digest:
+        study.set_user_attr(_SENTENCES, None)
+        known = None
+    fp32 = None if known is None else known["fp32_log_odds"]
+    if fp32 is None or missing:  # a recovered journal may have lost the former and nothing else
+        log.info("scoring %d maps on %d training sentences that they were not chosen by", len(missing), len(token_ids))
+        evaluator = problem.evaluator_on(token_ids)
+        fp32 = fp32 or pack_array(evaluator.fp32_log_odds())
+        for trial in missing:
+            if not keep_going():
+                log.warning("not all maps are scored on unseen sentences; start the run again")
+                return
+            log_odds = evaluator.log_odds(trial.bits)
+            if np.isfinite(log_odds).all():
+                record = {"digest": digest, "log_odds": pack_array(log_odds)}
+                study.set_user_attr(f"{_SCORES} {trial.number}", record)
+            else:
+                log.warning("%s has no finite scores on them and is left out", trial.label)
+    if (whole := {"digest": digest, "fp32_log_odds": fp32, "trials": finished(study)}) != known:
+        study.set_user_attr(_SENTENCES, whole)
 
 
 def candidates(findings: Findings, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
@@ -115,8 +120,13 @@ def candidates(findings: Findings, damage_elsewhere: DamageElsewhere | None = No
     return [trial for _, trial in sorted({trial.number: trial for trial in chosen}.items())]
 
 
-def read_unseen(study: optuna.Study) -> Unseen | None:
-    """Return what maps score on unseen sentences, None where none has been scored."""
+def read_unseen(study: optuna.Study, trials: int) -> Unseen | None:
+    """Return what maps score on unseen sentences, None where the best have not been scored.
+
+    Args:
+        study: the run's study.
+        trials: how many maps it has evaluated by now.
+    """
     recorded = study.user_attrs
     known = recorded.get(_SENTENCES)
     if known is None:
@@ -127,7 +137,10 @@ def read_unseen(study: optuna.Study) -> Unseen | None:
             number = int(key.removeprefix(_SCORES))
             if (record := _scores(recorded, number, known["digest"])) is not None:
                 log_odds[number] = unpack_array(record["log_odds"], np.float32)
-    return Unseen(unpack_array(known["fp32_log_odds"], np.float32), log_odds) if log_odds else None
+    if not log_odds:
+        return None
+    after = known.get("trials", trials)
+    return Unseen(unpack_array(known["fp32_log_odds"], np.float32), log_odds, after, outdated=trials > after)
 
 
 def _scores(recorded: Mapping[str, Any], number: int, digest: str) -> dict[str, Any] | None:

@@ -123,7 +123,7 @@ def with_unseen(outcome: Outcome, trials: Iterable[Trial], sentences: int = 300,
         assert trial.log_odds is not None
         size = np.std(trial.log_odds - outcome.fp32_log_odds) * (luck if trial.origin == "sampler" else 1.0)
         scored[trial.number] = fp32 + random.normal(scale=size, size=sentences).astype(np.float32)
-    return replace(outcome, unseen=Unseen(fp32, scored))
+    return replace(outcome, unseen=Unseen(fp32, scored, len(outcome.trials)))
 
 
 def made_up_outcome(

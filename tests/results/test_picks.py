@@ -12,7 +12,15 @@ from objectives.layers import Layer
 from results.evidence import Evidence, knee_rule, smallest_rule
 from results.outcome import Outcome
 from results.picks import headline_limits, headline_requests, pick, trial_by_number
-from tests.results.synthetic import empty_outcome, failed, made_up_outcome, made_up_trial, scored, with_trials
+from tests.results.synthetic import (
+    empty_outcome,
+    failed,
+    made_up_outcome,
+    made_up_trial,
+    scored,
+    with_trials,
+    with_unseen,
+)
 
 
 def test_pick_is_the_least_damage_of_all_that_reach_it() -> None:
@@ -167,3 +175,11 @@ def test_smallest_and_knee_are_picked_by_evidence() -> None:
     noisy = with_trials(empty_outcome(), [made_up_trial(empty_outcome(), 0, (2,) * 76)])
     with pytest.raises(InputError, match=r"ask for a larger margin, as in smallest@0\.05"):
         pick(noisy, "smallest@margin")
+
+
+def test_below_the_constraint_picks_are_made_as_before_maps_were_scored_on_unseen_sentences() -> None:
+    """Maps that miss the constraint are not scored there, and would be out of the running."""
+    outcome = made_up_outcome()
+    scored_elsewhere = with_unseen(outcome, [trial for trial in outcome.trials if trial.feasible])
+    assert not pick(outcome, "best@4x").feasible
+    assert pick(scored_elsewhere, "best@4x") == pick(outcome, "best@4x")

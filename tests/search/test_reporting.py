@@ -4,8 +4,8 @@ import pytest
 
 from results.evidence import Evidence
 from results.outcome import Outcome
-from search.profile import Profile
-from search.reporting import front_line
+from search.profile import Profile, resolve_profile
+from search.reporting import command_of, front_line
 from search.run_directory import RunDirectory
 from search.runner import Progress, run_search
 from tests.results.synthetic import empty_outcome, made_up_outcome
@@ -63,3 +63,13 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
     assert set(fronts) == {fronts[0]}
     assert fronts[0].startswith("front of 1 maps; best@")  # after the first map
     assert len(gathered) == 1
+
+
+def test_the_command_that_makes_a_run_again_has_its_trials_or_of_a_run_without_any_its_limits(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    profile = resolve_profile("cola", {"seed": 3}).to_dict()
+    assert profile["hours"]
+    many, none = (command_of(profile, run, trials).split() for trials in (24, 0))
+    assert many[-2:] == ["--trials", "24"] and "--hours" not in many
+    assert none[none.index("--hours") + 1] == f"{profile['hours']:g}" and "--trials" not in none
+    assert many[:-2] == [word for at, word in enumerate(none) if "--hours" not in none[max(0, at - 1) : at + 1]]

@@ -240,3 +240,19 @@ def test_storages_that_are_no_study_of_ours_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello\nworld\n")
     with pytest.raises(InputError, match="cannot be read as a study"):
         load_study(tmp_path / "text")
+
+
+def test_a_run_that_goes_on_with_other_settings_tells_of_all_of_them(tmp_path: Path, problem: Problem) -> None:
+    def provenance(*facts: tuple[str, str]) -> dict[str, str]:
+        constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+        sampler = FeasibleSampler("random", constraint, seed=0)
+        study = open_study(
+            journal_storage(tmp_path / "j"), problem, "damage", constraint, sampler, [], provenance=facts
+        )
+        return dict(outcome(study, "x").provenance)
+
+    assert provenance(("sampler", "nsga2"), ("torch", "2.13.0")) == {"sampler": "nsga2", "torch": "2.13.0"}
+    assert provenance(("sampler", "guided"), ("torch", "2.13.0"))["sampler"] == "nsga2, then guided"
+    for _ in range(2):
+        told = provenance(("sampler", "nsga2"), ("torch", "2.13.0"), ("python", "3.12"))
+        assert told == {"sampler": "nsga2, then guided", "torch": "2.13.0", "python": "3.12"}

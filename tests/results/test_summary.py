@@ -1,0 +1,92 @@
+"""What the report's first lines say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from objectives.layers import Bits
+from objectives.scores import Precision
+from results.findings import conclude
+from results.outcome import Confirmation, Origin, Outcome, Trial
+from results.picks import SMALLEST, pick
+from results.report import export_commands
+from results.summary import front_lines, lead_lines, unseen_lead
+from results.words import confidence
+from tests.results.synthetic import made_up_outcome, made_up_trial, scored, with_trials, with_unseen
+
+
+def trial(outcome: Outcome, number: int, narrow: int, origin: Origin, **scores: float) -> Trial:
+    """Return a map of 4 bits whose first ``narrow`` layers have 3."""
+    layers = len(outcome.footprint.layers)
+    bits: Bits = (3,) * narrow + (4,) * (layers - narrow)
+    return scored(made_up_trial(outcome, number, bits, origin, f"{origin} {number}"), **scores)
+
+
+def test_a_contender_is_beaten_by_any_map_of_the_sampler_not_only_by_its_front() -> None:
+    base = made_up_outcome(trials=0)
+    uniform_4 = next(found for found in base.trials if found.label == "uniform 4")
+    sampled, plain = trial(base, 50, 5, "sampler", damage=0.03), trial(base, 51, 20, "plain", damage=0.02)
+    found = conclude(with_trials(base, [scored(uniform_4, damage=0.05), sampled, plain]))
+    assert sampled not in found.front
+    assert "beat 1 of the 2 contenders" in front_lines(found)[-1]
+    assert front_lines(found)[-1].endswith("not beaten by them: plain 51.")
+
+
+@pytest.mark.parametrize("reference_precision", ["fp32", "bf16"])
+def test_a_map_off_the_front_of_mcc_is_known_to_do_less_than_the_documented_one(reference_precision: Precision) -> None:
+    base = made_up_outcome(trials=0, quality="mcc")
+    documented = scored(base.trials[0], damage=0.03, mcc=0.2)
+    harmless, accurate = trial(base, 60, 5, "sampler", damage=0.001, mcc=0.3), trial(base, 61, 20, "sampler", mcc=0.99)
+    accurate = scored(accurate, damage=0.1)
+    documented = replace(documented, precision=reference_precision)
+    found = conclude(with_trials(base, [documented, harmless, accurate]))
+    assert harmless not in found.front
+    said = [words for words, _ in lead_lines(found)]
+    if reference_precision == "fp32":
+        assert "Smaller than the documented map, with less damage." in said
+    else:  # what is scored in another precision is no match
+        assert "The documented map stands." in said
+
+
+def test_only_the_first_pick_is_called_confirmed() -> None:
+    outcome = replace(made_up_outcome(), margin=0.05, held_back="0.3")
+    opened_for = conclude(outcome).picked
+    log_odds = {number: picked.log_odds for number, picked in opened_for.items() if picked.log_odds is not None}
+    opened = Confirmation(
+        "0.3", outcome.labels, outcome.in_domain, outcome.fp32_log_odds, log_odds, len(outcome.trials), withdrawn=False
+    )
+    outcome = replace(outcome, confirmation=opened)
+    assert lead_lines(conclude(outcome))[-1][0] == "Confirmed."
+    wider = conclude(replace(outcome, margin=0.1))
+    [other] = [headline.trial for headline in wider.headlines if headline.request == SMALLEST]
+    assert other is not None and other.number not in opened_for
+    assert lead_lines(wider)[-1][0] == "Not confirmed."
+    assert f"not {other.label}" in lead_lines(wider)[-1][1]
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.1, 1.0])
+def test_the_command_that_exports_the_smallest_map_says_the_margin(margin: float) -> None:
+    """The report may be made with another margin than the run's, by which `export` would choose."""
+    outcome = replace(made_up_outcome(), margin=margin)
+    command = next(line for line in export_commands(conclude(outcome), "runs/x") if "smallest" in line)
+    request = command.split()[command.split().index("--pick") + 1]
+    assert pick(replace(outcome, margin=0.01), request) == pick(outcome, SMALLEST)
+
+
+def test_scores_on_unseen_sentences_of_before_the_search_went_on_are_said_to_be() -> None:
+    outcome = made_up_outcome()
+    plain = [replace(found, origin="plain") if found.origin == "uniform" else found for found in outcome.trials]
+    outcome = with_trials(outcome, plain)
+    outcome = with_unseen(outcome, [found for found in outcome.trials if found.feasible])
+    assert outcome.unseen is not None
+    [(_, current)] = unseen_lead(conclude(outcome))
+    assert "since" not in current
+    [(_, old)] = unseen_lead(conclude(replace(outcome, unseen=replace(outcome.unseen, trials=40, outdated=True))))
+    assert "after 40 maps" in old and "since" in old
+
+
+def test_confidence_is_never_rounded_up_to_what_it_is_compared_with() -> None:
+    told = [confidence(probability) for probability in (0.004, 0.0099, 0.29, 0.9499, 0.95, 0.9949, 0.996)]
+    assert told == ["under 1%", "under 1%", "29%", "94%", "95%", "99%", "over 99%"]
