@@ -241,7 +241,7 @@ def polishing_sentences(problem: Problem) -> TrainingSentences:
 
 
 def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
-    """Return the tokens of training sentences that no map of a problem is chosen by, at most so many.
+    """Return the tokens of training sentences that a search of a problem does not see, at most so many.
 
     Those that are also searched with or held back are left out, and those that codes are calibrated on as far as there
     are enough others. They need no labels: damage is measured against the FP32 model.

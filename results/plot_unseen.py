@@ -1,4 +1,4 @@
-"""Drawing what maps do on sentences that none of them was chosen by: the sampler's against plain allocation."""
+"""Drawing what maps do on sentences that the search did not see: the sampler's against plain allocation."""
 
 from __future__ import annotations
 

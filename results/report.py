@@ -34,7 +34,7 @@ MOST_FAILURES = 20
 
 _PLOTS = {
     "pareto": "Damage and MCC of every map against its compression; pareto.csv has the numbers",
-    "unseen": "Damage on sentences that no map was chosen by, against compression; unseen.csv has the numbers",
+    "unseen": "Damage on sentences that the search did not see, against compression; unseen.csv has the numbers",
     "bits": "The width of every layer in the picked maps; bits.csv has the numbers",
     "sensitivity": "The damage of each layer alone at each width; sensitivity.csv has the numbers",
     "progress": "The least damage so far at each size, over evaluations and time; progress.csv has the numbers",

@@ -56,7 +56,7 @@ def lead_lines(found: Findings) -> list[tuple[str, str]]:
 
 
 def unseen_lead(found: Findings) -> list[tuple[str, str]]:
-    """Return what the search is worth on sentences that no map was chosen by; nothing where that is not known."""
+    """Return what the search is worth on sentences that it did not see; nothing where that is not known."""
     gain, unseen = found.gain, found.outcome.unseen
     if gain is None or unseen is None:
         return []
@@ -69,7 +69,7 @@ def unseen_lead(found: Findings) -> list[tuple[str, str]]:
     return [
         (
             judged,
-            f"On {unseen.fp32_log_odds.size:,} training sentences that no map was chosen by, the sampler's best maps "
+            f"On {unseen.fp32_log_odds.size:,} training sentences that the search did not see, the sampler's best maps "
             f"do {gain.ratio:.0%} of the damage of plain allocations of their size "
             f"(95%: {gain.interval.low:.0%} to {gain.interval.high:.0%}; {gain.sizes} sizes). "
             f"Picks are made by the damage there.{_outdated(unseen)}",

@@ -1,4 +1,4 @@
-"""The check on unseen sentences: when a search has ended, what its best maps do on sentences that none was chosen by.
+"""The check on unseen sentences: when a search has ended, what its best maps do on sentences that it did not see.
 
 A search fits the sentences that it scores maps on, so damage there flatters what it found. Damage needs no labels, so
 training sentences tell what a map does on others. The sampler never sees these scores; picks are made by them.
@@ -74,7 +74,7 @@ def check_on_unseen(
         known = None
     fp32 = None if known is None else known["fp32_log_odds"]
     if fp32 is None or missing:  # a recovered journal may have lost the former and nothing else
-        log.info("scoring %d maps on %d training sentences that they were not chosen by", len(missing), len(token_ids))
+        log.info("scoring %d maps on %d training sentences that the search did not see", len(missing), len(token_ids))
         evaluator = problem.evaluator_on(token_ids)
         fp32 = fp32 or pack_array(evaluator.fp32_log_odds())
         for trial in missing:

@@ -50,7 +50,7 @@ def test_a_search_ends_with_its_best_maps_scored_on_unseen_sentences(
     where = ("--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient")
     spoken = bitfront("search", *where, "--run", run, "--trials", 24, "--unseen", 20)
     assert spoken.status == 0, spoken.err
-    assert "training sentences that no map was chosen by" in spoken.out
+    assert "training sentences that the search did not see" in spoken.out
     found = outcome(load_study(run / "study.journal"), "run")
     assert found.unseen is not None
     assert {trial.number for trial in found.trials if trial.origin == "uniform" and trial.feasible} <= set(
@@ -67,7 +67,7 @@ def test_a_search_ends_with_its_best_maps_scored_on_unseen_sentences(
     assert "damage, unseen" in (run / "report.html").read_text(encoding="utf-8")
 
     def scorings() -> int:
-        return (run / "search.log").read_text(encoding="utf-8").count("training sentences that they were not chosen by")
+        return (run / "search.log").read_text(encoding="utf-8").count("training sentences that the search did not see")
 
     assert scorings() == 1
     bitfront("search", "--run", run)
