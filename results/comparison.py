@@ -13,8 +13,9 @@ from objectives.files import write_text
 from objectives.sizes import SizeAxis
 from results import words
 from results.findings import Findings, conclude
-from results.outcome import Outcome, Trial
-from results.page_tables import Cell, Table, damage_cell, difference_cell, mcc_cell
+from results.outcome import Outcome, Trial, Unseen
+from results.page_tables import Cell, Table, damage_cell, difference_cell, mcc_cell, unseen_cell
+from results.picks import in_order
 from results.plot_compare import write_compare_plot
 from results.report import inline, render
 from results.summary import asked_words
@@ -98,7 +99,7 @@ def write_comparison(info: ComparisonInfo, directory: Path) -> None:
     page = render(
         "comparison.html.j2",
         info=info,
-        picks=_picks_table(info),
+        picks=picks_comparison(info),
         facts=_facts_table(info),
         plot=inline(svg, "comparison", "The fronts of the runs; comparison.csv has the numbers"),
     )
@@ -113,15 +114,29 @@ def _warnings(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[str]:
             found.append(f"{name} was scored on other sentences than {names[0]}: its damage and MCC do not compare.")
         elif not np.allclose(outcome.fp32_log_odds, first.fp32_log_odds, atol=1e-3):
             found.append(f"{name} has another FP32 model than {names[0]}: each damage is from its own FP32 model.")
+        if not _same_unseen(outcome.unseen, first.unseen):
+            found.append(
+                f"{name} was checked on other unseen sentences than {names[0]}, or one of them on none: what picks were "
+                "made by does not compare."
+            )
         if outcome.size_axis != first.size_axis:
             found.append(f"{name} was searched by {outcome.size_axis} size; here all is by {first.size_axis} size.")
     return found
 
 
-def _picks_table(info: ComparisonInfo) -> Table:
-    requests = [headline.request for headline in info.runs[0].found.headlines]
+def _same_unseen(one: Unseen | None, other: Unseen | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    same_number = one.fp32_log_odds.size == other.fp32_log_odds.size
+    return same_number and np.allclose(one.fp32_log_odds, other.fp32_log_odds, atol=1e-3)
+
+
+def picks_comparison(info: ComparisonInfo) -> Table:
+    """Return the picks of all runs, those for one request one under the other."""
+    asked = {headline.request for run in info.runs for headline in run.found.headlines}
+    any_unseen = any(run.found.unseen for run in info.runs)
     rows = []
-    for request in requests:
+    for request in in_order(asked):
         for run in info.runs:
             headline = run.found.headline(request)
             if headline is None or headline.trial is None or headline.trial.scores is None:
@@ -135,11 +150,13 @@ def _picks_table(info: ComparisonInfo) -> Table:
                     Cell(trial.label, trial.number),
                     Cell(words.times(trial.compression(info.size_axis)), trial.compression(info.size_axis)),
                     damage_cell(trial.scores.damage, intervals.damage),
+                    *([unseen_cell(run.found, trial)] if any_unseen else []),
                     mcc_cell(trial.scores.mcc, intervals.mcc),
                     difference_cell(run.found.against_fp32[trial.number]),
                 )
             )
-    return Table(("pick", "run", "map", info.size_axis, "damage", "MCC", "MCC against FP32"), tuple(rows))
+    damages = ("damage", "damage, unseen") if any_unseen else ("damage",)
+    return Table(("pick", "run", "map", info.size_axis, *damages, "MCC", "MCC against FP32"), tuple(rows))
 
 
 def _facts_table(info: ComparisonInfo) -> Table:

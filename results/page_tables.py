@@ -119,16 +119,14 @@ def _score_cells(found: Findings, trial: Trial) -> tuple[Cell, ...]:
         difference_cell(against),
         Cell(words.confidence(against.no_worse), against.no_worse),
         damage_cell(trial.scores.damage, intervals.damage),
-        *_unseen(found, trial),
+        *([unseen_cell(found, trial)] if found.unseen else []),
     )
 
 
-def _unseen(found: Findings, trial: Trial) -> tuple[Cell, ...]:
-    """Return the damage on unseen sentences; no cell at all where there is none in this run."""
-    if not found.unseen:
-        return ()
+def unseen_cell(found: Findings, trial: Trial) -> Cell:
+    """Return a map's damage on unseen sentences, empty where it was not scored there."""
     known = found.unseen.get(trial.number)
-    return (_UNKNOWN if known is None else damage_cell(known.damage, known.interval),)
+    return _UNKNOWN if known is None else damage_cell(known.damage, known.interval)
 
 
 def _corrected_heads(found: Findings) -> tuple[str, ...]:

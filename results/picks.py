@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 from math import floor
 
@@ -95,6 +96,12 @@ def headline_requests(outcome: Outcome) -> tuple[str, ...]:
     beyond = [text for text in HEADLINE_COMPRESSIONS if outcome.min_compression < float(text) <= highest]
     sizes = (f"best@{text}x" for text in (f"{outcome.min_compression:.10g}", *beyond))
     return (SMALLEST, *sizes, KNEE)
+
+
+def in_order(requests: Iterable[str]) -> list[str]:
+    """Return headline requests of any outcomes in the order in which one has them."""
+    sizes = (request for request in requests if request not in (SMALLEST, KNEE))
+    return [SMALLEST, *sorted(sizes, key=_least_compression), KNEE]
 
 
 def headline_limits(outcome: Outcome) -> list[tuple[str, Fraction]]:

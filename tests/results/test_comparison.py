@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from results.comparison import comparison_info, comparison_table, write_comparison
+from results.comparison import comparison_info, comparison_table, picks_comparison, write_comparison
 from results.pareto import front
 from results.plot_compare import draw_comparison
-from tests.results.synthetic import empty_outcome, made_up_outcome
+from tests.results.synthetic import empty_outcome, made_up_outcome, with_unseen
 
 
 def test_fronts_are_of_damage_on_the_axis_of_the_first_run(tmp_path: Path) -> None:
@@ -58,3 +58,22 @@ def test_runs_without_a_map_are_compared_too(count: int, tmp_path: Path) -> None
     info = comparison_info(outcomes, ["a", "b"][:count])
     write_comparison(info, tmp_path)
     assert len(comparison_table(info)) == sum(len(run.front) for run in info.runs)
+
+
+def test_every_run_has_its_picks_beside_what_they_were_made_by() -> None:
+    """The first has a tighter constraint and asks for fewer sizes; only the other was checked on unseen sentences."""
+    tight, checked = made_up_outcome(min_compression=8.0), made_up_outcome()
+    checked = with_unseen(checked, [trial for trial in checked.trials if trial.feasible])
+    info = comparison_info([tight, checked], ["tight", "checked"])
+    table = picks_comparison(info)
+    rows = [(pick.text, run.text) for pick, run, *_ in table.rows]
+    assert rows[:3] == [
+        ("5.5x or more", "checked"),
+        ("8x or more", "tight"),
+        ("8x or more", "checked"),
+    ]
+    assert rows[-1][0] == "Knee of the front"
+    unseen = table.heads.index("damage, unseen")
+    assert all(bool(row[unseen].text) == (row[1].text == "checked") for row in table.rows)
+    assert "other unseen sentences" in info.warnings[0]
+    assert "damage, unseen" not in picks_comparison(comparison_info([tight, made_up_outcome()], ["a", "b"])).heads
