@@ -116,8 +116,8 @@ def _warnings(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[str]:
             found.append(f"{name} has another FP32 model than {names[0]}: each damage is from its own FP32 model.")
         if not _same_unseen(outcome.unseen, first.unseen):
             found.append(
-                f"{name} was checked on other unseen sentences than {names[0]}, or one of them on none: what picks were "
-                "made by does not compare."
+                f"{name} was checked on other unseen sentences than {names[0]}, or one of them on none: what picks "
+                "were made by does not compare."
             )
         if outcome.size_axis != first.size_axis:
             found.append(f"{name} was searched by {outcome.size_axis} size; here all is by {first.size_axis} size.")
