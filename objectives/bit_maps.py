@@ -43,7 +43,9 @@ def read_bit_map(path: Path, layers: Sequence[Layer]) -> Bits:
 
 def parse_bit_map(text: str, layers: Sequence[Layer], subject: str) -> Bits:
     """Parse the text of a bit map; ``subject`` names it in errors. See :func:`read_bit_map`."""
-    entries = _json_entries(text, subject) if text.lstrip().startswith(("{", "[")) else _text_entries(text, subject)
+    as_text = any(line.lstrip().lower().startswith("layer:") for line in text.splitlines())
+    as_json = not as_text and text.lstrip().startswith(("{", "["))
+    entries = _json_entries(text, subject) if as_json else _text_entries(text, subject)
     known = {layer.name for layer in layers}
     widths: dict[str, int] = {}
     seen: dict[str, str] = {}

@@ -52,7 +52,7 @@ def first_order_shifts(
         for indices, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
             if not keep_going():
                 return None
-            backward(model, tokens)
+            backward(model, tokens, "--sensitivity none --sampler nsga2")
             at = torch.tensor(indices, device=shifts.device)
             for index, inputs, outputs in recorded:
                 if outputs.grad is not None:  # else no score depends on it
@@ -61,8 +61,13 @@ def first_order_shifts(
     return shifts.cpu().numpy()
 
 
-def backward(model: nn.Module, tokens: Tensor) -> None:
+def backward(model: nn.Module, tokens: Tensor, instead: str) -> None:
     """Run sentences of one length ``(n_sentences, n_tokens)`` forth, and the sum of their log-odds back.
+
+    Args:
+        model: a two-class classifier.
+        tokens: of the sentences.
+        instead: what can be asked for where there are no gradients, for the message.
 
     Raises:
         InputError: the model is of an architecture that cannot be recorded this way.
@@ -75,7 +80,7 @@ def backward(model: nn.Module, tokens: Tensor) -> None:
             raise
         raise InputError(
             f"{type(model).__name__}: the gradients of its layers cannot be had ({type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0]}); use --quantizer affine --sensitivity none --sampler nsga2"
+            f"{str(error).partition(chr(10))[0]}); use {instead}"
         ) from error
 
 

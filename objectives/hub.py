@@ -40,7 +40,10 @@ def local_directory(source: str, what: str) -> Path | None:
     """
     if not source.strip():
         raise InputError(f"{what} {source!r}: a directory or a hub name is needed, this is empty; name one")
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError:  # ~name, and there is nobody of that name
+        path = Path(source)
     if path.is_dir():
         return path
     if path.exists():

@@ -50,7 +50,7 @@ class Classifier:
     @property
     def max_tokens(self) -> int:
         """The longest input in tokens, special ones included."""
-        limit = int(self.model.config.max_position_embeddings)
+        limit = int(getattr(self.model.config, "max_position_embeddings", self.tokenizer.model_max_length))
         for name, module in self.model.named_modules():
             if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
                 # RoBERTa counts its positions from after the padding index, and so has that many fewer.
@@ -189,7 +189,7 @@ def _load_config(directory: Path, source: str) -> PreTrainedConfig:
 def _load_model(
     directory: Path, config: PreTrainedConfig, source: str
 ) -> tuple[PreTrainedModel, dict[str, str | None]]:
-    """Return the model and the tensors that did not come from its files: name -> what is wrong with its size, or None.
+    """Return the model and the tensors that differ from its files: name -> what is wrong, None where one is missing.
 
     Sizes are compared here (hence ``ignore_mismatched_sizes``), so that the message can name both of them.
     """
@@ -213,6 +213,10 @@ def _load_model(
     absent: dict[str, str | None] = dict.fromkeys(info["missing_keys"])
     for name, found, expected in info["mismatched_keys"]:
         absent[name] = f"{name} is {tuple(found)} in the file, {tuple(expected)} by the config"
+    _, _, encoder = _split_by_part(model, info["unexpected_keys"])
+    for name in encoder:  # other heads, and a pooler that is not needed, do no harm; this would be another encoder
+        if not name.endswith("_ids"):  # buffers that older versions saved
+            absent[name] = f"{name} is in the file and not in this model"
     return model, absent
 
 

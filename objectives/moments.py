@@ -50,7 +50,7 @@ def _gradient_moments(
     tokens_seen = 0
     with recording(model, embeddings) as recorded:
         for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
-            backward(model, tokens)
+            backward(model, tokens, "--quantizer affine --sensitivity none --sampler nsga2")
             for index, _, outputs in recorded:
                 if outputs.grad is not None:  # else no score depends on it
                     gradients = outputs.grad.flatten(0, -2)

@@ -212,6 +212,8 @@ class _Student(nn.Module):
     def _embedding(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
             rows = inputs[0]
+            if not isinstance(rows, Tensor):  # positions that are asked for by their number: left as they are
+                return outputs
             if self.shifts[index].requires_grad:
                 outputs = outputs + self._shift(index)[rows][..., None]
             return outputs * self._gain(index)[rows][..., None]

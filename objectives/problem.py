@@ -193,11 +193,9 @@ def load_problem(
     if confirmation is not None:
         identity["confirmation"] = sentences_fingerprint(confirmation.token_ids, confirmation.labels)
     network.to(_device(device))  # type: ignore[arg-type]
-    bank = make_bank(chosen, network, layers, identity["model"], cache_directory(), say, bank_in_files)
-    evaluator = Evaluator(network, layers, token_ids, bank=bank)
-    scout = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, bank)
     say(f"scoring the FP32 model on {len(sentences.texts)} sentences")
-    fp32_log_odds = evaluator.fp32_log_odds()
+    # By an evaluator of its own: what is wrong is told before minutes of calibration, which need the memory.
+    fp32_log_odds = Evaluator(network, layers, token_ids).fp32_log_odds()
     if not np.isfinite(fp32_log_odds).all():
         raise InputError(f"{model}: the FP32 model's scores are not finite; its weights are damaged")
     fp32 = score(fp32_log_odds, sentences.labels, fp32_log_odds)
@@ -207,6 +205,9 @@ def load_problem(
             "reversed. Class 1 must mean acceptable (id2label in its config.json); or it was never fine-tuned "
             "(`bitfront finetune`)"
         )
+    bank = make_bank(chosen, network, layers, identity["model"], cache_directory(), say, bank_in_files)
+    evaluator = Evaluator(network, layers, token_ids, bank=bank)
+    scout = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, bank)
     return Problem(
         model=model,
         data=data,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -141,6 +142,8 @@ def calibrated_entries(
 ) -> Iterator[tuple[Layer, Entries]]:
     """Yield the calibrated entries of layers of an FP32 model, as each is done; several are worked on at a time.
 
+    Whoever stops early waits a few seconds for what is being worked on.
+
     Args:
         quantizer: with calibration sentences.
         model: in FP32.
@@ -151,20 +154,24 @@ def calibrated_entries(
         return
     moments = dict(second_moments(model, layers, quantizer.token_ids))
     give_back_freed()
+    over = threading.Event()
 
-    def entries_of(layer: Layer) -> Entries:
+    def entries_of(layer: Layer) -> tuple[Layer, Entries]:
         compensation = Compensation.of(moments.pop(layer.name))  # as large as all weights: each is let go
         weight = model.get_parameter(layer.parameter).detach()
         groups = quantizer.scheme.groups(weight)
-        return {width: quantize_calibrated(weight, width, compensation, groups) for width in widths}
+        return layer, {width: quantize_calibrated(weight, width, compensation, groups, over.is_set) for width in widths}
 
     # A layer's columns follow one another: more threads help little within it, and much across layers.
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(max_workers=threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            yield from zip(layers, pool.map(entries_of, layers), strict=True)
+            # Not in their order: the first of them is the largest by far, and what is done is to be kept.
+            for done in as_completed([pool.submit(entries_of, layer) for layer in layers]):
+                yield done.result()
         finally:
-            pool.shutdown(cancel_futures=True)  # who stops here does not wait for what has not begun
+            over.set()
+            pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
 
 

@@ -23,6 +23,7 @@ from objectives.layers import WIDTHS
 from objectives.problem import Problem
 from objectives.scores import LogOdds, divergences
 from search.allocation import Damages
+from search.journal import process_lock
 
 Source = Literal["measured", "gradient"]
 """``gradient``: every width from one backward pass. ``measured``: the widths where that is too coarse are evaluated."""
@@ -110,6 +111,8 @@ def measure(
                 if not keep_going():
                     return None
                 show(done, len(wanted))
+                if measured[index, WIDTHS.index(width)]:
+                    continue  # by another search, meanwhile
                 log_odds = problem.evaluator.log_odds((*fp32[:index], width, *fp32[index + 1 :]))
                 if not np.isfinite(log_odds).all():
                     log.warning("%s at %d bits alone has no finite scores", problem.layers[index].name, width)
@@ -139,8 +142,15 @@ def _write(
     shifts: npt.NDArray[np.float32],
     measured: npt.NDArray[np.bool_],
 ) -> None:
-    with replacing(path) as temporary:
-        np.savez(temporary, gradient=gradient, shifts=shifts, measured=measured)
+    """Write what is known, after taking over what another search of the same problem has measured meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with process_lock(path.with_name(f".{path.name}.lock")):
+        if path.is_file():
+            _, theirs, known = _read(path, shifts.shape)
+            new = known & ~measured
+            shifts[new], measured[new] = theirs[new], True
+        with replacing(path) as temporary:
+            np.savez(temporary, gradient=gradient, shifts=shifts, measured=measured)
 
 
 def _read(

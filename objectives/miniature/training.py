@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from objectives.files import plain_errors, replacing_directory
+from objectives.files import plain_errors, replacing_directory, write_text
 from objectives.hub import quiet_libraries
 from objectives.miniature.grammar import Sentence, Sentences, generate
 from objectives.miniature.muon import Muon
@@ -27,6 +28,7 @@ from objectives.scores import Labels, mcc
 
 _PAD, _UNK, _CLS, _SEP, _MASK = range(5)
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_INVENTORY = "files.json"
 _IGNORED = -100  # cross_entropy's mark for what has no label
 
 
@@ -83,7 +85,8 @@ def materialise(cache_dir: Path, *, seed: int = 0, show_progress: bool = True) -
     recipe = Recipe()
     sentences = generate(seed)
     directory = cache_dir / f"miniature-{_fingerprint(sentences, recipe, seed)}"
-    if not directory.exists():
+    if not _is_whole(directory):
+        shutil.rmtree(directory, ignore_errors=True)
         try:
             with replacing_directory(directory) as temporary:
                 _write_cola(temporary / "data", sentences.train, sentences.in_domain, sentences.out_of_domain)
@@ -92,9 +95,10 @@ def materialise(cache_dir: Path, *, seed: int = 0, show_progress: bool = True) -
                 with quiet_libraries(), plain_errors():
                     model.save_pretrained(temporary / "model")
                     tokenizer.save_pretrained(temporary / "model")
+                write_text(temporary / _INVENTORY, json.dumps(_sizes(temporary)))
         except OSError:
             # Another process was faster: its directory is complete, as it was renamed in one step, and as good as ours.
-            if not directory.exists():
+            if not _is_whole(directory):
                 raise
     return Miniature(directory / "model", directory / "data", directory / "held-out")
 
@@ -140,6 +144,21 @@ def _fingerprint(sentences: Sentences, recipe: Recipe, seed: int) -> str:
 
 # --------------------------------------------------------------------------------------------------------------------
 # Files.
+
+
+def _is_whole(directory: Path) -> bool:
+    """Return whether all that was written is there: what cleans up caches takes files and leaves directories."""
+    try:
+        inventory = json.loads((directory / _INVENTORY).read_text(encoding="utf-8"))
+        return bool(inventory.items() <= _sizes(directory).items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _sizes(directory: Path) -> dict[str, int]:
+    """Return the sizes in bytes of a directory's files, by their paths in it."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != _INVENTORY)
+    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
 
 
 def _cola(sentences: Sequence[Sentence]) -> str:

@@ -42,6 +42,10 @@ def test_prose_and_markdown_escapes_are_passed_over() -> None:
     assert parse_bit_map(text, LAYERS, "text") == GOOD
 
 
+def test_prose_may_begin_as_json_does() -> None:
+    assert parse_bit_map("[1]: where it comes from\n\n" + to_text(LAYERS, GOOD), LAYERS, "text") == GOOD
+
+
 @pytest.mark.skipif(not PUBLISHED_MAP.is_file(), reason=f"{PUBLISHED_MAP} is absent; set BITFRONT_SHARED")
 def test_the_documented_configuration_as_it_was_published(bert_base: tuple[Layer, ...]) -> None:
     assert read_bit_map(PUBLISHED_MAP, bert_base) == documented_bit_map(bert_base)

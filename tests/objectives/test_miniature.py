@@ -207,6 +207,19 @@ def test_it_is_trained_once_for_each_seed_and_leftovers_do_no_harm(tmp_path: Pat
     assert load_sentences(str(first.held_out), "validation").texts
 
 
+@pytest.mark.parametrize("lost", ["model/model.safetensors", "data/raw/in_domain_train.tsv", "files.json"])
+def test_what_a_cleaner_has_taken_files_from_is_made_anew(tmp_path: Path, quick: list[int], lost: str) -> None:
+    first = materialise(tmp_path, show_progress=False)
+    (first.model.parent / lost).unlink()
+    assert materialise(tmp_path, show_progress=False) == first
+    assert (first.model.parent / lost).is_file()
+    (first.model / "config.json").write_bytes(b"")  # as a power failure may leave it
+    assert materialise(tmp_path, show_progress=False) == first
+    (first.data / "another.txt").touch()
+    assert materialise(tmp_path, show_progress=False) == first
+    assert len(quick) == 3
+
+
 def test_the_recipe_is_part_of_the_name(tmp_path: Path, quick: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     first = materialise(tmp_path, show_progress=False)
     monkeypatch.setattr(training, "Recipe", lambda: replace(Recipe(), steps=1))

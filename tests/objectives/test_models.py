@@ -210,6 +210,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda d: edit_config(d, vocab_size=VOCABULARY + 3),
         f"word_embeddings.weight is ({VOCABULARY}, 16) in the file, ({VOCABULARY + 3}, 16) by the config",
     ),
+    "one layer too few in config": (
+        lambda d: edit_config(d, num_hidden_layers=1),
+        "bert.encoder.layer.1.attention.output.LayerNorm.bias is in the file and not in this model",
+    ),
     "missing tensor": (drop_tensor, "bert.encoder.layer.1.output.dense.weight is missing"),
     "larger tokenizer": (larger_tokenizer, f"they go up to {VOCABULARY} and the model has {VOCABULARY} embeddings"),
 }

@@ -1,15 +1,20 @@
+import time
+from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from objectives import calibrate
 from objectives.codes import decode
 from objectives.errors import InputError
 from objectives.fingerprint import model_fingerprint
 from objectives.layers import WIDTHS, find_layers
 from objectives.models import Classifier, load_classifier
 from objectives.quantize import choose_affine, encode
-from objectives.quantizers import Quantizer, load_quantizer, make_bank
+from objectives.quantizers import Quantizer, calibrated_entries, load_quantizer, make_bank
 from objectives.schemes import Scheme
 from tests.objectives.tiny_bert import make_tiny_bert
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
@@ -60,6 +65,7 @@ def test_a_calibrated_bank_is_made_once(
 ) -> None:
     calibrated = load_quantizer("calibrated", classifier, str(tiny.data), group_size)
     layers = find_layers(classifier.model)
+    monkeypatch.setattr("objectives.quantizers._SAY_EVERY_S", float("inf"))  # however slow the machine is
     said: list[str] = []
     first = make_bank(calibrated, classifier.model, layers, "m", tmp_path, said.append)
     assert said == ["calibrating on 80 training sentences"]
@@ -153,3 +159,29 @@ def test_the_codes_that_a_machine_calibrated_have_a_fingerprint(
 def test_calibrating_without_training_sentences_names_the_way_out(classifier: Classifier, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="use --quantizer affine"):
         load_quantizer("calibrated", classifier, str(tmp_path))
+
+
+def test_who_stops_a_calibration_has_every_layer_that_was_done_and_does_not_wait_for_the_rest(
+    calibrated: Quantizer, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest, *others = find_layers(classifier.model)
+
+    def endless(weight: Tensor, *arguments: Any) -> Tensor:
+        given_up = arguments[-1]
+        while weight.shape == (largest.rows, largest.columns) and not given_up():
+            time.sleep(0.001)
+        return weight
+
+    monkeypatch.setattr("objectives.quantizers.quantize_calibrated", endless)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # one for the layer that does not end
+    try:
+        made = calibrated_entries(calibrated, classifier.model, [largest, *others])
+        assert {next(made)[0] for _ in others} == set(others)
+        made.close()  # type: ignore[attr-defined]  # a generator
+    finally:
+        torch.set_num_threads(threads)
+    with pytest.raises(CancelledError):
+        calibrate.quantize_calibrated(
+            torch.eye(4), 4, calibrate.Compensation.of(torch.eye(4)), None, given_up=lambda: True
+        )

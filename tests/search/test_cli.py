@@ -193,7 +193,10 @@ def test_mistakes_are_one_message_and_status_2(
     assert not (tmp_path / "new").exists()
 
 
-def test_reversed_labels_are_refused(bitfront: Command, tmp_path: Path) -> None:
+def test_reversed_labels_are_refused_before_anything_is_calibrated(
+    bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("objectives.problem.make_bank")
     reversed_problem = make_tiny_problem(tmp_path / "reversed")
     path = reversed_problem.model / "model.safetensors"
     tensors = load_file(path)

@@ -83,6 +83,24 @@ def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, mo
     assert shown[:2] == [0, 10]
 
 
+def test_two_searches_of_one_problem_share_what_each_measures(problem: Problem, tmp_path: Path) -> None:
+    answers = iter([True] * 3 + [False])
+    other: list[Sensitivities | None] = []
+
+    def overtaken() -> bool:
+        going_on = next(answers)
+        if not going_on:
+            other.append(measure(problem, tmp_path))  # the other search is done with all of it meanwhile
+        return going_on
+
+    assert measure(problem, tmp_path, keep_going=overtaken) is None
+    assert other[0] is not None
+    shown: list[tuple[int, int]] = []
+    again = measure(problem, tmp_path, show=lambda done, wanted: shown.append((done, wanted)))
+    assert shown == [(0, len(MEASURED_WIDTHS) * len(problem.layers))]  # nothing was lost
+    assert again is not None and np.array_equal(again.shifts, other[0].shifts)
+
+
 def test_a_stop_keeps_what_was_measured(problem: Problem, tmp_path: Path) -> None:
     assert measure(problem, tmp_path, keep_going=lambda: False) is None
     assert list(tmp_path.iterdir()) == []
@@ -107,7 +125,7 @@ def test_damages_are_made_to_fall_with_the_width() -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"not an archive"])
 def test_damaged_files_are_refused(problem: Problem, tmp_path: Path, content: bytes) -> None:
     measure(problem, tmp_path, source="gradient")
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.npz")
     path.write_bytes(content)
     with pytest.raises(InputError, match="delete it"):
         measure(problem, tmp_path)
@@ -116,7 +134,7 @@ def test_damaged_files_are_refused(problem: Problem, tmp_path: Path, content: by
 @pytest.mark.parametrize("fault", ["shape", "missing", "nan", "type", "pickle"])
 def test_files_of_other_content_are_refused(problem: Problem, tmp_path: Path, fault: str) -> None:
     measure(problem, tmp_path, source="gradient")
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.npz")
     with np.load(path) as stored:
         arrays = dict(stored)
     match fault:
