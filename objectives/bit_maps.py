@@ -72,6 +72,15 @@ def parse_bit_map(text: str, layers: Sequence[Layer], subject: str) -> Bits:
     return tuple(widths[layer.name] for layer in layers)
 
 
+def quantizer_of(path: Path) -> str:
+    """Return the quantiser that a JSON bit map of a run was searched with; empty where it does not say."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+        return str(document["provenance"]["facts"]["fingerprint of quantizer"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+
+
 def to_text(layers: Sequence[Layer], bits: Bits) -> str:
     """Return the map in the documented format, a line for each layer."""
     return "".join(f"Layer: {layer.name} | bit: {width}\n" for layer, width in zip(layers, bits, strict=True))

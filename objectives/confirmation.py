@@ -55,7 +55,13 @@ def divide(sentences: Sentences, confirm: str) -> tuple[Sentences, Sentences | N
     if (share := parse_share(confirm)) is not None:
         held = _drawn(sentences, share)
         return _part(sentences, ~held, "to search with"), _part(sentences, held, "to confirm on")
-    others = load_sentences(confirm, "validation")
+    try:
+        others = load_sentences(confirm, "validation")
+    except InputError as error:
+        raise InputError(
+            f"--confirm {confirm}: is neither none, nor a share below 1 as 0.3 or 0.3@SEED, nor a directory of "
+            f"sentences ({error})"
+        ) from None
     if common := len(set(others.texts) & set(sentences.texts)):
         raise InputError(
             f"confirm {confirm}: {common} of its sentences are also searched with, and confirm nothing; name sentences "

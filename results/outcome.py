@@ -123,6 +123,7 @@ class Outcome:
         held_back: the sentences that the search does not see, as the user named them; empty where there are none.
         confirmation: what they tell, once they have been opened.
         unseen: what the best maps do on training sentences, once the search has ended.
+        unscored: how many maps that check lacks where it was broken off.
     """
 
     name: str
@@ -144,3 +145,4 @@ class Outcome:
     held_back: str = ""
     confirmation: Confirmation | None = None
     unseen: Unseen | None = None
+    unscored: int = 0

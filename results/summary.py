@@ -57,6 +57,13 @@ def lead_lines(found: Findings) -> list[tuple[str, str]]:
 
 def unseen_lead(found: Findings) -> list[tuple[str, str]]:
     """Return what the search is worth on sentences that it did not see; nothing where that is not known."""
+    if unscored := found.outcome.unscored:
+        return [
+            (
+                "Not checked on unseen sentences yet.",
+                f"{maps(unscored)} must still be scored there, and picks may change; start the run again.",
+            )
+        ]
     gain, unseen = found.gain, found.outcome.unseen
     if gain is None or unseen is None:
         return []
@@ -99,13 +106,18 @@ def certainty(found: Findings) -> tuple[str, str]:
             f"The sentences held back ({held_back}) were opened after {maps(opened.trials)}, and the search went on.",
         )
     words = f"On {opened.labels.size:,} sentences that no search has seen"
-    told = next((line.trial for line in found.headlines if line.trial is not None), None)
-    if told is None or told.number not in found.confirmed:
+    first = next((headline for headline in found.headlines if headline.trial is not None), None)
+    told = None if first is None else first.trial
+    if first is None or told is None or told.number not in found.confirmed:
         pick = "any pick" if told is None else told.label
         return "Not confirmed.", f"{words}, what was picked when they were opened was scored, and not {pick}."
     against = found.confirmed[told.number].against_fp32
+    if first.request != SMALLEST:  # of no other pick is it said that it is no worse
+        judged = "Opened."
+    else:
+        judged = "Confirmed." if against.no_worse >= CONFIDENCE else "Not borne out on held-back sentences."
     return (
-        "Confirmed." if against.no_worse >= CONFIDENCE else "Not borne out on held-back sentences.",
+        judged,
         f"{words}, the MCC of {told.label} is {difference_with(against)} against FP32's: no worse by more than "
         f"{loss(against.margin)} with {confidence(against.no_worse)} confidence.{_fitted(found)}",
     )
@@ -226,7 +238,7 @@ def _documented_lead(found: Findings) -> tuple[str, str] | None:
         alike = (trial for trial in found.outcome.trials if trial.precision == reference.precision)
         damages = {trial.number: trial.scores.damage for trial in alike if trial.scores}
     size, damage = reference.compression(axis), damages[reference.number]
-    maps_there = [trial for trial in found.outcome.trials if trial.number in damages and trial.feasible]
+    maps_there = [trial for trial in found.outcome.trials if trial.number in damages]
     smaller = [trial for trial in maps_there if damages[trial.number] <= damage and trial.compression(axis) > size]
     known = f"The documented map has {times(size)} and damage {nats(damage)}{where}"
     if not smaller:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 from objectives.errors import InputError
 from results.findings import conclude
@@ -17,7 +19,11 @@ from search.worker import Worker
 log = logging.getLogger("bitfront")
 
 
-def look_closer(worker: Worker, run: RunDirectory) -> None:
+Show = Callable[[str, int, int], object]
+"""Told what is being scored, how many maps are and how many are to be."""
+
+
+def look_closer(worker: Worker, run: RunDirectory, show: Show) -> None:
     """Score what the search ends with in three steps, each of which chooses its maps by the one before.
 
     A signal ends it, and the next start goes on from there.
@@ -30,11 +36,19 @@ def look_closer(worker: Worker, run: RunDirectory) -> None:
     expected = study.sampler.damage_elsewhere if isinstance(study.sampler, GuidedSampler) else None
 
     def confirm_shown() -> None:
-        _confirm_shown(worker, run, expected)
+        _confirm_shown(worker, run, expected, partial(show, "confirming in FP32"))
 
     def check() -> None:
         found = outcome_of_run(study, run)
-        check_on_unseen(problem, study, found, worker.profile.unseen, lambda: not worker.stopping(), expected)
+        check_on_unseen(
+            problem,
+            study,
+            found,
+            worker.profile.unseen,
+            lambda: not worker.stopping(),
+            expected,
+            partial(show, "scoring on unseen sentences"),
+        )
 
     def open_held_back() -> None:
         open_confirmation(problem, store, study, outcome_of_run(study, run))
@@ -45,7 +59,9 @@ def look_closer(worker: Worker, run: RunDirectory) -> None:
             store.patiently(step, worker.stopping)
 
 
-def _confirm_shown(worker: Worker, run: RunDirectory, expected: DamageElsewhere | None) -> None:
+def _confirm_shown(
+    worker: Worker, run: RunDirectory, expected: DamageElsewhere | None, show: Callable[[int, int], object]
+) -> None:
     """Score in FP32 what a search in another precision shows, and what it may pick from.
 
     All of that can change as scores do, so this goes on until it is confirmed, or a signal comes.
@@ -60,7 +76,8 @@ def _confirm_shown(worker: Worker, run: RunDirectory, expected: DamageElsewhere 
         if not scouted:
             return
         log.info("confirming %d maps of the front, the picks and the contenders in FP32", len(scouted))
-        for trial in scouted:
+        for done, trial in enumerate(scouted):
+            show(done, len(scouted))
             if worker.stopping():
                 log.warning("not all is confirmed in FP32; start the run again")
                 return

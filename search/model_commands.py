@@ -31,7 +31,7 @@ def evaluate(
     """Score one bit map, or a packed checkpoint: MCC with its interval, damage, both sizes."""
     import json
 
-    from objectives.bit_maps import read_bit_map
+    from objectives.bit_maps import quantizer_of, read_bit_map
     from objectives.scores import divergences
     from results.statistics import damage_interval, mcc_interval
     from search.checkpoints import evaluate_checkpoint
@@ -39,6 +39,8 @@ def evaluate(
     if (bitmap is None) == (checkpoint is None):
         raise InputError("say what to score: --bitmap FILE or --checkpoint DIR")
     if checkpoint is not None:
+        if quantizer is not None or group_size is not None:
+            raise InputError("--quantizer and --group-size are for --bitmap; a checkpoint brings its own codes")
         quantizer, group_size = "affine", 0  # a checkpoint brings its own codes: nothing is to be calibrated
     settings, problem = _load(profile, model, data, quantizer, group_size, device)
     if checkpoint is not None:
@@ -47,7 +49,18 @@ def evaluate(
     else:
         assert bitmap is not None
         bits = read_bit_map(bitmap, problem.layers)
+        made_with = quantizer_of(bitmap)
+        if made_with not in ("", problem.fingerprint["quantizer"]):
+            console.print(
+                f"note: the run that found this map quantised by {made_with!r}, here it is "
+                f"{problem.fingerprint['quantizer']!r}: --quantizer and --group-size change quality and size",
+                style="yellow",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
         evaluation, footprint = problem.evaluate(bits), problem.footprint
+    made_by = problem.fingerprint["quantizer"] if checkpoint is None else "the checkpoint's own codes"
     scores = evaluation.scores
     sentences = (problem.labels, problem.in_domain)
     fp32_mcc = mcc_interval(problem.fp32_log_odds, *sentences)
@@ -67,6 +80,7 @@ def evaluate(
             "cross_entropy": scores.cross_entropy,
             "fp32_mcc": problem.fp32.mcc,
             "sentences": len(problem.labels),
+            "quantizer": made_by,
             **sizes,
         }
         typer.echo(json.dumps(figures, indent=2))
@@ -74,6 +88,7 @@ def evaluate(
     typer.echo(
         f"{bitmap or checkpoint} on {settings.model}, {len(problem.labels)} validation sentences of {settings.data}"
     )
+    typer.echo(f"quantiser    {made_by}")
     typer.echo(f"MCC          {scores.mcc:.4f}  (95% interval {mcc.low:.3f} to {mcc.high:.3f})")
     typer.echo(f"MCC of FP32  {problem.fp32.mcc:.4f}  (95% interval {fp32_mcc.low:.3f} to {fp32_mcc.high:.3f})")
     typer.echo(
@@ -81,7 +96,7 @@ def evaluate(
     )
     typer.echo(f"agreement    {scores.agreement:.4f} of FP32's predictions; accuracy {scores.accuracy:.4f}")
     typer.echo(f"nominal      {sizes['nominal_compression']:.4f}x, {sizes['nominal_bits']:,} bits of codes")
-    typer.echo(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes on disk")
+    typer.echo(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes as a checkpoint")
 
 
 def sensitivity(

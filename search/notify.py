@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,18 +15,19 @@ _TIMEOUT_S = 60
 
 
 @contextmanager
-def notifying(command: str, run: Path) -> Iterator[None]:
+def notifying(command: str, run: Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Run ``command`` in a shell when what is done here ends, however it ends; nothing where it is empty.
 
-    The command has ``BITFRONT_RUN``, the run's directory, and ``BITFRONT_STATE`` in its environment: ``ended``, or
-    ``failed: `` and why. One that fails or takes too long is logged and changes nothing.
+    The command has ``BITFRONT_RUN``, the run's directory, and ``BITFRONT_STATE`` in its environment: ``ended``;
+    ``stopped`` where a signal ended it, as ``stopped`` tells; or ``failed: `` and why. One that fails or takes too
+    long is logged and changes nothing.
     """
     try:
         yield
     except BaseException as error:
         _run(command, run, f"failed: {str(error) or type(error).__name__}")
         raise
-    _run(command, run, "ended")
+    _run(command, run, "stopped" if stopped() else "ended")
 
 
 def _run(command: str, run: Path, state: str) -> None:

@@ -36,7 +36,7 @@ from search.trials import (
     settled,
     trials_of,
 )
-from search.unseen import read_unseen
+from search.unseen import read_unseen, unscored
 
 
 class NoStudyError(InputError):
@@ -114,6 +114,7 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         held_back=context.get("held_back", ""),
         confirmation=read_opening(study, finished(study)),
         unseen=read_unseen(study, finished(study)),
+        unscored=unscored(study),
     )
 
 

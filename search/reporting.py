@@ -20,6 +20,7 @@ from results.words import nats
 from search.profile import Profile
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
+from search.study import THEN
 
 _SHOWN_PICKS = ("best@5.5x", "best@8x", "best@10.67x")
 
@@ -40,7 +41,9 @@ def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None 
     profile = run.read_settings()["profile"]
     found = outcome(study, run.name)
     kept = profile["margin"] if margin is None else margin
-    return replace(found, margin=kept, command=command_of(profile, run, len(found.trials)))
+    # No one command makes a run that went on with another sampler.
+    continued = THEN in dict(found.provenance).get("sampler", "")
+    return replace(found, margin=kept, command="" if continued else command_of(profile, run, len(found.trials)))
 
 
 def front_line(outcome: Outcome) -> str:

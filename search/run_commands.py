@@ -70,7 +70,7 @@ def search(
     from search.notify import notifying
     from search.profile import only_limit, resolve_profile
     from search.run_directory import RunDirectory
-    from search.runner import run_search
+    from search.runner import BY_SIGNAL, run_search
     from search.signals import interrupts
     from search.terminal import log_to_console, progress_display
 
@@ -102,7 +102,11 @@ def search(
         flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
     settings = resolve_profile(profile or "miniature", flags)
     log_to_console(console)
-    with notifying(notify, run), interrupts(), progress_display(console) as display:
+
+    def stopped() -> bool:
+        return bool(directory.read_settings()["start"].get("by") == BY_SIGNAL)
+
+    with notifying(notify, run, stopped), interrupts(), progress_display(console) as display:
         outcome = run_search(settings, directory, display, storage)
     for line in summary_lines(outcome):
         typer.echo(line)

@@ -42,6 +42,8 @@ log = logging.getLogger("bitfront")
 REFRESH_S = 30.0
 """The run's files are written anew at most this often."""
 _PAUSE_S = 0.5
+BY_SIGNAL = "a signal"
+"""How run.toml has it that a start was ended by one."""
 _REFRESH_SHARE = 0.02  # and never so often that writing them takes more than this share of the time
 
 
@@ -74,6 +76,9 @@ class Display(Protocol):
 
     def trials(self, progress: Progress) -> None:
         """Show where the search stands after a trial."""
+
+    def closing(self, what: str, done: int, wanted: int) -> None:
+        """Show how many of the maps that the search ends with are scored once more."""
 
 
 def run_search(profile: Profile, run: RunDirectory, display: Display, storage_url: str = "") -> Outcome:
@@ -145,7 +150,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
             )
             write_report(found, run.path)
         end = "running out of maps" if out_of_maps else "its budget"
-        start |= {"ended": datetime.now(UTC), "by": "a signal" if stop_requested() else end}
+        start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if stop_requested() else end}
         write_settings()
         return found
 
@@ -167,6 +172,8 @@ def _take(
         hold()
         run.check_same(profile.objective, run.read_settings()["profile"])
     place = run.place(storage_url)
+    if known and not place.url:
+        run.check_journal()
     store = place.open() if place.url else None  # what is wrong with it is told before minutes are spent
     problem = load_searched_problem(profile, log.info)
     constraint = constraint_of(profile, problem)
@@ -239,7 +246,7 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                     refresh_cost_s = tried - now
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, front))
-        look_closer(worker, run)
+        look_closer(worker, run, display.closing)
         found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     except BaseException as error:
         # A second Ctrl-C may have come while the files were written, too: none shall be older than another.

@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from results.outcome import Outcome
-from results.words import duration
+from results.words import duration, maps
 from search.reading import NoStudyError, load_study, outcome
 from search.reporting import front_line
 from search.run_directory import RunDirectory
@@ -50,7 +50,7 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
     rate = recent_rate(found)
     wanted = profile["trials"]
     left = []
-    if live and wanted and rate:
+    if live and wanted > len(found.trials) and rate:
         left.append((wanted - len(found.trials)) / rate)
     if live and profile["hours"]:
         left.append(3600 * profile["hours"] - elapsed_s)
@@ -58,6 +58,8 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
     progress = Progress(len(found.trials), wanted, elapsed_s, max(0.0, min(left)) if left else None, rate, front)
     yield status_line(progress) + (f"; {in_hand} in hand" if in_hand else "")
     yield front
+    if found.unscored:
+        yield f"{maps(found.unscored)} still to be scored on unseen sentences" + ("" if live else "; start it again")
     yield f"report: {run.path / 'report.html'}"
 
 

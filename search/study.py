@@ -34,7 +34,8 @@ STUDY_SCHEMA = "bitfront-study-1"
 CONTEXT, CONFIRMATION = "context", "confirmation of trial"
 """Attributes of the study; the latter with the trial's number after it."""
 
-_THEN = ", then "
+THEN = ", then "
+"""Between what a fact of a run was and what it is since the run went on."""
 
 
 def open_study(
@@ -103,8 +104,8 @@ def _continued(before: list[list[str]], now: list[list[str]]) -> list[list[str]]
     """Return the facts of a run that was begun with some and goes on with others: each with all that it has been."""
     known = dict(before)
     for key, value in now:
-        told = known.get(key, value).split(_THEN)
-        known[key] = _THEN.join(told if value in told else [*told, value])
+        told = known.get(key, value).split(THEN)
+        known[key] = THEN.join(told if value in told else [*told, value])
     return [list(pair) for pair in known.items()]
 
 

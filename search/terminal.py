@@ -60,6 +60,9 @@ class _Bar:
             description=f"{status_line(progress)}\n{progress.front}",
         )
 
+    def closing(self, what: str, done: int, wanted: int) -> None:
+        self.bar.update(self.task, completed=done, total=wanted, description=f"{what}: {done}/{wanted} maps")
+
 
 class _PlainLines:
     """A line now and then, for logs and pipes."""
@@ -73,6 +76,9 @@ class _PlainLines:
 
     def trials(self, progress: Progress) -> None:
         self._say(f"{status_line(progress)}; {progress.front}")
+
+    def closing(self, what: str, done: int, wanted: int) -> None:
+        self._say(f"{what}: {done}/{wanted} maps")
 
     def _say(self, line: str) -> None:
         if time.monotonic() - self._shown >= REFRESH_S:

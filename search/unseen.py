@@ -27,7 +27,7 @@ from search.trials import finished
 
 log = logging.getLogger("bitfront")
 
-_SENTENCES, _SCORES = "unseen sentences", "unseen scores of trial"
+_SENTENCES, _SCORES, _WANTED = "unseen sentences", "unseen scores of trial", "wanted on unseen sentences"
 _MOST_OF_FRONT = 32
 
 DamageElsewhere = Callable[[Bits, LogOdds], float]
@@ -41,6 +41,7 @@ def check_on_unseen(
     most_sentences: int,
     keep_going: Callable[[], bool],
     damage_elsewhere: DamageElsewhere | None = None,
+    show: Callable[[int, int], object] = lambda done, wanted: None,
 ) -> None:
     """Score the best maps on unseen sentences, in FP32, and record it; what is recorded already is not scored again.
 
@@ -54,8 +55,11 @@ def check_on_unseen(
         keep_going: asked before each map.
         damage_elsewhere: what is expected of a map there, where more is known than its damage on the search's own
             sentences; which of the sampler's maps are scored goes by it.
+        show: told how many maps are scored and how many are to be.
     """
     if not most_sentences:
+        if study.user_attrs.get(_WANTED):
+            study.set_user_attr(_WANTED, None)
         return
     trials = candidates(conclude(found), damage_elsewhere)
     if not trials:
@@ -75,9 +79,11 @@ def check_on_unseen(
     fp32 = None if known is None else known["fp32_log_odds"]
     if fp32 is None or missing:  # a recovered journal may have lost the former and nothing else
         log.info("scoring %d maps on %d training sentences that the search did not see", len(missing), len(token_ids))
+        study.set_user_attr(_WANTED, {"digest": digest, "numbers": [trial.number for trial in missing]})
         evaluator = problem.evaluator_on(token_ids)
         fp32 = fp32 or pack_array(evaluator.fp32_log_odds())
-        for trial in missing:
+        for done, trial in enumerate(missing):
+            show(done, len(missing))
             if not keep_going():
                 log.warning("not all maps are scored on unseen sentences; start the run again")
                 return
@@ -89,6 +95,8 @@ def check_on_unseen(
                 log.warning("%s has no finite scores on them and is left out", trial.label)
     if (whole := {"digest": digest, "fp32_log_odds": fp32, "trials": finished(study)}) != known:
         study.set_user_attr(_SENTENCES, whole)
+    if missing or recorded.get(_WANTED):
+        study.set_user_attr(_WANTED, None)
 
 
 def candidates(findings: Findings, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
@@ -141,6 +149,15 @@ def read_unseen(study: optuna.Study, trials: int) -> Unseen | None:
         return None
     after = known.get("trials", trials)
     return Unseen(unpack_array(known["fp32_log_odds"], np.float32), log_odds, after, outdated=trials > after)
+
+
+def unscored(study: optuna.Study) -> int:
+    """Return how many maps a check that was broken off still lacks; 0 where none was."""
+    recorded = study.user_attrs
+    wanted = recorded.get(_WANTED)
+    if wanted is None:
+        return 0
+    return sum(_scores(recorded, number, wanted["digest"]) is None for number in wanted["numbers"])
 
 
 def _scores(recorded: Mapping[str, Any], number: int, digest: str) -> dict[str, Any] | None:

@@ -75,6 +75,31 @@ def test_the_command_that_exports_the_smallest_map_says_the_margin(margin: float
     assert pick(replace(outcome, margin=0.01), request) == pick(outcome, SMALLEST)
 
 
+def test_of_no_pick_but_the_smallest_is_it_said_that_it_is_confirmed() -> None:
+    outcome = replace(made_up_outcome(), margin=0.0, held_back="0.3")
+    found = conclude(outcome)
+    assert found.headlines[0].request == SMALLEST and found.headlines[0].trial is None
+    log_odds = {number: picked.log_odds for number, picked in found.picked.items() if picked.log_odds is not None}
+    opened = Confirmation(
+        "0.3", outcome.labels, outcome.in_domain, outcome.fp32_log_odds, log_odds, len(outcome.trials), withdrawn=False
+    )
+    assert lead_lines(conclude(replace(outcome, confirmation=opened)))[-1][0] == "Opened."
+
+
+def test_maps_that_miss_the_constraint_may_be_smaller_than_the_documented_one_too() -> None:
+    base = made_up_outcome(trials=0, min_compression=14.0)
+    documented = scored(base.trials[0], damage=0.03)
+    better = scored(next(found for found in base.trials if found.label == "uniform 4"), damage=0.001)
+    assert not better.feasible
+    said = lead_lines(conclude(with_trials(base, [documented, better])))
+    assert any(words.startswith("Smaller than the documented map") for words, _ in said)
+
+
+def test_a_check_that_was_broken_off_is_told_first() -> None:
+    [(words, rest)] = unseen_lead(conclude(replace(made_up_outcome(trials=4), unscored=7)))
+    assert words == "Not checked on unseen sentences yet." and rest.startswith("7 maps")
+
+
 def test_scores_on_unseen_sentences_of_before_the_search_went_on_are_said_to_be() -> None:
     outcome = made_up_outcome()
     plain = [replace(found, origin="plain") if found.origin == "uniform" else found for found in outcome.trials]

@@ -143,6 +143,42 @@ def test_export_and_evaluate_agree_with_the_search(
         assert figures["mcc_low"] <= figures["mcc"] <= figures["mcc_high"]
 
 
+def test_evaluating_a_map_by_another_quantiser_than_it_was_found_with_says_so(
+    finished_run: Path, tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "map.json"
+    bitfront("export", "--run", finished_run, "--pick", "best@8x", "--format", "json", "--out", path)
+    where = ("--bitmap", path, "--model", tiny.model, "--data", tiny.data)
+    alike, other = bitfront("evaluate", *where), bitfront("evaluate", *where, "--group-size", 8)
+    assert "note:" not in alike.err and "quantiser    " in alike.out
+    assert "note: the run that found this map quantised by" in " ".join(other.err.split())
+    assert "in groups of 8" in other.out
+    assert bitfront("evaluate", "--checkpoint", tmp_path, "--group-size", 8).status == 2
+
+
+def test_a_run_whose_journal_is_gone_is_not_begun_anew_over_its_tables(
+    finished_run: Path, bitfront: Command, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(finished_run, tmp_path / "copy"))
+    (copy / "study.journal").write_bytes(b"")
+    before = (copy / "trials.csv").read_bytes()
+    for _ in range(2):
+        spoken = bitfront("search", "--run", copy, "--trials", 40)
+        assert spoken.status == 2 and "put it back from a copy" in " ".join(spoken.err.split())
+        (copy / "study.journal").unlink(missing_ok=True)
+    assert (copy / "trials.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("confirm", ["nowhere", "1.5", "0.3@x"])
+def test_what_is_no_share_and_no_directory_is_told_to_be_the_confirmations(
+    confirm: str, tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    where = ("--model", tiny.model, "--data", tiny.data, "--run", tmp_path / "run")
+    spoken = bitfront("search", *where, "--confirm", confirm)
+    assert spoken.status == 2 and f"--confirm {confirm}: is neither none, nor a share" in " ".join(spoken.err.split())
+
+
 def test_export_to_standard_output_round_trips(
     finished_run: Path, bitfront: Command, problem: Problem, tmp_path: Path
 ) -> None:

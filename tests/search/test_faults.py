@@ -314,6 +314,9 @@ def test_a_notification_is_given_however_a_search_ends(tmp_path: Path, caplog: p
     with pytest.raises(InputError), notifying(f'echo "$BITFRONT_STATE" > {note}', tmp_path):
         raise InputError("no such model")
     assert note.read_text() == "failed: no such model\n"
+    with notifying(f'echo "$BITFRONT_STATE" > {note}', tmp_path, stopped=lambda: True):
+        pass
+    assert note.read_text(encoding="utf-8") == "stopped\n"
     with notifying("exit 3", tmp_path):
         pass
     assert "--notify: Command 'exit 3' returned non-zero exit status 3" in caplog.text

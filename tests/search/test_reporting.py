@@ -46,6 +46,9 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
         def trials(self, progress: Progress) -> None:
             fronts.append(progress.front)
 
+        def closing(self, what: str, done: int, wanted: int) -> None:
+            """Show nothing."""
+
     monkeypatch.setattr("search.runner.write_report", lambda *_: None)
     monkeypatch.setattr("search.runner.REFRESH_S", float("inf"))
     profile = Profile(

@@ -44,6 +44,9 @@ class Quiet:
     def trials(self, progress: Progress) -> None:
         """Show nothing."""
 
+    def closing(self, what: str, done: int, wanted: int) -> None:
+        """Show nothing."""
+
 
 def recorded(run: RunDirectory) -> dict[int, tuple[Bits, object]]:
     """Return each finished trial's map and scores, by its number; none where the study is not made yet."""

@@ -13,6 +13,8 @@ from objectives.sentences import load_sentences
 from results.findings import conclude
 from results.unseen import unseen_damages
 from search.reading import load_study, outcome
+from search.run_directory import RunDirectory
+from search.status import status_lines
 from search.unseen import candidates, check_on_unseen
 from tests.results.synthetic import made_up_outcome
 from tests.search.conftest import ROOMY_SENTENCES, Command
@@ -89,14 +91,20 @@ def test_what_is_interrupted_goes_on_where_it_was(
     assert found.unseen is None
     answers = iter([True, True, False])
     check_on_unseen(roomy_problem, study, found, 20, keep_going=lambda: next(answers))
-    assert outcome(study, "run").unseen is None  # half of them would be compared with maps that are not there
+    broken_off = outcome(study, "run")
+    assert broken_off.unseen is None  # half of them would be compared with maps that are not there
+    assert broken_off.unscored > 0
+    assert any("still to be scored" in line for line in status_lines(RunDirectory(run)))
     asked = count()
     check_on_unseen(roomy_problem, study, found, 20, keep_going=lambda: next(asked) >= 0)
     whole = outcome(study, "run").unseen
     assert whole is not None and len(whole.log_odds) == next(asked) + 2
+    assert broken_off.unscored == len(whole.log_odds) - 2 and not outcome(study, "run").unscored
     # On other sentences all begins anew.
     check_on_unseen(roomy_problem, study, found, 10, keep_going=lambda: False)
-    assert outcome(study, "run").unseen is None
+    assert outcome(study, "run").unseen is None and outcome(study, "run").unscored
+    check_on_unseen(roomy_problem, study, found, 0, keep_going=lambda: False)
+    assert not outcome(study, "run").unscored  # nobody wants it any more
 
 
 def test_what_was_scored_before_the_search_went_on_says_so(
@@ -124,8 +132,8 @@ def test_what_fp32_scores_is_recorded_again_where_only_that_is_lost(
     journal = tmp_path / "run" / "study.journal"
     whole = outcome(load_study(journal), "run").unseen
     lines = journal.read_bytes().splitlines(keepends=True)
-    assert b'"unseen sentences"' in lines[-1]
-    journal.write_bytes(b"".join(lines[:-1]))
+    assert b'"unseen sentences"' in lines[-2]  # and the last says that none is wanted any more
+    journal.write_bytes(b"".join(lines[:-2]))
     study = load_study(journal)
     found = outcome(study, "run")
     assert found.unseen is None
