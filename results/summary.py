@@ -61,7 +61,8 @@ def unseen_lead(found: Findings) -> list[tuple[str, str]]:
         return [
             (
                 "Not checked on unseen sentences yet.",
-                f"{maps(unscored)} must still be scored there, and picks may change; start the run again.",
+                f"{maps(unscored)} must still be scored there, and picks may change; where the search was broken off, "
+                "start it again.",
             )
         ]
     gain, unseen = found.gain, found.outcome.unseen
@@ -73,12 +74,13 @@ def unseen_lead(found: Findings) -> list[tuple[str, str]]:
         judged = "Plain allocation beats the search."
     else:
         judged = "The search and plain allocation cannot be told apart."
+    sizes = "1 size" if gain.sizes == 1 else f"{gain.sizes} sizes"
     return [
         (
             judged,
             f"On {unseen.fp32_log_odds.size:,} training sentences that the search did not see, the sampler's best maps "
             f"do {gain.ratio:.0%} of the damage of plain allocations of their size "
-            f"(95%: {gain.interval.low:.0%} to {gain.interval.high:.0%}; {gain.sizes} sizes). "
+            f"(95%: {gain.interval.low:.0%} to {gain.interval.high:.0%}; {sizes}). "
             f"Picks are made by the damage there.{_outdated(unseen)}",
         )
     ]
