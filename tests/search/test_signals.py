@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -9,7 +8,8 @@ from search.signals import deaf_children, interrupts, stop_requests
 
 
 def send(number: int) -> None:
-    os.kill(os.getpid(), number)
+    """Send this thread a signal; of one to the process another thread may take note, and so a little later."""
+    signal.raise_signal(number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
