@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import median
 
 from results.bootstrap import CONFIDENCE
 from results.findings import Findings, Headline, conclude
 from results.outcome import Outcome, Trial, Unseen
-from results.pareto import beaten_by
+from results.pareto import beaten_by, front
 from results.picks import KNEE, SMALLEST
 from results.words import (
     QUALITY_WORDS,
@@ -170,7 +171,8 @@ def front_lines(found: Findings) -> list[str]:
     ]
     rivals = [trial for trial in found.contenders if trial.scores is not None and trial.feasible]
     if rivals:
-        searched = [trial for trial in outcome.trials if trial.origin == "sampler" and trial.scores and trial.feasible]
+        own = tuple(trial for trial in outcome.trials if trial.origin == "sampler")
+        searched = front(replace(outcome, trials=own))  # what any of them beats, one of these does
         standing = [trial for trial in rivals if beaten_by(outcome, searched, trial) is None]
         ending = f"; not beaten by them: {_listed(standing)}" if standing else ""
         lines.append(

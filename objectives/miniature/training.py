@@ -157,7 +157,7 @@ def _is_whole(directory: Path) -> bool:
 
 def _sizes(directory: Path) -> dict[str, int]:
     """Return the sizes in bytes of a directory's files, by their paths in it."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != _INVENTORY)
+    files = (path for path in directory.rglob("*") if path.is_file())
     return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from itertools import count
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 
 from objectives.problem import Problem, load_problem, polishing_sentences, unseen_sentences
@@ -15,9 +17,10 @@ from results.unseen import unseen_damages
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.status import status_lines
+from search.storage import recover_journal
 from search.unseen import candidates, check_on_unseen
 from tests.results.synthetic import made_up_outcome
-from tests.search.conftest import ROOMY_SENTENCES, Command
+from tests.search.conftest import ROOMY_SENTENCES, Command, Spoken
 from tests.search.tiny_problem import TinyProblem
 
 
@@ -45,12 +48,17 @@ def test_unseen_sentences_are_others_than_those_that_are_searched_with(
     }
 
 
+def searched(bitfront: Command, roomy: TinyProblem, run: Path, *arguments: object) -> Spoken:
+    """Begin a run that is quick."""
+    where = ("--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient")
+    return bitfront("search", *where, "--run", run, *arguments)
+
+
 def test_a_search_ends_with_its_best_maps_scored_on_unseen_sentences(
     roomy: TinyProblem, roomy_problem: Problem, bitfront: Command, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    where = ("--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient")
-    spoken = bitfront("search", *where, "--run", run, "--trials", 24, "--unseen", 20)
+    spoken = searched(bitfront, roomy, run, "--trials", 24, "--unseen", 20)
     assert spoken.status == 0, spoken.err
     assert "training sentences that the search did not see" in spoken.out
     found = outcome(load_study(run / "study.journal"), "run")
@@ -80,12 +88,16 @@ def test_a_search_ends_with_its_best_maps_scored_on_unseen_sentences(
     assert again is not None and again.fp32_log_odds.size == 10
 
 
+def recorded_scores(study: optuna.Study) -> dict[str, object]:
+    """Return what is recorded of maps on unseen sentences, also of a check that was broken off."""
+    return {key: value for key, value in study.user_attrs.items() if key.startswith("unseen scores")}
+
+
 def test_what_is_interrupted_goes_on_where_it_was(
     roomy: TinyProblem, roomy_problem: Problem, bitfront: Command, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    where = ("--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient")
-    bitfront("search", *where, "--run", run, "--trials", 20, "--unseen", 0)
+    searched(bitfront, roomy, run, "--trials", 20, "--unseen", 0)
     study = load_study(run / "study.journal")
     found = outcome(study, "run")
     assert found.unseen is None
@@ -95,10 +107,13 @@ def test_what_is_interrupted_goes_on_where_it_was(
     assert broken_off.unseen is None  # half of them would be compared with maps that are not there
     assert broken_off.unscored > 0
     assert any("still to be scored" in line for line in status_lines(RunDirectory(run)))
+    part = recorded_scores(study)
+    assert len(part) == 2
     asked = count()
     check_on_unseen(roomy_problem, study, found, 20, keep_going=lambda: next(asked) >= 0)
     whole = outcome(study, "run").unseen
     assert whole is not None and len(whole.log_odds) == next(asked) + 2
+    assert len(recorded_scores(study)) == len(whole.log_odds) and part.items() <= recorded_scores(study).items()
     assert broken_off.unscored == len(whole.log_odds) - 2 and not outcome(study, "run").unscored
     # On other sentences all begins anew.
     check_on_unseen(roomy_problem, study, found, 10, keep_going=lambda: False)
@@ -111,8 +126,7 @@ def test_what_was_scored_before_the_search_went_on_says_so(
     roomy: TinyProblem, roomy_problem: Problem, bitfront: Command, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    where = ("--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient")
-    bitfront("search", *where, "--run", run, "--trials", 20, "--unseen", 20)
+    searched(bitfront, roomy, run, "--trials", 20, "--unseen", 20)
     before = outcome(load_study(run / "study.journal"), "run").unseen
     assert before is not None and not before.outdated
     bitfront("search", "--run", run, "--trials", 24, "--unseen", 0)
@@ -127,13 +141,18 @@ def test_what_was_scored_before_the_search_went_on_says_so(
 def test_what_fp32_scores_is_recorded_again_where_only_that_is_lost(
     roomy: TinyProblem, roomy_problem: Problem, bitfront: Command, tmp_path: Path
 ) -> None:
-    where = ("--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient")
-    bitfront("search", *where, "--run", tmp_path / "run", "--trials", 12, "--unseen", 20)
+    searched(bitfront, roomy, tmp_path / "run", "--trials", 12, "--unseen", 20)
     journal = tmp_path / "run" / "study.journal"
     whole = outcome(load_study(journal), "run").unseen
     lines = journal.read_bytes().splitlines(keepends=True)
-    assert b'"unseen sentences"' in lines[-2]  # and the last says that none is wanted any more
-    journal.write_bytes(b"".join(lines[:-2]))
+    lost = next(at for at, line in enumerate(lines) if b'"unseen sentences"' in line)
+    # The line behind a lost one is not certain either: it is put a second time.
+    study = load_study(journal)
+    key = next(iter(json.loads(lines[lost + 1])["user_attr"]))
+    study.set_user_attr(key, study.user_attrs[key])
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:lost], *lines[lost + 1 :]]))
+    recover_journal(journal)
     study = load_study(journal)
     found = outcome(study, "run")
     assert found.unseen is None
