@@ -36,13 +36,13 @@ class Product:
 
 
 class FusedProduct(Product):
-    """The same on a CPU by oneDNN, which adds and applies GELU to sums that are still in registers, and in FP32.
+    """The same in bf16 on a CPU, by oneDNN, which adds and applies GELU to sums that are still in registers, in FP32.
 
-    In bf16 the weight is also kept in the order in which the processor's matrix units take it, so that it is brought
-    into that order once for each map and not for each chunk of rows. In FP32 that would gain nothing.
+    The weight is also kept in the order in which the processor's matrix units take it, so that it is brought into that
+    order once for each map and not for each chunk of rows.
 
     The operators are those that torch's own compiler emits for a linear layer; :func:`make_product` falls back where
-    they are missing or slower.
+    they are missing.
     """
 
     def __init__(self, columns: int, bias: Tensor) -> None:
@@ -52,8 +52,7 @@ class FusedProduct(Product):
 
     def refresh(self) -> None:
         """Bring the weight into the order in which it is used."""
-        if self.weight.dtype == torch.bfloat16:
-            self._reordered = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        self._reordered = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the product, ``(n, rows)``."""
@@ -74,22 +73,19 @@ class FusedProduct(Product):
 
 
 def make_product(columns: int, bias: Tensor) -> Product:
-    """Return the fastest product there is for a weight of so many columns and a ``bias`` ``(rows,)``."""
-    fused = bias.device.type == "cpu" and can_fuse(bias.dtype) and _gains_by_fusing(bias.dtype)
+    """Return the fastest product there is for a weight of so many columns and a ``bias`` ``(rows,)``.
+
+    In FP32 torch's own: oneDNN's take a quarter longer, with AVX-512 and without, than the library that torch asks.
+    """
+    fused = bias.device.type == "cpu" and bias.dtype == torch.bfloat16 and _can_fuse()
     return FusedProduct(columns, bias) if fused else Product(columns, bias)
 
 
-def can_fuse(dtype: torch.dtype) -> bool:
-    """Return whether there are fused products in this type on this machine's CPU."""
+def _can_fuse() -> bool:
     operators = torch.ops.mkldnn
-    if not (torch.backends.mkldnn.is_available() and hasattr(operators, "_linear_pointwise")):
-        return False
-    if dtype == torch.bfloat16:
-        return bool(hasattr(operators, "_reorder_linear_weight") and operators._is_mkldnn_bf16_supported())
-    return dtype == torch.float32
-
-
-def _gains_by_fusing(dtype: torch.dtype) -> bool:
-    # On an AMD EPYC with AVX2 alone the FP32 products of oneDNN take up to a half longer than those of torch's other
-    # library; `python -m tests.benchmarks evaluate` times an evaluation with either.
-    return dtype != torch.float32 or bool(torch.cpu.get_capabilities().get("avx512_f"))
+    return bool(
+        torch.backends.mkldnn.is_available()
+        and hasattr(operators, "_linear_pointwise")
+        and hasattr(operators, "_reorder_linear_weight")
+        and operators._is_mkldnn_bf16_supported()
+    )
