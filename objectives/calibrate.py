@@ -28,6 +28,7 @@ _SWEEPS = 2
 # Shares of a row's range that the clipping search starts from; the fits that follow find what lies between.
 _SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.22)
 _FITS = 4
+_CHUNK_ELEMENTS = 1 << 17  # one thread's; with others the sums of rows would end in other digits
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def choose_weighted(weight: Tensor, bits: int, importance: Tensor, groups: Tenso
     scale, zero_point = (torch.empty(len(weight), len(of_groups), device=weight.device) for _ in range(2))
     for group, columns in enumerate(of_groups):
         part, shares = weight[:, columns], importance[columns] / importance[columns].sum()
-        for chunk in row_chunks(part):
+        for chunk in row_chunks(part, _CHUNK_ELEMENTS):
             found = _best_line(part[chunk], bits, shares)
             scale[chunk, group : group + 1], zero_point[chunk, group : group + 1] = found
     return AffineParameters(scale, zero_point, bits, groups)

@@ -12,7 +12,9 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-_CHUNK_ELEMENTS = 1 << 17  # three work buffers of half a megabyte stay in the second-level cache
+# Work buffers of two megabytes, which cores have in their caches; to share out smaller ones among threads takes as long
+# as to work on them.
+_CHUNK_ELEMENTS = 1 << 19
 
 
 class Parameters(Protocol):
@@ -70,8 +72,8 @@ def decode(codes: Tensor, parameters: Parameters, out: Tensor | None = None) -> 
     return out
 
 
-def row_chunks(matrix: Tensor) -> Iterator[slice]:
-    """Yield slices of rows that are small enough to be worked on in the cache."""
+def row_chunks(matrix: Tensor, elements: int = _CHUNK_ELEMENTS) -> Iterator[slice]:
+    """Yield slices of rows, of at most so many elements, that are small enough to be worked on in the cache."""
     rows, columns = matrix.shape
-    step = max(1, _CHUNK_ELEMENTS // columns) if matrix.device.type == "cpu" else rows
+    step = max(1, elements // columns) if matrix.device.type == "cpu" else rows
     return (slice(start, start + step) for start in range(0, rows, step))
