@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 import time
@@ -88,7 +89,9 @@ def make_bank(
     """Return the bank of a model.
 
     A calibrated one is made in full, each layer kept in a file of the cache as soon as it is done, and read from there
-    the next time. Files are mapped, not copied: processes that read the same ones share them in memory.
+    the next time. Files are mapped, not copied: processes that read the same ones share them in memory. It is made on
+    the CPU, wherever the model is: its codes are the same everywhere, and a GPU would have to be sent millions of small
+    steps one by one.
 
     Args:
         quantizer: as :func:`load_quantizer` returns it.
@@ -106,7 +109,10 @@ def make_bank(
     paths = {layer: folder / f"{layer.name}.safetensors" for layer in layers}
 
     def kept(layer: Layer) -> tuple[Entries, str] | None:
-        return _read(paths[layer], quantizer.scheme, layer, device_of(model))
+        return _read(paths[layer], quantizer.scheme, layer)
+
+    def fill(layer: Layer, entries: Entries, digest: str) -> None:
+        bank.fill(layer, _moved(entries, quantizer.scheme, device_of(model)), digest)
 
     missing = []
     for layer in layers:
@@ -114,10 +120,10 @@ def make_bank(
         if found is None:
             missing.append(layer)
         else:
-            bank.fill(layer, *found)
+            fill(layer, *found)
     made: Iterable[tuple[Layer, Entries]]
     if quantizer.token_ids:
-        made = calibrated_entries(quantizer, model, missing)
+        made = calibrated_entries(quantizer, _on_cpu(model), missing)
         if missing:
             say(f"calibrating on {len(quantizer.token_ids)} training sentences")
     else:
@@ -125,7 +131,7 @@ def make_bank(
     said = time.monotonic()
     for done, (layer, entries) in enumerate(made, start=len(layers) - len(missing) + 1):
         digest = _write(paths[layer], entries)
-        bank.fill(layer, *(kept(layer) or (entries, digest)))  # the file itself, and not what was put together for it
+        fill(layer, *(kept(layer) or (entries, digest)))  # the file itself, and not what was put together for it
         give_back_freed()  # gigabytes in the end: glibc keeps it for the threads that had it
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
@@ -175,6 +181,20 @@ def calibrated_entries(
             torch.set_num_threads(threads)
 
 
+def _on_cpu(model: nn.Module) -> nn.Module:
+    return model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
+
+
+def _moved(entries: Entries, scheme: Scheme, device: torch.device) -> Entries:
+    """Return a layer's entries on a device."""
+    moved = {}
+    for width, (codes, parameters) in entries.items():
+        tensors = {part: tensor.to(device) for part, tensor in parameters.tensors().items()}
+        codes = codes.to(device)
+        moved[width] = codes, scheme.parameters(codes, width, tensors)
+    return moved
+
+
 def _write(path: Path, entries: Entries) -> str:
     """Write a layer's entries, and return their fingerprint, which stands in the file too."""
     tensors: dict[str, Tensor] = {}
@@ -186,7 +206,7 @@ def _write(path: Path, entries: Entries) -> str:
     return digest
 
 
-def _read(path: Path, scheme: Scheme, layer: Layer, device: torch.device) -> tuple[Entries, str] | None:
+def _read(path: Path, scheme: Scheme, layer: Layer) -> tuple[Entries, str] | None:
     """Return a layer's entries and their fingerprint; None where the file is missing or damaged, to be made anew."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -196,8 +216,8 @@ def _read(path: Path, scheme: Scheme, layer: Layer, device: torch.device) -> tup
             return None
         entries: Entries = {}
         for width in WIDTHS:
-            codes = found[f"{width}.codes"].to(device)
-            parts = {part: found[f"{width}.{part}"].to(device) for part in scheme.parts(layer, width)}
+            codes = found[f"{width}.codes"]
+            parts = {part: found[f"{width}.{part}"] for part in scheme.parts(layer, width)}
             entries[width] = codes, scheme.parameters(codes, width, parts)
     except (OSError, SafetensorError, KeyError):
         return None
