@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from objectives.gpu import kernels_on
+
 # In bf16 short sentences of one length attend together under a mask that keeps them apart, as many as make about so
 # many tokens: half of what one sentence and head takes by itself is overhead there. In FP32 there is nothing to gain.
 _TOKENS_TOGETHER = 28
@@ -100,12 +102,30 @@ class RunAttention:
         return attended
 
 
-class PaddedAttention:
-    """All sentences padded to the longest in one call: for a GPU, where calls cost more than a few idle products.
+class KernelAttention:
+    """By a kernel of our own, which has a sentence's scores in registers and pads to no more than a power of two."""
 
-    Only attention is padded, a small part of the work; products are of real tokens alone. An encoder layer is then
-    about ten launches for all sentences, each of which takes the GPU longer than the next takes to be sent.
-    """
+    def __init__(self, lengths: Sequence[int], heads: int, device: torch.device) -> None:
+        """Lay out sentences of these lengths, on a device that has the kernels."""
+        self._heads = heads
+        kernels = kernels_on(device)
+        assert kernels is not None
+        self._kernels = kernels
+        self._ragged = kernels.Ragged.of(lengths, device)
+
+    def __call__(self, projected: Tensor) -> Tensor:
+        """Return what each token attends to, as ``Attention`` says."""
+        attended: Tensor = self._kernels.attend(projected, self._ragged, self._heads)
+        return attended
+
+    def of_first_tokens(self, queries: Tensor, keys_values: Tensor) -> Tensor:
+        """Return what first tokens attend to, as ``Attention`` says."""
+        attended: Tensor = self._kernels.attend_from_first(queries, keys_values, self._ragged, self._heads)
+        return attended
+
+
+class PaddedAttention:
+    """All sentences padded to the longest in one call: for a GPU that the kernels are not for."""
 
     def __init__(self, lengths: Sequence[int], heads: int, device: torch.device) -> None:
         """Lay out sentences of these lengths."""
@@ -133,6 +153,18 @@ class PaddedAttention:
     def _padded(self, projected: Tensor, n_parts: int) -> Tensor:
         shape = (*self._tokens.shape, n_parts, self._heads, -1)
         return projected[self._tokens].view(shape).permute(2, 0, 3, 1, 4)
+
+
+def make_attention(
+    lengths: Sequence[int], heads: int, head_size: int, device: torch.device, dtype: torch.dtype
+) -> Attention:
+    """Return the fastest attention there is over sentences of these lengths, which rise."""
+    if device.type == "cpu":
+        return RunAttention(lengths, heads, dtype)
+    kernels = kernels_on(device)
+    if kernels is not None and lengths[-1] <= kernels.LONGEST and kernels.takes_heads_of(head_size):
+        return KernelAttention(lengths, heads, device)
+    return PaddedAttention(lengths, heads, device)
 
 
 def _apart(n_sentences: int, length: int, dtype: torch.dtype) -> Tensor | None:

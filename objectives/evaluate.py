@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from objectives.bank import FP32_WIDTH, WeightBank
+from objectives.bank import FP32_WIDTH, WeightBank, WeightWriter
 from objectives.forward import Forward, States, TransformersForward
 from objectives.layers import Bits, Layer, uniform
 from objectives.lean_bert import LeanBert, is_plain_bert
@@ -57,6 +57,7 @@ class Evaluator:
             if is_plain_bert(model)
             else TransformersForward(model, layers, token_ids)
         )
+        self._writer = WeightWriter(self.bank, self.layers, self._forward.slots)
         self._loaded: list[int | None] = [None] * len(self.layers)
         # How many layers lie below each boundary: the hidden states there depend on those alone.
         above = [self._forward.first_boundary_above(index) for index in range(len(self.layers))]
@@ -116,8 +117,7 @@ class Evaluator:
         changed = [index for index in range(first, len(self.layers)) if self._loaded[index] != bits[index]]
         for index in changed:
             self._loaded[index] = None  # neither the old nor the new, should this be interrupted
-            slot = self._forward.slots[index]
-            self.bank.write_weight(self.layers[index], bits[index], slot.out, slot.rows)
+        self._writer.write({index: bits[index] for index in changed})
         self._forward.refresh(changed)
         for index in changed:
             self._loaded[index] = bits[index]

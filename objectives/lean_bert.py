@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from objectives.attention import Attention, PaddedAttention, RunAttention
+from objectives.attention import Attention, make_attention
 from objectives.forward import States, WeightSlot, by_length, device_of
+from objectives.gpu import Step, kernels_on, record
 from objectives.layers import Layer
 from objectives.products import Product, make_product
 from objectives.scores import LogOdds
@@ -38,9 +41,22 @@ class _Norm:
     weight: Tensor
     bias: Tensor
     epsilon: float
+    dtype: torch.dtype
+    kernels: ModuleType | None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
+    def of_sum(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the LayerNorm of ``x + y``, both ``(n, hidden)``; x may be overwritten."""
+        if self.kernels is None:
+            return self._of(x.add_(y))
+        normed: Tensor = self.kernels.add_norm(x, y, self.weight, self.bias, self.epsilon, self.dtype)
+        return normed
+
+    def of_product(self, product: Product, x: Tensor, residual: Tensor) -> Tensor:
+        """Return the LayerNorm of the product of x plus a residual, ``(n, hidden)``."""
+        return self._of(product.plus(x, residual)) if self.kernels is None else self.of_sum(product(x), residual)
+
+    def _of(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon).to(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -56,8 +72,8 @@ class _EncoderLayer:
 
     def feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
         """Return the hidden states above the layer, of tokens with hidden states x below it, ``(n, hidden)``."""
-        mixed = self.attention_norm(self.attention_output.plus(attended, x))
-        return self.output_norm(self.output.plus(self.intermediate.gelu(mixed), mixed))
+        mixed = self.attention_norm.of_product(self.attention_output, attended, x)
+        return self.output_norm.of_product(self.output, self.intermediate.gelu(mixed), mixed)
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,8 @@ class LeanBert:
 
     Sentences are sorted by length, so that attention runs over many of one length together. Query, key and value are
     one product. The last layer computes only keys and values for all tokens: the classifier reads nothing but the first
-    token of each sentence. It goes layer by layer over all chunks, so that each weight is read from memory once.
+    token of each sentence. It goes layer by layer over all chunks, so that each weight is read from memory once. A GPU
+    is sent the embeddings, each layer and the head as one graph each.
     """
 
     def __init__(
@@ -96,10 +113,10 @@ class LeanBert:
         self.n_boundaries = int(config.num_hidden_layers)  # type: ignore[union-attr,arg-type]
         self.description = f"lean BERT forward in {'FP32' if dtype == torch.float32 else 'bf16'}"
         bert = model.get_submodule(str(model.base_model_prefix))
-        words, n_positions = self._lay_out(token_ids)
-
         embeddings = bert.get_submodule("embeddings")
         self._hidden = embeddings.get_parameter("word_embeddings.weight").shape[1]
+        words, n_positions = self._lay_out(token_ids)
+
         self._words, self._position_rows, self._type_rows = (
             torch.empty(rows, self._hidden, device=self._device) for rows in (len(words), n_positions, 1)
         )
@@ -129,6 +146,9 @@ class LeanBert:
         self._products.append(self._pooler)
         assert len(slots) == len(layers)
         self.slots: Sequence[WeightSlot] = slots
+        self._steps: list[Step] = [self._embed, *(partial(self._above, layer) for layer in self._layers), self._head]
+        if self._device.type == "cuda":
+            self._steps = record(self._steps)
 
     def first_boundary_above(self, layer_index: int) -> int:
         """Return the number of the encoder layer after the one that holds the searchable layer."""
@@ -149,17 +169,19 @@ class LeanBert:
 
     @torch.inference_mode()
     def sorted_log_odds(self, start: int, states: States | None, keep: dict[int, States] | None) -> Tensor:
-        """Return the log-odds by rising length of the sentences, on the model's device, without waiting for it."""
+        """Return the log-odds by rising length of the sentences, on the model's device, without waiting for it.
+
+        On a GPU they lie where the next call's will.
+        """
+        embed, *above, head = self._steps
         if states is None:
-            start, states = 0, self._embed()
+            start, states = 0, embed(())
         for number in range(start, self.n_boundaries):
             if keep is not None:
-                keep[number] = states
-            above = self._above_last if number == self.n_boundaries - 1 else self._above
-            states = tuple(above(self._layers[number], x, chunk) for x, chunk in zip(states, self._chunks, strict=True))
-        pooled = torch.tanh(self._pooler(torch.cat(states))).float()
-        logits = F.linear(pooled, self._classifier, self._classifier_bias)
-        return logits[:, 1] - logits[:, 0]
+                keep[number] = tuple(part.clone() for part in states) if self._device.type == "cuda" else states
+            states = above[number](states)
+        (log_odds,) = head(states)
+        return log_odds
 
     def _lay_out(self, token_ids: Sequence[Sequence[int]]) -> tuple[Tensor, int]:
         """Sort sentences and tokens; return the words that occur, ``(n_words,)``, and how many positions do.
@@ -179,16 +201,11 @@ class LeanBert:
                 words=torch.tensor(word_index[start:stop], device=self._device),
                 positions=torch.tensor(np.arange(stop - start) - np.repeat(first_tokens, lengths), device=self._device),
                 first_tokens=torch.tensor(first_tokens, device=self._device),
-                attention=self._attention(lengths),
+                attention=make_attention(lengths, self._heads, self._hidden // self._heads, self._device, self.dtype),
             )
             self._chunks.append(chunk)
             start = stop
         return torch.tensor(words, device=self._device), max(map(len, token_ids))
-
-    def _attention(self, lengths: Sequence[int]) -> Attention:
-        if self._device.type == "cpu":
-            return RunAttention(lengths, self._heads, self.dtype)
-        return PaddedAttention(lengths, self._heads, self._device)
 
     def _copy(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self.dtype, copy=True)
@@ -196,7 +213,8 @@ class LeanBert:
     def _norm(self, module: nn.Module, name: str, dtype: torch.dtype) -> _Norm:
         norm = module.get_submodule(name)
         assert isinstance(norm, nn.LayerNorm)
-        return _Norm(norm.weight.detach().to(dtype, copy=True), norm.bias.detach().to(dtype, copy=True), norm.eps)
+        weight, bias = (part.detach().to(dtype, copy=True) for part in (norm.weight, norm.bias))
+        return _Norm(weight, bias, norm.eps, self.dtype, kernels_on(self._device))
 
     def _encoder_layer(self, module: nn.Module, query_apart: bool) -> _EncoderLayer:
         query, key, value = (module.get_parameter(f"attention.self.{part}.bias") for part in ("query", "key", "value"))
@@ -214,23 +232,35 @@ class LeanBert:
     def _product(self, columns: int, bias: Tensor) -> Product:
         return make_product(columns, self._copy(bias))
 
-    def _embed(self) -> States:
+    def _embed(self, _: States) -> States:
         positions = self._position_rows + self._type_rows
         return tuple(
-            self._embedding_norm(self._words[chunk.words].add_(positions[chunk.positions])).to(self.dtype)
-            for chunk in self._chunks
+            self._embedding_norm.of_sum(self._words[chunk.words], positions[chunk.positions]) for chunk in self._chunks
         )
 
-    def _above(self, layer: _EncoderLayer, x: Tensor, chunk: _Chunk) -> Tensor:
-        """Return the hidden states ``(tokens, hidden)`` above an encoder layer."""
-        (projection,) = layer.projections
-        return layer.feed_forward(x, chunk.attention(projection(x)))
+    def _above(self, layer: _EncoderLayer, states: States) -> States:
+        """Return the hidden states above an encoder layer from those below it; of first tokens alone above the last."""
+        above = _above_last if layer is self._layers[-1] else _above_all
+        return tuple(above(layer, x, chunk) for x, chunk in zip(states, self._chunks, strict=True))
 
-    def _above_last(self, layer: _EncoderLayer, x: Tensor, chunk: _Chunk) -> Tensor:
-        """Return the hidden states of first tokens alone, ``(n_sentences, hidden)``, above the last encoder layer."""
-        query, key_value = layer.projections
-        first = x[chunk.first_tokens]
-        return layer.feed_forward(first, chunk.attention.of_first_tokens(query(first), key_value(x)))
+    def _head(self, states: States) -> States:
+        """Return the log-odds ``(n_sentences,)`` from the hidden states above the last layer."""
+        pooled = torch.tanh(self._pooler(torch.cat(states))).float()
+        logits = F.linear(pooled, self._classifier, self._classifier_bias)
+        return (logits[:, 1] - logits[:, 0],)
+
+
+def _above_all(layer: _EncoderLayer, x: Tensor, chunk: _Chunk) -> Tensor:
+    """Return the hidden states ``(tokens, hidden)`` above an encoder layer."""
+    (projection,) = layer.projections
+    return layer.feed_forward(x, chunk.attention(projection(x)))
+
+
+def _above_last(layer: _EncoderLayer, x: Tensor, chunk: _Chunk) -> Tensor:
+    """Return the hidden states of first tokens alone, ``(n_sentences, hidden)``, above the last encoder layer."""
+    query, key_value = layer.projections
+    first = x[chunk.first_tokens]
+    return layer.feed_forward(first, chunk.attention.of_first_tokens(query(first), key_value(x)))
 
 
 def _split(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from objectives.evaluate import Evaluator
+from objectives.forward import device_of
 from objectives.layers import WIDTHS, find_layers
 from objectives.scores import LogOdds
 
@@ -25,8 +26,9 @@ def padded_log_odds(model: nn.Module, sentences: Sequence[Sequence[int]]) -> Log
             part = sentences[start : start + _BATCH]
             ids = torch.tensor([[*tokens, *[1] * (longest - len(tokens))] for tokens in part])
             mask = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens in part])
-            logits = model(input_ids=ids, attention_mask=mask).logits
-            log_odds.append((logits[:, 1] - logits[:, 0]).numpy())
+            device = device_of(model)
+            logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+            log_odds.append((logits[:, 1] - logits[:, 0]).cpu().numpy())
     return np.asarray(np.concatenate(log_odds), dtype=np.float32)
 
 

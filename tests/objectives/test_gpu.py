@@ -1,0 +1,199 @@
+"""What a GPU computes, against the CPU.
+
+The kernels can also be tried without one, in Triton's interpreter where that is installed:
+``TRITON_INTERPRET=1 pytest tests/objectives/test_gpu.py``.
+"""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from transformers import BertConfig, BertForSequenceClassification
+
+from objectives.attention import PaddedAttention, RunAttention
+from objectives.bank import FP32_WIDTH, WeightBank
+from objectives.codes import decode
+from objectives.evaluate import Evaluator
+from objectives.forward import WeightSlot
+from objectives.layers import WIDTHS, Bits, find_layers, uniform
+from objectives.lean_bert import LeanBert
+from objectives.quantizers import Quantizer, make_bank
+from objectives.schemes import PER_ROW, Scheme
+from objectives.scores import Precision
+from tests.objectives.random_models import random_bert
+
+HAS_GPU = torch.cuda.is_available()
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+needs_gpu = pytest.mark.skipif(not HAS_GPU or INTERPRETED, reason="no GPU")
+needs_kernels = pytest.mark.skipif(not (HAS_GPU or INTERPRETED) or find_spec("triton") is None, reason="no GPU")
+DEVICE = "cpu" if INTERPRETED else "cuda"
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+DTYPES = [torch.float32] if INTERPRETED else list(TOLERANCE)  # the interpreter multiplies no bf16
+HEADS, HIDDEN = 3, 48
+LENGTHS = [1, 2, 2, 15, 16, 16, 17, 40, 64, 65, 128]
+
+
+@pytest.fixture
+def kernels() -> ModuleType:
+    from objectives import kernels
+
+    return kernels
+
+
+@pytest.fixture
+def model() -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=50, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4)
+    made: BertForSequenceClassification = BertForSequenceClassification(config).eval()
+    return made
+
+
+def sentences_of(lengths: Sequence[int]) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [[int(token) for token in rng.integers(5, 50, size=length)] for length in lengths]
+
+
+def random_maps(n_layers: int, n: int = 4) -> list[Bits]:
+    rng = np.random.default_rng(0)
+    return [tuple(int(width) for width in rng.choice(WIDTHS, size=n_layers)) for _ in range(n)]
+
+
+@needs_kernels
+@pytest.mark.parametrize("lengths", [LENGTHS, [5], [1, 1]], ids=["many", "one", "shortest"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_attention(kernels: ModuleType, dtype: torch.dtype, lengths: list[int]) -> None:
+    torch.manual_seed(0)
+    projected = torch.randn(sum(lengths), 3 * HIDDEN).to(dtype)
+    first = torch.tensor(lengths).cumsum(0) - torch.tensor(lengths)
+    queries, keys_values = projected[first, :HIDDEN], projected[:, HIDDEN:].contiguous()
+    expected = RunAttention(lengths, HEADS, torch.float32)
+    ragged = kernels.Ragged.of(lengths, torch.device(DEVICE))
+    found = kernels.attend(projected.to(DEVICE), ragged, HEADS)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.cpu().float(), expected(projected.float()), atol=TOLERANCE[dtype], rtol=0)
+    found = kernels.attend_from_first(queries.to(DEVICE), keys_values.to(DEVICE), ragged, HEADS)
+    assert found.dtype == dtype
+    torch.testing.assert_close(
+        found.cpu().float(),
+        expected.of_first_tokens(queries.float(), keys_values.float()),
+        atol=TOLERANCE[dtype],
+        rtol=0,
+    )
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_the_norm_of_a_sum(kernels: ModuleType, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, residual = (torch.randn(5, HIDDEN).to(dtype) for _ in range(2))
+    weight, bias = (torch.randn(HIDDEN).to(dtype) for _ in range(2))
+    expected = F.layer_norm(x.float() + residual.float(), (HIDDEN,), weight.float(), bias.float(), 1e-12)
+    found = kernels.add_norm(*(part.to(DEVICE) for part in (x, residual, weight, bias)), 1e-12, torch.float32)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
+    found = kernels.add_norm(*(part.to(DEVICE) for part in (x, residual, weight, bias)), 1e-12, dtype)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.cpu().float(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@needs_kernels
+def test_weights_are_decoded_together_as_one_by_one(kernels: ModuleType) -> None:
+    torch.manual_seed(0)
+    shapes = [(40, 32), (64, 600), (33, 548), (5, 7)]
+    picked = [None, torch.tensor([3, 5, 60, 1]).to(DEVICE), None, None]
+    dtypes = [torch.float32, torch.float32, torch.bfloat16, torch.bfloat16]
+    slots = [
+        WeightSlot(torch.full((rows if some is None else len(some), columns), 7.0, dtype=dtype, device=DEVICE), some)
+        for (rows, columns), some, dtype in zip(shapes, picked, dtypes, strict=True)
+    ]
+    decoder = kernels.Decoder(slots)
+    expected = [slot.out.clone() for slot in slots]
+    widths = {0: 4, 1: 2, 2: 8}  # the last one is left as it is
+    for index, width in widths.items():
+        codes, parameters = PER_ROW.nearest(torch.randn(shapes[index]).to(DEVICE), width)
+        assert not decoder.knows(index, width)
+        decoder.add(index, width, codes, *parameters.tensors().values())
+        assert decoder.knows(index, width)
+        weight, some = decode(codes, parameters), picked[index]
+        expected[index] = (weight if some is None else weight[some]).to(dtypes[index])
+    decoder.decode(widths)
+    for slot, weight in zip(slots, expected, strict=True):
+        # The interpreter cuts off what a GPU rounds to bf16.
+        tolerance = 2**-7 if INTERPRETED and weight.dtype == torch.bfloat16 else 0
+        torch.testing.assert_close(slot.out, weight, rtol=tolerance, atol=0)
+
+
+@needs_gpu
+@pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme(group_size=16)], ids=str)
+@pytest.mark.parametrize("lengths", [[3, 30, 7] * 9, [4, 200, 9]], ids=["short", "longer than the kernel takes"])
+def test_a_map_scores_as_on_the_cpu(scheme: Scheme, lengths: list[int], model: BertForSequenceClassification) -> None:
+    layers, sentences = find_layers(model), sentences_of(lengths)
+    maps = [*random_maps(len(layers)), uniform(layers, FP32_WIDTH)]
+    expected = [
+        Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme)).log_odds(m) for m in maps
+    ]
+    model.to("cuda")  # type: ignore[arg-type]
+    evaluator = Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme))
+    scout = Evaluator(model, layers, sentences, "bf16", evaluator.bank)
+    for bits, log_odds in zip(maps, expected, strict=True):
+        np.testing.assert_allclose(evaluator.log_odds(bits), log_odds, atol=1e-5)
+        np.testing.assert_allclose(scout.log_odds(bits), log_odds, atol=2e-2)
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_scores_the_same_whatever_it_scored_before(
+    precision: Precision, model: BertForSequenceClassification
+) -> None:
+    model.to("cuda")  # type: ignore[arg-type]
+    layers, sentences = find_layers(model), sentences_of([9, 3, 30] * 9)
+    maps = random_maps(len(layers), 2)
+    low, high = maps
+    changed = [(*low[:at], *high[at:]) for at in range(len(layers))]
+    expected = [Evaluator(model, layers, sentences, precision).log_odds(bits) for bits in changed]
+    evaluator, other = (Evaluator(model, layers, sentences, precision) for _ in range(2))
+    evaluator.log_odds(low, remember=True)
+    for bits, log_odds in zip(changed, expected, strict=True):
+        other.log_odds(high)  # has graphs and memory of its own
+        assert np.array_equal(evaluator.log_odds(bits), log_odds)
+
+
+@needs_gpu
+def test_sentences_of_many_chunks(model: BertForSequenceClassification, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.to("cuda")  # type: ignore[arg-type]
+    layers, sentences = find_layers(model), sentences_of([9, 3, 30] * 9)
+    whole = Evaluator(model, layers, sentences).fp32_log_odds()
+    monkeypatch.setattr("objectives.lean_bert._GPU_CHUNK_TOKENS", 64)
+    parts = Evaluator(model, layers, sentences)
+    assert isinstance(parts._forward, LeanBert)
+    assert len(parts._forward._chunks) > 2
+    np.testing.assert_allclose(parts.fp32_log_odds(), whole, atol=1e-5)
+
+
+@needs_gpu
+def test_calibrated_codes_are_those_of_the_cpu(model: BertForSequenceClassification, tmp_path: Path) -> None:
+    layers = find_layers(model)
+    quantizer = Quantizer("calibrated", tuple(map(tuple, sentences_of([9, 3, 30] * 9))))
+    on_cpu = make_bank(quantizer, model, layers, "m", tmp_path / "cpu", lambda _: None)
+    model.to("cuda")  # type: ignore[arg-type]
+    on_gpu = make_bank(quantizer, model, layers, "m", tmp_path / "gpu", lambda _: None)
+    assert on_gpu.fingerprint == on_cpu.fingerprint
+    assert {on_gpu.entry(layer, 3)[0].device.type for layer in layers} == {"cuda"}
+
+
+@needs_gpu
+def test_heads_that_the_kernel_does_not_take() -> None:
+    small = random_bert()
+    layers, sentences = find_layers(small), sentences_of([5, 9, 4])
+    expected = Evaluator(small, layers, sentences).fp32_log_odds()
+    small.to("cuda")  # type: ignore[arg-type]
+    evaluator = Evaluator(small, layers, sentences)
+    assert isinstance(evaluator._forward, LeanBert)
+    assert isinstance(evaluator._forward._chunks[0].attention, PaddedAttention)
+    np.testing.assert_allclose(evaluator.fp32_log_odds(), expected, atol=1e-5)
