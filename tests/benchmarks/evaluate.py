@@ -1,5 +1,7 @@
 """How fast a bit map is scored, against `transformers` used the obvious way and against the bare matrix products.
 
+`python -m tests.benchmarks evaluate [fp32] [bf16] [cuda]`: in one precision or both, on the CPU or on a GPU.
+
 bert-base-uncased's shapes with random weights. The lengths of the sentences are CoLA's where the shared data is at
 hand, else drawn to be like them (11.7 tokens on average, at most 35).
 """
@@ -21,9 +23,10 @@ from objectives import lean_bert
 from objectives.bank import FP32_WIDTH
 from objectives.codes import decode
 from objectives.evaluate import DTYPES, Evaluator
+from objectives.forward import device_of
 from objectives.layers import WIDTHS, Bits, Layer, find_layers
 from objectives.problem import Problem, load_problem
-from objectives.products import FusedProduct, Product, can_fuse, make_product
+from objectives.products import FusedProduct, Product, make_product
 from objectives.quantize import choose_affine, encode
 from objectives.scores import Precision, divergences
 from objectives.sentences import encode as encode_sentences
@@ -33,29 +36,30 @@ from tests.objectives.padded import difference_from_transformers
 from tests.shared import COLA, MODEL
 
 PAD_TO, BATCH = 128, 32
-NAMES = {Product: "torch's own products", FusedProduct: "fused products"}
 CHUNK = 2048
 
 
 def main(arguments: list[str]) -> None:
-    """Print the table, for the precisions named in ``arguments`` or for both."""
+    """Print the table, for the precisions and the device named in ``arguments``."""
+    device = "cuda" if "cuda" in arguments else "cpu"
     sentences = cola_tokens()
     tokens = sum(map(len, sentences))
-    print(f"{len(sentences)} sentences, {tokens} tokens, {torch.get_num_threads()} threads, bert-base-uncased's shapes")
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{len(sentences)} sentences, {tokens} tokens, {where}, bert-base-uncased's shapes")
     torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig()).eval()
+    model = BertForSequenceClassification(BertConfig()).eval().to(device)
     layers = find_layers(model)
     rng = np.random.default_rng(0)
     maps = [tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers))) for _ in range(4)]
     twin_s = time_twin(model, layers, sentences, maps[0])
-    print(f"twin (padded to {PAD_TO}, batches of {BATCH}, FP32, quantised anew): {twin_s:.1f} s")
+    print(f"twin (padded to {PAD_TO}, batches of {BATCH}, FP32, quantised anew): {twin_s:.2f} s")
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     for precision in precisions:
-        if not arguments or precision in arguments:
+        if precision in arguments or not set(precisions) & set(arguments):
             measure(model, layers, sentences, maps, precision, twin_s)
     print("largest difference of a log-odds from transformers' on the same quantised weights, FP32:")
     print(f"  bert-base's shapes, random weights  {difference_from_transformers(model, sentences[::8]):.1e}")
-    for name, problem in trained_problems().items():
+    for name, problem in trained_problems(device).items():
         print(f"  {name:34}  {difference_from_transformers(problem.network, problem.token_ids):.1e}")
         if name == "shared model":
             print(f"bf16's own damage on the shared model: {bf16_damage(problem):.2e} nats a sentence")
@@ -70,6 +74,7 @@ def measure(
     twin_s: float,
 ) -> None:
     """Print what one precision takes, as ratios."""
+    device = device_of(model)
     evaluator = Evaluator(model, layers, sentences, precision)
     for bits in maps:
         evaluator.log_odds(bits)  # fills the bank
@@ -83,35 +88,29 @@ def measure(
 
     timed = {
         "evaluation": lambda: evaluator.log_odds(new_map()),
-        "bare products": bare_products(model.config, sentences, precision),
-        "swap": lambda: evaluator._load(new_map(), first=0),
+        "bare products": bare_products(model.config, sentences, precision, device),
+        "swap": finished(lambda: evaluator._load(new_map(), first=0), device),
         "top layer alone": lambda: evaluator.log_odds(upper),
     }
-    own, other = kinds_of_products(precision)
-    if other is not None:
-        with patch.object(lean_bert, "make_product", other):
-            alternative = Evaluator(model, layers, sentences, precision, evaluator.bank)
-        timed["other products"] = lambda: alternative.log_odds(new_map())
+    if fuses := isinstance(make_product(1, torch.zeros(1, dtype=DTYPES[precision], device=device)), FusedProduct):
+        with patch.object(lean_bert, "make_product", Product):
+            plain = Evaluator(model, layers, sentences, precision, evaluator.bank)
+        timed["not fused"] = lambda: plain.log_odds(new_map())
     seconds = medians_s(timed, repeats=5)
     whole = seconds["evaluation"]
-    print(f"{precision}, {NAMES[own]}: {whole:.2f} s an evaluation, {twin_s / whole:.1f} times as fast as the twin")
-    if other is not None:
-        print(f"  with {NAMES[other]:22} {seconds['other products'] / whole:.1%}")
+    print(
+        f"{precision}: {whole:.4g} s an evaluation, {1 / whole:.3g} a second, "
+        f"{twin_s / whole:.1f} times as fast as the twin"
+    )
+    if fuses:
+        print(f"  with torch's own products   {seconds['not fused'] / whole:.1%}")
     print(f"  bare products / evaluation  {seconds['bare products'] / whole:.1%}")
     print(f"  swapping in a random map    {seconds['swap'] / whole:.1%}")
     print(f"  changing the pooler alone   {seconds['top layer alone'] / whole:.1%}")
-    print(f"  sensitivities / evaluation  {sensitivity_share(evaluator):.1%}  (a layer at one width)")
+    print(f"  sensitivities / evaluation  {sensitivity_share(evaluator, device):.1%}  (a layer at one width)")
 
 
-def kinds_of_products(precision: Precision) -> tuple[type[Product], type[Product] | None]:
-    """Return the kind of products that is used on this machine, and the other one where there is one."""
-    own = type(make_product(1, torch.zeros(1, dtype=DTYPES[precision])))
-    if own is FusedProduct:
-        return own, Product
-    return own, FusedProduct if can_fuse(DTYPES[precision]) else None
-
-
-def sensitivity_share(evaluator: Evaluator) -> float:
+def sensitivity_share(evaluator: Evaluator, device: torch.device) -> float:
     """Return what a map in which one layer is quantised costs, as a share of a full pass; the mean over all layers.
 
     Timed once for each set of layers with the same work above them: the embeddings, each encoder layer, the pooler. A
@@ -122,9 +121,11 @@ def sensitivity_share(evaluator: Evaluator) -> float:
     n_layers = len(evaluator.layers)
     sets = [range(3), *(range(first, first + 6) for first in range(3, n_layers - 1, 6)), range(n_layers - 1, n_layers)]
     one_layer_s, full_s = 0.0, []
+    wait = finished(lambda: None, device)
     for alike in reversed(sets):
         index = alike[-1]
         evaluator.bank.entry(evaluator.layers[index], 3)
+        wait()
         bits = (*fp32[:index], 3, *fp32[index + 1 :])
         started = time.perf_counter()
         evaluator.log_odds(bits)
@@ -149,28 +150,44 @@ def time_twin(
 
     batches = [sentences[start : start + BATCH] for start in range(0, len(sentences), BATCH)]
     timed = batches[::8]
+    device = device_of(model)
 
     def forward() -> None:
         with torch.inference_mode():
             for batch in timed:
                 ids = torch.tensor([[*ids, *[0] * (PAD_TO - len(ids))] for ids in batch])
                 mask = torch.tensor([[1] * len(ids) + [0] * (PAD_TO - len(ids)) for ids in batch])
-                model(input_ids=ids, attention_mask=mask)
+                model(input_ids=ids.to(device), attention_mask=mask.to(device))
 
-    seconds = medians_s({"quantise": quantise, "forward": forward}, repeats=1)
+    seconds = medians_s({"quantise": finished(quantise, device), "forward": finished(forward, device)}, repeats=1)
     for layer in layers:
         model.get_parameter(layer.parameter).data = weights[layer.name]
     return seconds["quantise"] + seconds["forward"] * len(sentences) / sum(map(len, timed))
 
 
-def bare_products(config: BertConfig, sentences: list[tuple[int, ...]], precision: Precision) -> Callable[[], None]:
+def finished(run: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """Return a function that has a GPU do all that another one asks of it before it returns."""
+    if device.type == "cpu":
+        return run
+
+    def run_and_wait() -> None:
+        run()
+        torch.cuda.synchronize()
+
+    return run_and_wait
+
+
+def bare_products(
+    config: BertConfig, sentences: list[tuple[int, ...]], precision: Precision, device: torch.device
+) -> Callable[[], None]:
     """Return a function that does the matrix products that an evaluation cannot avoid, and nothing else.
 
     By torch's own operator, layer after layer with weights of its own and over all tokens, as an evaluation does.
     """
     dtype = DTYPES[precision]
     hidden, wide, depth = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    every = {width: torch.randn(sum(map(len, sentences)), width, dtype=dtype) for width in (hidden, wide)}
+    n_tokens = sum(map(len, sentences))
+    every = {width: torch.randn(n_tokens, width, dtype=dtype, device=device) for width in (hidden, wide)}
     first = {width: rows[: len(sentences)] for width, rows in every.items()}
     feed_forward = ((hidden, hidden), (wide, hidden), (hidden, wide))
     products: list[tuple[dict[int, Tensor], tuple[int, int]]] = []
@@ -179,23 +196,28 @@ def bare_products(config: BertConfig, sentences: list[tuple[int, ...]], precisio
     products.append((every, (2 * hidden, hidden)))
     products += [(first, shape) for shape in ((hidden, hidden), *feed_forward, (hidden, hidden))]
     made = [
-        (rows[shape[1]], torch.randn(shape, dtype=dtype), torch.randn(shape[0], dtype=dtype))
+        (
+            rows[shape[1]],
+            torch.randn(shape, dtype=dtype, device=device),
+            torch.randn(shape[0], dtype=dtype, device=device),
+        )
         for rows, shape in products
     ]
+    chunk_tokens = CHUNK if device.type == "cpu" else n_tokens
 
     def run() -> None:
         with torch.inference_mode():
             for rows, weight, bias in made:
-                for chunk in rows.split(CHUNK):
+                for chunk in rows.split(chunk_tokens):
                     F.linear(chunk, weight, bias)
 
-    return run
+    return finished(run, device)
 
 
-def trained_problems() -> dict[str, Problem]:
+def trained_problems(device: str) -> dict[str, Problem]:
     """Return the miniature and, where it is at hand, the shared model."""
-    problems = {"miniature": load_problem("miniature", "miniature")}
-    return problems | ({"shared model": load_problem(str(MODEL), str(COLA))} if MODEL.is_dir() else {})
+    problems = {"miniature": load_problem("miniature", "miniature", device=device)}
+    return problems | ({"shared model": load_problem(str(MODEL), str(COLA), device=device)} if MODEL.is_dir() else {})
 
 
 def bf16_damage(problem: Problem) -> float:
