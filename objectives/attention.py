@@ -162,7 +162,7 @@ def make_attention(
     if device.type == "cpu":
         return RunAttention(lengths, heads, dtype)
     kernels = kernels_on(device)
-    if kernels is not None and lengths[-1] <= kernels.LONGEST and kernels.takes_heads_of(head_size):
+    if kernels is not None and kernels.can_attend(lengths[-1], head_size, dtype):
         return KernelAttention(lengths, heads, device)
     return PaddedAttention(lengths, heads, device)
 

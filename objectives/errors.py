@@ -16,7 +16,7 @@ class InputError(ValueError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory is short: torch has no class of its own for that on a CPU."""
     short = isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("allocate memory", "out of memory")
+        words in str(error) for words in ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
     )
     return short or isinstance(error, MemoryError)
 

@@ -9,19 +9,13 @@ import torch
 from torch import nn
 
 from objectives.bank import FP32_WIDTH, WeightBank, WeightWriter
-from objectives.forward import Forward, States, TransformersForward
+from objectives.forward import Forward, States, TransformersForward, device_of
 from objectives.layers import Bits, Layer, uniform
 from objectives.lean_bert import LeanBert, is_plain_bert
 from objectives.scores import LogOdds, Precision
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _REMEMBERED_BYTES = 1 << 29
-
-
-def has_bf16_products() -> bool:
-    """Return whether this processor multiplies bf16 matrices itself; others are far slower than in FP32."""
-    capable = torch.cpu.get_capabilities()
-    return bool(capable.get("avx512_bf16") or capable.get("amx_bf16"))
 
 
 class Evaluator:
@@ -49,7 +43,13 @@ class Evaluator:
             token_ids: each sentence's tokens, special ones included.
             precision: of the matrix products; an architecture without a forward of ours is always scored in FP32.
             bank: of this model's weights, where another evaluator has one already.
+
+        Raises:
+            ValueError: the model is on a GPU that is not the current one.
         """
+        device = device_of(model)
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            raise ValueError(f"the model is on {device}, which is not the current GPU: torch.cuda.set_device first")
         self.layers = tuple(layers)
         self.bank = bank or WeightBank.of(model, layers)
         self._forward: Forward = (

@@ -17,7 +17,7 @@ from objectives.scores import LogOdds
 _FALLBACK_TOKENS = 2048
 
 States = tuple[Tensor, ...]
-"""Hidden states of all tokens at a boundary, a part after the other; never written to once made."""
+"""Hidden states of all tokens at a boundary, a part after the other; what a forward keeps is never written to again."""
 
 
 @dataclass(frozen=True)

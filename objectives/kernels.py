@@ -18,17 +18,16 @@ from torch import Tensor
 from objectives.forward import WeightSlot
 from objectives.layers import WIDTHS
 
-LONGEST = 128
-"""The most tokens of a sentence that ``attend`` takes: all of its scores are held in registers."""
-
 _WIDEST = WIDTHS[-1]
 _SHORTEST = 16  # the least that a matrix unit multiplies
+_OPERAND_BYTES = 1 << 14  # of which ``attend`` has several at a time in what a processor of the GPU has to itself
 _DECODED_ROWS, _DECODED_COLUMNS = 16, 256  # of a weight, by one program
 
 
-def takes_heads_of(size: int) -> bool:
-    """Return whether attention with heads of this size is what ``attend`` computes."""
-    return size >= _SHORTEST and size == triton.next_power_of_2(size)
+def can_attend(longest: int, size: int, dtype: torch.dtype) -> bool:
+    """Return whether ``attend`` takes sentences of at most ``longest`` tokens with heads of this size."""
+    operand_bytes = triton.next_power_of_2(longest) * size * dtype.itemsize
+    return size >= _SHORTEST and size == triton.next_power_of_2(size) and operand_bytes <= _OPERAND_BYTES
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ def attend(projected: Tensor, ragged: Ragged, heads: int) -> Tensor:
     """Return what each token attends to, ``(tokens, hidden)``.
 
     Args:
-        projected: query, key and value side by side, ``(tokens, 3 * hidden)``; ``takes_heads_of`` the size of a head.
-        ragged: the sentences, none of them longer than ``LONGEST``.
+        projected: query, key and value side by side, ``(tokens, 3 * hidden)``.
+        ragged: the sentences; ``can_attend`` says which it takes.
         heads: their number.
     """
     hidden = projected.shape[1] // 3
@@ -107,6 +106,7 @@ class Decoder:
 
     def __init__(self, slots: Sequence[WeightSlot]) -> None:
         """Take note of where each weight goes: to a contiguous tensor of FP32 or bf16, all of them on one GPU."""
+        assert all(slot.out.is_contiguous() and slot.out.dtype in (torch.float32, torch.bfloat16) for slot in slots)
         self._slots = slots  # keeps alive what the kernel knows by address
         self._entries: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
         rows, columns = (torch.tensor([slot.out.shape[at] for slot in slots]) for at in (0, 1))
@@ -128,9 +128,10 @@ class Decoder:
 
     def add(self, index: int, width: int, codes: Tensor, scale: Tensor, zero_point: Tensor) -> None:
         """Take a weight's entry at a width, 1..8: codes ``(rows, columns)``, a scale and a zero point for each row."""
-        self._entries[index, width] = codes, scale, zero_point
-        addresses = torch.tensor([part.data_ptr() for part in (codes, scale, zero_point)])
-        self._sources[index, width] = addresses.to(self._sources.device)
+        entry = codes, scale, zero_point
+        assert all(part.is_contiguous() for part in entry)
+        self._sources[index, width] = torch.tensor([part.data_ptr() for part in entry]).to(self._sources.device)
+        self._entries[index, width] = entry  # last, should this be interrupted
 
     def decode(self, widths: Mapping[int, int]) -> None:
         """Decode weights, by index, from their entries at these widths; the others are left as they are."""
@@ -221,7 +222,9 @@ def _decode(
     n_widths: tl.constexpr,
     n_rows: tl.constexpr,
     n_columns: tl.constexpr,
-):  # a program for each block of a weight; a row of ``targets`` is its first block, its shape and where it goes
+):  # a program for each block of a weight
+    # Of each weight ``targets`` has its first block, rows, columns, address, whether that is of FP32, and the address
+    # of the rows that are wanted or 0; ``sources``, for each width, the addresses of codes, scales and zero points.
     block = tl.program_id(0)
     weight = tl.arange(0, most)
     first_blocks = tl.load(targets + weight * 6, mask=weight < count, other=1 << 60)

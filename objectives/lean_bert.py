@@ -146,9 +146,7 @@ class LeanBert:
         self._products.append(self._pooler)
         assert len(slots) == len(layers)
         self.slots: Sequence[WeightSlot] = slots
-        self._steps: list[Step] = [self._embed, *(partial(self._above, layer) for layer in self._layers), self._head]
-        if self._device.type == "cuda":
-            self._steps = record(self._steps)
+        self._recorded = record(self._steps()) if self._device.type == "cuda" else None
 
     def first_boundary_above(self, layer_index: int) -> int:
         """Return the number of the encoder layer after the one that holds the searchable layer."""
@@ -173,7 +171,7 @@ class LeanBert:
 
         On a GPU they lie where the next call's will.
         """
-        embed, *above, head = self._steps
+        embed, *above, head = self._recorded or self._steps()
         if states is None:
             start, states = 0, embed(())
         for number in range(start, self.n_boundaries):
@@ -182,6 +180,13 @@ class LeanBert:
             states = above[number](states)
         (log_odds,) = head(states)
         return log_odds
+
+    def _steps(self) -> list[Step]:
+        """Return the embeddings, each encoder layer and the head, as they follow each other.
+
+        They are not kept: they hold the model, which would then not be let go when nobody else holds it.
+        """
+        return [self._embed, *(partial(self._above, layer) for layer in self._layers), self._head]
 
     def _lay_out(self, token_ids: Sequence[Sequence[int]]) -> tuple[Tensor, int]:
         """Sort sentences and tokens; return the words that occur, ``(n_words,)``, and how many positions do.

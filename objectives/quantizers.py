@@ -90,7 +90,7 @@ def make_bank(
 
     A calibrated one is made in full, each layer kept in a file of the cache as soon as it is done, and read from there
     the next time. Files are mapped, not copied: processes that read the same ones share them in memory. It is made on
-    the CPU, wherever the model is: its codes are the same everywhere, and a GPU would have to be sent millions of small
+    the CPU, wherever the model is: a GPU makes no difference to its codes, and would have to be sent millions of small
     steps one by one.
 
     Args:
@@ -122,10 +122,9 @@ def make_bank(
         else:
             fill(layer, *found)
     made: Iterable[tuple[Layer, Entries]]
-    if quantizer.token_ids:
+    if quantizer.token_ids and missing:
+        say(f"calibrating on {len(quantizer.token_ids)} training sentences")
         made = calibrated_entries(quantizer, _on_cpu(model), missing)
-        if missing:
-            say(f"calibrating on {len(quantizer.token_ids)} training sentences")
     else:
         made = ((layer, {width: bank.entry(layer, width) for width in WIDTHS}) for layer in missing)
     said = time.monotonic()

@@ -9,7 +9,8 @@ from logging.handlers import RotatingFileHandler
 
 import optuna
 
-from objectives.evaluate import has_bf16_products
+from objectives.forward import device_of
+from objectives.gpu import multiplies_bf16
 from objectives.problem import Problem
 from search.opening import opened_after
 from search.profile import Profile
@@ -61,5 +62,5 @@ def log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optu
         )
     log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), done)
     log.info("evaluating with the %s", problem.scout.description)
-    if problem.scout.precision == "bf16" and not has_bf16_products():
+    if problem.scout.precision == "bf16" and not multiplies_bf16(device_of(problem.network)):
         log.warning("this processor has no bf16 products: --precision fp32 would be faster")

@@ -231,10 +231,14 @@ def work(job: Job, parent: Connection) -> None:
                 parent.send(("done", None))
             elif parent.poll(_NO_ROOM_PAUSE_S):
                 break
-    except (InputError, OSError, MemoryError) as error:
+    except (InputError, OSError) as error:
         parent.send(("failed", str(error) or type(error).__name__))
         raise SystemExit(1) from None
-    except Exception as error:  # a mistake of ours: its traceback goes to the terminal
+    except Exception as error:
+        if is_out_of_memory(error):
+            parent.send(("failed", _OUT_OF_MEMORY))
+            raise SystemExit(1) from None
+        # A mistake of ours: its traceback goes to the terminal.
         parent.send(("failed", f"{type(error).__name__}: {error}"))
         raise
 

@@ -28,8 +28,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optuna
 import pandas as pd
+import torch
 
-from objectives.evaluate import has_bf16_products
+from objectives.gpu import multiplies_bf16
 from objectives.problem import Problem, load_problem
 from objectives.scores import Precision
 from results.pareto import hypervolume_2d
@@ -101,7 +102,7 @@ def trace(which: str, sampler: str, cost: int, seed: int, min_compression: float
     with path.open("w", encoding="utf-8", buffering=1) as file:
         rows = csv.DictWriter(file, COLUMNS)
         rows.writeheader()
-        in_bf16 = which == "shared" and sampler != "guided" and has_bf16_products()
+        in_bf16 = which == "shared" and sampler != "guided" and multiplies_bf16(torch.device("cpu"))
         searched = problem(which, "bf16" if in_bf16 else "fp32")
         search(searched, min_compression, sampler, cost, seed, rows.writerow)
     return pd.read_csv(path)

@@ -21,6 +21,7 @@ from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.codes import decode
 from objectives.evaluate import Evaluator
 from objectives.forward import WeightSlot
+from objectives.gpu import kernels_on, multiplies_bf16
 from objectives.layers import WIDTHS, Bits, find_layers, uniform
 from objectives.lean_bert import LeanBert
 from objectives.quantizers import Quantizer, make_bank
@@ -35,7 +36,7 @@ needs_kernels = pytest.mark.skipif(not (HAS_GPU or INTERPRETED) or find_spec("tr
 DEVICE = "cpu" if INTERPRETED else "cuda"
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 DTYPES = [torch.float32] if INTERPRETED else list(TOLERANCE)  # the interpreter multiplies no bf16
-HEADS, HIDDEN = 3, 48
+HEADS = 3
 LENGTHS = [1, 2, 2, 15, 16, 16, 17, 40, 64, 65, 128]
 
 
@@ -49,7 +50,14 @@ def kernels() -> ModuleType:
 @pytest.fixture
 def model() -> BertForSequenceClassification:
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=50, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4)
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=600,
+    )
     made: BertForSequenceClassification = BertForSequenceClassification(config).eval()
     return made
 
@@ -67,11 +75,14 @@ def random_maps(n_layers: int, n: int = 4) -> list[Bits]:
 @needs_kernels
 @pytest.mark.parametrize("lengths", [LENGTHS, [5], [1, 1]], ids=["many", "one", "shortest"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_attention(kernels: ModuleType, dtype: torch.dtype, lengths: list[int]) -> None:
+@pytest.mark.parametrize("size", [16, 64])
+def test_attention(kernels: ModuleType, size: int, dtype: torch.dtype, lengths: list[int]) -> None:
     torch.manual_seed(0)
-    projected = torch.randn(sum(lengths), 3 * HIDDEN).to(dtype)
+    lengths = [length for length in lengths if kernels.can_attend(length, size, dtype)]
+    hidden = HEADS * size
+    projected = torch.randn(sum(lengths), 3 * hidden).to(dtype)
     first = torch.tensor(lengths).cumsum(0) - torch.tensor(lengths)
-    queries, keys_values = projected[first, :HIDDEN], projected[:, HIDDEN:].contiguous()
+    queries, keys_values = projected[first, :hidden], projected[:, hidden:].contiguous()
     expected = RunAttention(lengths, HEADS, torch.float32)
     ragged = kernels.Ragged.of(lengths, torch.device(DEVICE))
     found = kernels.attend(projected.to(DEVICE), ragged, HEADS)
@@ -88,12 +99,21 @@ def test_attention(kernels: ModuleType, dtype: torch.dtype, lengths: list[int]) 
 
 
 @needs_kernels
+def test_what_the_kernel_attends_to(kernels: ModuleType) -> None:
+    for longest, size, dtype in ((128, 64, torch.bfloat16), (64, 64, torch.float32), (5, 16, torch.float32)):
+        assert kernels.can_attend(longest, size, dtype)
+    for longest, size, dtype in ((129, 64, torch.bfloat16), (65, 64, torch.float32), (5, 8, torch.float32)):
+        assert not kernels.can_attend(longest, size, dtype)
+    assert not kernels.can_attend(5, 48, torch.float32)
+
+
+@needs_kernels
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 def test_the_norm_of_a_sum(kernels: ModuleType, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    x, residual = (torch.randn(5, HIDDEN).to(dtype) for _ in range(2))
-    weight, bias = (torch.randn(HIDDEN).to(dtype) for _ in range(2))
-    expected = F.layer_norm(x.float() + residual.float(), (HIDDEN,), weight.float(), bias.float(), 1e-12)
+    x, residual = (torch.randn(5, 48).to(dtype) for _ in range(2))
+    weight, bias = (torch.randn(48).to(dtype) for _ in range(2))
+    expected = F.layer_norm(x.float() + residual.float(), (48,), weight.float(), bias.float(), 1e-12)
     found = kernels.add_norm(*(part.to(DEVICE) for part in (x, residual, weight, bias)), 1e-12, torch.float32)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.cpu(), expected, atol=1e-5, rtol=1e-5)
@@ -131,7 +151,7 @@ def test_weights_are_decoded_together_as_one_by_one(kernels: ModuleType) -> None
 
 @needs_gpu
 @pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme(group_size=16)], ids=str)
-@pytest.mark.parametrize("lengths", [[3, 30, 7] * 9, [4, 200, 9]], ids=["short", "longer than the kernel takes"])
+@pytest.mark.parametrize("lengths", [[3, 30, 7] * 9, [4, 600, 9]], ids=["short", "longer than the kernel takes"])
 def test_a_map_scores_as_on_the_cpu(scheme: Scheme, lengths: list[int], model: BertForSequenceClassification) -> None:
     layers, sentences = find_layers(model), sentences_of(lengths)
     maps = [*random_maps(len(layers)), uniform(layers, FP32_WIDTH)]
@@ -185,6 +205,20 @@ def test_calibrated_codes_are_those_of_the_cpu(model: BertForSequenceClassificat
     on_gpu = make_bank(quantizer, model, layers, "m", tmp_path / "gpu", lambda _: None)
     assert on_gpu.fingerprint == on_cpu.fingerprint
     assert {on_gpu.entry(layer, 3)[0].device.type for layer in layers} == {"cuda"}
+
+
+@pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
+def test_kernels_that_cannot_run_are_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr("objectives.gpu.find_spec", lambda _: True)
+    with caplog.at_level("WARNING", logger="bitfront"):
+        assert kernels_on.__wrapped__(torch.device("cuda")) is None
+    assert "slower" in caplog.text
+    assert kernels_on.__wrapped__(torch.device("cpu")) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert not multiplies_bf16(torch.device("cuda"))
 
 
 @needs_gpu
