@@ -19,7 +19,7 @@ from results.unseen import unseen_losses
 
 Mask = npt.NDArray[np.bool_]
 
-_RESAMPLES_OF_A_FOLD = 400  # choices are made anew for every fold
+RESAMPLES_OF_A_FOLD = 400  # choices are made anew for every fold
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Evidence:
             fp32_accepted=self.fp32_accepted[kept],
             labels=self.labels[kept],
             in_domain=None if self.in_domain is None else self.in_domain[kept],
-            resamples=_RESAMPLES_OF_A_FOLD,
+            resamples=RESAMPLES_OF_A_FOLD,
         )
 
     @cached_property

@@ -11,7 +11,7 @@ from objectives.errors import InputError
 from results.bootstrap import Interval
 from results.confirmed import confirmed_estimates
 from results.evidence import Evidence, Rule, front_rule
-from results.luck import FOLDS_OF_PROOFS, REPEATS_OF_PROOFS, corrected
+from results.luck import FOLDS_OF_PROOFS, REPEATS_OF_PROOFS, corrected, corrected_unseen
 from results.outcome import Outcome, Trial
 from results.pareto import front
 from results.picks import SMALLEST, headline_requests, pick, rule_of
@@ -28,6 +28,7 @@ class Headline:
         trial: the pick; None where nothing answers it.
         rival: what the same pick gives among the contenders alone; None where nothing answers it, and for the knee.
         corrected: what choosing this way is worth on sentences that were not chosen by; None where that cannot be told.
+        unseen: likewise the damage on unseen sentences, by which picks are made where it is known.
         against_reference: its MCC against the documented map's; None where one of them has no scores.
         against_rival: its MCC against the rival's; None where there is no other map than the pick.
         missing: why there is no pick; empty where there is one.
@@ -37,6 +38,7 @@ class Headline:
     trial: Trial | None
     rival: Trial | None = None
     corrected: Estimate | None = None
+    unseen: UnseenDamage | None = None
     against_reference: Comparison | None = None
     against_rival: Comparison | None = None
     missing: str = ""
@@ -139,6 +141,9 @@ def conclude(outcome: Outcome) -> Findings:
         return compare(mccs[one], mccs[two], outcome.margin)[0]
 
     of_front, of_headlines = _corrections(outcome, evidence, on_front, headlines)
+    requests = [headline.request for headline in headlines if headline.trial is not None]
+    rules = [rule_of(outcome, request, evidence) for request in requests]
+    on_unseen = dict(zip(requests, corrected_unseen(evidence, outcome.unseen, rules), strict=True))
     return Findings(
         outcome=outcome,
         front=on_front,
@@ -151,6 +156,7 @@ def conclude(outcome: Outcome) -> Findings:
             else replace(
                 headline,
                 corrected=of_headlines[headline.request],
+                unseen=on_unseen[headline.request],
                 against_reference=against(headline.trial, reference),
                 against_rival=against(headline.trial, headline.rival),
             )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
 
 from results.bootstrap import Floats, Interval, Resamples, strata_of
-from results.evidence import Evidence, Mask, Rule
+from results.evidence import RESAMPLES_OF_A_FOLD, Evidence, Mask, Rule
+from results.outcome import Unseen
 from results.statistics import Comparison, Estimate, compare
+from results.unseen import UnseenDamage, mean_losses, unseen_losses
 
 # Halves, dealt anew a few times. Ten folds would be as free of bias, but any two of them share most of the sentences
 # they choose by: they choose the same lucky map, and each scores it on what made it lucky for the others. On 1,000
@@ -100,6 +103,46 @@ def cross_fitted(
                 accepted[at, repeat, fold] = evidence.accepted[chosen, fold]
                 losses[at, repeat, fold] = evidence.losses[chosen, fold]
     return accepted, losses, whole
+
+
+def corrected_unseen(
+    evidence: Evidence, unseen: Unseen | None, rules: Sequence[Rule], *, repeats: int = REPEATS, seed: int = 0
+) -> list[UnseenDamage | None]:
+    """Return the damage on unseen sentences of each rule's choice, by cross-fitting as ``corrected`` does.
+
+    The rule chooses by its damage on one half of the unseen sentences and is judged by the other, both ways.
+
+    Args:
+        evidence: the maps, on all of the search's sentences.
+        unseen: what some of them do on unseen ones; None where that is not known, as nothing is then.
+        rules: each gives one result, in order; None where it found nothing to choose by some half.
+        repeats: how often the unseen sentences are dealt anew.
+        seed: of the dealing.
+    """
+    of_map = unseen_losses(unseen)
+    (scored,) = np.nonzero([number in of_map for number in evidence.numbers.tolist()])
+    if unseen is None or not scored.size:
+        return [None] * len(rules)
+    known = np.array([of_map[int(number)] for number in evidence.numbers[scored]])
+    losses = np.full((len(rules), repeats, known.shape[1]), np.nan)
+    random = np.random.default_rng(seed)
+    for repeat in range(repeats):
+        for half in _deal(np.zeros(known.shape[1], dtype=np.int64), 2, random):
+            damages = np.full(evidence.numbers.size, np.nan)
+            damages[scored] = known[:, ~half].mean(axis=1)
+            others = replace(evidence, unseen=damages, resamples=RESAMPLES_OF_A_FOLD)
+            for at, rule in enumerate(rules):
+                chosen = rule(others)
+                if chosen is not None and chosen in scored:
+                    losses[at, repeat, half] = known[np.searchsorted(scored, chosen), half]
+    found: list[UnseenDamage | None] = []
+    for own in losses:
+        if np.isnan(own).any():
+            found.append(None)
+            continue
+        means = mean_losses(list(own))
+        found.append(UnseenDamage(float(means.point.mean()), _mean_interval(means.intervals())))
+    return found
 
 
 def _deal(strata: npt.NDArray[np.int64], folds: int, random: np.random.Generator) -> Iterator[Mask]:

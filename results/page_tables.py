@@ -12,6 +12,7 @@ from results.outcome import Trial
 from results.pareto import beaten_by, least_damage
 from results.statistics import Comparison, Estimate
 from results.summary import asked_words
+from results.unseen import UnseenDamage
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ def picks_page_table(found: Findings) -> Table:
     fp32_mcc = Cell(f"{outcome.fp32.mcc:.3f}", detail=words.interval(found.fp32_mcc))
     sizes = (Cell("the model as it is"), Cell("1x"), Cell("1x", detail=full))
     scores = (fp32_mcc, _UNKNOWN, _UNKNOWN, Cell("0"), *([_UNKNOWN] if found.unseen else []))
-    rows = [(Cell("FP32"), *sizes, *scores, *_confirmed(found, None), *_corrected_cells(found, None), _UNKNOWN)]
+    nothing = (*_corrected_cells(found, None), *_corrected_unseen(found, None), _UNKNOWN)
+    rows = [(Cell("FP32"), *sizes, *scores, *_confirmed(found, None), *nothing)]
     if (documented := found.reference) is not None:
         cells = (*_map_cells(found, documented), *_score_cells(found, documented), *_confirmed(found, documented))
-        rows.append((Cell("documented"), *cells, *_corrected_cells(found, None), _UNKNOWN))
+        rows.append((Cell("documented"), *cells, *nothing))
     rows += [
         (
             Cell(asked_words(outcome, headline.request)),
@@ -56,13 +58,15 @@ def picks_page_table(found: Findings) -> Table:
             *_score_cells(found, headline.trial),
             *_confirmed(found, headline.trial),
             *_corrected_cells(found, headline.corrected),
+            *_corrected_unseen(found, headline.unseen),
             difference_cell(headline.against_reference),
         )
         for headline in found.headlines
         if headline.trial is not None
     ]
     sure = _CONFIRMED_HEADS if found.confirmed else ()
-    heads = ("pick", *_MAP_HEADS, *_score_heads(found), *sure, *_corrected_heads(found), "MCC against documented")
+    corrected = (*_corrected_heads(found), *(("damage, unseen, corrected",) if found.unseen else ()))
+    heads = ("pick", *_MAP_HEADS, *_score_heads(found), *sure, *corrected, "MCC against documented")
     return Table(heads, tuple(rows))
 
 
@@ -140,6 +144,13 @@ def _corrected_cells(found: Findings, known: Estimate | None) -> tuple[Cell, ...
         return (_UNKNOWN,) * len(heads)
     cells = (mcc_cell(known.mcc, known.mcc_interval), damage_cell(known.damage, known.damage_interval))
     return cells[: len(heads)]
+
+
+def _corrected_unseen(found: Findings, known: UnseenDamage | None) -> tuple[Cell, ...]:
+    """Return what choosing as a pick does gives on unseen sentences; no cell at all where nothing is known of them."""
+    if not found.unseen:
+        return ()
+    return (_UNKNOWN if known is None else damage_cell(known.damage, known.interval),)
 
 
 def _confirmed(found: Findings, trial: Trial | None) -> tuple[Cell, ...]:

@@ -289,6 +289,8 @@ def _headline_line(found: Findings, headline: Headline) -> str:
         )
     if (unseen := found.unseen.get(trial.number)) is not None:
         line += f"; on unseen sentences damage {damage_with(unseen.damage, unseen.interval)}"
+        if headline.unseen is not None:
+            line += f", corrected {nats(headline.unseen.damage)}"
     if (known := found.confirmed.get(trial.number)) is not None:
         line += f"; confirmed MCC {known.mcc:.3f}, {known.against_fp32.difference:+.3f} against FP32's"
         line += f", damage {nats(known.damage)}"

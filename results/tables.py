@@ -15,6 +15,7 @@ from results.findings import Findings, conclude
 from results.outcome import Outcome, Trial
 from results.pareto import exact_sizes, front
 from results.statistics import Estimate
+from results.unseen import UnseenDamage
 
 TRIAL_COLUMNS = (
     "number",
@@ -81,7 +82,13 @@ CONFIRMED_COLUMNS = (
     "confirmed_no_worse_than_fp32",
     "confirmed_damage",
 )
-PICK_COLUMNS = ("pick", *FRONT_COLUMNS[: FRONT_COLUMNS.index("bit_map_text")], *CONFIRMED_COLUMNS)
+CORRECTED_UNSEEN_COLUMNS = ("corrected_unseen_damage", "corrected_unseen_damage_low", "corrected_unseen_damage_high")
+PICK_COLUMNS = (
+    "pick",
+    *FRONT_COLUMNS[: FRONT_COLUMNS.index("bit_map_text")],
+    *CONFIRMED_COLUMNS,
+    *CORRECTED_UNSEEN_COLUMNS,
+)
 
 
 def trials_table(outcome: Outcome) -> pd.DataFrame:
@@ -120,7 +127,14 @@ def picks_table(found: Findings) -> pd.DataFrame:
     confirmed = [_confirmed_values(found.confirmed.get(trial.number)) for _, trial in picked]
     for at, name in enumerate(CONFIRMED_COLUMNS):
         table[name] = pd.Series([values[at] for values in confirmed], dtype="float64")
+    unseen = [_corrected_unseen_values(headline.unseen) for headline, _ in picked]
+    for at, name in enumerate(CORRECTED_UNSEEN_COLUMNS):
+        table[name] = pd.Series([values[at] for values in unseen], dtype="float64")
     return table[list(PICK_COLUMNS)]
+
+
+def _corrected_unseen_values(known: UnseenDamage | None) -> tuple[float, ...]:
+    return (nan,) * 3 if known is None else (known.damage, known.interval.low, known.interval.high)
 
 
 def _confirmed_values(known: Estimate | None) -> tuple[float, ...]:

@@ -50,7 +50,7 @@ def unseen_damages(unseen: Unseen | None) -> dict[int, UnseenDamage]:
     losses = unseen_losses(unseen)
     if not losses:
         return {}
-    means = _bootstrapped(list(losses.values()))
+    means = mean_losses(list(losses.values()))
     return {
         number: UnseenDamage(float(damage), interval)
         for number, damage, interval in zip(losses, means.point, means.intervals(), strict=True)
@@ -79,7 +79,7 @@ def gain_over_plain(outcome: Outcome) -> Gain | None:
             plain.append(losses[rival.number] * judged)
     if not own:
         return None
-    difference = _mean_logarithm(_bootstrapped(own)) - _mean_logarithm(_bootstrapped(plain))
+    difference = _mean_logarithm(mean_losses(own)) - _mean_logarithm(mean_losses(plain))
     [interval] = difference.intervals()
     low, high = float(np.exp(interval.low)), float(np.exp(interval.high))
     return Gain(float(np.exp(difference.point[0])), Interval(low, high), len(own) // 2)
@@ -103,7 +103,10 @@ def _no_larger(outcome: Outcome, trials: Sequence[Trial], rival: Trial) -> list[
     return [trial for trial in trials if trial.compression(outcome.size_axis) >= compression]
 
 
-def _bootstrapped(losses: Sequence[npt.NDArray[np.float64]]) -> Bootstrapped:
-    """Return the means of losses on the same draws of the sentences, which have no labels to be drawn within."""
+def mean_losses(losses: Sequence[npt.NDArray[np.float64]]) -> Bootstrapped:
+    """Return the means of losses, ``(n_sentences,)`` each, on the same draws of the unseen sentences.
+
+    These have no labels to be drawn within.
+    """
     values = np.array(losses)
     return Resamples.draw(np.zeros(values.shape[1], dtype=np.int8)).mean(values)

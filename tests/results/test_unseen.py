@@ -15,6 +15,7 @@ from results.picks import pick
 from results.plot_unseen import UNSEEN_COLUMNS, unseen_table
 from results.report import write_report
 from results.summary import lead_lines, summary_lines
+from results.tables import picks_table
 from results.unseen import gain_over_plain, unseen_damages
 from results.words import nats
 from tests.results.synthetic import made_up_outcome, with_trials, with_unseen
@@ -109,23 +110,66 @@ def test_the_gain_tells_skill_from_luck() -> None:
     assert gain_over_plain(with_unseen(found, found.trials)) is None  # nothing plain to compare with
 
 
+def outcome_of_equal_maps(seed: int) -> Outcome:
+    """Return one plain allocation and sixty maps of the sampler, of one size and one damage but for chance."""
+    found = made_up_outcome(trials=60, seed=seed)
+    rival = next(trial for trial in found.trials if trial.label == "uniform 4")
+    same = [replace(rival, number=number, origin="sampler", label="") for number in range(100, 160)]
+    trials = [replace(rival, origin="plain"), *same]
+    rng = np.random.default_rng(1000 + seed)
+    outcome = with_unseen(with_trials(found, trials), trials)
+    assert outcome.unseen is not None
+    fp32 = outcome.unseen.fp32_log_odds
+    noise = {trial.number: fp32 + rng.normal(0, 0.5, fp32.size).astype(np.float32) for trial in trials}
+    return replace(outcome, unseen=replace(outcome.unseen, log_odds=noise))
+
+
 def test_choosing_among_many_equal_maps_is_no_gain() -> None:
-    """All of a size do the same damage but for chance: the best of sixty must not look better than the one rival."""
     ratios = []
     for seed in range(12):
-        found = made_up_outcome(trials=60, seed=seed)
-        rival = next(trial for trial in found.trials if trial.label == "uniform 4")
-        same = [replace(rival, number=number, origin="sampler", label="") for number in range(100, 160)]
-        trials = [replace(rival, origin="plain"), *same]
-        rng = np.random.default_rng(1000 + seed)
-        outcome = with_unseen(with_trials(found, trials), trials)
-        assert outcome.unseen is not None
-        fp32 = outcome.unseen.fp32_log_odds
-        noise = {trial.number: fp32 + rng.normal(0, 0.5, fp32.size).astype(np.float32) for trial in trials}
-        gain = gain_over_plain(replace(outcome, unseen=replace(outcome.unseen, log_odds=noise)))
+        gain = gain_over_plain(outcome_of_equal_maps(seed))
         assert gain is not None
         ratios.append(gain.ratio)
     assert np.mean(ratios) == pytest.approx(1.0, abs=0.08)
+
+
+def test_the_luck_of_a_pick_is_taken_out() -> None:
+    naive, honest = [], []
+    for seed in range(12):
+        outcome = outcome_of_equal_maps(seed)
+        known = unseen_damages(outcome.unseen)
+        headline = conclude(outcome).headline("best@5.5x")
+        assert headline is not None and headline.trial is not None and headline.unseen is not None
+        typical = np.mean([damage.damage for damage in known.values()])
+        naive.append(known[headline.trial.number].damage / typical)
+        honest.append(headline.unseen.damage / typical)
+        assert headline.unseen.interval.low < headline.unseen.damage < headline.unseen.interval.high
+    assert np.mean(naive) < 0.95
+    assert np.mean(honest) == pytest.approx(1.0, abs=0.03)
+
+
+def test_one_map_does_on_unseen_sentences_what_it_does() -> None:
+    outcome = outcome_of_equal_maps(0)
+    assert outcome.unseen is not None
+    alone = with_trials(outcome, [trial for trial in outcome.trials if trial.number == 100])
+    only = replace(alone, unseen=replace(outcome.unseen, log_odds={100: outcome.unseen.log_odds[100]}))
+    headline = conclude(only).headline("best@5.5x")
+    assert headline is not None and headline.unseen is not None
+    assert headline.unseen.damage == pytest.approx(unseen_damages(only.unseen)[100].damage)
+
+
+def test_what_picks_do_on_unseen_sentences_is_shown_corrected(tmp_path: Path) -> None:
+    found = write_report(outcome_with_plain(luck=1.0), tmp_path)
+    assert "damage, unseen, corrected" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    headline = found.headline("best@8x")
+    assert headline is not None and headline.unseen is not None
+    table = picks_table(found).set_index("pick")
+    assert table.loc["best@8x", "corrected_unseen_damage"] == headline.unseen.damage
+    assert table.loc["best@8x", "corrected_unseen_damage_low"] == headline.unseen.interval.low
+    assert f", corrected {nats(headline.unseen.damage)}" in " ".join(summary_lines(found.outcome))
+    without = conclude(made_up_outcome(trials=10))
+    assert all(headline.unseen is None for headline in without.headlines)
+    assert picks_table(without).corrected_unseen_damage.isna().all()
 
 
 def test_the_report_shows_them_and_says_which_is_better(tmp_path: Path) -> None:
