@@ -20,6 +20,7 @@ from objectives.files import replacing
 from objectives.fingerprint import short_digest
 from objectives.gradient import first_order_shifts
 from objectives.layers import WIDTHS
+from objectives.memory import give_back_freed
 from objectives.problem import Problem
 from objectives.scores import LogOdds, divergences
 from search.allocation import Damages
@@ -124,6 +125,7 @@ def measure(
                     saved = time.monotonic()
         finally:
             problem.evaluator.forget()  # half a gigabyte that nobody needs all night
+            give_back_freed()
             _write(path, gradient, shifts, measured)
     if source == "gradient":
         shifts, measured = gradient, np.zeros_like(measured)
