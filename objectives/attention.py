@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import ModuleType
 from typing import Protocol
 
 import torch
@@ -105,11 +106,9 @@ class RunAttention:
 class KernelAttention:
     """By a kernel of our own, which has a sentence's scores in registers and pads to no more than a power of two."""
 
-    def __init__(self, lengths: Sequence[int], heads: int, device: torch.device) -> None:
+    def __init__(self, kernels: ModuleType, lengths: Sequence[int], heads: int, device: torch.device) -> None:
         """Lay out sentences of these lengths, on a device that has the kernels."""
         self._heads = heads
-        kernels = kernels_on(device)
-        assert kernels is not None
         self._kernels = kernels
         self._ragged = kernels.Ragged.of(lengths, device)
 
@@ -163,7 +162,7 @@ def make_attention(
         return RunAttention(lengths, heads, dtype)
     kernels = kernels_on(device)
     if kernels is not None and kernels.can_attend(lengths[-1], head_size, dtype):
-        return KernelAttention(lengths, heads, device)
+        return KernelAttention(kernels, lengths, heads, device)
     return PaddedAttention(lengths, heads, device)
 
 

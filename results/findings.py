@@ -140,10 +140,10 @@ def conclude(outcome: Outcome) -> Findings:
         one, two = ([numbers.index(number)] for number in (trial.number, other.number))
         return compare(mccs[one], mccs[two], outcome.margin)[0]
 
-    of_front, of_headlines = _corrections(outcome, evidence, on_front, headlines)
     requests = [headline.request for headline in headlines if headline.trial is not None]
-    rules = [rule_of(outcome, request, evidence) for request in requests]
-    on_unseen = dict(zip(requests, corrected_unseen(evidence, outcome.unseen, rules), strict=True))
+    rules = {request: rule_of(outcome, request, evidence) for request in requests}
+    of_front, of_headlines = _corrections(outcome, evidence, on_front, rules)
+    on_unseen = dict(zip(rules, corrected_unseen(evidence, outcome.unseen, list(rules.values())), strict=True))
     return Findings(
         outcome=outcome,
         front=on_front,
@@ -192,20 +192,23 @@ def _picked(outcome: Outcome, request: str, evidence: Evidence) -> tuple[Trial |
 
 
 def _corrections(
-    outcome: Outcome, evidence: Evidence, on_front: Sequence[Trial], headlines: Sequence[Headline]
+    outcome: Outcome, evidence: Evidence, on_front: Sequence[Trial], of_picks: Mapping[str, Rule]
 ) -> tuple[dict[int, Estimate], dict[str, Estimate | None]]:
-    """Return the corrected quality of the front's maps by number, and of the picks by request."""
+    """Return the corrected quality of the front's maps by number, and of the picks, by the request of each rule."""
     places = np.searchsorted(evidence.numbers, [trial.number for trial in on_front])
     rules: list[Rule] = [front_rule(evidence.feasible & (evidence.sizes <= evidence.sizes[at])) for at in places]
-    requests = [headline.request for headline in headlines if headline.trial is not None]
-    chosen = [request for request in requests if request != SMALLEST]
-    rules += [rule_of(outcome, request, evidence) for request in chosen]
+    chosen = [request for request in of_picks if request != SMALLEST]
+    rules += [of_picks[request] for request in chosen]
     found = corrected(evidence, rules, evidence.draws, outcome.margin)
     of_front = {trial.number: known for trial, known in zip(on_front, found, strict=False) if known is not None}
     of_headlines = dict(zip(chosen, found[len(places) :], strict=True))
-    if SMALLEST in requests:
-        proof = [rule_of(outcome, SMALLEST, evidence)]
+    if SMALLEST in of_picks:
         [of_headlines[SMALLEST]] = corrected(
-            evidence, proof, evidence.draws, outcome.margin, folds=FOLDS_OF_PROOFS, repeats=REPEATS_OF_PROOFS
+            evidence,
+            [of_picks[SMALLEST]],
+            evidence.draws,
+            outcome.margin,
+            folds=FOLDS_OF_PROOFS,
+            repeats=REPEATS_OF_PROOFS,
         )
     return of_front, of_headlines
