@@ -68,7 +68,7 @@ def _confirm_shown(
     """
     study, problem = worker.study, worker.problem
     exact = problem.evaluator.precision
-    while problem.scout.precision != exact:
+    while problem.scout.precision != exact or worker.store.shared:  # others may search in another precision
         found = conclude(outcome_of_run(study, run))
         picked_from = candidates(found, expected) if worker.profile.unseen else []
         told = {trial.number: trial for trial in (*found.shown, *picked_from)}

@@ -11,7 +11,7 @@ from objectives.errors import InputError
 from objectives.problem import Problem
 from results.findings import conclude
 from results.outcome import Outcome
-from search.opening import record_opening
+from search.opening import opened_after, record_opening
 from search.storage import Store
 from search.trials import claimed, finished
 
@@ -42,6 +42,7 @@ def open_confirmation(problem: Problem, store: Store, study: optuna.Study, found
         if in_hand:
             log.info("others search on: the last machine to end opens the confirmation sentences")
             return False
+    considered = finished(study)
     findings = conclude(found)
     rivals = [headline.rival for headline in findings.headlines if headline.rival is not None]
     chosen = findings.picked | {trial.number: trial for trial in rivals}
@@ -51,5 +52,8 @@ def open_confirmation(problem: Problem, store: Store, study: optuna.Study, found
     except InputError as error:
         log.warning("not confirmed: %s", error)
         return False
-    record_opening(study, problem.confirmation, fp32, dict(zip(chosen, scored, strict=True)), finished(study))
+    with store.exclusive():
+        if opened_after(study):  # another machine ended at the same moment
+            return False
+        record_opening(study, problem.confirmation, fp32, dict(zip(chosen, scored, strict=True)), considered)
     return True

@@ -22,7 +22,7 @@ from search.feasible import SizeConstraint, repair
 from search.landscape import LandscapeModel, Observations
 from search.samplers import SeenMaps, search_space
 from search.sensitivity import Sensitivities
-from search.trials import origin_of, recorded_log_odds, trials_of
+from search.trials import origin_of, place_of, recorded_log_odds, trials_of
 from search.trust import choose_trust
 
 _UNBEATEN_SHARE = 0.25
@@ -83,11 +83,12 @@ class GuidedSampler(BaseSampler):
         """Return a map that meets the constraint and that no other trial has."""
         if "fixed_params" in trial.system_attrs:
             return {}
-        rng = np.random.default_rng((self._seed, trial.number))
         trials = trials_of(study)
+        place = place_of(trial, trials)
+        rng = np.random.default_rng((self._seed, place))
         self._seen.update(trials)
         self._finished.update(trials)
-        bits = self._propose(self._budget(trial.number, rng), rng)
+        bits = self._propose(self._budget(place, rng), rng)
         return dict(zip(self._names, repair(bits, self._constraint, self._seen.maps, rng), strict=True))
 
     def sample_independent(
@@ -100,15 +101,15 @@ class GuidedSampler(BaseSampler):
         """Return the damage to expect on other sentences of a map with these log-odds here, in nats a sentence."""
         return self._model.damage_elsewhere(to_choice(bits), log_odds)
 
-    def _budget(self, number: int, rng: np.random.Generator) -> int:
-        """Return the budget of a trial: all have their turn, in an order that is drawn anew each time round."""
+    def _budget(self, place: int, rng: np.random.Generator) -> int:
+        """Return the budget of the trial in a place: all have their turn, in an order drawn anew each time round."""
         if rng.random() < _UNBEATEN_SHARE:
             best = zip(self._budgets, self._finished.best(self._budgets), strict=True)
             unbeaten = [budget for budget, found in best if found is None or not found.is_own]
             if unbeaten:
                 return int(rng.choice(unbeaten))
-        turn, place = divmod(number, len(self._budgets))
-        return int(np.random.default_rng((self._seed, turn)).permutation(self._budgets)[place])
+        turn, at = divmod(place, len(self._budgets))
+        return int(np.random.default_rng((self._seed, turn)).permutation(self._budgets)[at])
 
     def _propose(self, budget: int, rng: np.random.Generator) -> Bits:
         observations = self._finished.observations(budget, self._fp32_log_odds)

@@ -24,6 +24,9 @@ def notifying(command: str, run: Path, stopped: Callable[[], bool] = lambda: Fal
     """
     try:
         yield
+    except KeyboardInterrupt:
+        _run(command, run, "stopped")
+        raise
     except BaseException as error:
         _run(command, run, f"failed: {str(error) or type(error).__name__}")
         raise

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-console = Console(stderr=True)
+
+class LastingConsole(Console):
+    """A console that falls silent where nobody reads it any more: a search does not end of that."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+console = LastingConsole(stderr=True)
 
 Run = Annotated[Path, typer.Option("--run", help="The run's directory.")]
 Model = Annotated[str | None, typer.Option("--model", help="A local transformers directory, a hub name, or miniature.")]

@@ -243,6 +243,8 @@ def polish(
         trials = [pick_map(found, pick)]
     elif trial is not None:
         trials = [trial_by_number(found, trial)]
+        if trials[0].scores is None:
+            raise InputError(f"trial {trial} has no scores; name another")
     else:
         trials = list(maps_to_polish(found))
     log_to_console(console)

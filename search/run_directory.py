@@ -13,7 +13,7 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from objectives.errors import InputError, all_faults
-from objectives.files import remove_leftovers, write_text
+from objectives.files import is_leftover, remove_leftovers, write_text
 from search.profile import checked_profile
 from search.storage import STUDY_NAME, Place, redacted
 
@@ -55,8 +55,10 @@ class RunDirectory:
         """
         if self.settings.is_file():
             return True
-        ours = {self._lock, self.log}  # all there is of a run that ended before it wrote its settings
-        if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
+        ours = {self._lock, self.log}  # all there is of a run that ended before it had written its settings
+        if self.path.exists() and not (
+            self.path.is_dir() and all(path in ours or is_leftover(path) for path in self.path.iterdir())
+        ):
             raise InputError(
                 f"{self.path}: is no run directory (it has no run.toml) and is not empty; "
                 "give --run a new directory or one that a search has written"
@@ -85,17 +87,20 @@ class RunDirectory:
             raise InputError(f"{self.settings}: has no table {', '.join(missing)}; start another run")
         return {**settings, "profile": checked_profile(settings["profile"], str(self.settings)).to_dict()}
 
-    def check_journal(self) -> None:
+    def check_journal(self, holds_study: bool = True) -> None:
         """Check that the study of a run that has scored maps is not gone: it would begin anew, over their tables.
+
+        Args:
+            holds_study: whether the journal, if there is one, has a study in it.
 
         Raises:
             InputError: it is.
         """
         table = self.path / "trials.csv"
-        gone = not (self.journal.is_file() and self.journal.stat().st_size)
+        gone = not (holds_study and self.journal.is_file() and self.journal.stat().st_size)
         if gone and table.is_file() and len(table.read_text(encoding="utf-8").splitlines()) > 1:
             raise InputError(
-                f"{self.journal}: is missing or empty, though trials.csv has maps that were scored; put it back from a "
+                f"{self.journal}: is missing or has nothing in it, though trials.csv has maps that were scored; put it back from a "
                 "copy, or give --run another directory"
             )
 

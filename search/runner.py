@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -104,9 +105,11 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         place, store, problem = _take(profile, run, storage_url, held)
         stop_requested = held.enter_context(stop_requests())
         versions = _versions()
+        # Those that its first maps were scored with, and most of them.
+        codes = run.read_settings()["fingerprint"].get("codes", "") if run.exists() else ""
 
         def write_settings() -> None:
-            fingerprint = {**problem.fingerprint, "codes": problem.codes}
+            fingerprint = {**problem.fingerprint, "codes": codes or problem.codes}
             run.write_settings(profile.to_dict(), fingerprint, versions, place, start)
 
         write_settings()
@@ -123,6 +126,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         if store is None:
             recover_journal(run.journal, directions(profile.quality))
             store = place.open()
+            run.check_journal(holds_study=bool(store.backend.get_all_studies()))  # there may be nothing to recover
 
         def opened(store: Store = store) -> optuna.Study:
             with store.exclusive():
@@ -182,7 +186,8 @@ def _take(
     if store is not None:
         recorded = run.place().url if known else ""
         moved_from = recorded if recorded != redacted(place.url) else ""
-        check_joinable(store.backend, store.study_name, problem, profile.quality, constraint, moved_from)
+        asked = (store.backend, store.study_name, problem, profile.quality, constraint, moved_from)
+        store.patiently(partial(check_joinable, *asked), lambda: False)
     if not known:
         hold()
         known = run.exists()  # another process may have begun it meanwhile

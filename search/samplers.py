@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.layers import WIDTHS, Bits, Layer
 from search.feasible import SizeConstraint, repair
-from search.trials import map_of, trials_of
+from search.trials import map_of, place_of, trials_of
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "nsga2": lambda seed: NSGAIISampler(seed=seed),
@@ -30,7 +30,7 @@ def search_space(layers: Sequence[Layer]) -> dict[str, BaseDistribution]:
 class FeasibleSampler(BaseSampler):
     """Lets another sampler propose, and repairs what it proposes before the trial takes it.
 
-    Every trial gets a sampler with a seed of its own, derived from the run's seed and the trial's number, so that a run
+    Every trial gets a sampler with a seed of its own, derived from the run's seed and the trial's place, so that a run
     stopped and continued proposes what it would have proposed undisturbed.
     """
 
@@ -47,7 +47,7 @@ class FeasibleSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Seed this trial's sampler."""
-        self._rng = np.random.default_rng((self._seed, trial.number))
+        self._rng = np.random.default_rng((self._seed, place_of(trial, trials_of(study))))
         self._inner = self._make(int(self._rng.integers(2**32)))
         self._inner.before_trial(study, trial)
 

@@ -245,6 +245,8 @@ class DatabaseStore:
                 f"{self.place}: cannot be opened ({_reason(error)}); is the server running, and does --storage name "
                 "its host, port, user and database? A password may stand in the URL, in PGPASSWORD or in ~/.pgpass"
             ) from None
+        except RuntimeError as error:  # its tables are of an older Optuna, as the reason says
+            raise InputError(f"{self.place}: {_reason(error)}") from None
         self.backend = get_storage(self._rdb)
 
     @contextmanager

@@ -177,6 +177,8 @@ def check_joinable(
         return
     if recorded := study.user_attrs.get(CONTEXT):
         _check_same(recorded, _context(problem, quality, constraint, "", ()), f"study {name!r}")
+    elif study.get_trials(deepcopy=False) or study.directions != directions(quality):  # not one of ours half-made
+        raise InputError(f"study {name!r}: in this database is none of bitfront's; give --run another name")
 
 
 def _check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any], subject: str) -> None:
@@ -184,7 +186,9 @@ def _check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any], subject: 
         raise InputError(f"{subject}: is of another version; give --run another directory")
     keys = ("quality", "size_axis", "min_compression")
     pairs = [(key.replace("_", " "), recorded.get(key), asked[key]) for key in keys]
-    pairs += [(key, recorded["fingerprint"].get(key), value) for key, value in asked["fingerprint"].items()]
+    # Sentences held back by others must be held back here too.
+    fingerprint = {"confirmation": None, **asked["fingerprint"]}
+    pairs += [(key, recorded["fingerprint"].get(key), value) for key, value in fingerprint.items()]
     faults = [f"{key} was {before!r} and is now {now!r}" for key, before, now in pairs if before != now]
     if faults:
         raise all_faults(f"{subject}: is another search; give --run another directory", faults)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -33,8 +33,13 @@ def progress_display(console: Console) -> Iterator[Display]:
         yield _PlainLines(console)
         return
     columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"))
-    with ProgressBar(*columns, console=console, transient=True, refresh_per_second=4) as bar:
+    bar = ProgressBar(*columns, console=console, transient=True, refresh_per_second=4)
+    bar.start()
+    try:
         yield _Bar(bar, bar.add_task("starting", total=None))
+    finally:
+        with suppress(OSError):  # the terminal may have gone away
+            bar.stop()
 
 
 def status_line(progress: Progress) -> str:

@@ -69,8 +69,18 @@ def settled(trial: FrozenTrial) -> bool:
 def interrupted(trial: FrozenTrial) -> bool:
     """Return whether a dead process left a trial half-done, and it is to be tried again."""
     # A trial that fails in our hands says why; one that only failed was left behind by a dead process.
-    given_up = trial.user_attrs.get(ATTEMPT, 1) >= MOST_ATTEMPTS
-    return trial.state == TrialState.FAIL and FAILURE not in trial.user_attrs and not given_up
+    if trial.state != TrialState.FAIL or FAILURE in trial.user_attrs:
+        return False
+    given_up: bool = trial.user_attrs.get(ATTEMPT, 1) >= MOST_ATTEMPTS
+    return not given_up
+
+
+def place_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+    """Return which of a study's trials one is, those not counted that were interrupted: they are repeated later.
+
+    What is proposed goes by it, so that a run that was killed proposes what it would have proposed undisturbed.
+    """
+    return sum(not interrupted(before) for before in trials[: trial.number])
 
 
 def finished(study: optuna.Study) -> int:

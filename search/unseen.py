@@ -61,6 +61,7 @@ def check_on_unseen(
         if study.user_attrs.get(_WANTED):
             study.set_user_attr(_WANTED, None)
         return
+    considered = finished(study)  # others may go on while maps are scored here
     trials = candidates(conclude(found), damage_elsewhere)
     if not trials:
         return
@@ -93,7 +94,7 @@ def check_on_unseen(
                 study.set_user_attr(f"{_SCORES} {trial.number}", record)
             else:
                 log.warning("%s has no finite scores on them and is left out", trial.label)
-    if (whole := {"digest": digest, "fp32_log_odds": fp32, "trials": finished(study)}) != known:
+    if (whole := {"digest": digest, "fp32_log_odds": fp32, "trials": considered}) != known:
         study.set_user_attr(_SENTENCES, whole)
     if missing or recorded.get(_WANTED):
         study.set_user_attr(_WANTED, None)

@@ -139,6 +139,23 @@ def test_a_run_that_is_moved_and_damaged_goes_on_with_all_but_what_was_in_hand(
     assert len(same) >= 12
 
 
+def test_a_run_of_whose_journal_nothing_is_left_is_not_begun_anew(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    assert bitfront(*search_on(tiny, tmp_path, 4)).status == 0
+    run = RunDirectory(tmp_path)
+    table, content = (tmp_path / "trials.csv").read_bytes(), run.journal.read_bytes()
+    run.journal.write_bytes(bytes(len(content)))
+    for _ in range(2):
+        spoken = bitfront("search", "--run", tmp_path, "--trials", 5)
+        assert spoken.status == 2
+        assert "put it back from a copy" in " ".join(spoken.err.split())
+        assert (tmp_path / "trials.csv").read_bytes() == table
+    run.journal.write_bytes(content)
+    assert bitfront("search", "--run", tmp_path, "--trials", 5).status == 0
+    check(run, 5)
+
+
 def test_who_leaves_while_the_files_are_written_finds_them_whole(
     tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +331,9 @@ def test_a_notification_is_given_however_a_search_ends(tmp_path: Path, caplog: p
     with pytest.raises(InputError), notifying(f'echo "$BITFRONT_STATE" > {note}', tmp_path):
         raise InputError("no such model")
     assert note.read_text() == "failed: no such model\n"
+    with pytest.raises(KeyboardInterrupt), notifying(f'echo "$BITFRONT_STATE" > {note}', tmp_path):
+        raise KeyboardInterrupt
+    assert note.read_text() == "stopped\n"
     with notifying(f'echo "$BITFRONT_STATE" > {note}', tmp_path, stopped=lambda: True):
         pass
     assert note.read_text(encoding="utf-8") == "stopped\n"

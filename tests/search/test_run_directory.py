@@ -47,6 +47,7 @@ def test_a_run_that_ended_before_it_wrote_its_settings_is_new(tmp_path: Path) ->
         run.log.write_text("a line\n")
     assert run.log.exists()
     assert {path.name for path in tmp_path.iterdir()} <= {".lock", "search.log"}
+    (tmp_path / ".run-a1b2c3d4.toml").write_text("schema")  # killed while it wrote them
     assert not run.exists()
     with pytest.raises(InputError, match="there is no run here"):
         run.read_settings()

@@ -1,5 +1,6 @@
 import gc
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -22,7 +23,7 @@ from search.reading import NoStudyError, load_study, outcome
 from search.samplers import SAMPLERS, FeasibleSampler
 from search.sensitivity import Sensitivities
 from search.storage import journal_storage
-from search.study import ask, fail, open_study, tell
+from search.study import ask, check_joinable, fail, open_study, tell
 from search.trials import finished, trials_of
 
 CONTENDERS = len(WIDTHS)  # the documented map does not fit the tiny model
@@ -101,6 +102,19 @@ def test_a_seed_reproduces_a_run_however_it_was_stopped(tmp_path: Path, problem:
     assert parts == whole
     other = run(open_at(tmp_path / "other", problem, sampler, seed=1), problem, 12)
     assert other[CONTENDERS:] != whole[CONTENDERS:12]
+
+
+@pytest.mark.parametrize("sampler", ["guided", *SAMPLERS])
+def test_a_seed_reproduces_a_run_that_was_killed(tmp_path: Path, problem: Problem, sampler: str) -> None:
+    whole = run(open_at(tmp_path / "whole", problem, sampler), problem, 60)
+    study = open_at(tmp_path / "killed", problem, sampler)
+    maps = run(study, problem, 20)
+    ask(study, problem.layers)  # the process dies here
+    study = open_at(tmp_path / "killed", problem, sampler)
+    maps += run(study, problem, 12)
+    study.ask()  # and here, before it has a map
+    maps += run(open_at(tmp_path / "killed", problem, sampler), problem, 28)
+    assert maps == whole
 
 
 def test_a_trial_keeps_what_it_scored_to_the_last_prediction(tmp_path: Path, problem: Problem) -> None:
@@ -240,6 +254,27 @@ def test_storages_that_are_no_study_of_ours_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello\nworld\n")
     with pytest.raises(InputError, match="cannot be read as a study"):
         load_study(tmp_path / "text")
+
+
+def test_another_study_of_that_name_is_left_alone(tmp_path: Path, problem: Problem) -> None:
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    storage = journal_storage(tmp_path / "j")
+    theirs = optuna.create_study(storage=storage, study_name="night", directions=["minimize", "minimize"])
+    check_joinable(storage, "night", problem, "damage", constraint)  # might be one of ours, half-made
+    theirs.ask()
+    with pytest.raises(InputError, match="is none of bitfront's"):
+        check_joinable(storage, "night", problem, "damage", constraint)
+    optuna.create_study(storage=storage, study_name="single")
+    with pytest.raises(InputError, match="is none of bitfront's"):
+        check_joinable(storage, "single", problem, "damage", constraint)
+
+
+def test_sentences_held_back_by_others_must_be_held_back(tmp_path: Path, problem: Problem) -> None:
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    held_back = replace(problem, fingerprint={**problem.fingerprint, "confirmation": "0123"})
+    study = open_at(tmp_path / "j", held_back)
+    with pytest.raises(InputError, match="confirmation was '0123' and is now None"):
+        check_joinable(study._storage, study.study_name, problem, "damage", constraint)
 
 
 def test_a_run_that_goes_on_with_other_settings_tells_of_all_of_them(tmp_path: Path, problem: Problem) -> None:

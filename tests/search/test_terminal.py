@@ -3,6 +3,7 @@ import io
 from rich.console import Console
 
 from results.words import duration
+from search.options import LastingConsole
 from search.runner import Progress
 from search.terminal import progress_display, status_line
 
@@ -22,6 +23,25 @@ def test_a_pipe_gets_plain_lines_now_and_then() -> None:
         for _ in range(5):
             display.trials(HALFWAY)  # within half a minute of the first line
     assert said.getvalue() == "sensitivities: 3/228 measured\n"
+
+
+def test_a_reader_that_goes_away_ends_nothing() -> None:
+    class Gone(io.StringIO):
+        error: OSError | None = None
+
+        def write(self, text: str) -> int:
+            if self.error is not None:
+                raise self.error
+            return super().write(text)
+
+    pipe = Gone()
+    with progress_display(LastingConsole(file=pipe)) as display:
+        pipe.error = BrokenPipeError()
+        display.trials(HALFWAY)
+    terminal = Gone()
+    with progress_display(LastingConsole(file=terminal, force_terminal=True)) as display:
+        display.trials(HALFWAY)
+        terminal.error = OSError(5, "Input/output error")
 
 
 def test_a_terminal_gets_a_bar_that_leaves_nothing_behind() -> None:
