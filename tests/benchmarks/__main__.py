@@ -9,6 +9,7 @@ from tests.benchmarks import (
     bert_base,
     checkpoint,
     evaluate,
+    floor,
     luck,
     overhead,
     quantizers,
@@ -22,6 +23,7 @@ from tests.benchmarks import (
 BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate.main,
     "search": search.main,
+    "floor": floor.main,
     "overhead": overhead.main,
     "screening": screening.main,
     "luck": luck.main,

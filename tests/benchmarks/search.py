@@ -20,7 +20,7 @@ import csv
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -31,7 +31,8 @@ import pandas as pd
 import torch
 
 from objectives.gpu import multiplies_bf16
-from objectives.problem import Problem, load_problem
+from objectives.layers import Bits
+from objectives.problem import MINIATURE, Problem, load_problem
 from objectives.scores import Precision
 from results.pareto import hypervolume_2d
 from search.contenders import all_contenders
@@ -48,6 +49,7 @@ GUIDED_COST = 300
 RIVAL_COST = {"miniature": 2000, "shared": 1000}
 COLUMNS = ("origin", "bits_per_weight", "damage", "cost", "propose_s")
 COMPRESSIONS = (5.5, 6.4, 8.0, 9.2, 10.67, 11.6, 12.8, 14.2)
+Row = dict[str, object]
 LABELS = {"guided": "guided", "nsga2": "NSGA-II", "tpe": "TPE", "random": "random"}
 COLOURS = {"guided": "#0072B2", "nsga2": "#D55E00", "tpe": "#CC79A7", "random": "#999999"}
 
@@ -70,8 +72,12 @@ def main(arguments: list[str]) -> None:
 @cache
 def problem(which: str, precision: Precision) -> Problem:
     """Return the miniature or the shared problem."""
-    model, data = ("miniature", "miniature") if which == "miniature" else (str(MODEL), str(COLA))
-    return load_problem(model, data, precision, say=print)
+    return load_problem(*source_of(which), precision, say=print)
+
+
+def source_of(which: str) -> tuple[str, str]:
+    """Return where the miniature or the shared model is, and its sentences."""
+    return (MINIATURE, MINIATURE) if which == "miniature" else (str(MODEL), str(COLA))
 
 
 def compare(which: str, seeds: tuple[int, ...]) -> None:
@@ -104,19 +110,13 @@ def trace(which: str, sampler: str, cost: int, seed: int, min_compression: float
         rows.writeheader()
         in_bf16 = which == "shared" and sampler != "guided" and multiplies_bf16(torch.device("cpu"))
         searched = problem(which, "bf16" if in_bf16 else "fp32")
-        search(searched, min_compression, sampler, cost, seed, rows.writerow)
+        for row, _ in search(searched, min_compression, sampler, cost, seed):
+            rows.writerow(row)
     return pd.read_csv(path)
 
 
-def search(
-    problem: Problem,
-    min_compression: float,
-    sampler: str,
-    cost: int,
-    seed: int,
-    record: Callable[[dict[str, object]], object],
-) -> None:
-    """Search in memory until the cost is spent."""
+def search(problem: Problem, min_compression: float, sampler: str, cost: int, seed: int) -> Iterator[tuple[Row, Bits]]:
+    """Search in memory until the cost is spent; yield each evaluation as a row of :func:`trace`, and its map."""
     constraint = SizeConstraint(problem.footprint, "nominal", min_compression)
     elements = sum(layer.elements for layer in problem.layers)
     evaluation_s = one_evaluation_s(problem)
@@ -139,15 +139,14 @@ def search(
         evaluation = problem.evaluate(bits)
         tell(study, trial, bits, evaluation, constraint, "damage")
         spent += 1
-        record(
-            {
-                "origin": trial.user_attrs.get("origin", "sampler"),
-                "bits_per_weight": constraint.size_bits(bits) / elements,
-                "damage": evaluation.scores.damage,
-                "cost": spent,
-                "propose_s": round(propose_s, 4),
-            }
-        )
+        row: Row = {
+            "origin": trial.user_attrs.get("origin", "sampler"),
+            "bits_per_weight": constraint.size_bits(bits) / elements,
+            "damage": evaluation.scores.damage,
+            "cost": spent,
+            "propose_s": round(propose_s, 4),
+        }
+        yield row, bits
 
 
 def one_evaluation_s(problem: Problem) -> float:
@@ -188,6 +187,13 @@ def best(found: pd.DataFrame, origin: str, compression: float) -> float:
     """Return the least damage among an origin's maps of at least a compression."""
     reaching = found[(found.origin == origin) & ((32 / found.bits_per_weight).round(2) >= compression)]
     return float(reaching.damage.min()) if len(reaching) else math.nan
+
+
+def best_map(found: Sequence[tuple[Row, Bits]], origin: str, compression: float) -> Bits:
+    """Return the map of least damage among an origin's of at least a compression, from what :func:`search` yields."""
+    table = pd.DataFrame([row for row, _ in found])
+    least = best(table, origin, compression)
+    return found[int(np.flatnonzero((table.origin == origin) & (table.damage == least))[0])][1]
 
 
 def figure(path: Path) -> None:
