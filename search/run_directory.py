@@ -100,8 +100,8 @@ class RunDirectory:
         gone = not (holds_study and self.journal.is_file() and self.journal.stat().st_size)
         if gone and table.is_file() and len(table.read_text(encoding="utf-8").splitlines()) > 1:
             raise InputError(
-                f"{self.journal}: is missing or has nothing in it, though trials.csv has maps that were scored; put it back from a "
-                "copy, or give --run another directory"
+                f"{self.journal}: is missing or has nothing in it, though trials.csv has maps that were scored; put it "
+                "back from a copy, or give --run another directory"
             )
 
     def write_settings(
