@@ -13,7 +13,7 @@ from results.findings import conclude
 from results.outcome import Outcome
 from search.opening import opened_after, record_opening
 from search.storage import Store
-from search.trials import claimed, finished
+from search.trials import claimed
 
 log = logging.getLogger("bitfront")
 
@@ -42,7 +42,6 @@ def open_confirmation(problem: Problem, store: Store, study: optuna.Study, found
         if in_hand:
             log.info("others search on: the last machine to end opens the confirmation sentences")
             return False
-    considered = finished(study)
     findings = conclude(found)
     rivals = [headline.rival for headline in findings.headlines if headline.rival is not None]
     chosen = findings.picked | {trial.number: trial for trial in rivals}
@@ -55,5 +54,5 @@ def open_confirmation(problem: Problem, store: Store, study: optuna.Study, found
     with store.exclusive():
         if opened_after(study):  # another machine ended at the same moment
             return False
-        record_opening(study, problem.confirmation, fp32, dict(zip(chosen, scored, strict=True)), considered)
+        record_opening(study, problem.confirmation, fp32, dict(zip(chosen, scored, strict=True)), len(found.trials))
     return True

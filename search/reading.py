@@ -30,7 +30,6 @@ from search.trials import (
     FAILURE,
     LABEL,
     MOST_ATTEMPTS,
-    finished,
     map_of,
     origin_of,
     settled,
@@ -112,8 +111,8 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         trials=tuple(trials),
         provenance=tuple((key, value) for key, value in context["provenance"]),
         held_back=context.get("held_back", ""),
-        confirmation=read_opening(study, finished(study)),
-        unseen=read_unseen(study, finished(study)),
+        confirmation=read_opening(study, len(trials)),
+        unseen=read_unseen(study, len(trials)),
         unscored=unscored(study),
     )
 

@@ -56,14 +56,20 @@ class RunDirectory:
         if self.settings.is_file():
             return True
         ours = {self._lock, self.log}  # all there is of a run that ended before it had written its settings
-        if self.path.exists() and not (
-            self.path.is_dir() and all(path in ours or is_leftover(path) for path in self.path.iterdir())
-        ):
+        if self.path.is_dir():
+            others = [path for path in self.path.iterdir() if path not in ours and not self._half_written(path)]
+        else:
+            others = [self.path] if self.path.exists() else []
+        if others:
             raise InputError(
                 f"{self.path}: is no run directory (it has no run.toml) and is not empty; "
                 "give --run a new directory or one that a search has written"
             )
         return False
+
+    def _half_written(self, path: Path) -> bool:
+        """Return whether a path is that of settings whose writer died."""
+        return is_leftover(path) and path.name.startswith(f".{self.settings.stem}-") and path.suffix == ".toml"
 
     def read_settings(self) -> dict[str, Any]:
         """Return what run.toml says: ``profile`` with every setting, ``fingerprint``, ``versions``, each a dictionary.
@@ -87,17 +93,17 @@ class RunDirectory:
             raise InputError(f"{self.settings}: has no table {', '.join(missing)}; start another run")
         return {**settings, "profile": checked_profile(settings["profile"], str(self.settings)).to_dict()}
 
-    def check_journal(self, holds_study: bool = True) -> None:
+    def check_journal(self, holds_trials: bool = True) -> None:
         """Check that the study of a run that has scored maps is not gone: it would begin anew, over their tables.
 
         Args:
-            holds_study: whether the journal, if there is one, has a study in it.
+            holds_trials: whether the journal, if there is one, has any trial in it.
 
         Raises:
             InputError: it is.
         """
         table = self.path / "trials.csv"
-        gone = not (holds_study and self.journal.is_file() and self.journal.stat().st_size)
+        gone = not (holds_trials and self.journal.is_file() and self.journal.stat().st_size)
         if gone and table.is_file() and len(table.read_text(encoding="utf-8").splitlines()) > 1:
             raise InputError(
                 f"{self.journal}: is missing or has nothing in it, though trials.csv has maps that were scored; put it "

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -105,7 +104,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         place, store, problem = _take(profile, run, storage_url, held)
         stop_requested = held.enter_context(stop_requests())
         versions = _versions()
-        # Those that its first maps were scored with, and most of them.
+        # Those that the run was begun with, as its study knows them too.
         codes = run.read_settings()["fingerprint"].get("codes", "") if run.exists() else ""
 
         def write_settings() -> None:
@@ -126,7 +125,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         if store is None:
             recover_journal(run.journal, directions(profile.quality))
             store = place.open()
-            run.check_journal(holds_study=bool(store.backend.get_all_studies()))  # there may be nothing to recover
+            run.check_journal(holds_trials=_any_trial(store))  # there may have been nothing to recover
 
         def opened(store: Store = store) -> optuna.Study:
             with store.exclusive():
@@ -187,7 +186,12 @@ def _take(
         recorded = run.place().url if known else ""
         moved_from = recorded if recorded != redacted(place.url) else ""
         asked = (store.backend, store.study_name, problem, profile.quality, constraint, moved_from)
-        store.patiently(partial(check_joinable, *asked), lambda: False)
+
+        def check(store: Store = store) -> None:
+            with store.exclusive():  # else it might be looked at half-made
+                check_joinable(*asked)
+
+        store.patiently(check, lambda: False)
     if not known:
         hold()
         known = run.exists()  # another process may have begun it meanwhile
@@ -197,6 +201,11 @@ def _take(
         run.check_same(profile.objective, settings["profile"])
         run.check_same({"confirmation": None, **problem.fingerprint}, settings["fingerprint"])
     return place, store, problem
+
+
+def _any_trial(store: Store) -> bool:
+    studies = store.backend.get_all_studies()
+    return any(store.backend.get_all_trials(study._study_id, deepcopy=False) for study in studies)
 
 
 @dataclass(frozen=True)

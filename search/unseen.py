@@ -23,7 +23,6 @@ from results.findings import Findings, conclude
 from results.outcome import Outcome, Trial, Unseen
 from results.pareto import exact_sizes, non_dominated
 from search.arrays import pack_array, unpack_array
-from search.trials import finished
 
 log = logging.getLogger("bitfront")
 
@@ -61,7 +60,6 @@ def check_on_unseen(
         if study.user_attrs.get(_WANTED):
             study.set_user_attr(_WANTED, None)
         return
-    considered = finished(study)  # others may go on while maps are scored here
     trials = candidates(conclude(found), damage_elsewhere)
     if not trials:
         return
@@ -94,7 +92,11 @@ def check_on_unseen(
                 study.set_user_attr(f"{_SCORES} {trial.number}", record)
             else:
                 log.warning("%s has no finite scores on them and is left out", trial.label)
-    if (whole := {"digest": digest, "fp32_log_odds": fp32, "trials": considered}) != known:
+    latest = study.user_attrs.get(_SENTENCES)  # others may have gone on while maps were scored here
+    considered = len(found.trials)
+    if latest is not None and latest["digest"] == digest:
+        considered = max(considered, latest["trials"])
+    if (whole := {"digest": digest, "fp32_log_odds": fp32, "trials": considered}) != latest:
         study.set_user_attr(_SENTENCES, whole)
     if missing or recorded.get(_WANTED):
         study.set_user_attr(_WANTED, None)

@@ -145,8 +145,9 @@ def test_a_run_of_whose_journal_nothing_is_left_is_not_begun_anew(
     assert bitfront(*search_on(tiny, tmp_path, 4)).status == 0
     run = RunDirectory(tmp_path)
     table, content = (tmp_path / "trials.csv").read_bytes(), run.journal.read_bytes()
-    run.journal.write_bytes(bytes(len(content)))
-    for _ in range(2):
+    first = content.index(b"\n") + 1  # it makes the study, and no more
+    for kept in (0, 0, first):
+        run.journal.write_bytes(content[:kept] + bytes(len(content) - kept))
         spoken = bitfront("search", "--run", tmp_path, "--trials", 5)
         assert spoken.status == 2
         assert "put it back from a copy" in " ".join(spoken.err.split())
