@@ -60,16 +60,11 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def is_leftover(path: Path) -> bool:
-    """Return whether a path is called as the temporary files are that dead processes leave."""
-    return _TEMPORARY.fullmatch(path.name) is not None
-
-
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that dead processes left in a folder; nobody may be writing there."""
     if folder.is_dir():
         for path in folder.iterdir():
-            if is_leftover(path):
+            if _TEMPORARY.fullmatch(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

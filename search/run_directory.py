@@ -13,7 +13,7 @@ import tomli_w
 from filelock import FileLock, Timeout
 
 from objectives.errors import InputError, all_faults
-from objectives.files import is_leftover, remove_leftovers, write_text
+from objectives.files import remove_leftovers, write_text
 from search.profile import checked_profile
 from search.storage import STUDY_NAME, Place, redacted
 
@@ -55,21 +55,14 @@ class RunDirectory:
         """
         if self.settings.is_file():
             return True
-        ours = {self._lock, self.log}  # all there is of a run that ended before it had written its settings
-        if self.path.is_dir():
-            others = [path for path in self.path.iterdir() if path not in ours and not self._half_written(path)]
-        else:
-            others = [self.path] if self.path.exists() else []
-        if others:
+        # All there is of a run that ended before it had written its settings.
+        ours = {self._lock, self.log, *self.path.glob(f".{self.settings.stem}-????????{self.settings.suffix}")}
+        if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
             raise InputError(
                 f"{self.path}: is no run directory (it has no run.toml) and is not empty; "
                 "give --run a new directory or one that a search has written"
             )
         return False
-
-    def _half_written(self, path: Path) -> bool:
-        """Return whether a path is that of settings whose writer died."""
-        return is_leftover(path) and path.name.startswith(f".{self.settings.stem}-") and path.suffix == ".toml"
 
     def read_settings(self) -> dict[str, Any]:
         """Return what run.toml says: ``profile`` with every setting, ``fingerprint``, ``versions``, each a dictionary.

@@ -95,7 +95,7 @@ def check_on_unseen(
     latest = study.user_attrs.get(_SENTENCES)  # others may have gone on while maps were scored here
     considered = len(found.trials)
     if latest is not None and latest["digest"] == digest:
-        considered = max(considered, latest["trials"])
+        considered = max(considered, latest.get("trials", 0))  # of old it was not recorded
     if (whole := {"digest": digest, "fp32_log_odds": fp32, "trials": considered}) != latest:
         study.set_user_attr(_SENTENCES, whole)
     if missing or recorded.get(_WANTED):

@@ -5,7 +5,7 @@
 
 Guided search of 300 evaluations, all above that compression, against simulated annealing (Kirkpatrick et al., Science
 220 (1983)) by the damage itself, which every map is scored for. What both find is then scored on training sentences,
-4,000 of them. Meant for a GPU, where 50,000 maps of the shared model take two minutes: two cores need two days.
+4,000 of them. Meant for a GPU, where 50,000 maps of the shared model take two minutes: two cores need days.
 """
 
 from __future__ import annotations

@@ -35,9 +35,11 @@ def test_a_reader_that_goes_away_ends_nothing() -> None:
             return super().write(text)
 
     pipe = Gone()
-    with progress_display(LastingConsole(file=pipe)) as display:
+    console = LastingConsole(file=pipe)
+    with progress_display(console) as display:
         pipe.error = BrokenPipeError()
         display.trials(HALFWAY)
+    assert console.quiet
     terminal = Gone()
     with progress_display(LastingConsole(file=terminal, force_terminal=True)) as display:
         display.trials(HALFWAY)
