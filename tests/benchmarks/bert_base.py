@@ -23,15 +23,15 @@ from objectives.hub import quiet_libraries
 from objectives.layers import find_layers
 from objectives.scores import mcc, predictions
 from objectives.sentences import encode, load_sentences
-from tests.shared import COLA, MODEL, SHARED
+from tests.shared import ABSENT, COLA, MODEL
 
 MAPS = 16
 
 
 def main(arguments: list[str]) -> None:
     """Print how long codes and the rest took, and the peak memory."""
-    if not (MODEL.is_dir() and COLA.is_dir()):
-        print(f"no shared model and sentences in {SHARED}; set BITFRONT_SHARED")
+    if ABSENT:
+        print(ABSENT)
         return
     maps = arguments[0] if arguments else str(MAPS)
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from objectives.problem import Problem, load_problem, unseen_sentences
 from objectives.scores import Precision, divergences
 from search.allocation import Choice, Sizes, layer_sizes, to_bits, to_choice
 from tests.benchmarks.search import GUIDED_COST, TAIL, best_map, search, source_of
-from tests.shared import COLA, MODEL, SHARED
+from tests.shared import ABSENT
 
 MAPS = 50_000
 UNSEEN = 4_000
@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> None:
     if device == "cpu" and len(arguments) < 2:
         print("takes days without a GPU; say how many maps")
         return
-    if which == "shared" and not (MODEL.is_dir() and COLA.is_dir()):
-        print(f"no shared model and sentences in {SHARED}; set BITFRONT_SHARED")
+    if which == "shared" and ABSENT:
+        print(ABSENT)
         return
     precision: Precision = "bf16" if multiplies_bf16(torch.device(device)) else "fp32"
     problem = load_problem(*source_of(which), precision, device, say=print)

@@ -18,7 +18,7 @@ from objectives.quantizers import calibrated_entries, load_quantizer
 from objectives.schemes import Scheme
 from objectives.scores import score
 from objectives.sizes import footprint_of
-from tests.shared import COLA, MODEL, SHARED
+from tests.shared import ABSENT, COLA, MODEL
 
 WIDTHS = (2, 3, 4)
 EMBEDDING_WIDTH = 8
@@ -26,8 +26,8 @@ EMBEDDING_WIDTH = 8
 
 def main(arguments: list[str]) -> None:
     """Print the table, or why there is none."""
-    if not (MODEL.is_dir() and COLA.is_dir()):
-        print(f"no shared model and sentences in {SHARED}; set BITFRONT_SHARED")
+    if ABSENT:
+        print(ABSENT)
         return
     problem = load_problem(str(MODEL), str(COLA))
     group_sizes = [0, *(int(argument) for argument in arguments if argument.isdigit())]

@@ -16,7 +16,7 @@ from pathlib import Path
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from tests.search.postgresql import server_url
-from tests.shared import COLA, MODEL, SHARED
+from tests.shared import ABSENT, COLA, MODEL
 
 WORKERS = (1, 2, 4)
 MAPS = 40
@@ -25,8 +25,8 @@ CONTENDERS = 8
 
 def main(arguments: list[str]) -> None:
     """Print maps a minute by storage and number of workers, and the ratio to one worker on the same storage."""
-    if not (MODEL.is_dir() and COLA.is_dir()):
-        print(f"no shared model and sentences in {SHARED}; set BITFRONT_SHARED")
+    if ABSENT:
+        print(ABSENT)
         return
     maps = int(arguments[0]) if arguments else MAPS
     with tempfile.TemporaryDirectory() as directory:
