@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.codes import Entry, decode
+from objectives.coding import nearest
 from objectives.fingerprint import short_digest
 from objectives.forward import WeightSlot
 from objectives.gpu import kernels_on
@@ -50,7 +51,7 @@ class WeightBank:
         """Return a layer's codes, uint8 ``(rows, columns)``, and their parameters at a width of 2..8 bits."""
         key = (layer.name, width)
         if key not in self._entries:
-            self._entries[key] = self.scheme.nearest(self._weights[layer.name], width)
+            self._entries[key] = nearest(self.scheme, self._weights[layer.name], width)
         return self._entries[key]
 
     def fill(self, layer: Layer, entries: Mapping[int, Entry], fingerprint: str = "") -> None:

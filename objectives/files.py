@@ -6,13 +6,9 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 _TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}(\.[^.]*)?")  # as tempfile makes names
 
@@ -72,25 +68,6 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to ``path``, replacing what was there in one step."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file to ``path``, replacing what was there in one step.
-
-    Raises:
-        OSError: it cannot be written, or the disk is full.
-    """
-    with replacing(path) as temporary, plain_errors():
-        save_file(dict(tensors), temporary, metadata=dict(metadata))
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Raise as the OSError that it is what safetensors has a name of its own for while it writes: a full disk."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
 
 
 def _umask() -> int:

@@ -21,11 +21,12 @@ from transformers import (
 )
 
 from objectives.errors import InputError, all_faults
-from objectives.files import plain_errors, replacing_directory
+from objectives.files import replacing_directory
 from objectives.hub import quiet_libraries
 from objectives.models import Classifier, load_base
 from objectives.scores import mcc
 from objectives.sentences import Sentences, encode, load_sentences
+from objectives.tensor_files import plain_errors
 
 
 @dataclass(frozen=True)

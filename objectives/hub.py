@@ -16,7 +16,6 @@ import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from transformers.utils import logging as transformers_logging
 
 from objectives.errors import InputError
 
@@ -187,6 +186,8 @@ def _quiet_loggers() -> Iterator[None]:
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
+    from transformers.utils import logging as transformers_logging  # a second or more, and reading a run needs none
+
     # transformers' own functions switch the hub's bars too, but would forget what those were set to.
     transformers_bars, hub_bars = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
     with warnings.catch_warnings():

@@ -19,15 +19,17 @@ from objectives.confirmation import AUTO, NONE, divide
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
-from objectives.layers import Bits, Layer, find_layers, uniform
+from objectives.layers import Bits, Layer, uniform
 from objectives.miniature.training import materialise
 from objectives.models import Classifier, load_classifier
+from objectives.network import find_layers, footprint_of
 from objectives.polish import TrainingSentences
 from objectives.quantized import QuantizedModel
-from objectives.quantizers import QuantizerName, load_quantizer, make_bank
+from objectives.quantizers import load_quantizer, make_bank
+from objectives.schemes import QuantizerName
 from objectives.scores import Labels, LogOdds, Precision, Scores, score
 from objectives.sentences import Sentences, encode, load_sentences, training_order
-from objectives.sizes import Footprint, footprint_of
+from objectives.sizes import Footprint
 
 MINIATURE = "miniature"
 """The name of the embedded model and of its sentences."""

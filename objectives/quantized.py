@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from objectives.bank import WeightBank
 from objectives.codes import Entry, decode
 from objectives.layers import Bits, Layer
+from objectives.network import footprint_of
 from objectives.schemes import PER_ROW, Scheme
-from objectives.sizes import Footprint, footprint_of
+from objectives.sizes import Footprint
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,20 +18,17 @@ from torch import Tensor, nn
 from objectives.bank import WeightBank
 from objectives.calibrate import Compensation, quantize_calibrated
 from objectives.codes import Entry
+from objectives.coding import fits, groups_of, parameters_of
 from objectives.errors import InputError
-from objectives.files import save_tensors
 from objectives.fingerprint import short_digest, tensors_fingerprint
 from objectives.forward import device_of
 from objectives.layers import WIDTHS, Layer
 from objectives.memory import give_back_freed
 from objectives.models import Classifier
 from objectives.moments import second_moments
-from objectives.schemes import PER_ROW, Scheme
+from objectives.schemes import PER_ROW, QuantizerName, Scheme
 from objectives.sentences import encode, load_sentences, training_order
-
-QuantizerName = Literal["affine", "codebook", "calibrated"]
-"""``affine``: each weight rounded to the nearest of its row's even levels. ``codebook``: to the nearest of its layer's
-own codewords. ``calibrated``: even levels, by ``quantize_calibrated``."""
+from objectives.tensor_files import save_tensors
 
 _CALIBRATION_SENTENCES = 2048
 _SAY_EVERY_S = 15.0
@@ -164,7 +160,7 @@ def calibrated_entries(
     def entries_of(layer: Layer) -> tuple[Layer, Entries]:
         compensation = Compensation.of(moments.pop(layer.name))  # as large as all weights: each is let go
         weight = model.get_parameter(layer.parameter).detach()
-        groups = quantizer.scheme.groups(weight)
+        groups = groups_of(quantizer.scheme, weight)
         return layer, {width: quantize_calibrated(weight, width, compensation, groups, over.is_set) for width in widths}
 
     # A layer's columns follow one another: more threads help little within it, and much across layers.
@@ -190,7 +186,7 @@ def _moved(entries: Entries, scheme: Scheme, device: torch.device) -> Entries:
     for width, (codes, parameters) in entries.items():
         tensors = {part: tensor.to(device) for part, tensor in parameters.tensors().items()}
         codes = codes.to(device)
-        moved[width] = codes, scheme.parameters(codes, width, tensors)
+        moved[width] = codes, parameters_of(scheme, codes, width, tensors)
     return moved
 
 
@@ -217,14 +213,14 @@ def _read(path: Path, scheme: Scheme, layer: Layer) -> tuple[Entries, str] | Non
         for width in WIDTHS:
             codes = found[f"{width}.codes"]
             parts = {part: found[f"{width}.{part}"] for part in scheme.parts(layer, width)}
-            entries[width] = codes, scheme.parameters(codes, width, parts)
+            entries[width] = codes, parameters_of(scheme, codes, width, parts)
     except (OSError, SafetensorError, KeyError):
         return None
     sound = all(
         codes.shape == (layer.rows, layer.columns)
         and codes.dtype == torch.uint8
         and int(codes.max()) < 2**width
-        and scheme.fits(layer, parameters)
+        and fits(scheme, layer, parameters)
         for width, (codes, parameters) in entries.items()
     )
     return (entries, recorded) if sound else None

@@ -12,9 +12,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
-from torch import nn
-
-from objectives.layers import WIDTHS, Bits, Layer, find_layers
+from objectives.layers import WIDTHS, Bits, Layer
 from objectives.packing import packed_length
 from objectives.schemes import PER_ROW, Scheme
 from objectives.stored import StoredTensor, safetensors_bytes
@@ -110,10 +108,3 @@ def footprint(
     searchable = {layer.parameter for layer in layers}
     kept = {name: tuple(shape) for name, shape in state_shapes.items() if name not in searchable}
     return Footprint(layers=tuple(layers), kept=kept, scheme=scheme)
-
-
-def footprint_of(model: nn.Module, scheme: Scheme = PER_ROW) -> Footprint:
-    """Return the footprint of a ``transformers`` model."""
-    state = model.state_dict()
-    shapes = {name: tensor.shape for name, tensor in state.items() if tensor.is_floating_point()}
-    return footprint(find_layers(model), shapes, scheme)

@@ -16,14 +16,17 @@ from torch import Tensor
 
 from objectives.bit_maps import parse_bit_map, to_json, to_text
 from objectives.codes import Entry, decode
+from objectives.coding import stored_parameters
 from objectives.errors import InputError
-from objectives.files import replacing_directory, save_tensors
+from objectives.files import replacing_directory
 from objectives.layers import Bits, Layer
 from objectives.models import Classifier, empty_classifier, save_all_but_weights
+from objectives.network import footprint_of
 from objectives.packing import pack, unpack
 from objectives.quantized import QuantizedModel
 from objectives.schemes import Scheme
-from objectives.sizes import Footprint, footprint_of
+from objectives.sizes import Footprint
+from objectives.tensor_files import save_tensors
 
 WEIGHTS, BIT_MAP, MANIFEST = "packed.safetensors", "bitmap.txt", "bitfront.json"
 
@@ -148,7 +151,7 @@ class _Packed:
         stream = self.stored.get_tensor(f"{layer.name}.codes").numpy()
         codes = torch.from_numpy(unpack(stream, width, layer.elements)).view(layer.rows, layer.columns).to(device)
         parts = {part: self.stored.get_tensor(f"{layer.name}.{part}").to(device) for part in scheme.parts(layer, width)}
-        parameters = scheme.of_stored(codes, width, parts)
+        parameters = stored_parameters(scheme, codes, width, parts)
         if fault := parameters.fault():
             raise InputError(f"{self.path}: {layer.name} has {fault}; {_AGAIN}")
         return codes, parameters

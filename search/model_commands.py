@@ -116,7 +116,8 @@ def sensitivity(
     from objectives.problem import cache_directory
     from results.plot_heat_maps import write_sensitivity_plot
     from results.words import nats
-    from search.sensitivity import Source, measure
+    from search.profile import Source
+    from search.sensitivity import measure
     from search.terminal import progress_display
 
     if source not in ("measured", "gradient"):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 
-from objectives.problem import Confirmation as Sentences
 from objectives.scores import LogOdds
 from results.outcome import Confirmation
 from search.arrays import pack_array, unpack_array
+
+if TYPE_CHECKING:  # reading a run loads no model
+    from objectives.problem import Confirmation as Sentences
 
 _OPENING = "opening of the confirmation sentences"
 

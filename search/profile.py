@@ -11,16 +11,16 @@ from typing import Any, Literal, get_args
 
 from objectives.confirmation import AUTO
 from objectives.errors import InputError, all_faults
-from objectives.quantizers import QuantizerName
+from objectives.schemes import QuantizerName
 from objectives.scores import Precision
 from objectives.sizes import SizeAxis
 from results.outcome import DEFAULT_MARGIN, Quality
 from search.samplers import SAMPLERS
-from search.sensitivity import Source
 
 PROFILES = ("miniature", "cola")
 GUIDED = "guided"
 MOST_WORKERS = 1024
+Source = Literal["measured", "gradient"]
 Device = Literal["auto", "cpu", "cuda"]
 
 

@@ -35,7 +35,7 @@ from search.trials import (
     settled,
     trials_of,
 )
-from search.unseen import read_unseen, unscored
+from search.unseen_record import read_unseen, unscored
 
 
 class NoStudyError(InputError):

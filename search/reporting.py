@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import optuna
 
 from objectives.errors import InputError
-from results.comparison import comparison_info, write_comparison
 from results.evidence import Evidence
 from results.outcome import Outcome
 from results.pareto import front
 from results.picks import pick
 from results.words import nats
 from search.profile import Profile
-from search.reading import load_study, outcome
+from search.reading import outcome
 from search.run_directory import RunDirectory
 from search.study import THEN
 
@@ -58,25 +56,6 @@ def front_line(outcome: Outcome) -> str:
         if trial.scores is not None:
             parts.append(f"{request} damage {nats(trial.scores.damage)}")
     return "; ".join(parts)
-
-
-def compare_runs(runs: Sequence[Path], margin: float | None, out: Path) -> tuple[str, ...]:
-    """Write the comparison of several runs into a directory, and return in what they are not alike.
-
-    Raises:
-        InputError: there are fewer than two, one is named twice, or one is no run.
-        OSError: the directory cannot be written.
-    """
-    if len(runs) < 2 or len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("--compare needs two runs or more, each once: --compare runs/x runs/y")
-    directories = [RunDirectory(run) for run in runs]
-    for directory in directories:
-        directory.read_settings()
-    outcomes = [outcome_of_run(load_study(directory.place()), directory, margin) for directory in directories]
-    names = [directory.name for directory in directories]
-    info = comparison_info(outcomes, names if len(set(names)) == len(names) else [str(run) for run in runs])
-    write_comparison(info, out)
-    return info.warnings
 
 
 def command_of(profile: Mapping[str, Any], run: RunDirectory, trials: int) -> str:

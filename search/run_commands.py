@@ -66,13 +66,8 @@ def search(
     ] = None,
 ) -> None:
     """Search for the front; start the same run again to continue it."""
-    from results.summary import summary_lines
-    from search.notify import notifying
     from search.profile import only_limit, resolve_profile
     from search.run_directory import RunDirectory
-    from search.runner import BY_SIGNAL, run_search
-    from search.signals import interrupts
-    from search.terminal import log_to_console, progress_display
 
     flags = {
         "model": model,
@@ -101,6 +96,15 @@ def search(
         # Continuing: what the run was started with, where the flags do not say otherwise.
         flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
     settings = resolve_profile(profile or "miniature", flags)
+
+    # Now that nothing is wrong with what was asked.
+    from results.summary import summary_lines
+    from search.notify import notifying
+    from search.progress import BY_SIGNAL
+    from search.runner import run_search
+    from search.signals import interrupts
+    from search.terminal import log_to_console, progress_display
+
     log_to_console(console)
 
     def stopped() -> bool:
@@ -130,19 +134,21 @@ def report(
     out: Annotated[Path, typer.Option(help="With --compare: the directory to write.")] = Path("comparison"),
 ) -> None:
     """Write the tables, plots, report and bit maps of a run anew, or compare several runs."""
-    from results.report import write_report
-    from results.summary import summary_lines
-    from search.reading import load_study
-    from search.reporting import compare_runs, outcome_of_run
-    from search.run_directory import RunDirectory
-
     if compare:
+        from search.comparing import compare_runs
+
         for warning in compare_runs([*([run] if run else []), *(runs or [])], margin, out):
             console.print(f"note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
         typer.echo(f"comparison: {out / 'comparison.html'}")
         return
     if run is None or runs:
         raise InputError("say which run: --run runs/x; or several to compare: --compare runs/x runs/y")
+    from results.report import write_report
+    from results.summary import summary_lines
+    from search.reading import load_study
+    from search.reporting import outcome_of_run
+    from search.run_directory import RunDirectory
+
     directory = RunDirectory(run)
     directory.read_settings()
     found = outcome_of_run(load_study(directory.place()), directory, margin)
@@ -170,7 +176,6 @@ def export(
     from results.bit_map_files import bit_map_provenance
     from results.picks import pick as pick_map
     from results.picks import trial_by_number
-    from search.checkpoints import export_checkpoint, export_polished
     from search.reading import load_study
     from search.reporting import outcome_of_run
     from search.run_directory import RunDirectory
@@ -197,11 +202,15 @@ def export(
     else:
         chosen = pick_map(found, pick) if pick is not None else trial_by_number(found, trial or 0)
         if polished:
+            from search.checkpoints import export_polished
+
             assert out is not None
             typer.echo(f"written: {out}, {export_polished(run, chosen, out, format_)}")
             return
         bits, provenance = chosen.bits, bit_map_provenance(found, chosen)
     if is_checkpoint:
+        from search.checkpoints import export_checkpoint
+
         assert out is not None
         log_to_console(console)
         typer.echo(f"written: {out}, {export_checkpoint(settings, bits, provenance, out, format_)}")

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 import torch
@@ -28,6 +28,7 @@ from search.guided import GuidedSampler
 from search.logs import log_start, logging_to
 from search.polishing import maps_to_polish, polish_maps
 from search.profile import GUIDED, Profile
+from search.progress import BY_SIGNAL, REFRESH_S, Display, Progress
 from search.reporting import front_line, outcome_of_run
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
@@ -39,46 +40,8 @@ from search.worker import Job, Worker, constraint_of, load_searched_problem, mak
 
 log = logging.getLogger("bitfront")
 
-REFRESH_S = 30.0
-"""The run's files are written anew at most this often."""
 _PAUSE_S = 0.5
-BY_SIGNAL = "a signal"
-"""How run.toml has it that a start was ended by one."""
 _REFRESH_SHARE = 0.02  # and never so often that writing them takes more than this share of the time
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a search stands.
-
-    Attributes:
-        trials: maps evaluated in the run so far.
-        trials_wanted: how many there shall be; 0 for no limit.
-        elapsed_s: seconds since this start.
-        left_s: seconds left, by the time limit or the rate of this start; None where neither tells.
-        rate_per_s: maps evaluated a second in this start.
-        front: what has been found, in one line, as of the last refresh of the files; empty before the first.
-    """
-
-    trials: int
-    trials_wanted: int
-    elapsed_s: float
-    left_s: float | None
-    rate_per_s: float
-    front: str
-
-
-class Display(Protocol):
-    """Where a search shows how far it is."""
-
-    def sensitivities(self, done: int, wanted: int) -> None:
-        """Show how many sensitivities are measured."""
-
-    def trials(self, progress: Progress) -> None:
-        """Show where the search stands after a trial."""
-
-    def closing(self, what: str, done: int, wanted: int) -> None:
-        """Show how many of the maps that the search ends with are scored once more."""
 
 
 def run_search(profile: Profile, run: RunDirectory, display: Display, storage_url: str = "") -> Outcome:

@@ -9,7 +9,6 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +24,8 @@ from objectives.problem import Problem
 from objectives.scores import LogOdds, divergences
 from search.allocation import Damages
 from search.journal import process_lock
+from search.profile import Source
 
-Source = Literal["measured", "gradient"]
 """``gradient``: every width from one backward pass. ``measured``: the widths where that is too coarse are evaluated."""
 
 MEASURED_WIDTHS = (2, 3)

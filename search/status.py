@@ -11,10 +11,10 @@ from optuna.trial import TrialState
 
 from results.outcome import Outcome
 from results.words import duration, maps
+from search.progress import Progress
 from search.reading import NoStudyError, load_study, outcome
 from search.reporting import front_line
 from search.run_directory import RunDirectory
-from search.runner import Progress
 from search.terminal import status_line
 
 _WINDOW_S = 600.0

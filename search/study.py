@@ -9,7 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -19,13 +19,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import InputError, all_faults
 from objectives.layers import WIDTHS, Bits, Layer
-from objectives.problem import Evaluation, Problem
 from results.outcome import Quality
 from search.arrays import pack_array
-from search.contenders import Contender
 from search.feasible import NoMapLeftError, SizeConstraint
 from search.storage import STUDY_NAME
 from search.trials import ATTEMPT, EVALUATION, FAILURE, LABEL, MAP, NO_MAP, ORIGIN, interrupted, map_of, trials_of
+
+if TYPE_CHECKING:  # reading a run loads no model
+    from objectives.problem import Evaluation, Problem
+    from search.contenders import Contender
 
 log = logging.getLogger("bitfront")
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as ProgressBar
 
 from results.words import duration
-from search.runner import REFRESH_S, Display, Progress
+from search.progress import REFRESH_S, Display, Progress
 
 
 def log_to_console(console: Console) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import optuna
@@ -20,13 +19,13 @@ from objectives.layers import Bits
 from objectives.problem import Problem, unseen_sentences
 from objectives.scores import LogOdds
 from results.findings import Findings, conclude
-from results.outcome import Outcome, Trial, Unseen
+from results.outcome import Outcome, Trial
 from results.pareto import exact_sizes, non_dominated
-from search.arrays import pack_array, unpack_array
+from search.arrays import pack_array
+from search.unseen_record import SCORES, SENTENCES, WANTED, scores_on_unseen
 
 log = logging.getLogger("bitfront")
 
-_SENTENCES, _SCORES, _WANTED = "unseen sentences", "unseen scores of trial", "wanted on unseen sentences"
 _MOST_OF_FRONT = 32
 
 DamageElsewhere = Callable[[Bits, LogOdds], float]
@@ -57,8 +56,8 @@ def check_on_unseen(
         show: told how many maps are scored and how many are to be.
     """
     if not most_sentences:
-        if study.user_attrs.get(_WANTED):
-            study.set_user_attr(_WANTED, None)
+        if study.user_attrs.get(WANTED):
+            study.set_user_attr(WANTED, None)
         return
     trials = candidates(conclude(found), damage_elsewhere)
     if not trials:
@@ -70,15 +69,15 @@ def check_on_unseen(
         return
     digest = short_digest(json.dumps(token_ids))
     recorded = study.user_attrs  # one query, where the study is in a database
-    missing = [trial for trial in trials if _scores(recorded, trial.number, digest) is None]
-    known = recorded.get(_SENTENCES)
+    missing = [trial for trial in trials if scores_on_unseen(recorded, trial.number, digest) is None]
+    known = recorded.get(SENTENCES)
     if known is not None and known["digest"] != digest:
-        study.set_user_attr(_SENTENCES, None)
+        study.set_user_attr(SENTENCES, None)
         known = None
     fp32 = None if known is None else known["fp32_log_odds"]
     if fp32 is None or missing:  # a recovered journal may have lost the former and nothing else
         log.info("scoring %d maps on %d training sentences that the search did not see", len(missing), len(token_ids))
-        study.set_user_attr(_WANTED, {"digest": digest, "numbers": [trial.number for trial in missing]})
+        study.set_user_attr(WANTED, {"digest": digest, "numbers": [trial.number for trial in missing]})
         evaluator = problem.evaluator_on(token_ids)
         fp32 = fp32 or pack_array(evaluator.fp32_log_odds())
         for done, trial in enumerate(missing):
@@ -89,17 +88,17 @@ def check_on_unseen(
             log_odds = evaluator.log_odds(trial.bits)
             if np.isfinite(log_odds).all():
                 record = {"digest": digest, "log_odds": pack_array(log_odds)}
-                study.set_user_attr(f"{_SCORES} {trial.number}", record)
+                study.set_user_attr(f"{SCORES} {trial.number}", record)
             else:
                 log.warning("%s has no finite scores on them and is left out", trial.label)
-    latest = study.user_attrs.get(_SENTENCES)  # others may have gone on while maps were scored here
+    latest = study.user_attrs.get(SENTENCES)  # others may have gone on while maps were scored here
     considered = len(found.trials)
     if latest is not None and latest["digest"] == digest:
         considered = max(considered, latest.get("trials", 0))  # of old it was not recorded
     if (whole := {"digest": digest, "fp32_log_odds": fp32, "trials": considered}) != latest:
-        study.set_user_attr(_SENTENCES, whole)
-    if missing or recorded.get(_WANTED):
-        study.set_user_attr(_WANTED, None)
+        study.set_user_attr(SENTENCES, whole)
+    if missing or recorded.get(WANTED):
+        study.set_user_attr(WANTED, None)
 
 
 def candidates(findings: Findings, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
@@ -129,40 +128,3 @@ def candidates(findings: Findings, damage_elsewhere: DamageElsewhere | None = No
         chosen += [scored[at] for at in within[-1:]]  # the largest of a front has the least damage
     chosen += contenders
     return [trial for _, trial in sorted({trial.number: trial for trial in chosen}.items())]
-
-
-def read_unseen(study: optuna.Study, trials: int) -> Unseen | None:
-    """Return what maps score on unseen sentences, None where the best have not been scored.
-
-    Args:
-        study: the run's study.
-        trials: how many maps it has evaluated by now.
-    """
-    recorded = study.user_attrs
-    known = recorded.get(_SENTENCES)
-    if known is None:
-        return None
-    log_odds = {}
-    for key in recorded:
-        if key.startswith(_SCORES):
-            number = int(key.removeprefix(_SCORES))
-            if (record := _scores(recorded, number, known["digest"])) is not None:
-                log_odds[number] = unpack_array(record["log_odds"], np.float32)
-    if not log_odds:
-        return None
-    after = known.get("trials", trials)
-    return Unseen(unpack_array(known["fp32_log_odds"], np.float32), log_odds, after, outdated=trials > after)
-
-
-def unscored(study: optuna.Study) -> int:
-    """Return how many maps a check that was broken off still lacks; 0 where none was."""
-    recorded = study.user_attrs
-    wanted = recorded.get(_WANTED)
-    if wanted is None:
-        return 0
-    return sum(_scores(recorded, number, wanted["digest"]) is None for number in wanted["numbers"])
-
-
-def _scores(recorded: Mapping[str, Any], number: int, digest: str) -> dict[str, Any] | None:
-    record: dict[str, Any] | None = recorded.get(f"{_SCORES} {number}")
-    return record if record is not None and record["digest"] == digest else None

@@ -19,8 +19,9 @@ import torch
 from objectives.bank import WeightBank
 from objectives.bit_maps import read_bit_map, to_json, to_text
 from objectives.errors import InputError
-from objectives.layers import WIDTHS, find_layers
+from objectives.layers import WIDTHS
 from objectives.models import load_classifier
+from objectives.network import find_layers
 from objectives.problem import load_problem
 from objectives.quantized import QuantizedModel
 from objectives.schemes import PER_ROW, Scheme

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +31,7 @@ FENCES: dict[str, Callable[[str], bool]] = {
     "torch": lambda path: not path.startswith("results/") or path in CHECKPOINTS,
     "tests": lambda path: False,
 }
+READING = ("search.status", "search.reporting", "search.comparing", "search.profile", "results.report")
 
 
 def modules() -> list[str]:
@@ -57,3 +60,9 @@ def test_imports_follow_the_one_direction(module: str) -> None:
     assert imported & set(PACKAGES) <= MAY_IMPORT[module.split("/")[0]]
     outside = {name for name, allows in FENCES.items() if name in imported and not allows(module)}
     assert not outside, f"{module} imports {outside} across its fence"
+
+
+def test_what_reads_a_run_waits_for_neither_torch_nor_transformers() -> None:
+    program = f"import sys, {', '.join(READING)}\nprint(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
+    imported = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert imported.stdout == "[]\n"

@@ -19,12 +19,13 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from objectives.files import plain_errors, replacing_directory, write_text
+from objectives.files import replacing_directory, write_text
 from objectives.hub import quiet_libraries
 from objectives.miniature.grammar import Sentence, Sentences, generate
 from objectives.miniature.muon import Muon
 from objectives.models import LABEL_NAMES
 from objectives.scores import Labels, mcc
+from objectives.tensor_files import plain_errors
 
 _PAD, _UNK, _CLS, _SEP, _MASK = range(5)
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

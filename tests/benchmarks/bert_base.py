@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from objectives.evaluate import Evaluator
 from objectives.hub import quiet_libraries
-from objectives.layers import find_layers
+from objectives.network import find_layers
 from objectives.scores import mcc, predictions
 from objectives.sentences import encode, load_sentences
 from tests.shared import ABSENT, COLA, MODEL

@@ -19,10 +19,9 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 from objectives.bank import WeightBank
 from objectives.bit_maps import documented_bit_map
 from objectives.hub import quiet_libraries
-from objectives.layers import find_layers
 from objectives.models import load_classifier
+from objectives.network import find_layers, footprint_of
 from objectives.quantized import QuantizedModel
-from objectives.sizes import footprint_of
 from results.checkpoint import load_checkpoint, write_checkpoint
 from tests.objectives.tiny_bert import SPECIAL, WORDS
 

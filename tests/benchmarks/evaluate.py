@@ -24,7 +24,8 @@ from objectives.bank import FP32_WIDTH
 from objectives.codes import decode
 from objectives.evaluate import DTYPES, Evaluator
 from objectives.forward import device_of
-from objectives.layers import WIDTHS, Bits, Layer, find_layers
+from objectives.layers import WIDTHS, Bits, Layer
+from objectives.network import find_layers
 from objectives.problem import Problem, load_problem
 from objectives.products import FusedProduct, Product, make_product
 from objectives.quantize import choose_affine, encode

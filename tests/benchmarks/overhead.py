@@ -22,11 +22,11 @@ from optuna.trial import FrozenTrial
 from transformers import BertConfig, BertForSequenceClassification
 
 from objectives.evaluate import Evaluator
-from objectives.layers import WIDTHS, Bits, find_layers
+from objectives.layers import WIDTHS, Bits
 from objectives.models import Classifier
+from objectives.network import find_layers, footprint_of
 from objectives.problem import Evaluation, Problem
 from objectives.scores import Labels, LogOdds, score
-from objectives.sizes import footprint_of
 from search.feasible import SizeConstraint, repair
 from search.guided import GuidedSampler
 from search.samplers import search_space

@@ -13,11 +13,11 @@ import time
 from objectives.bank import WeightBank
 from objectives.evaluate import Evaluator
 from objectives.layers import Bits, uniform
+from objectives.network import footprint_of
 from objectives.problem import Problem, load_problem
 from objectives.quantizers import calibrated_entries, load_quantizer
 from objectives.schemes import Scheme
 from objectives.scores import score
-from objectives.sizes import footprint_of
 from tests.shared import ABSENT, COLA, MODEL
 
 WIDTHS = (2, 3, 4)

@@ -11,7 +11,8 @@ from torch import nn
 
 from objectives.evaluate import Evaluator
 from objectives.forward import device_of
-from objectives.layers import WIDTHS, find_layers
+from objectives.layers import WIDTHS
+from objectives.network import find_layers
 from objectives.scores import LogOdds
 
 _BATCH = 64

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
-from objectives.layers import Layer, find_layers
+from objectives.layers import Layer
+from objectives.network import find_layers
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16,

@@ -10,10 +10,11 @@ from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.codes import decode
 from objectives.evaluate import Evaluator
 from objectives.forward import States
-from objectives.layers import WIDTHS, Layer, find_layers, uniform
+from objectives.layers import WIDTHS, Layer, uniform
 from objectives.lean_bert import LeanBert, _split
 from objectives.miniature.training import Miniature
 from objectives.models import load_classifier
+from objectives.network import find_layers
 from objectives.quantize import choose_affine
 from objectives.quantize import encode as quantise
 from objectives.scores import Precision

@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from objectives.files import replacing, replacing_directory, save_tensors, write_text
+from objectives.files import replacing, replacing_directory, write_text
+from objectives.tensor_files import save_tensors
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_tensors_are_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
         Path(str(where)).write_bytes(before[:20])
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("objectives.files.save_file", full)
+    monkeypatch.setattr("objectives.tensor_files.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save_tensors(path, {"a": torch.ones(3)}, {})
     assert path.read_bytes() == before

@@ -19,11 +19,13 @@ from transformers import BertConfig, BertForSequenceClassification
 from objectives.attention import PaddedAttention, RunAttention
 from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.codes import decode
+from objectives.coding import nearest
 from objectives.evaluate import Evaluator
 from objectives.forward import WeightSlot
 from objectives.gpu import kernels_on, multiplies_bf16
-from objectives.layers import WIDTHS, Bits, find_layers, uniform
+from objectives.layers import WIDTHS, Bits, uniform
 from objectives.lean_bert import LeanBert
+from objectives.network import find_layers
 from objectives.quantizers import Quantizer, make_bank
 from objectives.schemes import PER_ROW, Scheme
 from objectives.scores import Precision
@@ -136,7 +138,7 @@ def test_weights_are_decoded_together_as_one_by_one(kernels: ModuleType) -> None
     expected = [slot.out.clone() for slot in slots]
     widths = {0: 4, 1: 2, 2: 8}  # the last one is left as it is
     for index, width in widths.items():
-        codes, parameters = PER_ROW.nearest(torch.randn(shapes[index]).to(DEVICE), width)
+        codes, parameters = nearest(PER_ROW, torch.randn(shapes[index]).to(DEVICE), width)
         assert not decoder.knows(index, width)
         decoder.add(index, width, codes, *parameters.tensors().values())
         assert decoder.knows(index, width)

@@ -8,8 +8,9 @@ from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.gradient import first_order_shifts
-from objectives.layers import WIDTHS, find_layers
+from objectives.layers import WIDTHS
 from objectives.moments import second_moments
+from objectives.network import find_layers
 from objectives.scores import divergences
 from tests.objectives.random_models import SMALL, random_bert, random_roberta
 from tests.objectives.test_evaluate import random_sentences

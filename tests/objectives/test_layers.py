@@ -1,7 +1,8 @@
 import re
 
 from objectives.bit_maps import documented_bit_map
-from objectives.layers import find_layers, uniform
+from objectives.layers import uniform
+from objectives.network import find_layers
 from tests.objectives.random_models import bert_base_layers, random_bert, random_roberta
 from tests.shared import ROOT
 

@@ -4,8 +4,8 @@ import torch
 
 from objectives.calibrate import Compensation, quantize_calibrated
 from objectives.codes import decode
-from objectives.layers import find_layers
 from objectives.moments import second_moments
+from objectives.network import find_layers
 from tests.objectives.random_models import random_bert, random_roberta
 from tests.objectives.test_evaluate import random_sentences
 

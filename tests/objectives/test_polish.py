@@ -7,15 +7,15 @@ import torch
 
 from objectives import polish as polishing
 from objectives.bank import WeightBank
-from objectives.layers import Bits, find_layers
+from objectives.layers import Bits
 from objectives.models import Classifier, load_classifier
+from objectives.network import find_layers, footprint_of
 from objectives.polish import TrainingSentences, polish
 from objectives.quantize import AffineParameters, storable_zero_point
 from objectives.quantized import QuantizedModel
 from objectives.schemes import PER_ROW, Scheme
 from objectives.scores import divergences
 from objectives.sentences import encode, load_sentences
-from objectives.sizes import footprint_of
 from results.checkpoint import WEIGHTS, load_checkpoint, write_checkpoint
 from tests.objectives.random_models import random_bert, random_roberta
 from tests.objectives.test_evaluate import random_sentences

@@ -11,8 +11,9 @@ from objectives import calibrate
 from objectives.codes import decode
 from objectives.errors import InputError
 from objectives.fingerprint import model_fingerprint
-from objectives.layers import WIDTHS, find_layers
+from objectives.layers import WIDTHS
 from objectives.models import Classifier, load_classifier
+from objectives.network import find_layers
 from objectives.quantize import choose_affine, encode
 from objectives.quantizers import Quantizer, calibrated_entries, load_quantizer, make_bank
 from objectives.schemes import Scheme

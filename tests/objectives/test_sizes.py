@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from objectives.bit_maps import documented_bit_map
-from objectives.layers import WIDTHS, find_layers, uniform
+from objectives.layers import WIDTHS, uniform
+from objectives.network import find_layers
 from objectives.schemes import PER_ROW, Scheme
 from objectives.sizes import Footprint, footprint
 from objectives.stored import StoredTensor, safetensors_bytes

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from objectives.bank import WeightBank
 from objectives.calibrate import Compensation, quantize_calibrated
+from objectives.coding import groups_of
 from objectives.errors import InputError
 from objectives.evaluate import Evaluator
-from objectives.layers import WIDTHS, Bits, Layer, find_layers
+from objectives.layers import WIDTHS, Bits, Layer
 from objectives.models import Classifier, load_classifier
+from objectives.network import find_layers, footprint_of
 from objectives.quantized import QuantizedModel
 from objectives.schemes import PER_ROW, Scheme
-from objectives.sizes import footprint_of
 from results.checkpoint import BIT_MAP, MANIFEST, WEIGHTS, _hashes, load_checkpoint, read_manifest, write_checkpoint
 from tests.objectives.random_models import random_bert
 from tests.objectives.tiny_bert import make_tiny_bert
@@ -262,7 +263,7 @@ def bank_of(model: torch.nn.Module, bits: Bits, quantizer: str, group_size: int,
             inputs = torch.randn(50, layer.columns, generator=torch.Generator().manual_seed(seed))
             weight = model.get_parameter(layer.parameter).detach()
             compensation = Compensation.of(inputs.T @ inputs)
-            bank.fill(layer, {width: quantize_calibrated(weight, width, compensation, scheme.groups(weight))})
+            bank.fill(layer, {width: quantize_calibrated(weight, width, compensation, groups_of(scheme, weight))})
     return bank
 
 

@@ -9,8 +9,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from objectives.bank import WeightBank
 from objectives.bit_maps import read_bit_map
 from objectives.errors import InputError
-from objectives.layers import WIDTHS, find_layers, uniform
+from objectives.layers import WIDTHS, uniform
 from objectives.models import load_classifier
+from objectives.network import find_layers
 from objectives.quantize import AffineParameters, storable_zero_point
 from objectives.quantized import QuantizedModel
 from objectives.schemes import Scheme

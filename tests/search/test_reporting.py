@@ -5,9 +5,10 @@ import pytest
 from results.evidence import Evidence
 from results.outcome import Outcome
 from search.profile import Profile, resolve_profile
+from search.progress import Progress
 from search.reporting import command_of, front_line
 from search.run_directory import RunDirectory
-from search.runner import Progress, run_search
+from search.runner import run_search
 from tests.results.synthetic import empty_outcome, made_up_outcome
 from tests.search.tiny_problem import TinyProblem
 

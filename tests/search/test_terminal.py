@@ -4,7 +4,7 @@ from rich.console import Console
 
 from results.words import duration
 from search.options import LastingConsole
-from search.runner import Progress
+from search.progress import Progress
 from search.terminal import progress_display, status_line
 
 HALFWAY = Progress(trials=40, trials_wanted=150, elapsed_s=60.0, left_s=165.0, rate_per_s=2 / 3, front="front of 3")

@@ -23,9 +23,10 @@ from results.findings import conclude
 from results.outcome import Outcome, Trial
 from search.journal import JournalFile
 from search.profile import Profile
+from search.progress import Progress
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
-from search.runner import Progress, run_search
+from search.runner import run_search
 from search.unseen import candidates
 from tests.search.forks import fork
 from tests.search.test_cli import command_line, rows
