@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
 import optuna
@@ -108,10 +110,10 @@ class Crew:
         self._members = []
 
     def _start(self, name: str) -> _Member:
-        # Spawned, not forked: threads of torch do not survive a fork.
-        context = get_context("spawn")
+        context = _context()
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(self._job, theirs), name=name, daemon=True)
+        resource_tracker.ensure_running()  # the first process starts it else, which lets signals through
         with _environment({name: str(self._job.threads) for name in _THREAD_VARIABLES}), deaf_children():
             process.start()
         theirs.close()
@@ -193,6 +195,19 @@ def _cause(exit_code: int | None) -> str:
 def _kill(member: _Member) -> None:
     member.process.kill()
     member.process.join()
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    """Return what starts processes: where possible as forks of a server that has imported what they need.
+
+    They start at once then, and share the memory that the imports take. They are no forks of this process, whose
+    threads would not survive that.
+    """
+    if sys.platform != "linux":  # elsewhere a fork may crash in the system's own libraries
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["search.worker"])
+    return context
 
 
 @contextmanager
