@@ -2,9 +2,11 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from matplotlib.figure import Figure
 
 from objectives.miniature.training import Miniature, materialise
 from objectives.problem import cache_directory
@@ -26,3 +28,13 @@ def miniature() -> Miniature:
     cache_directory().mkdir(parents=True, exist_ok=True)
     with FileLock(cache_directory() / "miniature.lock"):
         return materialise(cache_directory())
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are drawn and written without a picture: to render them takes most of the time of a small search."""
+
+    def savefig(self: Figure, path: Path, **_: object) -> None:
+        path.write_text("<svg></svg>", encoding="utf-8")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)

@@ -114,8 +114,8 @@ def measure(
 def sensitivity_share(evaluator: Evaluator, device: torch.device) -> float:
     """Return what a map in which one layer is quantised costs, as a share of a full pass; the mean over all layers.
 
-    Timed once for each set of layers with the same work above them: the embeddings, each encoder layer, the pooler. A
-    full pass is timed beside each of them.
+    The median of three for each set of layers with the same work above them: the embeddings, each encoder layer, the
+    pooler. Each map quantises another layer of its set, so two layers are swapped. A full pass is timed beside them.
     """
     fp32 = (FP32_WIDTH,) * len(evaluator.layers)
     evaluator.log_odds(fp32, remember=True)
@@ -124,16 +124,19 @@ def sensitivity_share(evaluator: Evaluator, device: torch.device) -> float:
     one_layer_s, full_s = 0.0, []
     wait = finished(lambda: None, device)
     for alike in reversed(sets):
-        index = alike[-1]
-        evaluator.bank.entry(evaluator.layers[index], 3)
+        changes = [(alike[-1 - turn % len(alike)], 3 - turn % 2) for turn in range(3)]
+        for index, width in changes:
+            evaluator.bank.entry(evaluator.layers[index], width)
         wait()
-        bits = (*fp32[:index], 3, *fp32[index + 1 :])
+        seconds = []
+        for index, width in changes:
+            started = time.perf_counter()
+            evaluator.log_odds((*fp32[:index], width, *fp32[index + 1 :]))
+            seconds.append(time.perf_counter() - started)
+        one_layer_s += len(alike) * statistics.median(seconds)
         started = time.perf_counter()
-        evaluator.log_odds(bits)
-        scored = time.perf_counter()
         evaluator._forward.run(-1, None, None)
-        one_layer_s += len(alike) * (scored - started)
-        full_s.append(time.perf_counter() - scored)
+        full_s.append(time.perf_counter() - started)
     return one_layer_s / n_layers / statistics.median(full_s)
 
 

@@ -74,6 +74,7 @@ def test_a_line_says_both_ways_and_what_was_not_kept() -> None:
     assert "left as it was" in polished_row(LARGE).label
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_report_shows_them_apart_from_the_search(tmp_path: Path) -> None:
     outcome = empty_outcome()
     write_report(outcome, tmp_path)

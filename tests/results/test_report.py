@@ -174,6 +174,7 @@ def test_bit_maps_that_left_the_front_are_removed(tmp_path: Path) -> None:
     assert kept.stat().st_mtime_ns == stamp  # what is as it should be is not written again
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_report_itself_removes_stale_bit_maps(tmp_path: Path) -> None:
     write_text(tmp_path / "bitmaps" / "09.99x-trial-5.txt", "stale")
     write_report(one_trial(), tmp_path)
@@ -302,6 +303,7 @@ def test_summary_counts_only_what_the_sampler_beat() -> None:
     assert any("The sampler's maps beat 0 of the 4 contenders" in line for line in lines)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_page_says_by_how_much_each_contender_is_beaten_or_that_it_is_not(tmp_path: Path) -> None:
     outcome = made_up_outcome(trials=0)
     damages = {
@@ -335,6 +337,7 @@ def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
     return replace(outcome, held_back="0.3", confirmation=opened)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_only_what_unseen_sentences_say_is_called_confirmed(tmp_path: Path) -> None:
     outcome = made_up_outcome(trials=30)
     told = {

@@ -176,6 +176,7 @@ def test_what_picks_do_on_unseen_sentences_is_told_corrected() -> None:
     assert picks_table(without).corrected_unseen_damage.isna().all()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_report_shows_them_and_says_which_is_better(tmp_path: Path) -> None:
     outcome = outcome_with_plain(luck=2.0)
     found = write_report(outcome, tmp_path)
@@ -193,6 +194,7 @@ def test_the_report_shows_them_and_says_which_is_better(tmp_path: Path) -> None:
     assert "The search beats plain allocation." in better
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_without_the_check_nothing_speaks_of_it(tmp_path: Path) -> None:
     write_report(made_up_outcome(trials=10), tmp_path)
     assert "damage, unseen" not in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -48,8 +48,8 @@ def problem(tiny: TinyProblem) -> Problem:
 
 
 @pytest.fixture
-def bitfront(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run the command line in this process."""
+def bitfront(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], unrendered: None) -> Command:
+    """Run the command line in this process; its plots are without a picture."""
 
     def run(*arguments: object) -> Spoken:
         monkeypatch.setattr("sys.argv", ["bitfront", *(str(argument) for argument in arguments)])

@@ -315,12 +315,9 @@ def test_a_search_ends_once_no_further_map_meets_the_constraint(
     problem: Problem,
     bitfront: Command,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     compression: float,
     asked: tuple[object, ...],
 ) -> None:
-    for name in ("write_pareto_plot", "write_bits_plot"):  # most of the time, and nothing here looks at it
-        monkeypatch.setattr(f"results.report.{name}", lambda *_: "<svg></svg>")
     sizes = Counter({0: 1})  # how many maps there are of each size
     for layer in problem.layers:
         wider = [(size + layer.elements * width, ways) for size, ways in sizes.items() for width in WIDTHS]

@@ -118,6 +118,7 @@ def forked_search(profile: Profile, run: RunDirectory) -> Callable[[], Callable[
     return start
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_search_killed_again_and_again_loses_nothing(tiny: TinyProblem, tmp_path: Path, kills: int) -> None:
     run = RunDirectory(tmp_path / "run")
@@ -168,12 +169,9 @@ def ending(run: RunDirectory) -> tuple[int, int, bool, bool]:
     return confirmed, scored, found.confirmation is not None, left_over
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_search_killed_in_what_it_ends_with_goes_on_there(
-    roomy: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int
-) -> None:
-    for name in ("write_pareto_plot", "write_bits_plot"):  # most of the time, and nothing here looks at it
-        monkeypatch.setattr(f"results.report.{name}", lambda *_: "<svg></svg>")
+def test_a_search_killed_in_what_it_ends_with_goes_on_there(roomy: TinyProblem, tmp_path: Path, kills: int) -> None:
     run = RunDirectory(tmp_path / "run")
     where = Profile(str(roomy.model), str(roomy.data), quantizer="affine", sensitivity="gradient")
     rest = {"precision": "bf16", "confirm": "0.3", "unseen": 20}
