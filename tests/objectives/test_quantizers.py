@@ -1,3 +1,4 @@
+import shutil
 import time
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -34,6 +35,20 @@ def classifier(tiny: TinyProblem) -> Classifier:
 @pytest.fixture(scope="module")
 def calibrated(tiny: TinyProblem, classifier: Classifier) -> Quantizer:
     return load_quantizer("calibrated", classifier, str(tiny.data))
+
+
+@pytest.fixture(scope="module")
+def made(calibrated: Quantizer, classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the calibrated bank of model ``m``."""
+    cache = tmp_path_factory.mktemp("made")
+    make_bank(calibrated, classifier.model, find_layers(classifier.model), "m", cache, silent)
+    return cache
+
+
+@pytest.fixture
+def cache(made: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return shutil.copytree(made, tmp_path / "cache")
 
 
 def silent(line: str) -> None:
@@ -93,11 +108,11 @@ def test_a_calibrated_bank_is_made_once(
 
 @pytest.mark.parametrize("fault", ["absent", "cut off", "of another layer", "one bit"])
 def test_what_is_damaged_in_the_cache_is_made_anew(
-    calibrated: Quantizer, classifier: Classifier, tmp_path: Path, fault: str
+    calibrated: Quantizer, classifier: Classifier, cache: Path, fault: str
 ) -> None:
     layers = find_layers(classifier.model)
-    first = make_bank(calibrated, classifier.model, layers, "m", tmp_path, silent).entry(layers[-1], 2)[0].clone()
-    (folder,) = tmp_path.iterdir()
+    first = make_bank(calibrated, classifier.model, layers, "m", cache, silent).entry(layers[-1], 2)[0].clone()
+    (folder,) = cache.iterdir()
     path = folder / f"{layers[-1].name}.safetensors"
     whole = path.read_bytes()
     match fault:
@@ -109,16 +124,15 @@ def test_what_is_damaged_in_the_cache_is_made_anew(
             path.write_bytes((folder / f"{layers[0].name}.safetensors").read_bytes())
         case "one bit":
             path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    again = make_bank(calibrated, classifier.model, layers, "m", tmp_path, silent)
+    again = make_bank(calibrated, classifier.model, layers, "m", cache, silent)
     assert path.read_bytes() == whole
     assert torch.equal(again.entry(layers[-1], 2)[0], first)
 
 
-def test_another_model_has_a_bank_of_its_own(calibrated: Quantizer, classifier: Classifier, tmp_path: Path) -> None:
-    other = load_classifier(str(make_tiny_bert(tmp_path / "model", seed=7)))
-    for model in (classifier.model, other.model):
-        make_bank(calibrated, model, find_layers(model), model_fingerprint(model), tmp_path / "cache", silent)
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+def test_another_model_has_a_bank_of_its_own(calibrated: Quantizer, cache: Path, tmp_path: Path) -> None:
+    other = load_classifier(str(make_tiny_bert(tmp_path / "model", seed=7))).model
+    make_bank(calibrated, other, find_layers(other), model_fingerprint(other), cache, silent)
+    assert len(list(cache.iterdir())) == 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell what is mapped")
@@ -143,12 +157,12 @@ def test_processes_share_a_bank_that_lies_in_files(
 
 
 def test_the_codes_that_a_machine_calibrated_have_a_fingerprint(
-    calibrated: Quantizer, classifier: Classifier, tmp_path: Path
+    calibrated: Quantizer, classifier: Classifier, cache: Path
 ) -> None:
     layers = find_layers(classifier.model)
 
     def fingerprint(quantizer: Quantizer) -> str:
-        return make_bank(quantizer, classifier.model, layers, "m", tmp_path, silent).fingerprint
+        return make_bank(quantizer, classifier.model, layers, "m", cache, silent).fingerprint
 
     assert fingerprint(Quantizer("affine-1")) == ""
     made = fingerprint(calibrated)

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import shutil
 import signal
@@ -16,9 +17,11 @@ from objectives.bit_maps import parse_bit_map
 from objectives.layers import WIDTHS
 from objectives.problem import Problem, load_problem
 from objectives.scores import LogOdds
+from search.cli import main
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from tests.search.conftest import Command
+from tests.search.forks import fork
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 
 
@@ -269,18 +272,23 @@ def test_maps_whose_scores_are_not_finite_fail_and_the_search_goes_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_search_with_everything_written(tiny: TinyProblem, tmp_path: Path, number: int) -> None:
+@pytest.mark.usefixtures("unrendered")
+def test_a_signal_ends_the_search_with_everything_written(
+    tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     run = tmp_path / "run"
-    command = command_line("search", "--model", tiny.model, "--data", tiny.data, "--run", run)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as search:
-        deadline = time.monotonic() + 120
-        while not (run / "search.log").is_file() or "uniform 8" not in (run / "search.log").read_text():
-            assert search.poll() is None, search.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        search.send_signal(number)
-        _, err = search.communicate(timeout=60)
-    assert search.returncode == 0, err
+    words = ("bitfront", "search", "--model", tiny.model, "--data", tiny.data, "--run", run)
+    monkeypatch.setattr("sys.argv", list(map(str, words)))
+    search = fork(main)
+    deadline = time.monotonic() + 120
+    while not (run / "search.log").is_file() or "uniform 8" not in (run / "search.log").read_text():
+        assert search.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert search.pid is not None
+    os.kill(search.pid, number)
+    search.join(timeout=60)
+    assert search.exitcode == 0
     recorded = outcome(load_study(run / "study.journal"), "x").trials
     assert len(rows(run / "trials.csv")) == len(recorded) >= 7
     assert "stopped by a signal" in (run / "search.log").read_text()

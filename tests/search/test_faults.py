@@ -35,13 +35,6 @@ from tests.search.test_torture import check, recorded
 from tests.search.tiny_problem import TinyProblem
 
 
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes most of a tiny search's time, and nothing here looks at it."""
-    for name in ("write_pareto_plot", "write_bits_plot"):
-        monkeypatch.setattr(f"results.report.{name}", lambda *_: "<svg></svg>")
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of a few megabytes of its own."""

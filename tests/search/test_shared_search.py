@@ -16,8 +16,6 @@ from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 def test_machines_share_a_study_and_no_file_has_the_password(
     tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("write_pareto_plot", "write_bits_plot"):  # most of the time, and nothing here looks at it
-        monkeypatch.setattr(f"results.report.{name}", lambda *_: "<svg></svg>")
     plain = ("--sampler", "random", "--sensitivity", "none", "--quantizer", "affine")
     where = ("--model", tiny.model, "--data", tiny.data, *plain)
     first, second, joined = (tmp_path / name / "night" for name in ("one", "two", "three"))

@@ -95,18 +95,15 @@ def test_the_seeds_of_nsga2_are_part_of_its_population(tmp_path: Path, problem: 
 
 
 @pytest.mark.parametrize("sampler", ["guided", *SAMPLERS])
-def test_a_seed_reproduces_a_run_however_it_was_stopped(tmp_path: Path, problem: Problem, sampler: str) -> None:
+def test_a_seed_reproduces_a_run_however_it_was_stopped_or_killed(
+    tmp_path: Path, problem: Problem, sampler: str
+) -> None:
     whole = run(open_at(tmp_path / "whole", problem, sampler), problem, 60)
     parts = run(open_at(tmp_path / "parts", problem, sampler), problem, 23)
     parts += run(open_at(tmp_path / "parts", problem, sampler), problem, 37)
     assert parts == whole
     other = run(open_at(tmp_path / "other", problem, sampler, seed=1), problem, 12)
     assert other[CONTENDERS:] != whole[CONTENDERS:12]
-
-
-@pytest.mark.parametrize("sampler", ["guided", *SAMPLERS])
-def test_a_seed_reproduces_a_run_that_was_killed(tmp_path: Path, problem: Problem, sampler: str) -> None:
-    whole = run(open_at(tmp_path / "whole", problem, sampler), problem, 60)
     study = open_at(tmp_path / "killed", problem, sampler)
     maps = run(study, problem, 20)
     ask(study, problem.layers)  # the process dies here
