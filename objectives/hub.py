@@ -113,7 +113,7 @@ def hub_snapshot(
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keep the progress bars, log lines and warnings of the model libraries off the terminal, and restore them."""
-    with warnings.catch_warnings(), _quiet_loggers(), _without_progress_bars():
+    with warnings.catch_warnings(), _without_progress_bars(), _quiet_loggers():
         warnings.simplefilter("ignore")
         yield
 

@@ -1,4 +1,4 @@
-"""Schemes: how codes stand for weights, and what is stored of a layer beside them."""
+"""Quantisers by name, and schemes: how codes stand for weights, and what is stored of a layer beside them."""
 
 from __future__ import annotations
 

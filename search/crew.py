@@ -10,12 +10,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import optuna
+import torch
 
 from search.signals import deaf_children
 from search.storage import Store
@@ -114,8 +116,17 @@ class Crew:
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(self._job, theirs), name=name, daemon=True)
         resource_tracker.ensure_running()  # the first process starts it else, which lets signals through
-        with _environment({name: str(self._job.threads) for name in _THREAD_VARIABLES}), deaf_children():
-            process.start()
+        with _environment(_variables(self._job.threads)), deaf_children():
+            if isinstance(context, SpawnContext):
+                process.start()
+            else:
+                forkserver.ensure_running()  # all that it forks is as deaf as it, and has its environment
+        if process.pid is None:
+            try:
+                process.start()
+            except EOFError as error:
+                why = "what starts workers died while it started, perhaps for want of memory"
+                raise OSError(why) from error
         theirs.close()
         return _Member(name, process, ours)
 
@@ -203,11 +214,20 @@ def _context() -> ForkServerContext | SpawnContext:
     They start at once then, and share the memory that the imports take. They are no forks of this process, whose
     threads would not survive that.
     """
-    if sys.platform != "linux":  # elsewhere a fork may crash in the system's own libraries
+    # Elsewhere a fork may crash in the system's own libraries; and a GPU is lost to the forks of a process that has
+    # looked at it, as torchao does where it is imported.
+    if sys.platform != "linux" or torch.cuda.is_available():
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["search.worker"])
+    context.set_forkserver_preload(["search.worker", "search.cli"])
     return context
+
+
+def _variables(threads: int) -> dict[str, str]:
+    """Return what the environment of a started process has beside ours."""
+    # A server would look for what it imports in the current directory first, whatever lies there (CPython 117378).
+    path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
+    return {**{name: str(threads) for name in _THREAD_VARIABLES}, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 @contextmanager

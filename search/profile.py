@@ -21,6 +21,7 @@ PROFILES = ("miniature", "cola")
 GUIDED = "guided"
 MOST_WORKERS = 1024
 Source = Literal["measured", "gradient"]
+"""``gradient``: every width from one backward pass. ``measured``: the widths where that is too coarse are evaluated."""
 Device = Literal["auto", "cpu", "cuda"]
 
 

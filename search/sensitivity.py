@@ -26,8 +26,6 @@ from search.allocation import Damages
 from search.journal import process_lock
 from search.profile import Source
 
-"""``gradient``: every width from one backward pass. ``measured``: the widths where that is too coarse are evaluated."""
-
 MEASURED_WIDTHS = (2, 3)
 """Where a layer's change is too large for the first order; from 4 bits on that is within a few percent."""
 

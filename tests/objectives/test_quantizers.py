@@ -39,9 +39,10 @@ def calibrated(tiny: TinyProblem, classifier: Classifier) -> Quantizer:
 
 @pytest.fixture(scope="module")
 def made(calibrated: Quantizer, classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the calibrated bank of model ``m``."""
+    """A cache with the model's calibrated bank."""
     cache = tmp_path_factory.mktemp("made")
-    make_bank(calibrated, classifier.model, find_layers(classifier.model), "m", cache, silent)
+    model = classifier.model
+    make_bank(calibrated, model, find_layers(model), model_fingerprint(model), cache, silent)
     return cache
 
 
@@ -110,8 +111,8 @@ def test_a_calibrated_bank_is_made_once(
 def test_what_is_damaged_in_the_cache_is_made_anew(
     calibrated: Quantizer, classifier: Classifier, cache: Path, fault: str
 ) -> None:
-    layers = find_layers(classifier.model)
-    first = make_bank(calibrated, classifier.model, layers, "m", cache, silent).entry(layers[-1], 2)[0].clone()
+    layers, name = find_layers(classifier.model), model_fingerprint(classifier.model)
+    first = make_bank(calibrated, classifier.model, layers, name, cache, silent).entry(layers[-1], 2)[0].clone()
     (folder,) = cache.iterdir()
     path = folder / f"{layers[-1].name}.safetensors"
     whole = path.read_bytes()
@@ -124,7 +125,7 @@ def test_what_is_damaged_in_the_cache_is_made_anew(
             path.write_bytes((folder / f"{layers[0].name}.safetensors").read_bytes())
         case "one bit":
             path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    again = make_bank(calibrated, classifier.model, layers, "m", cache, silent)
+    again = make_bank(calibrated, classifier.model, layers, name, cache, silent)
     assert path.read_bytes() == whole
     assert torch.equal(again.entry(layers[-1], 2)[0], first)
 
@@ -159,10 +160,10 @@ def test_processes_share_a_bank_that_lies_in_files(
 def test_the_codes_that_a_machine_calibrated_have_a_fingerprint(
     calibrated: Quantizer, classifier: Classifier, cache: Path
 ) -> None:
-    layers = find_layers(classifier.model)
+    layers, name = find_layers(classifier.model), model_fingerprint(classifier.model)
 
     def fingerprint(quantizer: Quantizer) -> str:
-        return make_bank(quantizer, classifier.model, layers, "m", cache, silent).fingerprint
+        return make_bank(quantizer, classifier.model, layers, name, cache, silent).fingerprint
 
     assert fingerprint(Quantizer("affine-1")) == ""
     made = fingerprint(calibrated)

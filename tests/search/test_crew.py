@@ -22,8 +22,9 @@ from search.storage import Place
 from search.trials import claimed
 from search.worker import Job, Worker, work
 from tests.search.forks import PROFILE, Search, fork
-from tests.search.test_cli import command_line, rows
+from tests.search.test_cli import rows
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
+from tests.shared import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +67,17 @@ def workers_of(pid: int) -> list[int]:
 def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: TinyProblem, tmp_path: Path) -> None:
     run = tmp_path / "run"
     where = ("--model", slow_problem.model, "--data", slow_problem.data)
-    command = command_line("search", *where, "--run", run, "--workers", 2)
-    command += ["--quantizer", "affine", "--sensitivity", "gradient"]
+    words = ("search", *where, "--run", run, "--workers", 2, "--quantizer", "affine", "--sensitivity", "gradient")
+    (script := tmp_path / "bin" / "bitfront").parent.mkdir()
+    script.write_text("from search.cli import main\nif __name__ == '__main__':\n    main()\n")
+    (tmp_path / "search.py").write_text("raise ImportError('the user's own')\n")  # where it is started
+    command = [sys.executable, str(script), *map(str, words)]
     log = run / "search.log"
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as search:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as search:
         deadline = time.monotonic() + 120
         while not log.is_file() or len(holders(log.read_text())) < 2:
             assert search.poll() is None, search.communicate()
@@ -145,3 +152,18 @@ def test_a_worker_that_waits_for_room_to_say_what_it_claimed_is_heard(
     assert not stuck
     ended = study.get_trials(states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL))
     assert [trial.state for trial in ended] == [TrialState.COMPLETE]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are started one by one elsewhere")
+def test_what_dies_while_it_is_to_start_workers_is_told_in_one_line(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr("search.crew.forkserver.ensure_running", lambda: None)
+    monkeypatch.setattr("multiprocessing.context.ForkServerProcess.start", dies)
+    search = Search(Place(tmp_path / "j"), problem)
+    job = Job(replace(PROFILE, workers=2), "random", search.place, problem.fingerprint, 1)
+    with pytest.raises(OSError, match="died while it started"):
+        Crew(job, *search.open(), [])
