@@ -34,7 +34,7 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
     if not live:
         state = _end(start)
     elif "ended" in start:  # what is told of a start is written once the model is loaded
-        state, elapsed_s = "starting again", 0.0
+        state, elapsed_s = "starting again, or being polished", 0.0
     else:
         state = "running" + (f" for {duration(elapsed_s)}, {start.get('workers', 1)} at work" if elapsed_s else "")
     yield f"{run.path}: {state}"

@@ -290,7 +290,7 @@ def test_status_says_how_far_a_run_is(tiny: TinyProblem, bitfront: Command, tmp_
     assert said[1].startswith("9/9 trials, ")
     assert said[2].startswith("front of ")
     with run.locked():
-        assert next(status_lines(run)) == f"{run.path}: starting again"
+        assert next(status_lines(run)) == f"{run.path}: starting again, or being polished"
     optuna.load_study(study_name="bitfront", storage=journal_storage(run.journal)).ask()
     assert list(status_lines(run))[1].endswith("; 1 in hand")
     settings = run.settings.read_text(encoding="utf-8").splitlines()
