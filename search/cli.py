@@ -26,6 +26,9 @@ for command in (
     app.command()(command)
 
 
+_INTERRUPTED = 130
+
+
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 the machine failed, 2 a mistake in what was asked, 130 interrupted."""
     try:
@@ -45,9 +48,10 @@ def main() -> NoReturn:
         why = str(error).partition("\n")[0]
         console.print(f"error: out of memory: {why}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("interrupted; start the same command again to continue", style="yellow")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+            console.print("interrupted; start the same command again to continue", style="yellow")
+        raise
     sys.exit(0)
 
 

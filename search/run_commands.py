@@ -97,13 +97,13 @@ def search(
         flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
     settings = resolve_profile(profile or "miniature", flags)
 
-    # Now that nothing is wrong with what was asked.
-    from results.summary import summary_lines
-    from search.notify import notifying
-    from search.progress import BY_SIGNAL
-    from search.runner import run_search
-    from search.signals import interrupts
-    from search.terminal import log_to_console, progress_display
+    with console.status("starting"):  # now that nothing is wrong with what was asked
+        from results.summary import summary_lines
+        from search.notify import notifying
+        from search.progress import BY_SIGNAL
+        from search.runner import run_search
+        from search.signals import interrupts
+        from search.terminal import log_to_console, progress_display
 
     log_to_console(console)
 

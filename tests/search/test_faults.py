@@ -164,7 +164,9 @@ def test_who_leaves_while_the_files_are_written_finds_them_whole(
         write_csv(table, path)
 
     monkeypatch.setattr("results.report.write_csv", impatient)
-    assert bitfront(*search_on(tiny, tmp_path / "run", 10)).status == 130
+    spoken = bitfront(*search_on(tiny, tmp_path / "run", 10))
+    assert spoken.status == 130
+    assert "interrupted; start the same command again to continue" in spoken.err
     assert calls == 3
     check(RunDirectory(tmp_path / "run"), 10)
 
