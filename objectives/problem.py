@@ -20,7 +20,7 @@ from objectives.errors import InputError
 from objectives.evaluate import Evaluator
 from objectives.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
 from objectives.layers import Bits, Layer, uniform
-from objectives.miniature.training import materialise
+from objectives.miniature import SHIPPED
 from objectives.models import Classifier, load_classifier
 from objectives.network import find_layers, footprint_of
 from objectives.polish import TrainingSentences
@@ -176,13 +176,9 @@ def load_problem(
     """
     if confirm == AUTO:
         confirm = MINIATURE if data == MINIATURE else NONE
-    model_source, data_source, confirm_source = model, data, confirm
-    if MINIATURE in (model, data, confirm):
-        say("preparing the miniature model and its sentences")
-        miniature = materialise(cache_directory())
-        model_source = str(miniature.model) if model == MINIATURE else model
-        data_source = str(miniature.data) if data == MINIATURE else data
-        confirm_source = str(miniature.held_out) if confirm == MINIATURE else confirm
+    model_source = str(SHIPPED.model) if model == MINIATURE else model
+    data_source = str(SHIPPED.data) if data == MINIATURE else data
+    confirm_source = str(SHIPPED.held_out) if confirm == MINIATURE else confirm
     say(f"loading {model}")
     classifier = load_classifier(model_source)
     sentences, held = divide(load_sentences(data_source, "validation"), confirm_source)
@@ -273,7 +269,7 @@ def _judging(problem: Problem) -> set[tuple[int, ...]]:
 
 
 def _training_texts(problem: Problem) -> Sequence[str]:
-    source = str(materialise(cache_directory()).data) if problem.data == MINIATURE else problem.data
+    source = str(SHIPPED.data) if problem.data == MINIATURE else problem.data
     return load_sentences(source, "train").texts
 
 

@@ -19,7 +19,6 @@ LOADING = {
     "objectives/models.py",
     "objectives/sentences.py",
     "objectives/finetune.py",
-    "objectives/miniature/training.py",
 }
 CHECKPOINTS = {"results/checkpoint.py", "results/torchao_export.py"}  # what came out as a model, in tensors
 FENCES: dict[str, Callable[[str], bool]] = {

@@ -12,7 +12,7 @@ from objectives.evaluate import Evaluator
 from objectives.forward import States
 from objectives.layers import WIDTHS, Layer, uniform
 from objectives.lean_bert import LeanBert, _split
-from objectives.miniature.training import Miniature
+from objectives.miniature import Miniature
 from objectives.models import load_classifier
 from objectives.network import find_layers
 from objectives.quantize import choose_affine

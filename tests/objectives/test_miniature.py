@@ -1,26 +1,24 @@
-import random
+"""The miniature as it is shipped; how it was made is tested beside its maker, in tests/assets."""
+
+import hashlib
 import re
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, BertTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from objectives.miniature import training
-from objectives.miniature.grammar import IN_DOMAIN, OUT_OF_DOMAIN, Sentence, Sentences, generate, minimal_pair
-from objectives.miniature.muon import Muon, _orthogonalised
-from objectives.miniature.training import Miniature, Recipe, materialise, train
+from objectives.miniature import Miniature
 from objectives.sentences import load_sentences
+from tests.assets.miniature.grammar import Sentences, generate
+from tests.assets.miniature.training import write_sentences
 from tests.shared import ROOT
 
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WEIGHTS = "33ecd13b60faebdf538cf5020b2e2bdabbf307d665f3c5b5366db060dc269c44"
 
 
 @pytest.fixture(scope="module")
@@ -28,91 +26,17 @@ def sentences() -> Sentences:
     return generate(0)
 
 
-def splits(sentences: Sentences) -> list[tuple[Sentence, ...]]:
-    return [
-        sentences.train,
-        sentences.in_domain,
-        sentences.out_of_domain,
-        sentences.held_out_in_domain,
-        sentences.held_out_out_of_domain,
-    ]
+def test_the_weights_are_those_that_all_figures_are_of(miniature: Miniature) -> None:
+    assert hashlib.sha256((miniature.model / "model.safetensors").read_bytes()).hexdigest() == WEIGHTS
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# The grammar.
-
-
-def test_a_seed_determines_the_sentences() -> None:
-    first, again, other = (generate(seed, train_pairs=200, in_domain=50, out_of_domain=20) for seed in (3, 3, 4))
-    assert first == again
-    assert first.train != other.train
-    assert first.validation != other.validation
-
-
-def test_splits_have_their_sizes_and_share_no_sentence(sentences: Sentences) -> None:
-    assert [len(split) for split in splits(sentences)] == [60_000, 700, 300, 700, 300]
-    texts = [sentence.text for split in splits(sentences) for sentence in split]
-    assert len(set(texts)) == len(texts)
-
-
-def test_about_two_thirds_are_acceptable_as_in_cola(sentences: Sentences) -> None:
-    assert np.mean([sentence.label for sentence in sentences.train]) == 0.5  # minimal pairs
-    for split in splits(sentences)[1:]:
-        assert 0.55 < np.mean([sentence.label for sentence in split]) < 0.75
-
-
-def test_training_is_in_pairs_and_rarely_from_out_of_domain(sentences: Sentences) -> None:
-    good, bad = sentences.train[::2], sentences.train[1::2]
-    assert [sentence.source for sentence in good] == [sentence.source for sentence in bad]
-    assert all(sentence.label == 1 for sentence in good)
-    assert all(sentence.label == 0 for sentence in bad)
-    assert 0.02 < np.mean([sentence.source in OUT_OF_DOMAIN for sentence in good]) < 0.04
-    assert {sentence.source for sentence in sentences.validation} == {*IN_DOMAIN, *OUT_OF_DOMAIN}
-    assert {sentence.source for sentence in sentences.out_of_domain} == set(OUT_OF_DOMAIN)
-
-
-def test_every_word_occurs_in_training(sentences: Sentences) -> None:
-    seen = Counter(word for sentence in sentences.train for word in sentence.text.split())
-    used = {word for split in splits(sentences) for sentence in split for word in sentence.text.split()}
-    assert used == set(sentences.words)
-    assert min(seen[word] for word in used) >= 20
-    assert len(used) >= 205  # 210 rows with the special tokens are what the documented map needs
-    assert all(re.fullmatch("[a-z]+", word) for word in used)
-    assert max(len(sentence.text.split()) for split in splits(sentences) for sentence in split) <= 30
-
-
-@pytest.mark.parametrize("source", [*IN_DOMAIN, *OUT_OF_DOMAIN])
-def test_pairs_are_minimal_and_words_balanced(source: str) -> None:
-    rng = random.Random(11)
-    good_words: Counter[str] = Counter()
-    bad_words: Counter[str] = Counter()
-    for _ in range(3000):
-        good, bad = (Counter(sentence.split()) for sentence in minimal_pair(source, rng))
-        assert sum(((good - bad) + (bad - good)).values()) <= 5, f"seed 11: {good} against {bad}"
-        good_words += good
-        bad_words += bad
-    for word in good_words | bad_words:
-        in_good, in_bad = good_words[word], bad_words[word]
-        # Six standard deviations of a difference of counts; two where it may occur twice in a sentence.
-        assert abs(in_good - in_bad) <= 6 * (in_good + in_bad) ** 0.5, f"seed 11: {word} {in_good} and {in_bad} times"
-
-
-def test_no_sentence_is_both_acceptable_and_not() -> None:
-    rng = random.Random(12)
-    pairs = [minimal_pair(source, rng) for source in (*IN_DOMAIN, *OUT_OF_DOMAIN) for _ in range(2000)]
-    assert not {good for good, _ in pairs} & {bad for _, bad in pairs}
-
-
-def test_words_alone_do_not_tell(sentences: Sentences) -> None:
-    counts = CountVectorizer(token_pattern=r"\S+")
-    classifier = LogisticRegression(max_iter=1000)
-    classifier.fit(counts.fit_transform([s.text for s in sentences.train]), [s.label for s in sentences.train])
-    predicted = classifier.predict(counts.transform([s.text for s in sentences.validation]))
-    assert matthews_corrcoef([s.label for s in sentences.validation], predicted) <= 0.3
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# The trained model.
+def test_the_sentences_are_those_that_the_grammar_gives(
+    miniature: Miniature, sentences: Sentences, tmp_path: Path
+) -> None:
+    write_sentences(sentences, tmp_path)
+    given = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*.tsv")}
+    shipped = [path for folder in (miniature.data, miniature.held_out) for path in folder.rglob("*") if path.is_file()]
+    assert {path.relative_to(miniature.model.parent): path.read_bytes() for path in shipped} == given
 
 
 def test_the_model_has_learned(miniature: Miniature) -> None:
@@ -136,20 +60,11 @@ def test_every_word_is_one_token_and_every_row_a_token(miniature: Miniature, sen
     assert tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids) == ["[CLS]", *text.split(), "[SEP]"]
 
 
-def test_data_is_in_the_public_cola_layout(miniature: Miniature, sentences: Sentences) -> None:
-    raw = miniature.data / "raw"
-    held_out = miniature.held_out / "raw"
-    files = {
-        raw / "in_domain_train.tsv": sentences.train,
-        raw / "in_domain_dev.tsv": sentences.in_domain,
-        raw / "out_of_domain_dev.tsv": sentences.out_of_domain,
-        held_out / "in_domain_dev.tsv": sentences.held_out_in_domain,
-        held_out / "out_of_domain_dev.tsv": sentences.held_out_out_of_domain,
-    }
-    assert sorted(files) == sorted([*raw.iterdir(), *held_out.iterdir()])
-    for path, split in files.items():
-        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-        assert rows == [[s.source, str(s.label), "" if s.label else "*", s.text] for s in split]
+def test_no_path_of_the_machine_that_made_it_is_in_its_files(miniature: Miniature) -> None:
+    for path in miniature.model.glob("*.json"):
+        content = path.read_text(encoding="utf-8")
+        assert "_name_or_path" not in content
+        assert "/" not in content
 
 
 def test_the_documented_map_is_feasible(miniature: Miniature) -> None:
@@ -160,190 +75,3 @@ def test_the_documented_map_is_feasible(miniature: Miniature) -> None:
         elements = {name: int(np.prod(weights.get_slice(f"{name}.weight").get_shape())) for name in bits}
     assert len(elements) == 76
     assert 32 * sum(elements.values()) / sum(elements[name] * bits[name] for name in bits) >= 5.5
-
-
-def test_what_is_cached_is_not_trained_again(miniature: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = miniature.model / "model.safetensors"
-    before = weights.stat().st_mtime_ns
-    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained again"))
-    assert materialise(miniature.model.parent.parent) == miniature
-    assert weights.stat().st_mtime_ns == before
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# How it is made, with a training too short to learn anything.
-
-
-TINY = Recipe(layers=1, steps=3, warm_up_steps=1, pairs_per_batch=4, fault_layers=(1,), least_mcc=-1.0)
-
-
-def few_sentences(seed: int) -> Sentences:
-    return generate(seed, train_pairs=2000, in_domain=20, out_of_domain=8)  # fewer would not have every word
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Make `materialise` quick; the list gets the seed of each training."""
-    trained: list[int] = []
-
-    def train_briefly(
-        sentences: Sentences, recipe: Recipe, *, seed: int, show_progress: bool
-    ) -> tuple[BertForSequenceClassification, BertTokenizer]:
-        trained.append(seed)
-        return train(sentences, TINY, seed=seed, show_progress=show_progress)
-
-    monkeypatch.setattr(training, "generate", few_sentences)
-    monkeypatch.setattr(training, "train", train_briefly)
-    return trained
-
-
-def test_it_is_trained_once_for_each_seed_and_leftovers_do_no_harm(tmp_path: Path, quick: list[int]) -> None:
-    first = materialise(tmp_path / "cache", show_progress=False)
-    left_over = tmp_path / "cache" / f".{first.model.parent.name}-killed"
-    (left_over / "model").mkdir(parents=True)
-    assert materialise(tmp_path / "cache", show_progress=False) == first
-    assert materialise(tmp_path / "cache", seed=1, show_progress=False) != first
-    assert quick == [0, 1]
-    assert load_sentences(str(first.held_out), "validation").texts
-
-
-@pytest.mark.parametrize("lost", ["model/model.safetensors", "data/raw/in_domain_train.tsv", "files.json"])
-def test_what_a_cleaner_has_taken_files_from_is_made_anew(tmp_path: Path, quick: list[int], lost: str) -> None:
-    first = materialise(tmp_path, show_progress=False)
-    (first.model.parent / lost).unlink()
-    assert materialise(tmp_path, show_progress=False) == first
-    assert (first.model.parent / lost).is_file()
-    (first.model / "config.json").write_bytes(b"")  # as a power failure may leave it
-    assert materialise(tmp_path, show_progress=False) == first
-    (first.data / "another.txt").touch()
-    assert materialise(tmp_path, show_progress=False) == first
-    assert len(quick) == 3
-
-
-def test_the_recipe_is_part_of_the_name(tmp_path: Path, quick: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = materialise(tmp_path, show_progress=False)
-    monkeypatch.setattr(training, "Recipe", lambda: replace(Recipe(), steps=1))
-    assert materialise(tmp_path, show_progress=False).model.parent.name != first.model.parent.name
-
-
-def test_whoever_trains_slower_uses_what_the_faster_made(
-    tmp_path: Path, quick: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train_quickly = training.train
-    faster: list[Miniature] = []
-
-    def overtaken(
-        sentences: Sentences, recipe: Recipe, *, seed: int, show_progress: bool
-    ) -> tuple[BertForSequenceClassification, BertTokenizer]:
-        monkeypatch.setattr(training, "train", train_quickly)
-        faster.append(materialise(tmp_path, show_progress=False))
-        return train_quickly(sentences, recipe, seed=seed, show_progress=show_progress)
-
-    monkeypatch.setattr(training, "train", overtaken)
-    assert [materialise(tmp_path, show_progress=False)] == faster
-    assert quick == [0, 0]
-    assert list(tmp_path.iterdir()) == [faster[0].model.parent]
-
-
-def test_an_interrupted_training_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        materialise(tmp_path, show_progress=False)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path, quick: list[int]) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        materialise(tmp_path / "file", show_progress=False)
-
-
-def test_a_training_that_fails_is_tried_again_and_then_told(capsys: pytest.CaptureFixture[str]) -> None:
-    sentences = few_sentences(0)
-    with pytest.raises(RuntimeError, match=r"MCC of 0\.99, its 2 attempts reached -?\d\.\d\d, -?\d\.\d\d;"):
-        train(sentences, replace(TINY, least_mcc=0.99, attempts=2), seed=0, show_progress=False)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_training_is_repeatable_and_leaves_random_states_alone() -> None:
-    sentences = few_sentences(0)
-    before = torch.get_rng_state(), random.getstate()
-    first, _ = train(sentences, TINY, seed=0, show_progress=False)
-    torch.testing.assert_close(torch.get_rng_state(), before[0])
-    assert random.getstate() == before[1]
-    torch.rand(1)
-    again, _ = train(sentences, TINY, seed=0, show_progress=False)
-    other, _ = train(sentences, TINY, seed=1, show_progress=False)
-    weights = [model.state_dict()["bert.embeddings.word_embeddings.weight"] for model in (first, again)]
-    assert torch.equal(*weights)
-    assert not torch.equal(other.state_dict()["classifier.weight"], first.state_dict()["classifier.weight"])
-
-
-@pytest.mark.parametrize(
-    ("good", "bad", "faults"),
-    [
-        ("john sleeps", "john sleep", [0, 1, 0]),
-        ("john took the key", "john took", [0, 0, 1]),
-        ("john slept", "john slept the key", [0, 0, 1, 1, 0]),
-        ("the tall boy slept", "the boy tall slept", [0, 1, 1, 0, 0]),
-        ("does john say that mary slept", "does john say mary slept", [0, 0, 0, 1, 0, 0]),
-        ("boys boys sleep", "boys sleep", [0, 1, 0]),
-    ],
-)
-def test_faults_are_the_words_that_differ(good: str, bad: str, faults: list[int]) -> None:
-    of_good, of_bad = training._faults(good.split(), bad.split())
-    assert of_good == [0] * (len(good.split()) + 1)
-    assert of_bad == faults
-
-
-def test_batches_keep_pairs_together_and_pass_over_all() -> None:
-    lengths = [random.Random(5).randrange(3, 20) for _ in range(2 * 131)]
-    batches = training._batches(lengths, 4, random.Random(6))
-    passed = [next(batches) for _ in range(33)]
-    assert sorted(index for batch in passed for index in batch) == list(range(2 * 131))
-    assert all(good % 2 == 0 and bad == good + 1 for batch in passed for good, bad in zip(batch[::2], batch[1::2]))  # noqa: B905
-
-
-def test_some_words_are_hidden_so_that_every_row_occurs() -> None:
-    tokens = torch.tensor([[2, 7, 8, 9, 3, 0]]).repeat(2000, 1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        hidden = training._with_hidden_words(tokens, 0.1)
-    changed = hidden != tokens
-    assert 0.07 < changed[:, 1:4].float().mean() < 0.13
-    assert not changed[:, [0, 4, 5]].any()
-    assert set(hidden[changed].tolist()) == {1, 4}
-
-
-@pytest.mark.parametrize("shape", [(3, 16, 16), (3, 8, 24), (3, 24, 8)])
-def test_updates_are_made_orthogonal(shape: tuple[int, int, int]) -> None:
-    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(8))
-    u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
-    turned = u.mT @ _orthogonalised(matrices, iterations=5) @ vh.mT
-    # The singular vectors stay; the values come near 1, but for those that were next to nothing.
-    torch.testing.assert_close(turned, torch.diag_embed(torch.diagonal(turned, dim1=1, dim2=2)), atol=1e-4, rtol=0)
-    values = torch.diagonal(turned, dim1=1, dim2=2)[s > 0.1 * s.amax(dim=1, keepdim=True)]
-    assert values.min() > 0.6
-    assert values.max() < 1.3
-
-
-def test_muon_treats_matrices_of_one_shape_as_if_alone() -> None:
-    generator = torch.Generator().manual_seed(9)
-    starts = [torch.randn(shape, generator=generator) for shape in ((6, 4), (6, 4), (4, 6))]
-    gradients = [[torch.randn(start.shape, generator=generator) for start in starts] for _ in range(3)]
-    together = [torch.nn.Parameter(start.clone()) for start in starts]
-    alone = [torch.nn.Parameter(start.clone()) for start in starts]
-    optimisers = [(Muon(together, momentum=0.9, weight_decay=0.1), together)]
-    optimisers += [(Muon([matrix], momentum=0.9, weight_decay=0.1), [matrix]) for matrix in alone]
-    for step in gradients:
-        for matrix, gradient in zip(together + alone, step + step, strict=True):
-            matrix.grad = gradient.clone()
-        for optimiser, matrices in optimisers:
-            optimiser.step(0.01)
-            assert all(matrix.grad is None for matrix in matrices)
-    for one, other, start in zip(together, alone, starts, strict=True):
-        torch.testing.assert_close(one, other)
-        assert not torch.equal(one, start)

@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from objectives.bit_maps import documented_bit_map
 from objectives.evaluate import Evaluator
 from objectives.layers import uniform
-from objectives.miniature.training import Miniature
+from objectives.miniature import Miniature
 from objectives.models import load_classifier
 from objectives.problem import Problem, load_problem
 from objectives.scores import LogOdds, predictions

@@ -11,7 +11,7 @@ import pytest
 
 from objectives.confirmation import divide
 from objectives.layers import Bits
-from objectives.miniature.training import Miniature
+from objectives.miniature import Miniature
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.sentences import load_sentences
 from search.confirming import open_confirmation

@@ -1,58 +1,36 @@
-"""The miniature: a small BERT with bert-base-uncased's 76 layers, trained on the spot and then cached."""
+"""Training of the miniature: a small BERT with bert-base-uncased's 76 layers, on sentences of a grammar."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from objectives.files import replacing_directory, write_text
-from objectives.hub import quiet_libraries
-from objectives.miniature.grammar import Sentence, Sentences, generate
-from objectives.miniature.muon import Muon
 from objectives.models import LABEL_NAMES
 from objectives.scores import Labels, mcc
-from objectives.tensor_files import plain_errors
+from tests.assets.miniature.grammar import Sentence, Sentences, generate
+from tests.assets.miniature.muon import Muon
+
+SHIPPED = 10_000
+"""How many of the training sentences are written: a little more than CoLA has. The model is trained on all of them."""
 
 _PAD, _UNK, _CLS, _SEP, _MASK = range(5)
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_INVENTORY = "files.json"
 _IGNORED = -100  # cross_entropy's mark for what has no label
 
 
 @dataclass(frozen=True)
-class Miniature:
-    """Where the miniature lies: what any local model directory and CoLA directory are to the rest of the product.
-
-    Attributes:
-        model: a ``transformers`` directory.
-        data: a directory in the public CoLA layout.
-        held_out: another one, of the two dev files only: sentences that training and its checks have not seen.
-    """
-
-    model: Path
-    data: Path
-    held_out: Path
-
-
-@dataclass(frozen=True)
 class Recipe:
-    """What determines the miniature besides its sentences; ``version`` counts changes of the procedure itself."""
+    """What determines the miniature besides its sentences."""
 
-    version: int = 1
     hidden_size: int = 64
     layers: int = 12
     heads: int = 4
@@ -71,114 +49,60 @@ class Recipe:
     attempts: int = 3
 
 
-def materialise(cache_dir: Path, *, seed: int = 0, show_progress: bool = True) -> Miniature:
-    """Return the miniature, trained first where ``cache_dir`` does not have it: about a minute on two cores.
+def build(directory: Path, *, seed: int = 0) -> None:
+    """Generate the sentences, train the model and write both, over what ``directory`` has of them.
 
     Args:
-        cache_dir: where it is kept, in ``miniature-<fingerprint>``; made when it is missing.
+        directory: gets ``model``, a ``transformers`` directory; ``data``, in the public CoLA layout; and ``held_out``,
+            only the two dev files: sentences that training and its checks have not seen.
         seed: of the sentences and of the training.
-        show_progress: draw a bar on stderr while it is trained.
 
     Raises:
-        RuntimeError: no attempt learned the grammar; the message has the MCC of each.
-        OSError: ``cache_dir`` cannot be written.
+        RuntimeError: no attempt learned the grammar.
     """
-    recipe = Recipe()
     sentences = generate(seed)
-    directory = cache_dir / f"miniature-{_fingerprint(sentences, recipe, seed)}"
-    if not _is_whole(directory):
-        shutil.rmtree(directory, ignore_errors=True)
-        try:
-            with replacing_directory(directory) as temporary:
-                _write_cola(temporary / "data", sentences.train, sentences.in_domain, sentences.out_of_domain)
-                _write_cola(temporary / "held-out", (), sentences.held_out_in_domain, sentences.held_out_out_of_domain)
-                model, tokenizer = train(sentences, recipe, seed=seed, show_progress=show_progress)
-                with quiet_libraries(), plain_errors():
-                    model.save_pretrained(temporary / "model")
-                    tokenizer.save_pretrained(temporary / "model")
-                write_text(temporary / _INVENTORY, json.dumps(_sizes(temporary)))
-        except OSError:
-            # Another process was faster: its directory is complete, as it was renamed in one step, and as good as ours.
-            if not _is_whole(directory):
-                raise
-    return Miniature(directory / "model", directory / "data", directory / "held-out")
+    model, tokenizer = train(sentences, Recipe(), seed=seed)
+    model.save_pretrained(directory / "model")
+    tokenizer.save_pretrained(directory / "model")
+    write_sentences(sentences, directory)
 
 
-def train(
-    sentences: Sentences, recipe: Recipe, *, seed: int, show_progress: bool
-) -> tuple[BertForSequenceClassification, BertTokenizer]:
-    """Train a model from scratch, from another start where one fails; torch's global random state stays as it was.
+def write_sentences(sentences: Sentences, directory: Path) -> None:
+    """Write the sentences that are shipped into ``data`` and ``held_out``, in the public CoLA layout."""
+    for path, split in {
+        "data/raw/in_domain_train.tsv": sentences.train[:SHIPPED],
+        "data/raw/in_domain_dev.tsv": sentences.in_domain,
+        "data/raw/out_of_domain_dev.tsv": sentences.out_of_domain,
+        "held_out/raw/in_domain_dev.tsv": sentences.held_out_in_domain,
+        "held_out/raw/out_of_domain_dev.tsv": sentences.held_out_out_of_domain,
+    }.items():
+        # Source, label, the linguist's mark, sentence.
+        lines = [f"{s.source}\t{s.label}\t{'' if s.label else '*'}\t{s.text}\n" for s in split]
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def train(sentences: Sentences, recipe: Recipe, *, seed: int) -> tuple[BertForSequenceClassification, BertTokenizer]:
+    """Train a model from scratch, from another start if one fails; torch's global random state stays as it was.
 
     Raises:
         RuntimeError: no attempt reached ``recipe.least_mcc`` on the validation sentences.
     """
     vocabulary = {token: index for index, token in enumerate((*_SPECIAL_TOKENS, *sentences.words))}
+    labels = np.array([sentence.label for sentence in sentences.validation], dtype=np.int8)
     reached: list[float] = []
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    shown = show_progress and console.is_terminal  # a pipe would only get an empty line
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-        for attempt in range(recipe.attempts):
-            task = progress.add_task("training the miniature, once", total=recipe.steps)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed * recipe.attempts + attempt)
-                model = _model(len(vocabulary), recipe)
-                _fit(model, vocabulary, sentences.train, recipe, seed, lambda: progress.advance(task))  # noqa: B023
-            labels = np.array([sentence.label for sentence in sentences.validation], dtype=np.int8)
-            reached.append(mcc(_predictions(model, vocabulary, sentences.validation), labels))
-            if reached[-1] >= recipe.least_mcc:
-                return model, BertTokenizer(vocab=vocabulary, model_max_length=recipe.positions)
-            progress.remove_task(task)
+    for attempt in range(recipe.attempts):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed * recipe.attempts + attempt)
+            model = _model(len(vocabulary), recipe)
+            _fit(model, vocabulary, sentences.train, recipe, seed)
+        reached.append(mcc(_predictions(model, vocabulary, sentences.validation), labels))
+        if reached[-1] >= recipe.least_mcc:
+            return model, BertTokenizer(vocab=vocabulary, model_max_length=recipe.positions)
     raise RuntimeError(
         f"the miniature must reach a validation MCC of {recipe.least_mcc}, its {len(reached)} attempts reached "
-        f"{', '.join(f'{value:.2f}' for value in reached)}; please report this with the versions of torch and "
-        f"transformers, and use a local model directory meanwhile (--model DIR)"
+        f"{', '.join(f'{value:.2f}' for value in reached)}"
     )
-
-
-def _fingerprint(sentences: Sentences, recipe: Recipe, seed: int) -> str:
-    digest = hashlib.sha256(json.dumps([asdict(recipe), seed]).encode())
-    for split in (sentences.train, sentences.validation, sentences.held_out):
-        digest.update(_cola(split).encode())
-    return digest.hexdigest()[:16]
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Files.
-
-
-def _is_whole(directory: Path) -> bool:
-    """Return whether all that was written is there: what cleans up caches takes files and leaves directories."""
-    try:
-        inventory = json.loads((directory / _INVENTORY).read_text(encoding="utf-8"))
-        return bool(inventory.items() <= _sizes(directory).items())
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def _sizes(directory: Path) -> dict[str, int]:
-    """Return the sizes in bytes of a directory's files, by their paths in it."""
-    files = (path for path in directory.rglob("*") if path.is_file())
-    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
-
-
-def _cola(sentences: Sequence[Sentence]) -> str:
-    """Return the lines of a CoLA file: source, label, the linguist's mark, sentence."""
-    return "".join(f"{s.source}\t{s.label}\t{'' if s.label else '*'}\t{s.text}\n" for s in sentences)
-
-
-def _write_cola(
-    directory: Path, train: Sequence[Sentence], in_domain: Sequence[Sentence], out_of_domain: Sequence[Sentence]
-) -> None:
-    raw = directory / "raw"
-    raw.mkdir(parents=True)
-    for name, split in (("in_domain_train", train), ("in_domain_dev", in_domain), ("out_of_domain_dev", out_of_domain)):
-        if split:
-            (raw / f"{name}.tsv").write_text(_cola(split), encoding="utf-8", newline="\n")
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Training.
 
 
 def _model(vocabulary_size: int, recipe: Recipe) -> BertForSequenceClassification:
@@ -205,7 +129,6 @@ def _fit(
     sentences: Sequence[Sentence],
     recipe: Recipe,
     seed: int,
-    advance: Callable[[], None],
 ) -> None:
     """Train ``model`` on minimal pairs with their faulty words marked.
 
@@ -227,7 +150,7 @@ def _fit(
         del others[id(matrix)]
     adamw = torch.optim.AdamW(others.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
     muon = Muon(matrices, momentum=0.95, weight_decay=recipe.weight_decay)
-    batches = _batches([len(row) for row in ids], recipe.pairs_per_batch, random.Random(seed))  # noqa: S311
+    batches = _batches([len(row) for row in ids], recipe.pairs_per_batch, random.Random(seed))
     model.train()
     for step in range(recipe.steps):
         chosen = next(batches)
@@ -250,7 +173,6 @@ def _fit(
         adamw.step()
         adamw.zero_grad()
         muon.step(rate * recipe.matrix_learning_rate)
-        advance()
     model.eval()
 
 

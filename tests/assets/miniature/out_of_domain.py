@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from objectives.miniature.phenomena import (
+from tests.assets.miniature.phenomena import (
     agreement,
     argument_structure,
     auxiliary_form,
@@ -18,7 +18,7 @@ from objectives.miniature.phenomena import (
     pronoun_case,
     reflexive,
 )
-from objectives.miniature.words import (
+from tests.assets.miniature.words import (
     ADJECTIVES,
     BASE,
     PARTICIPLE,

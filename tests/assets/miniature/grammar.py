@@ -40,9 +40,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from objectives.miniature.out_of_domain import CONSTRUCTIONS
-from objectives.miniature.phenomena import QUESTIONS, STATEMENTS
-from objectives.miniature.words import (
+from tests.assets.miniature.out_of_domain import CONSTRUCTIONS
+from tests.assets.miniature.phenomena import QUESTIONS, STATEMENTS
+from tests.assets.miniature.words import (
     ADVERBS,
     SUBORDINATORS,
     THINK,
@@ -110,7 +110,7 @@ def generate(seed: int = 0, *, train_pairs: int = 30_000, in_domain: int = 700, 
         in_domain: validation sentences in domain.
         out_of_domain: validation sentences out of domain.
     """
-    rng = random.Random(seed)  # noqa: S311 - sentences, not secrets
+    rng = random.Random(seed)
     seen: set[str] = set()
     sources = [source for source in IN_DOMAIN for _ in range(_SHARES.get(source, 1))]
     inside = _draw_sentences(rng, sources, 2 * in_domain, seen)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from objectives.miniature.words import (
+from tests.assets.miniature.words import (
     ADJECTIVES,
     ADVERBS,
     BASE,

@@ -1,0 +1,1 @@
+"""How the shipped miniature, ``objectives/miniature/``, was made: a grammar, its sentences and a training."""
