@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from objectives.bank import FP32_WIDTH, WeightBank, WeightWriter
-from objectives.forward import Forward, States, TransformersForward, device_of
+from objectives.bank import FP32_WIDTH, WeightBank
+from objectives.batching import device_of
+from objectives.forward import Forward, States, TransformersForward
 from objectives.layers import Bits, Layer, uniform
 from objectives.lean_bert import LeanBert, is_plain_bert
 from objectives.scores import LogOdds, Precision
+from objectives.weight_writer import WeightWriter
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _REMEMBERED_BYTES = 1 << 29

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from objectives.batching import device_of, equal_length_batches
 from objectives.layers import Layer
 from objectives.scores import LogOdds
 
@@ -97,30 +98,3 @@ class TransformersForward:
             (logits[:, 1] - logits[:, 0]).cpu().numpy()
         )
         return log_odds
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's weights are."""
-    return next(model.parameters()).device
-
-
-def equal_length_batches(token_ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield batches that need no padding: indices of sentences of one length, and their tokens ``(n, length)``.
-
-    Args:
-        token_ids: each sentence's tokens.
-        max_tokens: in a batch; a longer sentence is a batch by itself.
-    """
-    for length, indices in by_length(token_ids):
-        step = max(1, max_tokens // length)
-        for start in range(0, len(indices), step):
-            batch = indices[start : start + step]
-            yield batch, torch.tensor([token_ids[index] for index in batch])
-
-
-def by_length(token_ids: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
-    """Return (length, indices of the sentences of that length), by rising length."""
-    by_length: dict[int, list[int]] = {}
-    for index, ids in enumerate(token_ids):
-        by_length.setdefault(len(ids), []).append(index)
-    return sorted(by_length.items())

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from objectives.bank import FP32_WIDTH, WeightBank
+from objectives.batching import device_of, equal_length_batches
 from objectives.errors import InputError, is_out_of_memory
-from objectives.forward import device_of, equal_length_batches
 from objectives.layers import WIDTHS, Layer
 from objectives.memory import give_back_freed
 

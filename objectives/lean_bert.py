@@ -13,7 +13,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from objectives.attention import Attention, make_attention
-from objectives.forward import States, WeightSlot, by_length, device_of
+from objectives.batching import by_length, device_of
+from objectives.forward import States, WeightSlot
 from objectives.gpu import Step, kernels_on, record
 from objectives.layers import Layer
 from objectives.products import Product, make_product

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from objectives.forward import device_of, equal_length_batches
+from objectives.batching import device_of, equal_length_batches
 from objectives.gradient import backward, recording
 from objectives.layers import Layer
 

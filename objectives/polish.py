@@ -19,8 +19,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from objectives.bank import FP32_WIDTH
+from objectives.batching import device_of, equal_length_batches
 from objectives.evaluate import Evaluator
-from objectives.forward import device_of, equal_length_batches
 from objectives.layers import Layer, uniform
 from objectives.quantized import QuantizedModel
 from objectives.scores import divergences

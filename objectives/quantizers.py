@@ -16,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from objectives.bank import WeightBank
+from objectives.batching import device_of
 from objectives.calibrate import Compensation, quantize_calibrated
 from objectives.codes import Entry
 from objectives.coding import fits, groups_of, parameters_of
 from objectives.errors import InputError
 from objectives.fingerprint import short_digest, tensors_fingerprint
-from objectives.forward import device_of
 from objectives.layers import WIDTHS, Layer
 from objectives.memory import give_back_freed
 from objectives.models import Classifier

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from objectives.batching import device_of
 from objectives.errors import InputError
-from objectives.forward import device_of
 from objectives.layers import Bits
 from objectives.models import Classifier
 from objectives.problem import Evaluation, Problem, load_problem

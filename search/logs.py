@@ -9,7 +9,7 @@ from logging.handlers import RotatingFileHandler
 
 import optuna
 
-from objectives.forward import device_of
+from objectives.batching import device_of
 from objectives.gpu import multiplies_bf16
 from objectives.problem import Problem
 from search.opening import opened_after

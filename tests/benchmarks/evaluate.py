@@ -21,9 +21,9 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from objectives import lean_bert
 from objectives.bank import FP32_WIDTH
+from objectives.batching import device_of
 from objectives.codes import decode
 from objectives.evaluate import DTYPES, Evaluator
-from objectives.forward import device_of
 from objectives.layers import WIDTHS, Bits, Layer
 from objectives.network import find_layers
 from objectives.problem import Problem, load_problem

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from objectives.batching import device_of
 from objectives.evaluate import Evaluator
-from objectives.forward import device_of
 from objectives.layers import WIDTHS
 from objectives.network import find_layers
 from objectives.scores import LogOdds
