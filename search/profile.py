@@ -189,7 +189,7 @@ def _rule(schema: Mapping[str, Any]) -> str:
 
 def _conflicts(settings: Mapping[str, Any]) -> list[str]:
     """Return the faults of settings that do not go together."""
-    asked = {key: schema.get("default") for key, schema in SETTINGS.items()} | settings
+    asked = {**{key: schema.get("default") for key, schema in SETTINGS.items()}, **settings}
     faults = []
     if asked["quantizer"] == "codebook" and asked["group_size"] != 0:
         faults.append(

@@ -1,4 +1,3 @@
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -105,7 +104,7 @@ def test_what_no_setting_is(key: str, values: list[object]) -> None:
         {"hours": 0, "margin": 1, "workers": 1024, "seed": 2**32 - 1},
     ],
 )
-def test_what_settings_are(settings: Mapping[str, Any]) -> None:
+def test_what_settings_are(settings: dict[str, Any]) -> None:
     kept = checked_profile(NEEDED | settings, "mine").to_dict()
     assert kept == Profile("m", "d").to_dict() | settings
     assert list(kept) == list(SETTINGS)
