@@ -7,6 +7,7 @@ With additive damages this is the multiple-choice knapsack problem (Kellerer, Pf
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from objectives.sizes import Footprint, SizeAxis
 
 Damages = npt.NDArray[np.float64]
 """Damage of each layer at each width, ``(n_layers, n_widths)``, nats a sentence; lower is better."""
+Source = Literal["measured", "gradient"]
+"""Where damages come from. ``gradient``: every width from one backward pass. ``measured``: the widths where that is too
+coarse are evaluated."""
 Sizes = npt.NDArray[np.int64]
 """Size of each layer at each width, ``(n_layers, n_widths)``, whole units."""
 Choice = npt.NDArray[np.int64]

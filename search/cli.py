@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from importlib.metadata import version
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -13,12 +14,28 @@ from search.options import console
 
 app = typer.Typer(
     name="bitfront",
-    help="How many bits does each layer of a fine-tuned BERT need?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",  # the only one in which typer groups options
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"bitfront {version('bitfront')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """How many bits does each layer of a fine-tuned BERT need?"""
+
+
 for command in (
     *(run_commands.search, run_commands.status, run_commands.report, run_commands.export, run_commands.polish),
     *(model_commands.evaluate, model_commands.sensitivity, model_commands.finetune),

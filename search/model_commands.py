@@ -4,29 +4,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from objectives.errors import InputError
-from search.options import Data, Device, GroupSizeOption, Model, ProfileName, QuantizerOption, ReadBitMap, console
+from search.allocation import Source
+from search.options import ProfileName, ReadBitMap, console, takes_settings
+from search.profile import Profile, resolve_profile
 
 if TYPE_CHECKING:
     from objectives.problem import Problem
-    from search.profile import Profile
+
+_LOADED = ("model", "data", "quantizer", "group_size", "device")
+"""The settings that a model is loaded by."""
 
 
+@takes_settings(*_LOADED)
 def evaluate(
     bitmap: ReadBitMap = None,
     checkpoint: Annotated[Path | None, typer.Option(help="A packed checkpoint, in place of a bit map.")] = None,
     profile: ProfileName = None,
-    model: Model = None,
-    data: Data = None,
-    quantizer: QuantizerOption = None,
-    group_size: GroupSizeOption = None,
-    device: Device = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON with every digit.")] = False,
+    **flags: Any,
 ) -> None:
     """Score one bit map, or a packed checkpoint: MCC with its interval, damage, both sizes."""
     import json
@@ -39,10 +41,10 @@ def evaluate(
     if (bitmap is None) == (checkpoint is None):
         raise InputError("say what to score: --bitmap FILE or --checkpoint DIR")
     if checkpoint is not None:
-        if quantizer is not None or group_size is not None:
+        if flags["quantizer"] is not None or flags["group_size"] is not None:
             raise InputError("--quantizer and --group-size are for --bitmap; a checkpoint brings its own codes")
-        quantizer, group_size = "affine", 0  # a checkpoint brings its own codes: nothing is to be calibrated
-    settings, problem = _load(profile, model, data, quantizer, group_size, device)
+        flags |= {"quantizer": "affine", "group_size": 0}  # nothing is to be calibrated
+    settings, problem = _load(profile, flags)
     if checkpoint is not None:
         evaluation, loaded = evaluate_checkpoint(problem, checkpoint)
         bits, footprint = loaded.bits, loaded.footprint
@@ -99,30 +101,26 @@ def evaluate(
     typer.echo(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes as a checkpoint")
 
 
+@takes_settings(*_LOADED)
 def sensitivity(
     profile: ProfileName = None,
-    model: Model = None,
-    data: Data = None,
     source: Annotated[
         str, typer.Option(help="measured, or gradient: all from one backward pass, coarse at 2 and 3 bits.")
     ] = "measured",
-    quantizer: QuantizerOption = None,
-    group_size: GroupSizeOption = None,
-    device: Device = None,
     out: Annotated[Path, typer.Option(help="The directory for sensitivity.csv, .png and .svg.")] = Path("sensitivity"),
+    **flags: Any,
 ) -> None:
     """Measure the damage of each layer alone at each width: a table and a heat map."""
     from objectives.layers import WIDTHS
     from objectives.problem import cache_directory
     from results.plot_heat_maps import write_sensitivity_plot
     from results.words import nats
-    from search.profile import Source
     from search.sensitivity import measure
     from search.terminal import progress_display
 
-    if source not in ("measured", "gradient"):
+    if source not in get_args(Source):
         raise InputError(f"--source must be measured or gradient, not {source!r}")
-    _, problem = _load(profile, model, data, quantizer, group_size, device)
+    _, problem = _load(profile, flags)
     with progress_display(console) as display:
         found = measure(problem, cache_directory(), cast(Source, source), display.sensitivities)
     assert found is not None
@@ -150,21 +148,12 @@ def finetune(
     typer.echo(f"written: {out}; validation MCC {result.mcc:.4f} after {result.elapsed_s:.0f} s")
 
 
-def _load(
-    profile: str | None,
-    model: str | None,
-    data: str | None,
-    quantizer: str | None,
-    group_size: int | None,
-    device: str | None,
-) -> tuple[Profile, Problem]:
+def _load(profile: str | None, flags: Mapping[str, Any]) -> tuple[Profile, Problem]:
     """Return the settings that were asked for, and what they name."""
     from objectives.problem import load_problem
-    from search.profile import resolve_profile
     from search.terminal import log_to_console
 
     log_to_console(console)
-    flags = {"model": model, "data": data, "quantizer": quantizer, "group_size": group_size, "device": device}
     settings = resolve_profile(profile or "miniature", flags)
     problem = load_problem(
         settings.model,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from objectives.confirmation import AUTO
 from objectives.errors import InputError, all_faults
@@ -15,63 +18,78 @@ from objectives.schemes import QuantizerName
 from objectives.scores import Precision
 from objectives.sizes import SizeAxis
 from results.outcome import DEFAULT_MARGIN, Quality
-from search.samplers import SAMPLERS
+from search.allocation import Source
 
 PROFILES = ("miniature", "cola")
-GUIDED = "guided"
-MOST_WORKERS = 1024
-Source = Literal["measured", "gradient"]
-"""``gradient``: every width from one backward pass. ``measured``: the widths where that is too coarse are evaluated."""
+GUIDED: Literal["guided"] = "guided"
+Sampler = Literal["guided", "nsga2", "tpe", "random"]
 Device = Literal["auto", "cpu", "cuda"]
 
+_MODEL, _SEARCH, _BUDGET, _AFTER = "Model and data", "Search", "Budget", "After the search"
+_Text = Annotated[StrictStr, Field(min_length=1)]
+_Whole = Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]
 
-@dataclass(frozen=True)
+
+def _setting(group: str, help_: str, **limits: Any) -> Any:
+    """Describe a field: the heading of its option in the help, the help, and pydantic's limits of its values."""
+    return Field(description=help_, json_schema_extra={"group": group}, **limits)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Profile:
     """The settings of a search.
 
-    Attributes:
-        model: a local directory, a hub name, or ``miniature``.
-        data: a local directory in the public CoLA layout, a hub data set, or ``miniature``.
-        trials: how many maps the run shall have evaluated in all; 0 for no limit.
-        hours: how long this start may take; 0 for no limit. Whatever ends first ends the search.
-        quality: the study's first objective.
-        size: what the constraint and the size axis count.
-        min_compression: the size constraint, in times the FP32 size.
-        quantizer: how weights become codes.
-        group_size: how many neighbouring columns share a scale and a zero point in each row; 0 for all of them.
-        sampler: who proposes maps.
-        sensitivity: where the damage of each layer alone comes from; the guided sampler and the plain allocations among
-            the contenders need it.
-        precision: of the evaluations that the search makes; what it shows in the end is FP32 all the same.
-        device: where the model computes; ``auto`` takes a GPU where there is one.
-        polish: whether the picks and the reference are polished when the search is over.
-        seed: reproduces a run of one worker exactly, however often it was stopped and continued.
-        workers: how many processes evaluate at the same time.
-        margin: the loss of MCC against FP32 that counts as none, for the report and ``smallest@margin``.
-        confirm: the sentences that no search sees, opened once at the end: a share of the data as ``0.3``, where others
-            are, ``none``, or ``auto`` for the miniature's own.
-        unseen: how many training sentences the best maps are scored on at the end, without labels; 0 for none.
+    Each has its type, limits, default and help here and nowhere else: the checks, their messages and the options of the
+    command line are made from them. ``min_compression`` is a multiple of the FP32 size, ``margin`` a loss of MCC.
     """
 
-    model: str
-    data: str
-    trials: int = 0
-    hours: float = 0.0
-    quality: Quality = "damage"
-    size: SizeAxis = "nominal"
-    min_compression: float = 5.5
-    sampler: str = GUIDED
-    quantizer: QuantizerName = "calibrated"
-    group_size: int = 0
-    sensitivity: Source | Literal["none"] = "measured"
-    precision: Precision = "fp32"
-    device: Device = "auto"
-    polish: bool = False
-    seed: int = 0
-    workers: int = 1
-    margin: float = DEFAULT_MARGIN
-    confirm: str = AUTO
-    unseen: int = 2000
+    model: Annotated[_Text, _setting(_MODEL, "A local transformers directory, a hub name, or miniature.")]
+    data: Annotated[_Text, _setting(_MODEL, "A local CoLA directory, a hub data set, or miniature.")]
+    trials: Annotated[_Whole, _setting(_BUDGET, "Stop when the run has this many trials; 0: no limit.")] = 0
+    hours: Annotated[
+        StrictFloat, _setting(_BUDGET, "Stop this start after this many hours; 0: no limit.", ge=0, le=10**6)
+    ] = 0.0
+    quality: Annotated[
+        Quality, _setting(_SEARCH, "The first objective; damage is the mean KL divergence from FP32.")
+    ] = "damage"
+    size: Annotated[SizeAxis, _setting(_SEARCH, "What the constraint and the size axis count.")] = "nominal"
+    min_compression: Annotated[
+        StrictFloat, _setting(_SEARCH, "The size constraint, in times the FP32 size.", ge=1, le=10**6)
+    ] = 5.5
+    sampler: Annotated[Sampler, _setting(_SEARCH, "The sampler that proposes maps.")] = GUIDED
+    quantizer: Annotated[
+        QuantizerName,
+        _setting(_MODEL, "How weights become codes; calibrated makes up for rounding errors, on training sentences."),
+    ] = "calibrated"
+    group_size: Annotated[
+        _Whole, _setting(_MODEL, "Columns that share a scale and a zero point in each row; 0: all of them.")
+    ] = 0
+    sensitivity: Annotated[
+        Literal[Source, "none"],
+        _setting(_SEARCH, "Where the damage of each layer alone comes from; gradient is quick, guided needs one."),
+    ] = "measured"
+    precision: Annotated[
+        Precision, _setting(_SEARCH, "The precision of the search's matrix products; what it ends with is FP32.")
+    ] = "fp32"
+    device: Annotated[Device, _setting(_MODEL, "Where the model computes; auto takes a GPU if there is one.")] = "auto"
+    polish: Annotated[
+        StrictBool, _setting(_AFTER, "Polish the picks and the reference at the end, as `polish` does.")
+    ] = False
+    seed: Annotated[_Whole, _setting(_SEARCH, "Reproduces a run of one worker exactly.")] = 0
+    workers: Annotated[StrictInt, _setting(_BUDGET, "Processes that evaluate at the same time.", ge=1, le=1024)] = 1
+    margin: Annotated[
+        StrictFloat, _setting(_AFTER, "The loss of MCC against FP32 that counts as none.", ge=0, le=1)
+    ] = DEFAULT_MARGIN
+    confirm: Annotated[
+        _Text,
+        _setting(
+            _AFTER,
+            "Sentences kept for the end: a share as 0.3 (or 0.3@SEED), a CoLA directory, none, or auto (miniature's).",
+        ),
+    ] = AUTO
+    unseen: Annotated[
+        _Whole, _setting(_AFTER, "Training sentences that the best maps are scored on, without labels; 0: none.")
+    ] = 2000
 
     # What makes two searches different ones; the rest may change when a run is continued.
     @property
@@ -117,29 +135,28 @@ def resolve_profile(name: str, flags: Mapping[str, Any]) -> Profile:
     return checked_profile(given | {key: value for key, value in flags.items() if value is not None}, subject)
 
 
+_PROFILE = TypeAdapter(Profile)
+SETTINGS: Mapping[str, Mapping[str, Any]] = _PROFILE.json_schema()["properties"]
+"""The JSON schema of each setting: ``type``, ``enum``, limits, ``default``, ``description`` and its ``group``."""
+
+
 def checked_profile(settings: Mapping[str, Any], subject: str) -> Profile:
     """Return the profile with these settings, defaults where there is none; ``subject`` names them in errors.
+
+    Whole numbers pass as floats: TOML and the shell write 8 where 8.0 is meant, and a fingerprint must not tell them
+    apart.
 
     Raises:
         InputError: unknown keys, missing ones, or values out of range; all faults together.
     """
-    if faults := _faults(settings):
+    faults = _conflicts(settings)
+    try:
+        profile = _PROFILE.validate_python(dict(settings))
+    except ValidationError as error:
+        faults = [_fault(str(at["loc"][0]), at["type"], at["input"]) for at in error.errors()] + faults
+    if faults:
         raise all_faults(subject, faults)
-    # TOML and the shell write 8 where 8.0 is meant; a fingerprint must not tell them apart.
-    checked: dict[str, Any] = {key: float(value) if key in _FLOATS else value for key, value in settings.items()}
-    return Profile(**checked)
-
-
-_FLOATS = ("hours", "min_compression", "margin")
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "quality": get_args(Quality),
-    "size": get_args(SizeAxis),
-    "quantizer": get_args(QuantizerName),
-    "sampler": (GUIDED, *SAMPLERS),
-    "sensitivity": (*get_args(Source), "none"),
-    "precision": get_args(Precision),
-    "device": get_args(Device),
-}
+    return profile
 
 
 def _read_file(path: Path) -> str:
@@ -151,44 +168,33 @@ def _read_file(path: Path) -> str:
         raise InputError(f"{path}: cannot be read as a profile ({error}); give a TOML file in UTF-8") from None
 
 
-def _faults(settings: Mapping[str, Any]) -> list[str]:
-    known = {field.name for field in fields(Profile)}
-    faults = [f"unknown key {key!r}; known are {', '.join(sorted(known))}" for key in settings if key not in known]
-    faults += [
-        f"{key!r} is missing; give --{key} or write it in the profile"
-        for key in ("model", "data")
-        if key not in settings
-    ]
-    for key, value in settings.items():
-        match key:
-            case "model" | "data" | "confirm" if not (isinstance(value, str) and value):
-                faults.append(f"{key} must be a non-empty text, not {value!r}")
-            case "trials" | "seed" | "unseen" | "group_size" if not (_is_number(value, int) and 0 <= value < 2**32):
-                faults.append(f"{key} must be a whole number of 0 or more, not {value!r}")
-            case "workers" if not (_is_number(value, int) and 1 <= value <= MOST_WORKERS):
-                faults.append(f"workers must be a whole number from 1 to {MOST_WORKERS}, not {value!r}")
-            case "hours" if not (_is_number(value) and 0 <= value < 1e6):
-                faults.append(f"hours must be a number of 0 or more, not {value!r}")
-            case "polish" if not isinstance(value, bool):
-                faults.append(f"polish must be true or false, not {value!r}")
-            case "margin" if not (_is_number(value) and 0 <= value <= 1):
-                faults.append(f"margin is a loss of MCC from 0 to 1, not {value!r}")
-            case "min_compression" if not (_is_number(value) and 1 <= value < 1e6):
-                faults.append(f"min_compression must be a number of 1 or more, not {value!r}")
-            case "quality" | "size" | "quantizer" | "sampler" | "sensitivity" | "precision" | "device" if (
-                value not in _CHOICES[key]
-            ):
-                faults.append(f"{key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
-            case _:
-                pass
-    if settings.get("quantizer") == "codebook" and settings.get("group_size", 0) != 0:
+def _fault(key: str, kind: str, value: object) -> str:
+    """Return a fault that pydantic calls ``kind`` in our words."""
+    if kind == "missing":
+        return f"{key!r} is missing; give --{key} or write it in the profile"
+    if key not in SETTINGS:
+        return f"unknown key {key!r}; known are {', '.join(sorted(SETTINGS))}"
+    return f"{key} must be {_rule(SETTINGS[key])}, not {value!r}"
+
+
+def _rule(schema: Mapping[str, Any]) -> str:
+    """Return what a setting's values are, from its JSON schema."""
+    if "enum" in schema:
+        return f"one of {', '.join(schema['enum'])}"
+    if "maximum" in schema:
+        kind = "a whole number" if schema["type"] == "integer" else "a number"
+        return f"{kind} from {schema['minimum']} to {schema['maximum']}"
+    return "true or false" if schema["type"] == "boolean" else "a non-empty text"
+
+
+def _conflicts(settings: Mapping[str, Any]) -> list[str]:
+    """Return the faults of settings that do not go together."""
+    asked = {**{key: schema.get("default") for key, schema in SETTINGS.items()}, **settings}
+    faults = []
+    if asked["quantizer"] == "codebook" and asked["group_size"] != 0:
         faults.append(
             "codebook has one scale a row and takes no group_size; choose another --quantizer or --group-size 0"
         )
-    if settings.get("sensitivity") == "none" and settings.get("sampler", GUIDED) == GUIDED:
+    if asked["sensitivity"] == "none" and asked["sampler"] == GUIDED:
         faults.append("the guided sampler needs sensitivities; choose another --sampler or --sensitivity gradient")
     return faults
-
-
-def _is_number(value: object, kind: type = float) -> bool:
-    return isinstance(value, (int, kind)) and not isinstance(value, bool)

@@ -15,7 +15,7 @@ from results.outcome import Outcome
 from results.pareto import front
 from results.picks import pick
 from results.words import nats
-from search.profile import Profile
+from search.profile import Profile, checked_profile
 from search.reading import outcome
 from search.run_directory import RunDirectory
 from search.study import THEN
@@ -34,11 +34,11 @@ def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None 
     Raises:
         InputError: the run's settings cannot be read, or the margin is no loss of MCC.
     """
-    if margin is not None and not 0 <= margin <= 1:
-        raise InputError(f"--margin is a loss of MCC from 0 to 1, not {margin!r}")
     profile = run.read_settings()["profile"]
+    kept = profile["margin"]
+    if margin is not None:
+        kept = checked_profile(profile | {"margin": margin}, run.name).margin
     found = outcome(study, run.name)
-    kept = profile["margin"] if margin is None else margin
     # No one command makes a run that went on with another sampler.
     continued = THEN in dict(found.provenance).get("sampler", "")
     return replace(found, margin=kept, command="" if continued else command_of(profile, run, len(found.trials)))

@@ -11,86 +11,27 @@ from typing import Annotated, Any
 import typer
 
 from objectives.errors import InputError
-from search.options import (
-    Data,
-    Device,
-    GroupSizeOption,
-    Margin,
-    Model,
-    ProfileName,
-    QuantizerOption,
-    ReadBitMap,
-    Run,
-    console,
-)
+from search.options import ProfileName, ReadBitMap, Run, console, takes_settings
+from search.profile import SETTINGS, only_limit, resolve_profile
 
 
+@takes_settings(*SETTINGS)
 def search(
     run: Run,
     profile: ProfileName = None,
-    model: Model = None,
-    data: Data = None,
-    trials: Annotated[int | None, typer.Option(help="Stop when the run has this many trials; 0: no limit.")] = None,
-    hours: Annotated[float | None, typer.Option(help="Stop after this many hours; 0: no limit.")] = None,
-    quality: Annotated[str | None, typer.Option(help="The first objective: damage, mcc or agreement.")] = None,
-    size: Annotated[
-        str | None, typer.Option(help="What the constraint and the size axis count: nominal or packed.")
-    ] = None,
-    min_compression: Annotated[float | None, typer.Option(help="The size constraint, in times the FP32 size.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Who proposes maps: guided, nsga2, tpe or random.")] = None,
-    sensitivity: Annotated[
-        str | None, typer.Option(help="Damage of each layer alone: measured, gradient (quick) or none.")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Of the search's matrix products: fp32 or bf16. What it ends with is FP32.")
-    ] = None,
-    quantizer: QuantizerOption = None,
-    group_size: GroupSizeOption = None,
-    device: Device = None,
-    polish: Annotated[
-        bool | None, typer.Option("--polish", help="Polish the picks and the reference at the end, as `polish` does.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Reproduces a run of one worker exactly.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that evaluate at the same time.")] = None,
     storage: Annotated[
         str, typer.Option(envvar="BITFRONT_STORAGE", help="postgresql+psycopg://... of a study that machines share.")
     ] = "",
     notify: Annotated[str, typer.Option(help="A command to run when the search ends, however it ends.")] = "",
-    margin: Margin = None,
-    confirm: Annotated[
-        str | None,
-        typer.Option(help="Sentences kept for the end: a share as 0.3 (or 0.3@SEED), a CoLA directory, or none."),
-    ] = None,
-    unseen: Annotated[
-        int | None, typer.Option(help="Training sentences that the best maps are scored on at the end; 0 for none.")
-    ] = None,
+    **flags: Any,
 ) -> None:
-    """Search for the front; start the same run again to continue it."""
-    from search.profile import only_limit, resolve_profile
+    """Search for the front; start the same run again to continue it.
+
+    A setting comes from its option, else from the run that is continued, else from the profile, else it is the default.
+    """
     from search.run_directory import RunDirectory
 
-    flags = {
-        "model": model,
-        "data": data,
-        "trials": trials,
-        "hours": hours,
-        "quality": quality,
-        "size": size,
-        "min_compression": min_compression,
-        "sampler": sampler,
-        "sensitivity": sensitivity,
-        "precision": precision,
-        "quantizer": quantizer,
-        "group_size": group_size,
-        "device": device,
-        "polish": polish,
-        "seed": seed,
-        "workers": workers,
-        "margin": margin,
-        "confirm": confirm,
-        "unseen": unseen,
-    }
-    flags |= only_limit(trials, hours)
+    flags |= only_limit(flags["trials"], flags["hours"])
     directory = RunDirectory(run)
     if profile is None and directory.exists():
         # Continuing: what the run was started with, where the flags do not say otherwise.
@@ -128,7 +69,9 @@ def status(run: Run) -> None:
 
 def report(
     run: Annotated[Path | None, typer.Option("--run", help="The run's directory.")] = None,
-    margin: Margin = None,
+    margin: Annotated[
+        float | None, typer.Option(help=SETTINGS["margin"]["description"], show_default="the run's")
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Put the runs named after it on one plot.")] = False,
     runs: Annotated[list[Path] | None, typer.Argument(help="With --compare: the runs' directories.")] = None,
     out: Annotated[Path, typer.Option(help="With --compare: the directory to write.")] = Path("comparison"),

@@ -22,9 +22,8 @@ from objectives.layers import WIDTHS
 from objectives.memory import give_back_freed
 from objectives.problem import Problem
 from objectives.scores import LogOdds, divergences
-from search.allocation import Damages
+from search.allocation import Damages, Source
 from search.journal import process_lock
-from search.profile import Source
 
 MEASURED_WIDTHS = (2, 3)
 """Where a layer's change is too large for the first order; from 4 bits on that is within a few percent."""
