@@ -199,8 +199,9 @@ def _operation(text: bytes, at: _Position) -> tuple[Operation, bool]:
     checked = "check" in operation or "line" in operation
     if checked:
         check = zlib.crc32(text[: text.rindex(b',"check"')], at.check)
-        if operation["check"] != f"{check:08x}" or operation.get("line", at.number + 1) != at.number + 1:
+        if operation.pop("check") != f"{check:08x}" or operation.pop("line", at.number + 1) != at.number + 1:
             raise ValueError
+        operation.pop("trials", None)
     if isinstance(operation.get("param_name"), str):
         operation["param_name"] = sys.intern(operation["param_name"])  # Optuna keeps it for every trial
     return operation, checked

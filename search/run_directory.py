@@ -93,7 +93,8 @@ class RunDirectory:
             InputError: it is.
         """
         table = self.path / "trials.csv"
-        gone = not (self.journal.is_file() and self.journal.stat().st_size)
+        aside = self.path.glob(f"{self.journal.name}.damaged-*")  # then nothing of it was sound
+        gone = not (self.journal.is_file() and (self.journal.stat().st_size or any(aside)))
         if gone and table.is_file() and len(table.read_text(encoding="utf-8").splitlines()) > 1:
             raise InputError(
                 f"{self.journal}: is missing or has nothing in it, though trials.csv has maps that were scored; put it "

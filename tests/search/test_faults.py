@@ -150,6 +150,11 @@ def test_a_run_whose_journal_is_gone_is_not_begun_anew(tiny: TinyProblem, bitfro
     run.journal.write_bytes(content)
     assert bitfront("search", "--run", tmp_path, "--trials", 5).status == 0
     check(run, 5)
+    # A search that was killed right after it put aside a journal without a sound line goes on.
+    run.journal.rename(tmp_path / "study.journal.damaged-1")
+    run.journal.touch()
+    assert bitfront("search", "--run", tmp_path, "--trials", 5).status == 0
+    check(run, 5)
 
 
 def test_who_leaves_while_the_files_are_written_finds_them_whole(
