@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
+_LOCK_POLL_S = 0.002
 _TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}(\.[^.]*)?")  # as tempfile makes names
 
 
@@ -54,6 +57,13 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def process_lock(path: Path) -> Iterator[None]:
+    """Hold a lock that one process at a time has; the system releases it when its process dies, however it dies."""
+    with FileLock(path).acquire(poll_interval=_LOCK_POLL_S):
+        yield
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -5,66 +5,79 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
+import shutil
 import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend
 
 from objectives.errors import InputError
+from objectives.files import process_lock, replacing
 
 log = logging.getLogger("bitfront")
 
-_LOCK_POLL_S = 0.002
-_BLOCK_BYTES = 1 << 14
-
-CREATE_TRIAL = 4
-_SET_PARAMETER = 5  # an unfinished trial may lose these, so they need not reach the disk at once
-"""Optuna's codes of operations."""
+_SET_PARAMETER = 5  # Optuna's code; an unfinished trial may lose these, so they need not reach the disk at once
 
 Operation = dict[str, Any]
 
 
-@contextmanager
-def process_lock(path: Path) -> Iterator[None]:
-    """Hold a lock that one process at a time has, and that the system releases when its process dies, however it dies.
+@dataclass(frozen=True)
+class _Position:
+    """A place between two lines.
 
-    Optuna's own journal locks are files that a dead process leaves behind; the next start waits 30 s for them.
+    Attributes:
+        number: how many lines are before it.
+        offset: of the next line, in bytes.
+        check: checksum of the line before it; 0 at the beginning.
+        sound: offset behind the last line with a checksum. Damage may have changed lines without one.
     """
-    with FileLock(path).acquire(poll_interval=_LOCK_POLL_S):
-        yield
+
+    number: int = 0
+    offset: int = 0
+    check: int = 0
+    sound: int = 0
+
+    def behind(self, line: bytes) -> _Position:
+        """Return the place behind a line, given with its line end; an empty line counts for nothing."""
+        offset, text = self.offset + len(line), line.strip()
+        if not text:
+            return replace(self, offset=offset)
+        return replace(self, number=self.number + 1, offset=offset, check=zlib.crc32(text + b"\n"))
 
 
-class JournalFile(JournalFileBackend):
+class JournalFile(BaseJournalBackend):
     """Appends that are whole or not there at all, under a lock that dies with its process; reads of sound lines only.
 
-    Each line ends with a checksum of itself and of the line before it, so that no damage goes unnoticed: neither a
-    changed digit, nor a line that was lost, doubled or moved. It also says how many lines there are up to it and how
-    many trials have been created, so that what stands behind damage still finds its trials (`search.recovery`). Lines
-    that other tools append have none of it; the next line of ours vouches for them.
+    Optuna's own journal is locked by a file that a dead process leaves behind; the next start waits 30 s for it.
+
+    Each line has its number and ends with a checksum of itself and of the line before it. So every damage is noticed: a
+    changed digit as well as a line that was lost, doubled or moved. Lines that other tools append have neither; the
+    next line of ours vouches for them. Empty lines and spaces around a line are ignored, the CR of CRLF among them.
     """
 
     def __init__(self, path: Path) -> None:
         """Use the journal at ``path``; it is made when it is missing."""
-        super().__init__(str(path))
         self.path = path
-        self._read = _START
+        self._lock = path.with_name(f".{path.name}.lock")
+        self._read = _Position()
         self._held: list[Operation] | None = None
+        if not path.exists():
+            path.touch()
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Append what is appended within as one piece at its end: all of it or, where anything fails, nothing.
+        """Append what is appended within as one piece at its end: all of it or, if anything fails, nothing.
 
         Not for operations whose effect is asked for within. One thread at a time.
 
         Raises:
-            InputError, OSError: as for ``append_logs``.
+            OSError: as for ``append_logs``.
         """
         held: list[Operation] = []
         self._held = held
@@ -75,182 +88,120 @@ class JournalFile(JournalFileBackend):
         if held:
             self.append_logs(held)
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append operations, or raise OSError and leave the file as it was.
-
-        Raises:
-            InputError: its last line is damaged.
-        """
+    def append_logs(self, logs: list[Operation]) -> None:
+        """Append operations, or raise OSError and leave the file as it was."""
         if self._held is not None:
             self._held += logs
             return
-        lasting = any(entry["op_code"] != _SET_PARAMETER for entry in logs)
-        with journal_lock(self.path):
-            _set_aside_torn_tail(self.path)
-            file = os.open(self.path, os.O_RDWR | os.O_APPEND)
-            end = os.fstat(file).st_size
+        with (
+            process_lock(self._lock),
+            os.fdopen(os.open(self.path, os.O_RDWR | os.O_APPEND), "r+b", buffering=0) as file,
+        ):
+            end = self._read
+            file.seek(end.offset)
+            *whole, torn = file.read().split(b"\n")
+            for line in whole:
+                end = end.behind(line + b"\n")
+            if torn:
+                self._set_aside(torn)
+                file.truncate(end.offset)
+            left = memoryview(_lines(logs, end))
             try:
-                left = memoryview(lines(logs, self._end_of(file, end)))
                 while left:
-                    left = left[os.write(file, left) :]
-                if lasting:
-                    os.fsync(file)
+                    left = left[file.write(left) :]
+                if any(entry["op_code"] != _SET_PARAMETER for entry in logs):
+                    os.fsync(file.fileno())
             except BaseException as error:
-                os.ftruncate(file, end)  # the next line would be glued to half a line
+                file.truncate(end.offset)  # the next line would be glued to half a line
                 if isinstance(error, OSError):
                     raise OSError(error.errno, error.strerror, str(self.path)) from None
                 raise
-            finally:
-                os.close(file)
 
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+    def read_logs(self, log_number_from: int) -> Iterator[Operation]:
         """Yield the operations from a number on; a last line that is still being written is left for later.
 
         Raises:
             InputError: a line is damaged.
         """
-        at = self._read if self._read.number <= log_number_from else _START
+        if self._read.number > log_number_from:
+            self._read = _Position()
         with self.path.open("rb") as file:
-            file.seek(at.offset)
+            file.seek(self._read.offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     return
-                operation = operation_of(line, at.check, at.number)
-                if operation is None:
-                    raise unreadable(self.path, f"line {at.number + 1} is damaged")
-                at = _Position(at.number + 1, at.offset + len(line), zlib.crc32(line))
-                self._read = at
-                if at.number > log_number_from:
-                    yield operation
+                before, at = self._read, self._read.behind(line)
+                if at.number > before.number:
+                    try:
+                        operation, checked = _operation(line.strip(), before)
+                    except (ValueError, TypeError, KeyError, RecursionError):
+                        raise unreadable(self.path, f"line {at.number} is damaged") from None
+                    if checked:
+                        at = replace(at, sound=at.offset)
+                    if at.number > log_number_from:
+                        yield operation
+                self._read = at  # not before: if Optuna cannot replay an operation, the sound part ends in front of it
 
-    def _end_of(self, file: int, end: int) -> Count:
-        """Return what has been written to the open file of ``end`` bytes, which ends with a line feed or is empty."""
-        tail: list[bytes] = []
-        start, size = end, _BLOCK_BYTES
-        # Lines of other tools, and ours of older versions, do not count: then the last that does is looked for.
-        while start and not any(count_of(line) for line in tail[1:]):
-            start, size = max(0, end - size), 2 * size
-            tail = os.pread(file, end - start, start).splitlines(keepends=True)[1 if start else 0 :]
-        counted, behind = Count(), tail
-        for at in range(len(tail) - 1, -1, -1):
-            if found := count_of(tail[at]):
-                if operation_of(tail[at], zlib.crc32(tail[at - 1]) if at else 0) is None:
-                    raise unreadable(self.path, f"line {found.lines} is damaged")  # so is what it counts
-                counted, behind = found, tail[at + 1 :]
-                break
-        check = zlib.crc32(behind[-1]) if behind else counted.check
-        return Count(counted.lines + len(behind), counted.trials + sum(map(_creates, behind)), check)
+    def drop_damage(self) -> None:
+        """End the journal where the last reading met damage. A copy of the damaged file is kept beside it."""
+        names = (f"{self.path.name}.damaged-{number}" for number in count(1))
+        aside = next(path for path in map(self.path.with_name, names) if not path.exists())
+        with process_lock(self._lock):
+            with replacing(aside) as temporary:
+                shutil.copyfile(self.path, temporary)
+            os.truncate(self.path, self._read.sound)
+        log.warning(
+            "%s: was damaged; kept the first %s of its %s bytes, and what the rest recorded is evaluated again; the "
+            "damaged file is kept as %s",
+            self.path,
+            f"{self._read.sound:,}",
+            f"{aside.stat().st_size:,}",
+            aside.name,
+        )
+        self._read = _Position()
+
+    def _set_aside(self, torn: bytes) -> None:
+        """Keep what a dead process wrote of its last line in a file beside the journal."""
+        with self.path.with_name(f"{self.path.name}.torn").open("ab") as aside:
+            aside.write(torn + b"\n")
+        log.warning("%s: set aside %d bytes of a line that a dead process left unfinished", self.path, len(torn))
 
 
 def unreadable(path: Path, why: object) -> InputError:
     """Return the error of a journal that cannot be read."""
-    return InputError(f"{path}: cannot be read as a study ({why}); start the search again, which recovers what it can")
+    return InputError(
+        f"{path}: cannot be read as a study ({why}); start the search again, which keeps what is before the damage"
+    )
 
 
-@dataclass(frozen=True)
-class _Position:
-    """How many lines have been read, where the next one begins, and the checksum of the last."""
-
-    number: int
-    offset: int
-    check: int
-
-
-@dataclass(frozen=True)
-class Count:
-    """What has been written up to a line and with it: how many lines, how many of them created trials; its checksum."""
-
-    lines: int = 0
-    trials: int = 0
-    check: int = 0
-
-
-_START = _Position(0, 0, 0)
-_ENDING = re.compile(rb'(?:,"line":([0-9]{1,12}),"trials":([0-9]{1,12}))?,"check":"([0-9a-f]{8})"}\n$')
-_MARKS = ("line", "trials", "check")
-
-
-def lines(operations: list[Operation], before: Count) -> bytes:
-    """Return operations as lines that can follow those of ``before``."""
-    written = []
-    number, trials, check = before.lines, before.trials, before.check
-    for operation in operations:
-        number += 1
-        trials += operation["op_code"] == CREATE_TRIAL
-        text = json.dumps(operation, separators=(",", ":")).encode("utf-8").removesuffix(b"}")
-        text += b',"line":%d,"trials":%d' % (number, trials)
+def _lines(operations: list[Operation], at: _Position) -> bytes:
+    """Return operations as the lines that follow ``at``."""
+    written, check = [], at.check
+    for number, operation in enumerate(operations, at.number + 1):
+        text = json.dumps({**operation, "line": number}, separators=(",", ":")).encode().removesuffix(b"}")
         line = text + b',"check":"%08x"}\n' % zlib.crc32(text, check)
         check = zlib.crc32(line)
         written.append(line)
     return b"".join(written)
 
 
-def count_of(line: bytes) -> Count | None:
-    """Return what a line says of itself and those before it; None where it does not."""
-    ending = _ENDING.search(line)
-    return Count(int(ending[1]), int(ending[2]), zlib.crc32(line)) if ending and ending[1] else None
+def _operation(text: bytes, at: _Position) -> tuple[Operation, bool]:
+    """Return the operation of the line that follows ``at``, and whether the line has a checksum.
 
+    Lines of older versions may have a checksum and no number, or the number of trials as well.
 
-def has_checksum(line: bytes) -> bool:
-    """Return whether a line ends with a checksum, right or wrong; lines of other tools do not."""
-    return _ENDING.search(line) is not None
-
-
-def operation_of(line: bytes, before: int, lines_before: int | None = None) -> Operation | None:
-    """Return what a line says; None where it is no operation, or not the one that followed the line before it.
-
-    Args:
-        line: with its line feed.
-        before: checksum of the line before it; 0 for the first.
-        lines_before: how many there are before it, where that is known.
+    Raises:
+        ValueError, TypeError, KeyError, RecursionError: the line is damaged.
     """
-    ending = _ENDING.search(line)
-    if ending and ending[1] and lines_before is not None and int(ending[1]) != lines_before + 1:
-        return None  # lines are lost in front of another tool's
-    if ending and int(ending[3], 16) != zlib.crc32(line[: line.rindex(b',"check"')], before):
-        return None
-    try:
-        operation = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(operation, dict) or not isinstance(operation.get("op_code"), int):
-        return None
+    operation = json.loads(text)
+    if not isinstance(operation, dict):
+        raise TypeError
+    checked = "check" in operation or "line" in operation
+    if checked:
+        check = zlib.crc32(text[: text.rindex(b',"check"')], at.check)
+        if operation.pop("check") != f"{check:08x}" or operation.pop("line", at.number + 1) != at.number + 1:
+            raise ValueError
+        operation.pop("trials", None)
     if isinstance(operation.get("param_name"), str):
         operation["param_name"] = sys.intern(operation["param_name"])  # Optuna keeps it for every trial
-    marks = [operation.pop(mark, None) for mark in _MARKS]
-    if not ending and any(mark is not None for mark in marks):
-        return None
-    return operation
-
-
-def _creates(line: bytes) -> bool:
-    try:
-        return bool(json.loads(line)["op_code"] == CREATE_TRIAL)
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return False
-
-
-@contextmanager
-def journal_lock(path: Path) -> Iterator[None]:
-    """Hold the lock under which a journal is written."""
-    with process_lock(path.with_name(f".{path.name}.lock")):
-        yield
-
-
-def _set_aside_torn_tail(path: Path) -> None:
-    """Move what a dead process wrote of its last line into a file beside the journal; the lock is held."""
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        if not end:
-            return
-        file.seek(end - 1)
-        if file.read(1) == b"\n":
-            return
-        file.seek(0)
-        whole = file.read().rfind(b"\n") + 1
-        file.seek(whole)
-        torn = file.read()
-        with path.with_name(f"{path.name}.torn").open("ab") as aside:
-            aside.write(torn + b"\n")
-        file.truncate(whole)
-    log.warning("%s: set aside %d bytes of a line that a dead process left unfinished", path, len(torn))
+    return operation, checked

@@ -23,7 +23,7 @@ from results.outcome import Outcome, Trial
 from search.arrays import unpack_array
 from search.feasible import SizeConstraint
 from search.opening import read_opening
-from search.storage import Place, journal_storage
+from search.storage import Place
 from search.study import CONFIRMATION, CONTEXT, STUDY_SCHEMA
 from search.trials import (
     EVALUATION,
@@ -53,14 +53,10 @@ def load_study(where: Path | Place) -> optuna.Study:
         InputError: the journal is damaged, the study is none of ours, or the database cannot be reached.
     """
     place = where if isinstance(where, Place) else Place(where)
-    if place.url:
-        store = place.open()
-        storage, subject = store.backend, f"study {place.study_name!r}"
-    else:
-        subject = str(place.journal)
-        if not place.journal.is_file():
-            raise NoStudyError(f"{subject}: the run has no study yet; start it again with `bitfront search`")
-        storage = journal_storage(place.journal)
+    subject = f"study {place.study_name!r}" if place.url else str(place.journal)
+    if not place.url and not place.journal.is_file():
+        raise NoStudyError(f"{subject}: the run has no study yet; start it again with `bitfront search`")
+    storage = place.open().backend
     try:
         study = optuna.load_study(study_name=place.study_name, storage=storage)
     except KeyError as error:

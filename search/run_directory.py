@@ -86,17 +86,15 @@ class RunDirectory:
             raise InputError(f"{self.settings}: has no table {', '.join(missing)}; start another run")
         return {**settings, "profile": checked_profile(settings["profile"], str(self.settings)).to_dict()}
 
-    def check_journal(self, holds_trials: bool = True) -> None:
+    def check_journal(self) -> None:
         """Check that the study of a run that has scored maps is not gone: it would begin anew, over their tables.
-
-        Args:
-            holds_trials: whether the journal, if there is one, has any trial in it.
 
         Raises:
             InputError: it is.
         """
         table = self.path / "trials.csv"
-        gone = not (holds_trials and self.journal.is_file() and self.journal.stat().st_size)
+        aside = self.path.glob(f"{self.journal.name}.damaged-*")  # then nothing of it was sound
+        gone = not (self.journal.is_file() and (self.journal.stat().st_size or any(aside)))
         if gone and table.is_file() and len(table.read_text(encoding="utf-8").splitlines()) > 1:
             raise InputError(
                 f"{self.journal}: is missing or has nothing in it, though trials.csv has maps that were scored; put it "

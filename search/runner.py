@@ -33,8 +33,8 @@ from search.reporting import front_line, outcome_of_run
 from search.run_directory import RunDirectory
 from search.sensitivity import Sensitivities, measure
 from search.signals import stop_requests
-from search.storage import Place, Store, recover_journal, redacted
-from search.study import check_joinable, directions, open_study
+from search.storage import Place, Store, redacted
+from search.study import check_joinable, open_study
 from search.trials import begun, exhausted, finished
 from search.worker import Job, Worker, constraint_of, load_searched_problem, make_sampler
 
@@ -86,9 +86,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         if isinstance(sampler, GuidedSampler):
             log.info("what layers do together on single sentences is trusted by %.0f%% elsewhere", 100 * sampler.trust)
         if store is None:
-            recover_journal(run.journal, directions(profile.quality))
-            store = place.open()
-            run.check_journal(holds_trials=_any_trial(store))  # there may have been nothing to recover
+            store = place.open(recover=True)
 
         def opened(store: Store = store) -> optuna.Study:
             with store.exclusive():
@@ -164,11 +162,6 @@ def _take(
         run.check_same(profile.objective, settings["profile"])
         run.check_same({"confirmation": None, **problem.fingerprint}, settings["fingerprint"])
     return place, store, problem
-
-
-def _any_trial(store: Store) -> bool:
-    studies = store.backend.get_all_studies()
-    return any(store.backend.get_all_trials(study._study_id, deepcopy=False) for study in studies)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from objectives.bank import FP32_WIDTH
 from objectives.errors import InputError
-from objectives.files import replacing
+from objectives.files import process_lock, replacing
 from objectives.fingerprint import short_digest
 from objectives.gradient import first_order_shifts
 from objectives.layers import WIDTHS
@@ -23,7 +23,6 @@ from objectives.memory import give_back_freed
 from objectives.problem import Problem
 from objectives.scores import LogOdds, divergences
 from search.allocation import Damages, Source
-from search.journal import process_lock
 
 MEASURED_WIDTHS = (2, 3)
 """Where a layer's change is too large for the first order; from 4 bits on that is within a few percent."""

@@ -11,24 +11,24 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Container, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials, get_storage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from objectives.errors import InputError
-from search.journal import JournalFile, process_lock, unreadable
-from search.recovery import repair_journal
+from objectives.files import process_lock
+from search.journal import JournalFile, unreadable
 
 log = logging.getLogger("bitfront")
 
@@ -46,6 +46,7 @@ PATIENCE_S = 3600.0
 """How long a server may be away."""
 _LONGEST_PAUSE_S = 10.0
 
+_DRIVER = "postgresql+psycopg"
 _BEATING = "SELECT trial_id FROM trial_heartbeats JOIN trials USING (trial_id) WHERE state = 'RUNNING'"
 
 _Result = TypeVar("_Result")
@@ -55,30 +56,32 @@ class StorageLostError(OSError):
     """The storage stayed away for longer than anybody waits."""
 
 
-class Store(Protocol):
-    """A study's storage, open."""
+class Store(ABC):
+    """A study's storage, open.
 
-    @property
-    def backend(self) -> BaseStorage:
-        """What Optuna reads and writes."""
+    Attributes:
+        backend: what Optuna reads and writes.
+        study_name: the study's name in it.
+        shared: whether processes that this one knows nothing of may work on the study.
+    """
 
-    @property
-    def study_name(self) -> str:
-        """The study's name in it."""
+    backend: BaseStorage
+    study_name: str
+    shared: bool
 
-    @property
-    def shared(self) -> bool:
-        """Whether processes that this one knows nothing of may work on the study."""
-
+    @abstractmethod
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold the study for this process alone; others wait."""
 
     def together(self) -> AbstractContextManager[None]:
-        """Write what is written within as one piece at its end, where the storage can; nothing of it is read within."""
+        """Write what is written within as one piece at its end, if the storage can; nothing of it is read within."""
+        return nullcontext()
 
     def living(self, trial: optuna.Trial) -> AbstractContextManager[None]:
-        """Tell, from now on until the end, that the process of a trial is alive."""
+        """Tell others, if they cannot know it otherwise, that the process of a trial is alive until the end."""
+        return nullcontext()
 
+    @abstractmethod
     def fail_abandoned(
         self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
     ) -> None:
@@ -91,11 +94,12 @@ class Store(Protocol):
         """
 
     def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
-        """Return what ``action`` returns; where the storage is away, try again until ``give_up`` says so.
+        """Return what ``action`` returns; while the storage is away, try again until ``give_up`` says so.
 
         Raises:
             StorageLostError: it stayed away.
         """
+        return action()
 
 
 @dataclass(frozen=True)
@@ -112,13 +116,16 @@ class Place:
     url: str = field(default="", repr=False)
     study_name: str = STUDY_NAME
 
-    def open(self) -> Store:
+    def open(self, recover: bool = False) -> Store:
         """Open the storage, made when it is missing.
+
+        Args:
+            recover: drop what a damaged journal holds from the damage on; nobody else may have it open.
 
         Raises:
             InputError: the journal is damaged, the URL is none of ours, or the server cannot be reached.
         """
-        return DatabaseStore(self.url, self.study_name) if self.url else JournalStore(self.journal)
+        return DatabaseStore(self.url, self.study_name) if self.url else JournalStore(self.journal, recover)
 
     def open_patiently(self, give_up: Callable[[], bool]) -> Store:
         """Open a storage that could be opened before, waiting while its server is away.
@@ -136,17 +143,33 @@ class Place:
                 time.sleep(_LONGEST_PAUSE_S)
 
 
-class JournalStore:
+class JournalStore(Store):
     """A journal file. Only one parent process and its workers use it: the run directory's lock sees to that."""
 
     study_name = STUDY_NAME
     shared = False
 
-    def __init__(self, path: Path) -> None:
-        """Open a journal, made when it is missing."""
+    def __init__(self, path: Path, recover: bool = False) -> None:
+        """Open a journal, made when it is missing.
+
+        Args:
+            path: the journal.
+            recover: drop what a damaged journal holds from the damage on; nobody else may have it open.
+
+        Raises:
+            InputError: it is damaged.
+        """
         self._file = JournalFile(path)
-        self.backend = _storage_of(self._file)
         self._lock = path.with_name(f".{path.name}.claim.lock")
+        try:
+            self.backend = JournalStorage(self._file)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # Optuna replays operations that are none into errors of many kinds
+            if not recover:
+                raise error if isinstance(error, InputError) else unreadable(path, error) from None
+            self._file.drop_damage()
+            self.backend = JournalStorage(self._file)
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold a lock beside the journal, other than the one for each line."""
@@ -156,59 +179,18 @@ class JournalStore:
         """Append it with one lock and one write."""
         return self._file.together()
 
-    def living(self, trial: optuna.Trial) -> AbstractContextManager[None]:
-        """Do nothing: the parent knows which of its workers live."""
-        return nullcontext()
-
     def fail_abandoned(
         self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
     ) -> None:
         """End every running trial that nobody of ours holds."""
         _fail_running(study, lambda trial: trial.number not in held)
 
-    def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
-        """Do it at once: a file is there or is not."""
-        return action()
-
-
-def journal_storage(path: Path) -> BaseStorage:
-    """Return the storage of a journal file, made when it is missing.
-
-    Raises:
-        InputError: it is damaged.
-    """
-    return _storage_of(JournalFile(path))
-
-
-def _storage_of(journal: JournalFile) -> BaseStorage:
-    try:
-        return JournalStorage(journal)
-    except (OSError, InputError):
-        raise
-    except Exception as error:  # Optuna replays operations that are none into errors of many kinds
-        raise unreadable(journal.path, error) from None
-
-
-def recover_journal(path: Path, directions: Sequence[StudyDirection] = ()) -> None:
-    """Repair a journal that cannot be read, and say so; nobody else may have it open.
-
-    Args:
-        path: the journal.
-        directions: of its study, in case that its beginning is lost.
-    """
-    try:
-        if path.is_file():
-            journal_storage(path)
-    except InputError:
-        if said := repair_journal(path, STUDY_NAME, directions):
-            log.warning("%s", said)
-
 
 class StorageAwayError(InputError):
     """The server cannot be reached now; it may be later, or never, where the URL is wrong."""
 
 
-class DatabaseStore:
+class DatabaseStore(Store):
     """A PostgreSQL database: any number of machines, each trial with a heartbeat."""
 
     shared = True
@@ -232,7 +214,7 @@ class DatabaseStore:
         key = hashlib.sha256(f"bitfront {study_name}".encode()).digest()[:8]
         self._key = int.from_bytes(key, "big", signed=True)
         try:
-            with _advisory_lock(self._locks, self._key), warnings.catch_warnings():
+            with self.exclusive(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._rdb = RDBStorage(
                     parsed.render_as_string(hide_password=False),
@@ -252,12 +234,10 @@ class DatabaseStore:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold an advisory lock of the server, which ends with the connection, however that ends."""
-        with _advisory_lock(self._locks, self._key):
+        with self._locks.connect() as connection:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._key})
             yield
-
-    def together(self) -> AbstractContextManager[None]:
-        """Do nothing: Optuna commits each operation by itself."""
-        return nullcontext()
+            connection.commit()  # raises if the connection was lost on the way, and with it the lock
 
     @contextmanager
     def living(self, trial: optuna.Trial) -> Iterator[None]:
@@ -325,15 +305,13 @@ def database_url(url: str) -> URL:
     """
     try:
         parsed = make_url(url)
+        fault = "" if parsed.drivername in ("postgresql", _DRIVER) else f"{parsed.drivername!r} is not supported"
     except (ArgumentError, ValueError):
+        fault = "is no URL"
+    if fault:
         raise InputError(
-            "--storage: is no URL; give postgresql+psycopg://USER@HOST:PORT/DATABASE, or leave it out for a journal in "
-            "the run's directory"
-        ) from None
-    if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
-        raise InputError(
-            f"--storage: {parsed.drivername!r} is not supported; give postgresql+psycopg://USER@HOST:PORT/DATABASE, or "
-            "leave it out for a journal in the run's directory"
+            f"--storage: {fault}; give {_DRIVER}://USER@HOST:PORT/DATABASE, or leave it out for a journal in the run's "
+            "directory"
         )
     if "@" in (parsed.host or ""):
         raise InputError(
@@ -344,27 +322,16 @@ def database_url(url: str) -> URL:
         import psycopg  # noqa: F401  # optional: only those who share a study need it
     except ImportError:
         raise InputError("--storage: needs psycopg; install it with pip install -e '.[postgresql]'") from None
-    return parsed.set(drivername="postgresql+psycopg")
+    return parsed.set(drivername=_DRIVER)
 
 
 def redacted(url: str) -> str:
     """Return a database's URL without what it takes to log in, besides the user's name."""
     parsed = database_url(url)
-    query = {key: value for key, value in parsed.query.items() if not {"pass", "secret", "key"} & _parts(key)}
+    secrets = ("pass", "secret", "key")
+    query = {key: value for key, value in parsed.query.items() if not any(part in key.lower() for part in secrets)}
     bare = URL.create(parsed.drivername, parsed.username, None, parsed.host, parsed.port, parsed.database, query)
     return bare.render_as_string(hide_password=False)
-
-
-def _parts(key: str) -> set[str]:
-    return {part for part in ("pass", "secret", "key") if part in key.lower()}
-
-
-@contextmanager
-def _advisory_lock(engine: Engine, key: int) -> Iterator[None]:
-    with engine.connect() as connection:
-        connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
-        yield
-        connection.commit()  # raises where the connection was lost on the way, and with it the lock
 
 
 def _fail_running(study: optuna.Study, dead: Callable[[FrozenTrial], bool]) -> None:

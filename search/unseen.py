@@ -75,7 +75,7 @@ def check_on_unseen(
         study.set_user_attr(SENTENCES, None)
         known = None
     fp32 = None if known is None else known["fp32_log_odds"]
-    if fp32 is None or missing:  # a recovered journal may have lost the former and nothing else
+    if fp32 is None or missing:  # a search killed at the end of this may lack the former alone
         log.info("scoring %d maps on %d training sentences that the search did not see", len(missing), len(token_ids))
         study.set_user_attr(WANTED, {"digest": digest, "numbers": [trial.number for trial in missing]})
         evaluator = problem.evaluator_on(token_ids)

@@ -33,8 +33,8 @@ from search.profile import Profile, resolve_profile
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.samplers import FeasibleSampler
-from search.storage import journal_storage, recover_journal
-from search.study import ask, directions, open_study, tell
+from search.storage import JournalStore
+from search.study import ask, open_study, tell
 from tests.malformed import malformed
 from tests.objectives.example_layers import LAYERS
 from tests.objectives.tiny_bert import make_tiny_bert
@@ -203,7 +203,7 @@ def test_journals(count: int, tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     sampler = FeasibleSampler("random", constraint, seed=0)
     contenders = uniform_maps(problem.layers)[:2]
-    study = open_study(journal_storage(path), problem, "damage", constraint, sampler, contenders)
+    study = open_study(JournalStore(path).backend, problem, "damage", constraint, sampler, contenders)
     for _ in range(4):
         trial, bits = ask(study, problem.layers)
         tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
@@ -212,7 +212,7 @@ def test_journals(count: int, tmp_path: Path) -> None:
     def read() -> Callable[[bytes], None]:
         for aside in tmp_path.glob("study.journal.damaged-*"):
             aside.unlink()
-        recover_journal(path, directions("damage"))
+        JournalStore(path, recover=True)
         found = outcome(load_study(path), "x")
 
         def check(damaged: bytes) -> None:

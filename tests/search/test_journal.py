@@ -1,6 +1,5 @@
 import errno
-import os
-import re
+import io
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,17 +7,15 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
+from typing_extensions import Buffer
 
 from objectives.errors import InputError
-from search.recovery import repair_journal
-from search.storage import STUDY_NAME, JournalStore, journal_storage, recover_journal
-from tests.malformed import malformed
+from search.storage import STUDY_NAME, JournalStore
 
 
 def journal_of(path: Path, trials: int) -> optuna.Study:
-    study = optuna.create_study(storage=journal_storage(path), study_name=STUDY_NAME, load_if_exists=True)
+    study = optuna.create_study(storage=JournalStore(path).backend, study_name=STUDY_NAME, load_if_exists=True)
     for _ in range(trials):
         trial = study.ask()
         study.tell(trial, trial.suggest_int("width", 2, 8))
@@ -26,7 +23,7 @@ def journal_of(path: Path, trials: int) -> optuna.Study:
 
 
 def values(path: Path) -> list[float]:
-    return [trial.values[0] for trial in optuna.load_study(study_name=STUDY_NAME, storage=journal_storage(path)).trials]
+    return [trial.values[0] for trial in journal_of(path, 0).trials]
 
 
 @pytest.fixture
@@ -60,7 +57,7 @@ def test_what_is_written_together_is_one_piece_at_the_end_or_nothing(tmp_path: P
         widths = {name: trial.suggest_int(name, 2, 8) for name in "bc"}
         assert path.read_bytes() == before
     assert path.read_bytes().startswith(before)
-    study = optuna.load_study(study_name=STUDY_NAME, storage=journal_storage(path))
+    study = optuna.load_study(study_name=STUDY_NAME, storage=JournalStore(path).backend)
     assert study.trials[0].params == widths
 
 
@@ -70,37 +67,91 @@ def changed_digit(lines: list[bytes]) -> list[bytes]:
     return [*lines[:at], head + b'"param_value_internal":' + bytes([tail[0] ^ 1]) + tail[1:], *lines[at + 1 :]]
 
 
+def by_another_tool(path: Path) -> optuna.Study:
+    """Open a journal as Optuna's own file backend does."""
+    return optuna.load_study(
+        study_name=STUDY_NAME, storage=optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    )
+
+
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "sound"),
     [
-        changed_digit,
-        lambda lines: lines[:5] + lines[6:],
-        lambda lines: [*lines[:5], lines[4], *lines[5:]],
-        lambda lines: [*lines[:5], lines[6], lines[5], *lines[7:]],
-        lambda lines: [*lines[:6], lines[6][:20] + lines[6], *lines[7:]],
-        lambda lines: [*lines[:6], b"\n", *lines[6:]],
+        (changed_digit, 2),
+        (lambda lines: lines[:5] + lines[6:], 5),
+        (lambda lines: [*lines[:5], lines[4], *lines[5:]], 5),
+        (lambda lines: [*lines[:5], lines[6], lines[5], *lines[7:]], 5),
+        (lambda lines: [*lines[:6], lines[6][:20] + lines[6], *lines[7:]], 6),
+        (lambda lines: [*lines[:6], lines[6].replace(b'"check":', b'"chfck":'), *lines[7:]], 6),
+        (lambda lines: [*lines[:6], b"\xff" * 50 + b"\n", *lines[7:]], 6),
+        (lambda lines: [*lines[:6], b'{"op_code":99}\n', *lines[6:]], 6),
+        (lambda lines: [b"\xff" * 50 + b"\n", *lines[1:]], 0),
+        (lambda lines: lines[1:], 0),
     ],
-    ids=["a changed digit", "a lost line", "a doubled line", "swapped lines", "a torn line", "an empty line"],
+    ids=[
+        "a changed digit",
+        "a lost line",
+        "a doubled line",
+        "swapped lines",
+        "a torn line",
+        "a changed name",
+        "no text",
+        "no operation",
+        "damage at the first line",
+        "the first line lost",
+    ],
 )
-def test_no_damage_goes_unnoticed(journal: Path, damage: Callable[[list[bytes]], list[bytes]]) -> None:
-    before = values(journal)
-    damaged = b"".join(damage(journal.read_bytes().splitlines(keepends=True)))
+def test_no_damage_goes_unnoticed_and_the_sound_beginning_is_kept(
+    journal: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[list[bytes]], list[bytes]], sound: int
+) -> None:
+    lines = journal.read_bytes().splitlines(keepends=True)
+    damaged = b"".join(damage(lines))
     journal.write_bytes(damaged)
-    with pytest.raises(InputError, match=r"cannot be read as a study .* is damaged.* start the search again"):
-        journal_storage(journal)
-    recover_journal(journal)
-    study = optuna.load_study(study_name=STUDY_NAME, storage=journal_storage(journal))
-    finished = {trial.number: trial.values[0] for trial in study.trials if trial.state == TrialState.COMPLETE}
-    assert finished.items() <= dict(enumerate(before)).items()
-    assert len(finished) >= 2
+    with pytest.raises(InputError, match=r"cannot be read as a study .*; start the search again, which keeps"):
+        JournalStore(journal)
+    assert journal.read_bytes() == damaged
+    JournalStore(journal, recover=True)
+    assert journal.read_bytes() == b"".join(lines[:sound])
     assert journal.with_name("j.damaged-1").read_bytes() == damaged
+    assert f"was damaged; kept the first {journal.stat().st_size:,} of its {len(damaged):,} bytes" in caplog.text
+    study = journal_of(journal, 1)  # it goes on from there
+    assert study.trials[-1].state == TrialState.COMPLETE
+    JournalStore(journal, recover=True)
+    assert [path.name for path in journal.parent.glob("j.damaged-*")] == ["j.damaged-1"]
+
+
+def test_every_damaged_file_is_kept(journal: Path) -> None:
+    content = journal.read_bytes()
+    for damaged in (content[20:], content[30:]):
+        journal.write_bytes(damaged)
+        JournalStore(journal, recover=True)
+    assert journal.with_name("j.damaged-1").read_bytes() == content[20:]
+    assert journal.with_name("j.damaged-2").read_bytes() == content[30:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.replace(b"\n", b"\r\n"),
+        lambda content: content.replace(b"\n", b" \n"),
+        lambda content: content.replace(b"\n", b"\n\n"),
+    ],
+    ids=["CRLF", "spaces", "empty lines"],
+)
+def test_what_another_program_does_to_whole_lines_is_no_damage(journal: Path, change: Callable[[bytes], bytes]) -> None:
+    before = values(journal)
+    journal.write_bytes(change(journal.read_bytes()))
+    assert values(journal) == before
+    journal_of(journal, 2)
+    journal.write_bytes(change(journal.read_bytes()))
+    journal_of(journal, 1)
+    assert values(journal)[:4] == before
+    assert len(values(journal)) == 7
 
 
 def test_lines_of_other_tools_are_read_and_vouched_for(journal: Path) -> None:
     before = values(journal)
-    study = optuna.load_study(
-        study_name=STUDY_NAME, storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-    )
+    study = by_another_tool(journal)
     assert [trial.values[0] for trial in study.trials] == before
     study.set_user_attr("note", "looks good")
     journal_of(journal, 1)
@@ -108,7 +159,7 @@ def test_lines_of_other_tools_are_read_and_vouched_for(journal: Path) -> None:
     content = journal.read_bytes()
     journal.write_bytes(content.replace(b"looks good", b"looks poor"))
     with pytest.raises(InputError, match="is damaged"):
-        journal_storage(journal)
+        JournalStore(journal)
 
 
 def test_long_lines_are_vouched_for_too(journal: Path) -> None:
@@ -118,155 +169,75 @@ def test_long_lines_are_vouched_for_too(journal: Path) -> None:
     assert len(values(journal)) == 5
 
 
-def busy_journal(path: Path) -> dict[int, FrozenTrial]:
-    """Write a journal in which trials overlap, wait, fail, die and are remarked upon, and return them."""
-    study = journal_of(path, 0)
-    for width in range(3):
-        study.enqueue_trial({"width": 2 + width}, user_attrs={"label": f"uniform {width}"})
-    hands: list[optuna.Trial] = []
-    for number in range(12):
-        hands.append(study.ask())
-        hands[-1].set_user_attr("map", [number])
-        if number % 3 == 2:
-            for trial in (hands.pop(0), hands.pop()):
-                trial.suggest_int("width", 2, 8)
-                trial.set_user_attr("scores", f"of {trial.number}")
-                study.tell(trial, trial.number, state=TrialState.COMPLETE)
-        if number == 4:
-            study.tell(hands.pop(), state=TrialState.FAIL)
-        if number == 6:
-            study.enqueue_trial({"width": 7})
-            note = optuna.load_study(
-                study_name=STUDY_NAME, storage=optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-            )
-            note.set_user_attr("note", "looks good")
-            note.enqueue_trial({"width": 3})
-        study.set_user_attr(f"confirmation {number}", number)
-    return {trial.number: trial for trial in study.trials}
-
-
-def recovered(path: Path, damaged: bytes, whole: dict[int, FrozenTrial]) -> tuple[set[int], str]:
-    """Recover a journal, check that each trial is what it was or nothing, and return which are and what was said."""
-    path.write_bytes(damaged)
-    said = repair_journal(path, STUDY_NAME, [StudyDirection.MINIMIZE])
-    try:
-        trials = optuna.load_study(study_name=STUDY_NAME, storage=journal_storage(path)).trials
-    except KeyError:
-        trials = []
-    kept = set()
-    for trial in trials:
-        if trial.state == TrialState.COMPLETE or "label" in trial.user_attrs or "map" in trial.user_attrs:
-            true = whole[trial.number]
-            attributes = {key: trial.user_attrs.get(key, value) for key, value in true.user_attrs.items()}
-            assert attributes == true.user_attrs
-            assert trial.system_attrs == true.system_attrs
-            if trial.state == TrialState.COMPLETE:
-                assert trial == true
-                kept.add(trial.number)
-    assert not said or path.with_name("j.damaged-1").read_bytes() == damaged
-    path.with_name("j.damaged-1").unlink(missing_ok=True)
-    assert repair_journal(path, STUDY_NAME) == ""
-    return kept, said
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [lambda line: b"", lambda line: b"\xff" * 50 + b"\n", lambda line: line[:-1], lambda line: line[:40] + line],
-)
-def test_damage_of_any_line_costs_what_was_in_hand_then(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    whole = busy_journal(tmp_path / "j")
-    complete = {number for number, trial in whole.items() if trial.state == TrialState.COMPLETE}
-    lines = (tmp_path / "j").read_bytes().splitlines(keepends=True)
-    for at, line in enumerate(lines):
-        kept, said = recovered(tmp_path / "j", b"".join([*lines[:at], damage(line), *lines[at + 1 :]]), whole)
-        assert len(complete - kept) <= 5, (at, complete - kept)  # as many as were evaluated at the same time, and two
-        if at < len(lines) - 3:  # else nothing behind it is certain
-            assert "was damaged; recovered all but" in said
-            set_aside = {int(word) for word in re.findall(r"\d+", said.partition("told of ")[2].partition(";")[0])}
-            assert complete - kept <= set_aside | {
-                number for number in complete if whole[number].datetime_start is None
-            }
-
-
-def test_no_damage_mixes_trials_up(tmp_path: Path) -> None:
-    whole = busy_journal(tmp_path / "j")
-    content = (tmp_path / "j").read_bytes()
-    kept = [len(recovered(tmp_path / "j", damaged, whole)[0]) for _, damaged in malformed(content, 7, 300)]
-    lines = content.splitlines(keepends=True)
-    for start in range(0, len(lines), 7):  # whole blocks lost, and moved to the end
-        block, rest = lines[start : start + 9], [*lines[:start], *lines[start + 9 :]]
-        blocks = (b"".join(rest), b"".join([*rest, *block]))
-        kept.extend(len(recovered(tmp_path / "j", damaged, whole)[0]) for damaged in blocks)
-    assert max(kept) > min(kept)
-
-
-def test_a_search_goes_on_behind_damage(journal: Path, caplog: pytest.LogCaptureFixture) -> None:
-    before = values(journal)
-    lines = journal.read_bytes().splitlines(keepends=True)
-    second = next(index for index, line in enumerate(lines) if line.count(b'"op_code":4') and index > 2)
-    journal.write_bytes(b"".join([*lines[:second], b"\xff" * 50 + b"\n", *lines[second + 1 :]]))
-    recover_journal(journal)
-    study = journal_of(journal, 1)
-    assert [trial.values and trial.values[0] for trial in study.trials][:4] == [before[0], None, *before[2:]]
-    assert study.trials[1].state == TrialState.FAIL
-    assert study.trials[4].state == TrialState.COMPLETE
-    assert "was damaged; recovered all but" in caplog.text
-    assert "told of trial 1; it is kept as j.damaged-1" in caplog.text
-    assert repair_journal(journal, STUDY_NAME) == ""
-
-
-def test_a_damaged_last_line_is_not_written_behind(journal: Path) -> None:
-    study = journal_of(journal, 0)
+def test_lines_of_other_tools_in_front_of_damage_are_not_vouched_for(journal: Path) -> None:
     content = journal.read_bytes()
-    journal.write_bytes(content.replace(b'"trials":4,"check"', b'"trials":9,"check"'))
-    with pytest.raises(InputError, match=r"is damaged.* start the search again"):
-        study.set_user_attr("note", "x")
+    by_another_tool(journal).set_user_attr("note", "looks good")
+    with journal.open("ab") as file:
+        file.write(b"\xff" * 50 + b"\n")
+    JournalStore(journal, recover=True)
+    assert journal.read_bytes() == content
+
+
+def test_two_writers_follow_each_other(journal: Path) -> None:
+    one, two = journal_of(journal, 0), journal_of(journal, 0)
+    for number in range(4):
+        (one, two)[number % 2].set_user_attr("note", number)
+        by_another_tool(journal).set_user_attr("remark", number)
+    study = journal_of(journal, 0)
+    assert study.user_attrs == {"note": 3, "remark": 3}
 
 
 def test_lines_lost_in_front_of_another_tools_are_missed(journal: Path) -> None:
-    study = optuna.load_study(
-        study_name=STUDY_NAME, storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-    )
+    study = by_another_tool(journal)
     study.set_user_attr("note", "looks good")
     journal_of(journal, 1)
     lines = journal.read_bytes().splitlines(keepends=True)
     note = next(at for at, line in enumerate(lines) if b"looks good" in line)
     journal.write_bytes(b"".join([*lines[: note - 2], *lines[note:]]))
     with pytest.raises(InputError, match="is damaged"):
-        journal_storage(journal)
+        JournalStore(journal)
 
 
-def test_journals_of_before_are_continued(journal: Path) -> None:
+def as_written_before(content: bytes, marks: Callable[[int, int], bytes]) -> bytes:
+    """Return a journal's lines with the marks that older versions gave them: from the numbers of lines and trials."""
+    trials, lines = 0, [b""]
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
+        trials += b'"op_code":4,' in line
+        text = line[: line.rindex(b',"line":')] + marks(number, trials)
+        lines.append(text + b',"check":"%08x"}\n' % zlib.crc32(text, zlib.crc32(lines[-1])))
+    return b"".join(lines)
+
+
+@pytest.mark.parametrize(
+    "marks", [lambda number, trials: b"", lambda number, trials: b',"line":%d,"trials":%d' % (number, trials)]
+)
+def test_journals_of_before_are_continued(journal: Path, marks: Callable[[int, int], bytes]) -> None:
     before = values(journal)
-    uncounted: list[bytes] = []
-    for line in journal.read_bytes().splitlines(keepends=True):
-        text = line[: line.rindex(b',"line":')]
-        last = zlib.crc32(uncounted[-1]) if uncounted else 0
-        uncounted.append(text + b',"check":"%08x"}\n' % zlib.crc32(text, last))
-    journal.write_bytes(b"".join(uncounted))
+    content = as_written_before(journal.read_bytes(), marks)
+    journal.write_bytes(content)
     assert values(journal) == before
     journal_of(journal, 2)
     lines = journal.read_bytes().splitlines(keepends=True)
-    assert b',"line":%d,"trials":6,' % len(lines) in lines[-1]
+    assert b',"line":%d,"check"' % len(lines) in lines[-1]
     assert values(journal)[:4] == before
+    assert len(values(journal)) == 6
     journal.write_bytes(b"".join([*lines[:2], *lines[3:]]))
-    recover_journal(journal)
-    study = optuna.load_study(study_name=STUDY_NAME, storage=journal_storage(journal))
-    assert [trial.state == TrialState.COMPLETE for trial in study.trials] == [False, False, False, False, True, True]
+    JournalStore(journal, recover=True)
+    assert journal.read_bytes() == b"".join(lines[:2])
 
 
 def test_a_full_disk_leaves_whole_lines(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = journal_of(journal, 0)
     content = journal.read_bytes()
-    honest = os.write
 
-    def full(file: int, data: bytes) -> int:
-        if len(data) < 40:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return honest(file, data[: len(data) // 2])
+    class FullDisk(io.FileIO):
+        def write(self, data: Buffer, /) -> int:
+            if len(memoryview(data)) < 40:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(memoryview(data)[: len(memoryview(data)) // 2])
 
     with monkeypatch.context() as patched:
-        patched.setattr("os.write", full)
+        patched.setattr("os.fdopen", lambda file, mode, buffering: FullDisk(file, mode))
         with pytest.raises(OSError, match="No space left"):
             study.ask()
     assert journal.read_bytes() == content

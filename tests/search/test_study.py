@@ -22,7 +22,7 @@ from search.guided import GuidedSampler
 from search.reading import NoStudyError, load_study, outcome
 from search.samplers import SAMPLERS, FeasibleSampler
 from search.sensitivity import Sensitivities
-from search.storage import journal_storage
+from search.storage import JournalStore
 from search.study import ask, check_joinable, fail, open_study, tell
 from search.trials import finished, trials_of
 
@@ -40,7 +40,7 @@ def open_at(
         if sampler == "guided"
         else FeasibleSampler(sampler, constraint, seed)
     )
-    return open_study(journal_storage(path), problem, quality, constraint, proposer, contenders, note)
+    return open_study(JournalStore(path).backend, problem, quality, constraint, proposer, contenders, note)
 
 
 def guess_of_sensitivities(problem: Problem) -> Sensitivities:
@@ -150,7 +150,7 @@ def test_packed_sizes_are_read_back_rather_than_counted_again(
     constraint = SizeConstraint(problem.footprint, "packed", 1.01 * fours)
     contenders = uniform_maps(problem.layers)
     sampler = FeasibleSampler("random", constraint, 0)
-    study = open_study(journal_storage(tmp_path / "j"), problem, "damage", constraint, sampler, contenders)
+    study = open_study(JournalStore(tmp_path / "j").backend, problem, "damage", constraint, sampler, contenders)
     for _ in range(CONTENDERS):
         trial, bits = ask(study, problem.layers)
         tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
@@ -165,7 +165,7 @@ def test_a_contender_that_is_another_one_is_evaluated_once(tmp_path: Path, probl
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
     contenders = [*uniform_maps(problem.layers), Contender("plain", "plain 16.00x", uniform(problem.layers, 2))]
     sampler = FeasibleSampler("random", constraint, 0)
-    study = open_study(journal_storage(tmp_path / "j"), problem, "damage", constraint, sampler, contenders)
+    study = open_study(JournalStore(tmp_path / "j").backend, problem, "damage", constraint, sampler, contenders)
     maps = run(study, problem, CONTENDERS + 1)
     assert len(set(maps)) == CONTENDERS + 1
     assert "plain 16.00x" not in [trial.label for trial in outcome(study, "x").trials]
@@ -176,7 +176,7 @@ def test_a_recorded_trial_takes_little_memory_for_a_night(tmp_path: Path, proble
     run(written, problem, CONTENDERS + 20)
     tracemalloc.start()
     try:
-        study = optuna.load_study(study_name=written.study_name, storage=journal_storage(tmp_path / "j"))
+        study = optuna.load_study(study_name=written.study_name, storage=JournalStore(tmp_path / "j").backend)
         trials = trials_of(study)
         gc.collect()
         taken, _ = tracemalloc.get_traced_memory()
@@ -192,7 +192,7 @@ def test_trials_share_their_widths_also_where_the_first_had_none(tmp_path: Path,
     written = open_at(tmp_path / "j", problem)
     written.tell(written.ask(), state=TrialState.FAIL)  # as of a process that died before it wrote them
     run(written, problem, 3)
-    study = optuna.load_study(study_name=written.study_name, storage=journal_storage(tmp_path / "j"))
+    study = optuna.load_study(study_name=written.study_name, storage=JournalStore(tmp_path / "j").backend)
     first, *others = [trial.distributions for trial in trials_of(study) if trial.state.is_finished()]
     assert first == {}
     assert all(distributions is others[0] for distributions in others)
@@ -239,10 +239,10 @@ def test_a_failed_evaluation_is_recorded_and_never_on_the_front(tmp_path: Path, 
 def test_storages_that_are_no_study_of_ours_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NoStudyError, match="has no study yet"):
         load_study(tmp_path / "missing")
-    optuna.create_study(storage=journal_storage(tmp_path / "empty"), study_name="another")
+    optuna.create_study(storage=JournalStore(tmp_path / "empty").backend, study_name="another")
     with pytest.raises(NoStudyError, match="cannot be read as a study"):
         load_study(tmp_path / "empty")
-    study = optuna.create_study(storage=journal_storage(tmp_path / "j"), study_name="bitfront")
+    study = optuna.create_study(storage=JournalStore(tmp_path / "j").backend, study_name="bitfront")
     with pytest.raises(NoStudyError, match="not complete yet"):
         load_study(tmp_path / "j")
     study.set_user_attr("context", {"schema": "bitfront-study-0"})
@@ -255,7 +255,7 @@ def test_storages_that_are_no_study_of_ours_are_refused(tmp_path: Path) -> None:
 
 def test_another_study_of_that_name_is_left_alone(tmp_path: Path, problem: Problem) -> None:
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
-    storage = journal_storage(tmp_path / "j")
+    storage = JournalStore(tmp_path / "j").backend
     theirs = optuna.create_study(storage=storage, study_name="night", directions=["minimize", "minimize"])
     check_joinable(storage, "night", problem, "damage", constraint)  # might be one of ours, half-made
     theirs.ask()
@@ -279,7 +279,7 @@ def test_a_run_that_goes_on_with_other_settings_tells_of_all_of_them(tmp_path: P
         constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
         sampler = FeasibleSampler("random", constraint, seed=0)
         study = open_study(
-            journal_storage(tmp_path / "j"), problem, "damage", constraint, sampler, [], provenance=facts
+            JournalStore(tmp_path / "j").backend, problem, "damage", constraint, sampler, [], provenance=facts
         )
         return dict(outcome(study, "x").provenance)
 
