@@ -90,8 +90,8 @@ class Store(Protocol):
             held: numbers of trials that processes known to be alive are evaluating.
         """
 
-    def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
-        """Return what ``action`` returns; where the storage is away, try again until ``give_up`` says so.
+    def patiently(self, action: Callable[[], _Result], should_stop: Callable[[], bool]) -> _Result:
+        """Return what ``action`` returns; where the storage is away, try again until ``should_stop``.
 
         Raises:
             StorageLostError: it stayed away.
@@ -120,18 +120,18 @@ class Place:
         """
         return DatabaseStore(self.url, self.study_name) if self.url else JournalStore(self.journal)
 
-    def open_patiently(self, give_up: Callable[[], bool]) -> Store:
+    def open_patiently(self, should_stop: Callable[[], bool]) -> Store:
         """Open a storage that could be opened before, waiting while its server is away.
 
         Raises:
-            InputError: as for ``open``, after it stayed away or ``give_up`` said so.
+            InputError: as for ``open``, after it stayed away or ``should_stop``.
         """
         began = time.monotonic()
         while True:
             try:
                 return self.open()
             except StorageAwayError:
-                if give_up() or time.monotonic() - began > PATIENCE_S:
+                if should_stop() or time.monotonic() - began > PATIENCE_S:
                     raise
                 time.sleep(_LONGEST_PAUSE_S)
 
@@ -166,7 +166,7 @@ class JournalStore:
         """End every running trial that nobody of ours holds."""
         _fail_running(study, lambda trial: trial.number not in held)
 
-    def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
+    def patiently(self, action: Callable[[], _Result], should_stop: Callable[[], bool]) -> _Result:
         """Do it at once: a file is there or is not."""
         return action()
 
@@ -297,7 +297,7 @@ class DatabaseStore:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             fail_stale_trials(study)
 
-    def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
+    def patiently(self, action: Callable[[], _Result], should_stop: Callable[[], bool]) -> _Result:
         """Try again with growing pauses while the server is away."""
         away_since, pause_s = float("inf"), 0.25  # an action may take longer than anybody waits
         while True:
@@ -307,7 +307,7 @@ class DatabaseStore:
                 self._trouble_at = time.monotonic()
                 away_since = min(away_since, self._trouble_at)
                 reason = _reason(error)
-                if give_up() or self._trouble_at - away_since > PATIENCE_S:
+                if should_stop() or self._trouble_at - away_since > PATIENCE_S:
                     raise StorageLostError(
                         f"{self.place}: is away ({reason}); start the same run again later"
                     ) from None

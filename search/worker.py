@@ -76,7 +76,7 @@ class Worker:
         problem: the model and its sentences.
         constraint: the size constraint.
         profile: what was asked for.
-        stopping: whether the search is to end; then nobody waits for a storage that is away.
+        should_stop: whether the search is to end; then nobody waits for a storage that is away.
         announce: told a trial's number once its map is claimed, before others may claim theirs.
     """
 
@@ -85,7 +85,7 @@ class Worker:
     problem: Problem
     constraint: SizeConstraint
     profile: Profile
-    stopping: Callable[[], bool]
+    should_stop: Callable[[], bool]
     announce: Callable[[int], object] = lambda number: None
 
     def evaluate_next(self) -> bool:
@@ -98,7 +98,7 @@ class Worker:
         with ExitStack() as life:
             broken_off: list[int] = []
             try:
-                found = self.store.patiently(lambda: self._claim(life, broken_off), self.stopping)
+                found = self.store.patiently(lambda: self._claim(life, broken_off), self.should_stop)
             except UpdateFinishedTrialError:
                 return True  # the lock was lost on the way, and another process has ended the trial
             if found is None:
@@ -184,7 +184,7 @@ class Worker:
                 write()
 
         try:
-            self.store.patiently(write_once, self.stopping)
+            self.store.patiently(write_once, self.should_stop)
         except UpdateFinishedTrialError:
             log.warning("trial %d was given up as dead meanwhile; its map is tried again", trial.number)
             return False

@@ -15,10 +15,10 @@ def send(number: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_asks_and_a_second_ctrl_c_interrupts(number: int) -> None:
     before = signal.getsignal(number)
-    with stop_requests() as stop_requested:
-        assert not stop_requested()
+    with stop_requests() as should_stop:
+        assert not should_stop()
         send(number)
-        assert stop_requested()
+        assert should_stop()
         send(signal.SIGTERM)  # a service manager may be impatient: what is in hand is finished all the same
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
@@ -34,19 +34,19 @@ def test_before_a_search_has_begun_every_signal_interrupts(number: int) -> None:
 def test_who_is_to_outlive_the_terminal_does() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with stop_requests() as stop_requested:
+        with stop_requests() as should_stop:
             send(signal.SIGHUP)
-            assert not stop_requested()
+            assert not should_stop()
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
 def test_a_child_hears_nothing_and_its_parent_misses_nothing() -> None:
-    with stop_requests() as stop_requested:
+    with stop_requests() as should_stop:
         with deaf_children():
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
             send(signal.SIGTERM)
-        assert stop_requested()
+        assert should_stop()
         try:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 child.send_signal(number)
