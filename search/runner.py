@@ -23,7 +23,7 @@ from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
 from search.closing import look_closer
 from search.contenders import all_contenders
-from search.crew import Crew
+from search.crew import WorkerPool
 from search.guided import GuidedSampler
 from search.logs import log_start, logging_to
 from search.polishing import maps_to_polish, polish_maps
@@ -237,9 +237,9 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
 
 @contextmanager
 def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[], bool]]:
-    """Give what waits for the next evaluation, of this process or of a crew, and says whether there may be news.
+    """Give what waits for the next evaluation, and says whether the study may have changed.
 
-    A crew is started where it is ``needed``.
+    This process evaluates, or a pool of workers, which is started only if it is ``needed``.
     """
     if job.profile.workers == 1 or not needed:
 
@@ -252,12 +252,12 @@ def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[],
         yield one
         return
     log.info("%d workers with %d threads each", job.profile.workers, job.threads)
-    crew = Crew(job, worker.store, worker.study, [layer.name for layer in worker.problem.layers])
+    pool = WorkerPool(job, worker.store, worker.study, [layer.name for layer in worker.problem.layers])
     try:
-        yield lambda: bool(crew.watch(_PAUSE_S)) or worker.store.shared
-        crew.dismiss()
+        yield lambda: bool(pool.watch(_PAUSE_S)) or worker.store.shared
+        pool.shutdown()
     finally:
-        crew.kill()
+        pool.kill()
 
 
 def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> str:

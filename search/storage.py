@@ -11,14 +11,15 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import optuna
 import sqlalchemy
+from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials, get_storage
 from optuna.study import StudyDirection
@@ -79,15 +80,12 @@ class Store(Protocol):
     def living(self, trial: optuna.Trial) -> AbstractContextManager[None]:
         """Tell, from now on until the end, that the process of a trial is alive."""
 
-    def fail_abandoned(
-        self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
-    ) -> None:
-        """End the running trials whose process is dead. The study must be held exclusively.
+    def fail_abandoned(self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool]) -> bool:
+        """End the running trials whose process is dead; return whether there may be any. Hold the study exclusively.
 
         Args:
             study: the study.
             claimed: whether a trial has its map.
-            held: numbers of trials that processes known to be alive are evaluating.
         """
 
     def patiently(self, action: Callable[[], _Result], should_stop: Callable[[], bool]) -> _Result:
@@ -146,6 +144,7 @@ class JournalStore:
         """Open a journal, made when it is missing."""
         self._file = JournalFile(path)
         self.backend = _storage_of(self._file)
+        self._path = path
         self._lock = path.with_name(f".{path.name}.claim.lock")
 
     def exclusive(self) -> AbstractContextManager[None]:
@@ -156,15 +155,29 @@ class JournalStore:
         """Append it with one lock and one write."""
         return self._file.together()
 
-    def living(self, trial: optuna.Trial) -> AbstractContextManager[None]:
-        """Do nothing: the parent knows which of its workers live."""
-        return nullcontext()
+    @contextmanager
+    def living(self, trial: optuna.Trial) -> Iterator[None]:
+        """Hold a lock of the trial's own, which the system releases if the process dies."""
+        path = self._trial_lock(trial.number)
+        try:
+            with FileLock(path):
+                yield
+        finally:
+            path.unlink(missing_ok=True)
 
-    def fail_abandoned(
-        self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
-    ) -> None:
-        """End every running trial that nobody of ours holds."""
-        _fail_running(study, lambda trial: trial.number not in held)
+    def fail_abandoned(self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool]) -> bool:
+        """End the running trials whose lock is free; return whether there were any."""
+        free = set()
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            path = self._trial_lock(trial.number)
+            with suppress(Timeout), FileLock(path, blocking=False):
+                free.add(trial.number)
+                path.unlink(missing_ok=True)
+        # Read anew: a process releases its trial's lock after it has recorded the trial's end.
+        return bool(free) and _fail_running(study, lambda trial: trial.number in free)
+
+    def _trial_lock(self, number: int) -> Path:
+        return self._path.with_name(f".{self._path.name}-{number:08}.lock")  # a name that ``remove_leftovers`` knows
 
     def patiently(self, action: Callable[[], _Result], should_stop: Callable[[], bool]) -> _Result:
         """Do it at once: a file is there or is not."""
@@ -273,17 +286,15 @@ class DatabaseStore:
                 except (SQLAlchemyError, StorageInternalError):
                     self._trouble_at = time.monotonic()
 
-        heart = threading.Thread(target=beat, daemon=True)
-        heart.start()
+        heartbeat = threading.Thread(target=beat, daemon=True)
+        heartbeat.start()
         try:
             yield
         finally:
             over.set()
-            heart.join()
+            heartbeat.join()
 
-    def fail_abandoned(
-        self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
-    ) -> None:
+    def fail_abandoned(self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool]) -> bool:
         """End the trials whose heartbeat has stopped, and those whose process died before its first or before its map.
 
         Whoever claims a map holds the study exclusively, so nobody alive is half-way now.
@@ -292,10 +303,11 @@ class DatabaseStore:
             beating = set(connection.scalars(sqlalchemy.text(_BEATING)))
         _fail_running(study, lambda trial: not claimed(trial) or trial._trial_id not in beating)
         if time.monotonic() - self._trouble_at < 2 * GRACE_S:
-            return  # hearts could not beat while the server was away
+            return True  # no heartbeat could be written while the server was away
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             fail_stale_trials(study)
+        return True  # or another machine ended some, and died before it enqueued their maps again
 
     def patiently(self, action: Callable[[], _Result], should_stop: Callable[[], bool]) -> _Result:
         """Try again with growing pauses while the server is away."""
@@ -367,10 +379,11 @@ def _advisory_lock(engine: Engine, key: int) -> Iterator[None]:
         connection.commit()  # raises where the connection was lost on the way, and with it the lock
 
 
-def _fail_running(study: optuna.Study, dead: Callable[[FrozenTrial], bool]) -> None:
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if dead(trial):
-            study.tell(trial.number, state=TrialState.FAIL)
+def _fail_running(study: optuna.Study, is_dead: Callable[[FrozenTrial], bool]) -> bool:
+    dead = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if is_dead(trial)]
+    for trial in dead:
+        study.tell(trial.number, state=TrialState.FAIL)
+    return bool(dead)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Workers as forks of the test's own process: they start at once, where a real one imports for seconds."""
+"""Workers as forks of the test's own process: they start at once, while a real one imports for seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 import numpy as np
 import optuna
@@ -29,8 +28,16 @@ from search.worker import Worker
 PROFILE = Profile(model="tiny", data="tiny", sampler="random", sensitivity="none")
 
 
+def wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
+    """Wait for a condition; fail if it does not come true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 class OneIdea(FeasibleSampler):
-    """Has the same idea in every trial, so that workers who did not look at each other would collide at once."""
+    """Proposes the same map in every trial, so that workers which ignored each other would collide at once."""
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Forget which trial it is."""
@@ -41,7 +48,7 @@ class OneIdea(FeasibleSampler):
 
 @dataclass(frozen=True)
 class Search:
-    """One search of a tiny problem, to be opened in any process."""
+    """One search of a tiny problem, which any process can open."""
 
     place: Place
     problem: Problem
@@ -66,20 +73,23 @@ class Search:
             )
         return store, study
 
-    def worker(self, **changes: Any) -> Worker:
+    def worker(self) -> Worker:
         """Open it as a worker does."""
         store = self.place.open()
         sampler = self.sampler("random", self._constraint, 0)
         study = optuna.load_study(study_name=store.study_name, storage=store.backend, sampler=sampler)
         profile = Profile(**{**PROFILE.to_dict(), "trials": self.trials})
-        return Worker(store, study, self.problem, self._constraint, profile, lambda: False, **changes)
+        return Worker(store, study, self.problem, self._constraint, profile, lambda: False)
 
     def work(self) -> None:
-        """Evaluate until the run has what it was asked for."""
+        """Evaluate until the run has as many maps as were asked for."""
         worker = self.worker()
-        while worker.store.patiently(lambda: finished(worker.study), lambda: False) < self.trials:
-            if not worker.evaluate_next():
-                time.sleep(0.05)
+
+        def complete() -> bool:
+            worker.evaluate_next()
+            return worker.store.patiently(lambda: finished(worker.study), lambda: False) >= self.trials
+
+        wait_until(complete)
 
     @property
     def _constraint(self) -> SizeConstraint:
@@ -87,12 +97,12 @@ class Search:
 
 
 def fork(action: Callable[[], object]) -> BaseProcess:
-    """Start an action in a process that shares nothing but what there was."""
+    """Start an action in a fork of this process."""
 
     def alone() -> None:
-        torch.set_num_threads(1)  # the pool of threads does not survive a fork
+        torch.set_num_threads(1)  # torch's threads do not survive a fork
         action()
-        os._exit(0)  # the test's own clean-up is not the child's
+        os._exit(0)  # without the test's own clean-up
 
     process = get_context("fork").Process(target=alone, daemon=True)
     process.start()
