@@ -18,7 +18,7 @@ from pathlib import Path
 import optuna
 import torch
 
-from search.signals import deaf_children
+from search.signals import blocked_signals
 from search.storage import Store
 from search.study import retry_lost
 from search.trials import claimed
@@ -124,7 +124,7 @@ class WorkerPool:
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(self._job, theirs), name=name, daemon=True)
         resource_tracker.ensure_running()  # else the first process starts it, and lets signals through
-        with _environment(_variables(self._job.threads)), deaf_children():
+        with _environment(_variables(self._job.threads)), blocked_signals():
             if isinstance(context, SpawnContext):
                 process.start()
             else:

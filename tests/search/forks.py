@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -24,16 +23,9 @@ from search.storage import Place, Store
 from search.study import open_study
 from search.trials import finished
 from search.worker import Worker
+from tests.waiting import wait_until
 
 PROFILE = Profile(model="tiny", data="tiny", sampler="random", sensitivity="none")
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
-    """Wait for a condition; fail if it does not come true in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 class OneIdea(FeasibleSampler):
@@ -89,7 +81,7 @@ class Search:
             worker.evaluate_next()
             return worker.store.patiently(lambda: finished(worker.study), lambda: False) >= self.trials
 
-        wait_until(complete)
+        wait_until(complete, timeout_s=120)
 
     @property
     def _constraint(self) -> SizeConstraint:

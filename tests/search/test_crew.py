@@ -24,9 +24,10 @@ from search.storage import Place
 from search.study import claim
 from search.trials import claimed
 from search.worker import Job, Worker, work
-from tests.search.forks import PROFILE, Search, fork, wait_until
+from tests.search.forks import PROFILE, Search, fork
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 from tests.shared import ROOT
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +88,11 @@ def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: Ti
             assert search.poll() is None, search.communicate()
             return log.read_text() if log.is_file() else ""
 
-        wait_until(lambda: len(maps_by_worker(logged())) == 2)
+        wait_until(lambda: len(maps_by_worker(logged())) == 2, timeout_s=120)
         os.kill(workers_of(search.pid)[0], signal.SIGKILL)
-        wait_until(lambda: "died: SIGKILL" in logged())
+        wait_until(lambda: "died: SIGKILL" in logged(), timeout_s=60)
         before = sum(maps_by_worker(logged()).values())
-        wait_until(lambda: sum(maps_by_worker(logged()).values()) >= before + 3)
+        wait_until(lambda: sum(maps_by_worker(logged()).values()) >= before + 3, timeout_s=120)
         os.killpg(search.pid, signal.SIGTERM)  # all at once, as service managers do
         _, err = search.communicate(timeout=60)
     assert search.returncode == 0, err
@@ -152,7 +153,7 @@ def test_a_worker_that_holds_the_study_and_waits_for_room_in_its_pipe_is_heard(
     monkeypatch.setattr("search.worker.claim", claim_and_log)
     monkeypatch.setattr(WorkerPool, "_start", start)
     pool = WorkerPool(job, store, study, [layer.name for layer in problem.layers])
-    wait_until(lambda: any(claimed(trial) for trial in study.get_trials(states=(TrialState.RUNNING,))))
+    wait_until(lambda: any(claimed(trial) for trial in study.get_trials(states=(TrialState.RUNNING,))), timeout_s=60)
     acting = Thread(target=act, args=(pool,), daemon=True)
     acting.start()
     acting.join(timeout=30)

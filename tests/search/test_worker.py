@@ -18,8 +18,9 @@ from search.reading import load_study, outcome
 from search.storage import Place, StorageAwayError, StorageLostError, Store
 from search.study import claim, retry_lost
 from search.trials import MOST_ATTEMPTS, claimed, finished, map_of
-from tests.search.forks import Search, fork, wait_until
+from tests.search.forks import Search, fork
 from tests.search.postgresql import PASSWORD, Server, running_server
+from tests.waiting import wait_until
 
 WANTED = 30
 
@@ -163,7 +164,7 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing(problem: Problem, 
     search = Search(Place(tmp_path / "unused", server.url, tmp_path.name), problem, WANTED)
     _, study = search.open()
     workers = [fork(search.work) for _ in range(4)]
-    wait_until(lambda: finished(study) >= 10)
+    wait_until(lambda: finished(study) >= 10, timeout_s=60)
     server.kill()
     time.sleep(0.5)
     server.start()
