@@ -62,7 +62,7 @@ def quantize_calibrated(
     bits: int,
     compensation: Compensation,
     groups: Tensor | None = None,
-    given_up: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor, AffineParameters]:
     """Return codes and their parameters with a small error where columns make up for each other.
 
@@ -71,18 +71,18 @@ def quantize_calibrated(
         bits: width of the codes, 2..8.
         compensation: of the layer's moments.
         groups: of columns, each with scales and zero points of its own; as ``column_groups`` returns them.
-        given_up: asked every few thousand rows; whether nobody wants the codes any more.
+        should_stop: asked every few thousand rows; whether the codes are no longer wanted.
 
     Returns:
         codes, uint8 of the weight's shape, 0..2**bits - 1; parameters with storable zero points.
 
     Raises:
-        CancelledError: it was given up.
+        CancelledError: ``should_stop`` became true.
     """
     codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
     parts = []
     for start in range(0, len(weight), _ROWS):  # rows do not depend on each other
-        if given_up():
+        if should_stop():
             raise CancelledError
         rows = slice(start, start + _ROWS)
         codes[rows], parameters = _quantize_rows(weight[rows], bits, compensation, groups)

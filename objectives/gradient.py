@@ -25,7 +25,7 @@ def first_order_shifts(
     layers: Sequence[Layer],
     token_ids: Sequence[Sequence[int]],
     bank: WeightBank,
-    keep_going: Callable[[], bool] = lambda: True,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> npt.NDArray[np.float32] | None:
     """Return by how much each sentence's log-odds would move if a layer alone were quantised and all were linear.
 
@@ -41,7 +41,7 @@ def first_order_shifts(
         layers: its searchable layers.
         token_ids: each sentence's tokens, special ones included.
         bank: gives the layers' weights at each width.
-        keep_going: asked before each batch; where it says no, None is returned.
+        should_stop: asked before each batch; once true, None is returned.
 
     Returns:
         ``(n_layers, n_widths, n_sentences)``, in nats.
@@ -50,7 +50,7 @@ def first_order_shifts(
     shifts = torch.zeros(len(layers), len(WIDTHS), len(token_ids), device=device_of(model))
     with recording(model, layers) as recorded:
         for indices, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
-            if not keep_going():
+            if should_stop():
                 return None
             backward(model, tokens, "--sensitivity none --sampler nsga2")
             at = torch.tensor(indices, device=shifts.device)

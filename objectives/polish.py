@@ -77,7 +77,7 @@ def polish(
     epochs: int,
     seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
-    keep_going: Callable[[], bool] = lambda: True,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Polished | None:
     """Tune what costs no bits; a tenth of the sentences is held out and decides whether the result is kept.
 
@@ -91,7 +91,7 @@ def polish(
         epochs: passes over the sentences.
         seed: of the held-out sentences, the order and the exchanges.
         say: told now and then how far it is.
-        keep_going: asked before each batch; where it says no, None is returned.
+        should_stop: asked before each batch; once true, None is returned.
 
     Raises:
         ValueError: there are fewer than two sentences.
@@ -106,7 +106,7 @@ def polish(
     exchange = _Exchange.of(training, sentences.special_ids)
     held_out += [exchange(ids, rng) for ids in held_out]
     damage = _damage_on(held_out, fp32, quantized.layers)
-    tuned = _tune(quantized, fp32, training, exchange, epochs, rng, say, keep_going)
+    tuned = _tune(quantized, fp32, training, exchange, epochs, rng, say, should_stop)
     if tuned is None:
         return None
     before, after = damage(quantized), damage(tuned)
@@ -229,7 +229,7 @@ def _tune(
     epochs: int,
     rng: np.random.Generator,
     say: Callable[[str], None],
-    keep_going: Callable[[], bool],
+    should_stop: Callable[[], bool],
 ) -> QuantizedModel | None:
     student = _Student(quantized, fp32)
     device = device_of(fp32)
@@ -239,7 +239,7 @@ def _tune(
     steps, step = epochs * len(batches), 0
     for _ in range(epochs):
         for index in rng.permutation(len(batches)):
-            if not keep_going():
+            if should_stop():
                 return None
             chosen = [training[sentence] for sentence in batches[index][0]]
             shown = [exchange(ids, rng) if rng.random() < _EXCHANGED_SHARE else list(ids) for ids in chosen]

@@ -45,7 +45,7 @@ def look_closer(worker: Worker, run: RunDirectory, show: Show) -> None:
             study,
             found,
             worker.profile.unseen,
-            lambda: not worker.stopping(),
+            worker.should_stop,
             expected,
             partial(show, "scoring on unseen sentences"),
         )
@@ -53,10 +53,10 @@ def look_closer(worker: Worker, run: RunDirectory, show: Show) -> None:
     def open_held_back() -> None:
         open_confirmation(problem, store, study, outcome_of_run(study, run))
 
-    store.patiently(confirm_shown, worker.stopping)
+    store.patiently(confirm_shown, worker.should_stop)
     for step in (check, open_held_back):
-        if not worker.stopping():
-            store.patiently(step, worker.stopping)
+        if not worker.should_stop():
+            store.patiently(step, worker.should_stop)
 
 
 def _confirm_shown(
@@ -78,7 +78,7 @@ def _confirm_shown(
         log.info("confirming %d maps of the front, the picks and the contenders in FP32", len(scouted))
         for done, trial in enumerate(scouted):
             show(done, len(scouted))
-            if worker.stopping():
+            if worker.should_stop():
                 log.warning("not all is confirmed in FP32; start the run again")
                 return
             try:

@@ -1,4 +1,4 @@
-"""A crew: workers in processes of their own, watched by the one that started them."""
+"""A pool of workers: each in a process of its own, watched by the process that started them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -19,7 +18,7 @@ from pathlib import Path
 import optuna
 import torch
 
-from search.signals import deaf_children
+from search.signals import blocked_signals
 from search.storage import Store
 from search.study import retry_lost
 from search.trials import claimed
@@ -28,33 +27,47 @@ from search.worker import Job, Message, work
 log = logging.getLogger("bitfront")
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_LISTEN_S = 0.05
 
 
 @dataclass
-class _Member:
-    """A worker's process as its parent sees it: what it evaluates and how much it has done."""
+class _WorkerProcess:
+    """A worker as its parent sees it: how many maps it has finished, and why it ended if it said so."""
 
     name: str
     process: BaseProcess
     pipe: Connection
-    holds: int | None = None
     done: int = 0
-    last_words: str = ""
+    exit_reason: str = ""
+
+    def receive(self) -> bool:
+        """Handle what the worker has sent; return whether it is alive."""
+        try:
+            while self.pipe.poll():
+                message: Message = self.pipe.recv()
+                match message:
+                    case logging.LogRecord():
+                        log.handle(message)
+                    case str():
+                        self.exit_reason = message
+                    case None:
+                        self.done += 1
+        except (EOFError, OSError):
+            self.process.join()
+            return False
+        return True
 
 
-class Crew:
+class WorkerPool:
     """Workers that share a study.
 
-    A worker that dies does not stop the others: its map is tried again, and another takes its place where it had
-    finished anything.
+    If a worker dies, the others try its map again. A new worker replaces it if it had finished any map.
     """
 
     def __init__(self, job: Job, store: Store, study: optuna.Study, names: Sequence[str]) -> None:
         """Start the processes.
 
         Args:
-            job: what each of them is told; its profile says how many they are.
+            job: what every worker needs to know; its profile has the number of workers.
             store: the study's storage, as the parent has it open.
             study: the study.
             names: its layers.
@@ -63,159 +76,103 @@ class Crew:
         self._store = store
         self._study = study
         self._names = names
-        self._members: list[_Member] = []
+        self._workers: list[_WorkerProcess] = []
         try:
             for number in range(1, job.profile.workers + 1):
-                self._members.append(self._start(f"worker {number}"))
+                self._workers.append(self._start(f"worker {number}"))
         except BaseException:
             self.kill()
             raise
 
     def watch(self, timeout_s: float) -> int:
-        """Wait until something has happened, at most so long, and return how many maps were finished meanwhile.
+        """Wait until a worker sends something, at most ``timeout_s``; return how many maps were finished meanwhile.
 
         Raises:
-            OSError: the last worker has died; it says of what.
+            OSError: the last worker has died; the message says why.
         """
-        wait([member.pipe for member in self._members], timeout_s)
-        before = {id(member): member.done for member in self._members}
-        members = list(self._members)
-        for member in members:
-            if not self._listen(member):
-                self._bury(member)
-        return sum(member.done - before[id(member)] for member in members)
+        wait([worker.pipe for worker in self._workers], timeout_s)
+        workers = list(self._workers)
+        before = sum(worker.done for worker in workers)
+        dead = [worker for worker in workers if not worker.receive()]
+        for worker in dead:
+            self._replace_dead(worker)
+        return sum(worker.done for worker in workers) - before
 
-    def dismiss(self) -> None:
-        """Let every worker finish its evaluation, and wait for that; who has none in hand leaves now."""
-        for member in self._members:
+    def shutdown(self) -> None:
+        """Let every worker finish the map that it evaluates, and wait until all have ended."""
+        for worker in self._workers:
             with suppress(OSError):  # it is dead already
-                member.pipe.send("stop")
-        if not self._store.shared:
-            with self._alone():  # nobody is taking a map now
-                for member in list(self._members):
-                    if self._listen(member) and member.holds is None:
-                        self._members.remove(member)
-                        _kill(member)
-        while self._members:
-            wait([member.pipe for member in self._members])
-            for member in list(self._members):
-                if not self._listen(member):
-                    self._members.remove(member)
-                    member.process.join()
-                    if member.last_words:
-                        log.warning("%s: %s", member.name, member.last_words)
+                worker.pipe.send("stop")
+        while self._workers:
+            wait([worker.pipe for worker in self._workers])
+            for worker in list(self._workers):
+                if not worker.receive():
+                    self._workers.remove(worker)
+                    if worker.exit_reason:
+                        log.warning("%s: %s", worker.name, worker.exit_reason)
+        self._retry_lost()
 
     def kill(self) -> None:
-        """End what is left of them at once."""
-        for member in self._members:
-            _kill(member)
-        self._members = []
+        """Kill the workers that are left."""
+        for worker in self._workers:
+            worker.process.kill()
+            worker.process.join()
+        self._workers = []
 
-    def _start(self, name: str) -> _Member:
+    def _start(self, name: str) -> _WorkerProcess:
         context = _context()
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(self._job, theirs), name=name, daemon=True)
-        resource_tracker.ensure_running()  # the first process starts it else, which lets signals through
-        with _environment(_variables(self._job.threads)), deaf_children():
+        resource_tracker.ensure_running()  # else the first process starts it, and lets signals through
+        with _environment(_variables(self._job.threads)), blocked_signals():
             if isinstance(context, SpawnContext):
                 process.start()
             else:
-                forkserver.ensure_running()  # all that it forks is as deaf as it, and has its environment
+                forkserver.ensure_running()  # its forks inherit the blocked signals and the environment
         if process.pid is None:
             try:
                 process.start()
             except EOFError as error:
-                why = "what starts workers died while it started, perhaps for want of memory"
-                raise OSError(why) from error
+                raise OSError("the server that starts workers died, perhaps for want of memory") from error
         theirs.close()
-        return _Member(name, process, ours)
+        return _WorkerProcess(name, process, ours)
 
-    def _listen(self, member: _Member) -> bool:
-        """Take in what a worker has said, and return whether it lives."""
-        try:
-            while member.pipe.poll():
-                message: Message = member.pipe.recv()
-                match message:
-                    case "log", (created, level, text):
-                        _log_anew(created, level, f"{member.name}: {text}")
-                    case "claimed", number:
-                        member.holds = number
-                    case "done", _:
-                        member.holds = None
-                        member.done += 1
-                    case "failed", why:
-                        member.last_words = why
-        except (EOFError, OSError):
-            return False
-        return True
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the study for this process alone.
-
-        A worker that holds it may wait for room in its pipe to say what it has claimed, so a thread listens until then.
-        """
-        held = threading.Event()
-
-        def listen() -> None:
-            while not held.wait(_LISTEN_S):
-                for member in self._members:
-                    self._listen(member)
-
-        listener = threading.Thread(target=listen, daemon=True)
-        listener.start()
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(self._store.exclusive())
-            finally:
-                held.set()
-                listener.join()
-            yield
-
-    def _bury(self, dead: _Member) -> None:
-        """Give a dead worker's map to the others, and its place to a new one."""
-        dead.process.join()
-        self._members.remove(dead)
-        why = dead.last_words or _cause(dead.process.exitcode)
-        if not self._store.shared:  # there, hearts tell who lives
-            with self._alone():
-                # Whoever claims a map says so before others may; so all that the living have claimed is known now.
-                held = {member.holds for member in self._members if self._listen(member)}
-                self._store.fail_abandoned(self._study, claimed, held)
-                retry_lost(self._study, self._names, blamed=True)
-        log.warning("%s died: %s; what it had in hand is tried again", dead.name, why)
+    def _replace_dead(self, dead: _WorkerProcess) -> None:
+        self._workers.remove(dead)
+        reason = dead.exit_reason or _exit_reason(dead.process.exitcode)
+        log.warning("%s died: %s; its map is tried again", dead.name, reason)
         if dead.done:
-            self._members.append(self._start(dead.name))
-        if not self._members:
-            raise OSError(f"the last of the workers died: {why}")
+            self._workers.append(self._start(dead.name))
+        if not self._workers:
+            self._retry_lost()
+            raise OSError(f"the last worker died: {reason}")
+
+    def _retry_lost(self) -> None:
+        """Enqueue the maps of dead workers again, which a living worker does when it looks for its next map.
+
+        To be called when no worker is alive: one that holds the study may wait for this process to read its pipe.
+        """
+        if not self._store.shared:
+            with self._store.exclusive():
+                if self._store.fail_abandoned(self._study, claimed):
+                    retry_lost(self._study, self._names, blamed=True)
 
 
-def _log_anew(created: float, level: int, text: str) -> None:
-    record = log.makeRecord(log.name, level, "", 0, text, (), None)
-    record.created, record.msecs = created, created % 1 * 1000
-    log.handle(record)
-
-
-def _cause(exit_code: int | None) -> str:
+def _exit_reason(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
         hint = ", perhaps for want of memory" if -exit_code == signal.SIGKILL else ""
         return f"{signal.Signals(-exit_code).name}{hint}"
     return f"exit status {exit_code}"
 
 
-def _kill(member: _Member) -> None:
-    member.process.kill()
-    member.process.join()
-
-
 def _context() -> ForkServerContext | SpawnContext:
-    """Return what starts processes: where possible as forks of a server that has imported what they need.
+    """Return what starts processes: where possible, a server that has imported what they need and forks itself.
 
-    They start at once then, and share the memory that the imports take. They are no forks of this process, whose
-    threads would not survive that.
+    They then start at once, and share the memory of the imports. This process cannot fork itself: its threads would
+    not survive that.
     """
-    # Elsewhere a fork may crash in the system's own libraries; and a GPU is lost to the forks of a process that has
-    # looked at it, as torchao does where it is imported.
+    # On other systems, a fork may crash in the system's own libraries. A process that has used a GPU cannot fork
+    # either, and importing torchao does so.
     if sys.platform != "linux" or torch.cuda.is_available():
         return get_context("spawn")
     context = get_context("forkserver")
@@ -224,8 +181,8 @@ def _context() -> ForkServerContext | SpawnContext:
 
 
 def _variables(threads: int) -> dict[str, str]:
-    """Return what the environment of a started process has beside ours."""
-    # A server would look for what it imports in the current directory first, whatever lies there (CPython 117378).
+    """Return the environment variables that a worker has besides ours."""
+    # Else the server would import from the current directory first, whatever lies there (CPython issue 117378).
     path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
     return {**{name: str(threads) for name in _THREAD_VARIABLES}, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 

@@ -1,4 +1,4 @@
-"""The log of a run: its file, and what it begins with."""
+"""The log of a run: its file and its first lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOG_BYTES = 10_000_000
 
 
 class _LogFile(RotatingFileHandler):
-    """A log that is let go where it cannot be written: on a full disk the search has more to say than that."""
+    """A log that is skipped if it cannot be written: on a full disk, other errors matter more."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name is logging's
         """Say nothing."""
@@ -31,11 +31,11 @@ class _LogFile(RotatingFileHandler):
 
 @contextmanager
 def logging_to(run: RunDirectory) -> Iterator[None]:
-    """Write what is logged to the run's own file too, in full."""
+    """Also write every log line to the run's own file."""
     handler = _LogFile(run.log, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.DEBUG)
-    log.setLevel(logging.DEBUG)  # the file has a line for each trial; the terminal shows them as progress
+    log.setLevel(logging.DEBUG)  # the file has a line for each trial; the terminal shows progress instead
     log.addHandler(handler)
     try:
         yield
@@ -45,7 +45,7 @@ def logging_to(run: RunDirectory) -> Iterator[None]:
 
 
 def log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optuna.Study) -> None:
-    """Log what is searched and with what, and how much of it is there already."""
+    """Log what is searched, how, and how many maps are recorded already."""
     done = finished(study)
     log.info(
         "%s %s: %s on %s, sampler %s, seed %d",

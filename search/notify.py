@@ -1,4 +1,4 @@
-"""Telling somebody that a search has ended, by a command of the user's own."""
+"""Running the user's command when a search ends."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TIMEOUT_S = 60
 
 @contextmanager
 def notifying(command: str, run: Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Run ``command`` in a shell when what is done here ends, however it ends; nothing where it is empty.
+    """Run ``command`` in a shell when the block ends, however it ends; an empty command is not run.
 
-    The command has ``BITFRONT_RUN``, the run's directory, and ``BITFRONT_STATE`` in its environment: ``ended``;
-    ``stopped`` where a signal ended it, as ``stopped`` tells; or ``failed: `` and why. One that fails or takes too
-    long is logged and changes nothing.
+    The command's environment has ``BITFRONT_RUN``, the run's directory, and ``BITFRONT_STATE``: ``ended``; ``stopped``
+    if a signal ended the block or ``stopped()`` is true; or ``failed: `` and the reason. If the command fails or takes
+    too long, that is logged and nothing else happens.
     """
     try:
         yield

@@ -40,7 +40,7 @@ def polish_maps(
     run: RunDirectory,
     seed: int,
     epochs: int = EPOCHS,
-    keep_going: Callable[[], bool] = lambda: True,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[PolishedMap, ...]:
     """Polish maps of a run, each into a packed checkpoint under ``polished/``, and return what became of them.
 
@@ -53,7 +53,7 @@ def polish_maps(
         run: the run's directory.
         seed: of everything random in polishing.
         epochs: passes over the training sentences.
-        keep_going: asked now and then; where it says no, the maps polished by then are returned.
+        should_stop: asked before each batch; once true, the maps polished by then are returned.
 
     Raises:
         InputError: there are no training sentences, or the run's table of polished maps cannot be read.
@@ -77,7 +77,7 @@ def polish_maps(
         )
         began = time.monotonic()
         quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, trial.bits)
-        result = polish(quantized, problem.network, sentences, epochs, seed, log.info, keep_going)
+        result = polish(quantized, problem.network, sentences, epochs, seed, log.info, should_stop)
         if result is None:
             break
         before, after = problem.confirm_quantized(quantized), problem.confirm_quantized(result.model)

@@ -23,7 +23,7 @@ from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
 from search.closing import look_closer
 from search.contenders import all_contenders
-from search.crew import Crew
+from search.crew import WorkerPool
 from search.guided import GuidedSampler
 from search.logs import log_start, logging_to
 from search.polishing import maps_to_polish, polish_maps
@@ -65,7 +65,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
     start: dict[str, Any] = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
     with ExitStack() as held:
         place, store, problem = _take(profile, run, storage_url, held)
-        stop_requested = held.enter_context(stop_requests())
+        should_stop = held.enter_context(stop_requests())
         versions = _versions()
         # Those that the run was begun with, as its study knows them too.
         codes = run.read_settings()["fingerprint"].get("codes", "") if run.exists() else ""
@@ -76,7 +76,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
 
         write_settings()
         run.clear_up()
-        budget = _Budget(profile, started, stop_requested)
+        budget = _Budget(profile, started, should_stop)
         sensitivities = _sensitivities(profile, problem, run, budget, display)
         constraint = constraint_of(profile, problem)
         contenders, reference_note = all_contenders(problem, constraint, sensitivities)
@@ -103,18 +103,16 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
                     store.shared,
                 )
 
-        study = store.patiently(opened, stop_requested)
-        store.patiently(lambda: log_start(profile, run, problem, study), stop_requested)
-        worker = Worker(store, study, problem, constraint, profile, stop_requested)
+        study = store.patiently(opened, should_stop)
+        store.patiently(lambda: log_start(profile, run, problem, study), should_stop)
+        worker = Worker(store, study, problem, constraint, profile, should_stop)
         job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
         found, out_of_maps = _loop(worker, job, run, budget, display)
-        if profile.polish and not stop_requested():
-            polish_maps(
-                problem, found, maps_to_polish(found), run, profile.seed, keep_going=lambda: not stop_requested()
-            )
+        if profile.polish and not should_stop():
+            polish_maps(problem, found, maps_to_polish(found), run, profile.seed, should_stop=should_stop)
             write_report(found, run.path)
         end = "running out of maps" if out_of_maps else "its budget"
-        start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if stop_requested() else end}
+        start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if should_stop() else end}
         write_settings()
         return found
 
@@ -170,20 +168,20 @@ class _Budget:
 
     profile: Profile
     started: float
-    stop_requested: Callable[[], bool]
+    should_stop: Callable[[], bool]
 
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
 
-    def lasts(self) -> bool:
-        """Return whether neither the time is up nor a signal has come."""
+    def is_over(self) -> bool:
+        """Return whether the time is up or a signal has come."""
         limit_s = self.profile.hours * 3600
-        return not (self.stop_requested() or (limit_s and self.elapsed_s >= limit_s))
+        return self.should_stop() or bool(limit_s and self.elapsed_s >= limit_s)
 
     def allows(self, trials: int) -> bool:
         """Return whether there may be one more trial after so many."""
-        return self.lasts() and not (self.profile.trials and trials >= self.profile.trials)
+        return not self.is_over() and not (self.profile.trials and trials >= self.profile.trials)
 
 
 def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> tuple[Outcome, bool]:
@@ -192,10 +190,10 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
     began = time.monotonic()
 
     def count() -> int:
-        return store.patiently(lambda: finished(study), budget.stop_requested)
+        return store.patiently(lambda: finished(study), budget.should_stop)
 
     def no_map_left() -> bool:  # and those in hand will not have to be tried again
-        return store.patiently(lambda: exhausted(study) and begun(study) == finished(study), budget.stop_requested)
+        return store.patiently(lambda: exhausted(study) and begun(study) == finished(study), budget.should_stop)
 
     over = no_map_left()
     already = done = count()
@@ -211,13 +209,13 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                 done = count()
                 now = time.monotonic()
                 if now - tried >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
-                    front = store.patiently(lambda: _try_to_refresh(study, run), budget.stop_requested) or front
+                    front = store.patiently(lambda: _try_to_refresh(study, run), budget.should_stop) or front
                     tried = time.monotonic()
                     refresh_cost_s = tried - now
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, front))
         look_closer(worker, run, display.closing)
-        found = store.patiently(lambda: refresh(study, run), budget.stop_requested)
+        found = store.patiently(lambda: refresh(study, run), budget.should_stop)
     except BaseException as error:
         # A second Ctrl-C may have come while the files were written, too: none shall be older than another.
         with suppress(OSError, InputError):  # what ended the search is what is told
@@ -226,15 +224,15 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
             log.warning("all that was finished is recorded; start the same command again to continue")
         raise
     ended = "no further map meets the constraint" if over else "budget reached"
-    log.info("%s", "stopped by a signal" if budget.stop_requested() else ended)
+    log.info("%s", "stopped by a signal" if budget.should_stop() else ended)
     return found, over
 
 
 @contextmanager
 def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[], bool]]:
-    """Give what waits for the next evaluation, of this process or of a crew, and says whether there may be news.
+    """Give what waits for the next evaluation, and says whether the study may have changed.
 
-    A crew is started where it is ``needed``.
+    This process evaluates, or a pool of workers, which is started only if it is ``needed``.
     """
     if job.profile.workers == 1 or not needed:
 
@@ -247,12 +245,12 @@ def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[],
         yield one
         return
     log.info("%d workers with %d threads each", job.profile.workers, job.threads)
-    crew = Crew(job, worker.store, worker.study, [layer.name for layer in worker.problem.layers])
+    pool = WorkerPool(job, worker.store, worker.study, [layer.name for layer in worker.problem.layers])
     try:
-        yield lambda: bool(crew.watch(_PAUSE_S)) or worker.store.shared
-        crew.dismiss()
+        yield lambda: bool(pool.watch(_PAUSE_S)) or worker.store.shared
+        pool.shutdown()
     finally:
-        crew.kill()
+        pool.kill()
 
 
 def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> str:
@@ -277,7 +275,7 @@ def _sensitivities(
     if profile.sensitivity == "none":
         return None
     started = time.monotonic()
-    found = measure(problem, cache_directory(), profile.sensitivity, display.sensitivities, budget.lasts)
+    found = measure(problem, cache_directory(), profile.sensitivity, display.sensitivities, budget.is_over)
     if found is not None:
         write_sensitivity_plot(problem.layers, found.damages, found.measured, run.path)
         log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)

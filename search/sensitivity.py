@@ -62,7 +62,7 @@ def measure(
     cache: Path,
     source: Source = "measured",
     show: Callable[[int, int], None] = lambda done, wanted: None,
-    keep_going: Callable[[], bool] = lambda: True,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Sensitivities | None:
     """Return the sensitivities, from the gradient and, with ``measured``, from evaluations of the widths that need it.
 
@@ -75,7 +75,7 @@ def measure(
         cache: a directory.
         source: where they come from.
         show: told how many evaluations are done and how many there are.
-        keep_going: asked before each; where it says no, what was measured is kept and None is returned.
+        should_stop: asked before each; once true, what was measured is kept and None is returned.
 
     Raises:
         InputError: the file in the cache is damaged; it says to delete it.
@@ -91,7 +91,7 @@ def measure(
     if path.is_file():
         gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), len(problem.labels)))
     else:
-        made = first_order_shifts(problem.network, problem.layers, problem.token_ids, bank, keep_going)
+        made = first_order_shifts(problem.network, problem.layers, problem.token_ids, bank, should_stop)
         if made is None:
             return None
         gradient = _finite(made, problem.fp32_log_odds)
@@ -104,7 +104,7 @@ def measure(
         saved = time.monotonic()
         try:
             for done, (index, width) in enumerate(missing, start=len(wanted) - len(missing)):
-                if not keep_going():
+                if should_stop():
                     return None
                 show(done, len(wanted))
                 if measured[index, WIDTHS.index(width)]:

@@ -1,4 +1,4 @@
-"""What asks a search to stop: Ctrl-C, a service manager, a terminal that goes away."""
+"""Signals that ask a search to stop: from Ctrl-C, a service manager, or a terminal that is closed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from types import FrameType
 
 log = logging.getLogger("bitfront")
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _Handler = Callable[[int, FrameType | None], object]
 
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first signal into a request, which is what is given tells; a second SIGINT interrupts at once."""
+    """Give ``should_stop``, which is true from the first signal on; a second SIGINT raises KeyboardInterrupt."""
     received: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
-        log.info("stopping after the evaluation in hand; press Ctrl-C again to leave now")
+        log.info("stopping after the current evaluation; press Ctrl-C again to stop at once")
 
     with _handled_by(on_signal):
         yield lambda: bool(received)
@@ -32,7 +32,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def interrupts() -> Iterator[None]:
-    """Have every signal interrupt as Ctrl-C does, so that what is done here ends in order."""
+    """Let every signal raise KeyboardInterrupt, so that the work ends in order."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -42,12 +42,12 @@ def interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def deaf_children() -> Iterator[None]:
-    """Have a process started here get none of the signals, which terminals and service managers send to all processes.
+def blocked_signals() -> Iterator[None]:
+    """Block the signals in processes that are started here: their parent decides when they stop.
 
-    What they mean is for its parent to decide.
+    Terminals and service managers send a signal to all processes of a search at once.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         yield
     finally:
@@ -56,11 +56,11 @@ def deaf_children() -> Iterator[None]:
 
 @contextmanager
 def _handled_by(handler: _Handler) -> Iterator[None]:
-    # Who starts a search with nohup wants it to outlive the terminal.
-    numbers = [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    # A signal that is ignored stays so: nohup lets a search outlive its terminal.
+    numbers = [number for number in _STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, former in before.items():
-            signal.signal(number, former)
+        for number, previous in before.items():
+            signal.signal(number, previous)

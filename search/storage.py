@@ -12,14 +12,15 @@ import threading
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import optuna
 import sqlalchemy
+from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials, get_storage
 from optuna.trial import FrozenTrial, TrialState
@@ -82,19 +83,16 @@ class Store(ABC):
         return nullcontext()
 
     @abstractmethod
-    def fail_abandoned(
-        self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
-    ) -> None:
-        """End the running trials whose process is dead. The study must be held exclusively.
+    def fail_abandoned(self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool]) -> bool:
+        """End the running trials whose process is dead; return whether there may be any. Hold the study exclusively.
 
         Args:
             study: the study.
             claimed: whether a trial has its map.
-            held: numbers of trials that processes known to be alive are evaluating.
         """
 
-    def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
-        """Return what ``action`` returns; while the storage is away, try again until ``give_up`` says so.
+    def patiently(self, action: Callable[[], _Result], should_stop: Callable[[], bool]) -> _Result:
+        """Return what ``action`` returns; while the storage is away, try again until ``should_stop``.
 
         Raises:
             StorageLostError: it stayed away.
@@ -127,18 +125,18 @@ class Place:
         """
         return DatabaseStore(self.url, self.study_name) if self.url else JournalStore(self.journal, recover)
 
-    def open_patiently(self, give_up: Callable[[], bool]) -> Store:
+    def open_patiently(self, should_stop: Callable[[], bool]) -> Store:
         """Open a storage that could be opened before, waiting while its server is away.
 
         Raises:
-            InputError: as for ``open``, after it stayed away or ``give_up`` said so.
+            InputError: as for ``open``, after it stayed away or ``should_stop``.
         """
         began = time.monotonic()
         while True:
             try:
                 return self.open()
             except StorageAwayError:
-                if give_up() or time.monotonic() - began > PATIENCE_S:
+                if should_stop() or time.monotonic() - began > PATIENCE_S:
                     raise
                 time.sleep(_LONGEST_PAUSE_S)
 
@@ -160,6 +158,7 @@ class JournalStore(Store):
             InputError: it is damaged.
         """
         self._file = JournalFile(path)
+        self._path = path
         self._lock = path.with_name(f".{path.name}.claim.lock")
         try:
             self.backend = JournalStorage(self._file)
@@ -179,11 +178,29 @@ class JournalStore(Store):
         """Append it with one lock and one write."""
         return self._file.together()
 
-    def fail_abandoned(
-        self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
-    ) -> None:
-        """End every running trial that nobody of ours holds."""
-        _fail_running(study, lambda trial: trial.number not in held)
+    @contextmanager
+    def living(self, trial: optuna.Trial) -> Iterator[None]:
+        """Hold a lock of the trial's own, which the system releases if the process dies."""
+        path = self._trial_lock(trial.number)
+        try:
+            with FileLock(path):
+                yield
+        finally:
+            path.unlink(missing_ok=True)
+
+    def fail_abandoned(self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool]) -> bool:
+        """End the running trials whose lock is free; return whether there were any."""
+        free = set()
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            path = self._trial_lock(trial.number)
+            with suppress(Timeout), FileLock(path, blocking=False):
+                free.add(trial.number)
+                path.unlink(missing_ok=True)
+        # Read anew: a process releases its trial's lock after it has recorded the trial's end.
+        return bool(free) and _fail_running(study, lambda trial: trial.number in free)
+
+    def _trial_lock(self, number: int) -> Path:
+        return self._path.with_name(f".{self._path.name}-{number:08}.lock")  # a name that ``remove_leftovers`` knows
 
 
 class StorageAwayError(InputError):
@@ -253,17 +270,15 @@ class DatabaseStore(Store):
                 except (SQLAlchemyError, StorageInternalError):
                     self._trouble_at = time.monotonic()
 
-        heart = threading.Thread(target=beat, daemon=True)
-        heart.start()
+        heartbeat = threading.Thread(target=beat, daemon=True)
+        heartbeat.start()
         try:
             yield
         finally:
             over.set()
-            heart.join()
+            heartbeat.join()
 
-    def fail_abandoned(
-        self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool], held: Container[int | None] = ()
-    ) -> None:
+    def fail_abandoned(self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool]) -> bool:
         """End the trials whose heartbeat has stopped, and those whose process died before its first or before its map.
 
         Whoever claims a map holds the study exclusively, so nobody alive is half-way now.
@@ -272,12 +287,13 @@ class DatabaseStore(Store):
             beating = set(connection.scalars(sqlalchemy.text(_BEATING)))
         _fail_running(study, lambda trial: not claimed(trial) or trial._trial_id not in beating)
         if time.monotonic() - self._trouble_at < 2 * GRACE_S:
-            return  # hearts could not beat while the server was away
+            return True  # no heartbeat could be written while the server was away
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             fail_stale_trials(study)
+        return True  # or another machine ended some, and died before it enqueued their maps again
 
-    def patiently(self, action: Callable[[], _Result], give_up: Callable[[], bool]) -> _Result:
+    def patiently(self, action: Callable[[], _Result], should_stop: Callable[[], bool]) -> _Result:
         """Try again with growing pauses while the server is away."""
         away_since, pause_s = float("inf"), 0.25  # an action may take longer than anybody waits
         while True:
@@ -287,7 +303,7 @@ class DatabaseStore(Store):
                 self._trouble_at = time.monotonic()
                 away_since = min(away_since, self._trouble_at)
                 reason = _reason(error)
-                if give_up() or self._trouble_at - away_since > PATIENCE_S:
+                if should_stop() or self._trouble_at - away_since > PATIENCE_S:
                     raise StorageLostError(
                         f"{self.place}: is away ({reason}); start the same run again later"
                     ) from None
@@ -334,10 +350,11 @@ def redacted(url: str) -> str:
     return bare.render_as_string(hide_password=False)
 
 
-def _fail_running(study: optuna.Study, dead: Callable[[FrozenTrial], bool]) -> None:
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if dead(trial):
-            study.tell(trial.number, state=TrialState.FAIL)
+def _fail_running(study: optuna.Study, is_dead: Callable[[FrozenTrial], bool]) -> bool:
+    dead = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if is_dead(trial)]
+    for trial in dead:
+        study.tell(trial.number, state=TrialState.FAIL)
+    return bool(dead)
 
 
 def _reason(error: BaseException) -> str:

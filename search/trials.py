@@ -71,8 +71,7 @@ def interrupted(trial: FrozenTrial) -> bool:
     # A trial that fails in our hands says why; one that only failed was left behind by a dead process.
     if trial.state != TrialState.FAIL or FAILURE in trial.user_attrs:
         return False
-    given_up: bool = trial.user_attrs.get(ATTEMPT, 1) >= MOST_ATTEMPTS
-    return not given_up
+    return bool(trial.user_attrs.get(ATTEMPT, 1) < MOST_ATTEMPTS)
 
 
 def place_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:

@@ -37,7 +37,7 @@ def check_on_unseen(
     study: optuna.Study,
     found: Outcome,
     most_sentences: int,
-    keep_going: Callable[[], bool],
+    should_stop: Callable[[], bool],
     damage_elsewhere: DamageElsewhere | None = None,
     show: Callable[[int, int], object] = lambda done, wanted: None,
 ) -> None:
@@ -50,7 +50,7 @@ def check_on_unseen(
         study: the run's.
         found: what the study holds now.
         most_sentences: how many sentences to take; 0 for no check.
-        keep_going: asked before each map.
+        should_stop: asked before each map.
         damage_elsewhere: what is expected of a map there, where more is known than its damage on the search's own
             sentences; which of the sampler's maps are scored goes by it.
         show: told how many maps are scored and how many are to be.
@@ -82,7 +82,7 @@ def check_on_unseen(
         fp32 = fp32 or pack_array(evaluator.fp32_log_odds())
         for done, trial in enumerate(missing):
             show(done, len(missing))
-            if not keep_going():
+            if should_stop():
                 log.warning("not all maps are scored on unseen sentences; start the run again")
                 return
             log_odds = evaluator.log_odds(trial.bits)

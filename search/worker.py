@@ -1,4 +1,4 @@
-"""One worker: claims a map that nobody else has, evaluates it, records it; in this process or in one of its own."""
+"""One worker: claims a map that nobody else has, evaluates and records it; in this process or in one of its own."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from multiprocessing import parent_process
+from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, cast
 
 import optuna
 import torch
@@ -33,7 +34,7 @@ from search.trials import begun, claimed, exhausted
 
 log = logging.getLogger("bitfront")
 
-_NO_ROOM_PAUSE_S = 0.5
+_NO_MAP_PAUSE_S = 0.5
 
 
 def make_sampler(
@@ -47,7 +48,7 @@ def make_sampler(
 
 
 def load_searched_problem(profile: Profile, say: Callable[[str], None]) -> Problem:
-    """Load what a profile searches; where there are several workers, its codes lie in files that they share."""
+    """Load what a profile searches; several workers share its codes in files."""
     return load_problem(
         profile.model,
         profile.data,
@@ -68,7 +69,7 @@ def constraint_of(profile: Profile, problem: Problem) -> SizeConstraint:
 
 @dataclass(frozen=True)
 class Worker:
-    """What evaluates maps of one study.
+    """Evaluates maps of one study.
 
     Attributes:
         store: the study's storage.
@@ -76,8 +77,7 @@ class Worker:
         problem: the model and its sentences.
         constraint: the size constraint.
         profile: what was asked for.
-        stopping: whether the search is to end; then nobody waits for a storage that is away.
-        announce: told a trial's number once its map is claimed, before others may claim theirs.
+        should_stop: whether the search is to end; then no further map is claimed, and no absent storage waited for.
     """
 
     store: Store
@@ -85,11 +85,10 @@ class Worker:
     problem: Problem
     constraint: SizeConstraint
     profile: Profile
-    stopping: Callable[[], bool]
-    announce: Callable[[int], object] = lambda number: None
+    should_stop: Callable[[], bool]
 
     def evaluate_next(self) -> bool:
-        """Evaluate one more map; False where the run has, or will have, as many as were asked for or as there are.
+        """Evaluate one more map; return False if there is none to evaluate, or as many as were asked for are begun.
 
         Raises:
             MemoryError: the evaluation needs more memory than there is.
@@ -98,18 +97,18 @@ class Worker:
         with ExitStack() as life:
             broken_off: list[int] = []
             try:
-                found = self.store.patiently(lambda: self._claim(life, broken_off), self.stopping)
+                begun_trial = self.store.patiently(lambda: self._claim(life, broken_off), self.should_stop)
             except UpdateFinishedTrialError:
-                return True  # the lock was lost on the way, and another process has ended the trial
-            if found is None:
+                return True  # the lock was lost meanwhile, and another process has ended the trial
+            if begun_trial is None:
                 return False
-            trial, bits = found
+            trial, bits = begun_trial
             name = trial.user_attrs.get("label", f"trial {trial.number}")
             if not self._record(trial, lambda: self._write_widths(trial)):
                 return True
             try:
                 evaluation = self._evaluate(bits)
-            except ValueError as error:  # scores that are not finite: the map is useless, the search is not
+            except ValueError as error:  # scores that are not finite: only this map is useless
                 reason = str(error)
                 self._record(trial, lambda: fail(self.study, trial, reason))
                 log.warning("%s failed: %s", name, error)
@@ -127,13 +126,13 @@ class Worker:
         return True
 
     def _claim(self, life: ExitStack, broken_off: list[int]) -> tuple[optuna.Trial, Bits] | None:
-        """Begin a trial with a map that no other trial has; None where there shall be, or is, no further map.
+        """Begin a trial with a map that no other trial has; None if no further map is wanted or left.
 
-        Whoever looks for a map and takes it does both while nobody else does.
+        Proposing a map and claiming it happen in one piece, while this process holds the study.
 
         Args:
-            life: takes what shows that the trial's process lives.
-            broken_off: numbers of trials that were begun in vain, before the storage went away.
+            life: takes what shows others that the trial's process is alive.
+            broken_off: numbers of the trials that were begun before the storage went away; this adds to them.
         """
         names = [layer.name for layer in self.problem.layers]
         with self.store.exclusive():
@@ -142,10 +141,10 @@ class Worker:
                 if self.study.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:
                     self.study.tell(number, state=TrialState.FAIL)
                     retry_lost(self.study, names)
-            if self.store.shared:
-                self.store.fail_abandoned(self.study, claimed)
+            if self.store.fail_abandoned(self.study, claimed):
                 retry_lost(self.study, names, blamed=True)
-            if (self.profile.trials and begun(self.study) >= self.profile.trials) or exhausted(self.study):
+            enough = self.profile.trials and begun(self.study) >= self.profile.trials
+            if self.should_stop() or enough or exhausted(self.study):
                 return None
 
             def on_begin(trial: optuna.Trial) -> None:
@@ -153,11 +152,9 @@ class Worker:
                 life.enter_context(self.store.living(trial))
 
             try:
-                begun_trial, bits = claim(self.study, self.problem.layers, on_begin)
+                return claim(self.study, self.problem.layers, on_begin)
             except NoMapLeftError:
                 return None
-            self.announce(begun_trial.number)
-        return begun_trial, bits
 
     def _evaluate(self, bits: Bits) -> Evaluation:
         try:
@@ -172,21 +169,20 @@ class Worker:
             write_widths(trial, self.problem.layers)
 
     def _record(self, trial: optuna.Trial, write: Callable[[], object]) -> bool:
-        """Write something of a trial, and return False where others have given it up meanwhile."""
-
+        """Write something of a trial; return False if others have taken it for dead meanwhile."""
         attempts = 0
 
         def write_once() -> None:
             nonlocal attempts
             attempts += 1
-            # Where only the answer to the last attempt was lost, the trial has ended already.
+            # If only the answer to the last attempt was lost, the trial has ended already.
             if attempts == 1 or self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING:
                 write()
 
         try:
-            self.store.patiently(write_once, self.stopping)
+            self.store.patiently(write_once, self.should_stop)
         except UpdateFinishedTrialError:
-            log.warning("trial %d was given up as dead meanwhile; its map is tried again", trial.number)
+            log.warning("trial %d: another process took this one for dead; the map is tried again", trial.number)
             return False
         return True
 
@@ -196,12 +192,12 @@ _OUT_OF_MEMORY = "the evaluation of a map needs more memory than there is; use f
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker's process is told.
+    """What a worker's process needs to know.
 
     Attributes:
         profile: what was asked for.
-        sampler: who proposes.
-        place: where the study lies.
+        sampler: the sampler's name.
+        place: where the study is stored.
         fingerprint: of the problem as the parent loaded it.
         threads: how many threads it may use.
     """
@@ -213,37 +209,53 @@ class Job:
     threads: int
 
 
-Message = tuple[Literal["log", "claimed", "done", "failed"], Any]
-"""What a worker tells its parent: ``log`` with a record's time, level and text; ``claimed`` with a trial's number;
-``done`` after it; ``failed`` with why the worker ends."""
+Message = logging.LogRecord | str | None
+"""What a worker sends its parent: a log record; None after each map; or, as text, why it ends."""
 
 
 def work(job: Job, parent: Connection) -> None:
-    """Evaluate maps until the parent says a word, or is gone; what a worker's process runs."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Evaluate maps until the parent asks to stop, or dies; this is what a worker's process runs."""
+    should_stop, connected = threading.Event(), threading.Event()
+    threading.Thread(target=_obey, args=(parent, should_stop, connected), daemon=True).start()
+    # The parent alone writes the log.
+    handler = QueueHandler(cast(Any, SimpleNamespace(put_nowait=parent.send)))
+    handler.setFormatter(logging.Formatter("%(processName)s: %(message)s"))
+    log.handlers = [handler]
     log.setLevel(logging.DEBUG)
-    log.handlers = [_ToParent(parent)]
     log.propagate = False
     try:
-        worker = _hired(job, parent)
-        while not parent.poll():
+        worker = _connect(job, should_stop.is_set)
+        connected.set()
+        while not should_stop.is_set():
             if worker.evaluate_next():
-                parent.send(("done", None))
-            elif parent.poll(_NO_ROOM_PAUSE_S):
-                break
+                parent.send(None)
+            else:
+                should_stop.wait(_NO_MAP_PAUSE_S)
     except (InputError, OSError) as error:
-        parent.send(("failed", str(error) or type(error).__name__))
+        parent.send(str(error) or type(error).__name__)
         raise SystemExit(1) from None
     except Exception as error:
         if is_out_of_memory(error):
-            parent.send(("failed", _OUT_OF_MEMORY))
+            parent.send(_OUT_OF_MEMORY)
             raise SystemExit(1) from None
-        # A mistake of ours: its traceback goes to the terminal.
-        parent.send(("failed", f"{type(error).__name__}: {error}"))
+        # A bug: its traceback goes to the terminal.
+        parent.send(f"{type(error).__name__}: {error}")
         raise
 
 
-def _hired(job: Job, parent: Connection) -> Worker:
+def _obey(parent: Connection, should_stop: threading.Event, connected: threading.Event) -> None:
+    """Stop when the parent says so: at once if no map can be in hand yet. Exit when the parent dies."""
+    with suppress(EOFError, OSError):
+        parent.recv()
+        should_stop.set()
+        if not connected.is_set():
+            os._exit(0)
+        parent.recv()
+    os._exit(1)  # at once: nobody reads what this process would send
+
+
+def _connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
+    """Load the problem and open the study."""
     torch.set_num_threads(job.threads)
     profile = job.profile
     problem = load_searched_problem(profile, log.debug)
@@ -254,28 +266,8 @@ def _hired(job: Job, parent: Connection) -> Worker:
         sensitivities = measure(problem, cache_directory(), profile.sensitivity)  # the parent's, out of the cache
     constraint = constraint_of(profile, problem)
     sampler = make_sampler(job.sampler, problem, constraint, sensitivities, profile.seed)
-    store = job.place.open_patiently(parent.poll)
+    store = job.place.open_patiently(should_stop)
     study = store.patiently(
-        lambda: optuna.load_study(study_name=store.study_name, storage=store.backend, sampler=sampler), parent.poll
+        lambda: optuna.load_study(study_name=store.study_name, storage=store.backend, sampler=sampler), should_stop
     )
-    return Worker(
-        store, study, problem, constraint, profile, parent.poll, lambda number: parent.send(("claimed", number))
-    )
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)  # at once: whoever starts the run again takes this process for dead
-
-
-class _ToParent(logging.Handler):
-    """Sends lines to the parent, which alone writes the log."""
-
-    def __init__(self, parent: Connection) -> None:
-        super().__init__()
-        self._parent = parent
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._parent.send(("log", (record.created, record.levelno, record.getMessage())))
+    return Worker(store, study, problem, constraint, profile, should_stop)

@@ -73,7 +73,7 @@ def test_it_stops_when_told() -> None:
     model, sentences = random_bert(), random_sentences(3, n=4)
     layers = find_layers(model)
     bank = Evaluator(model, layers, sentences).bank
-    assert first_order_shifts(model, layers, sentences, bank, keep_going=lambda: False) is None
+    assert first_order_shifts(model, layers, sentences, bank, should_stop=lambda: True) is None
 
 
 def test_an_architecture_that_cannot_be_recorded_says_what_to_do() -> None:

@@ -124,7 +124,7 @@ def test_what_the_held_out_sentences_are_worse_off_with_is_not_kept(
 
 def test_it_stops_when_asked_to(classifier: Classifier, sentences: TrainingSentences) -> None:
     quantized = quantized_to(classifier.model, mixed_bits(classifier.model))
-    assert polish(quantized, classifier.model, sentences, 1, keep_going=lambda: False) is None
+    assert polish(quantized, classifier.model, sentences, 1, should_stop=lambda: True) is None
 
 
 @SCHEMES

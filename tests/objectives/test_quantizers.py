@@ -183,8 +183,8 @@ def test_who_stops_a_calibration_has_every_layer_that_was_done_and_does_not_wait
     largest, *others = find_layers(classifier.model)
 
     def endless(weight: Tensor, *arguments: Any) -> Tensor:
-        given_up = arguments[-1]
-        while weight.shape == (largest.rows, largest.columns) and not given_up():
+        should_stop = arguments[-1]
+        while weight.shape == (largest.rows, largest.columns) and not should_stop():
             time.sleep(0.001)
         return weight
 
@@ -199,5 +199,5 @@ def test_who_stops_a_calibration_has_every_layer_that_was_done_and_does_not_wait
         torch.set_num_threads(threads)
     with pytest.raises(CancelledError):
         calibrate.quantize_calibrated(
-            torch.eye(4), 4, calibrate.Compensation.of(torch.eye(4)), None, given_up=lambda: True
+            torch.eye(4), 4, calibrate.Compensation.of(torch.eye(4)), None, should_stop=lambda: True
         )

@@ -1,14 +1,12 @@
-"""Workers as forks of the test's own process: they start at once, where a real one imports for seconds."""
+"""Workers as forks of the test's own process: they start at once, while a real one imports for seconds."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 import numpy as np
 import optuna
@@ -25,12 +23,13 @@ from search.storage import Place, Store
 from search.study import open_study
 from search.trials import finished
 from search.worker import Worker
+from tests.waiting import wait_until
 
 PROFILE = Profile(model="tiny", data="tiny", sampler="random", sensitivity="none")
 
 
 class OneIdea(FeasibleSampler):
-    """Has the same idea in every trial, so that workers who did not look at each other would collide at once."""
+    """Proposes the same map in every trial, so that workers which ignored each other would collide at once."""
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Forget which trial it is."""
@@ -41,7 +40,7 @@ class OneIdea(FeasibleSampler):
 
 @dataclass(frozen=True)
 class Search:
-    """One search of a tiny problem, to be opened in any process."""
+    """One search of a tiny problem, which any process can open."""
 
     place: Place
     problem: Problem
@@ -66,20 +65,23 @@ class Search:
             )
         return store, study
 
-    def worker(self, **changes: Any) -> Worker:
+    def worker(self) -> Worker:
         """Open it as a worker does."""
         store = self.place.open()
         sampler = self.sampler("random", self._constraint, 0)
         study = optuna.load_study(study_name=store.study_name, storage=store.backend, sampler=sampler)
         profile = Profile(**{**PROFILE.to_dict(), "trials": self.trials})
-        return Worker(store, study, self.problem, self._constraint, profile, lambda: False, **changes)
+        return Worker(store, study, self.problem, self._constraint, profile, lambda: False)
 
     def work(self) -> None:
-        """Evaluate until the run has what it was asked for."""
+        """Evaluate until the run has as many maps as were asked for."""
         worker = self.worker()
-        while worker.store.patiently(lambda: finished(worker.study), lambda: False) < self.trials:
-            if not worker.evaluate_next():
-                time.sleep(0.05)
+
+        def complete() -> bool:
+            worker.evaluate_next()
+            return worker.store.patiently(lambda: finished(worker.study), lambda: False) >= self.trials
+
+        wait_until(complete, timeout_s=120)
 
     @property
     def _constraint(self) -> SizeConstraint:
@@ -87,12 +89,12 @@ class Search:
 
 
 def fork(action: Callable[[], object]) -> BaseProcess:
-    """Start an action in a process that shares nothing but what there was."""
+    """Start an action in a fork of this process."""
 
     def alone() -> None:
-        torch.set_num_threads(1)  # the pool of threads does not survive a fork
+        torch.set_num_threads(1)  # torch's threads do not survive a fork
         action()
-        os._exit(0)  # the test's own clean-up is not the child's
+        os._exit(0)  # without the test's own clean-up
 
     process = get_context("fork").Process(target=alone, daemon=True)
     process.start()

@@ -83,11 +83,11 @@ def test_a_search_that_a_signal_stops_opens_nothing(
     run = tmp_path / "run"
     honest = Problem.evaluate
 
-    def stopping(self: Problem, bits: Bits) -> Evaluation:
+    def evaluate_and_stop(self: Problem, bits: Bits) -> Evaluation:
         signal.raise_signal(signal.SIGTERM)
         return honest(self, bits)
 
-    monkeypatch.setattr(Problem, "evaluate", stopping)
+    monkeypatch.setattr(Problem, "evaluate", evaluate_and_stop)
     where = ("--model", tiny.model, "--data", tiny.data, "--sensitivity", "gradient", "--run", run)
     spoken = bitfront("search", *where, "--confirm", "0.4", "--trials", 9)
     assert spoken.status == 0, spoken.err

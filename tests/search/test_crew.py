@@ -1,54 +1,59 @@
+import csv
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
 from objectives.problem import Problem
 from results.tables import trials_table
-from search.crew import Crew, _Member
+from search.crew import WorkerPool, _WorkerProcess
 from search.reading import load_study, outcome
 from search.storage import Place
+from search.study import claim
 from search.trials import claimed
 from search.worker import Job, Worker, work
 from tests.search.forks import PROFILE, Search, fork
-from tests.search.test_cli import rows
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 from tests.shared import ROOT
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def slow_problem(tmp_path_factory: pytest.TempPathFactory) -> TinyProblem:
-    """Sentences enough that an evaluation takes long enough to be hit by a signal."""
+    """So many sentences that an evaluation lasts until a signal comes."""
     return make_tiny_problem(tmp_path_factory.mktemp("slow"), sentences=4000)
 
 
 def maps_of(run: Path) -> list[tuple[int, ...]]:
-    """Return the maps that a run has scored, after checking that its files say what its study holds."""
+    """Check that a run's files agree with its study, and return the maps that it has scored."""
     found = outcome(load_study(run / "study.journal"), run.name)
-    assert [int(row["number"]) for row in rows(run / "trials.csv")] == [trial.number for trial in found.trials]
+    with (run / "trials.csv").open(encoding="utf-8", newline="") as file:
+        numbers = [int(row["number"]) for row in csv.DictReader(file)]
+    assert numbers == [trial.number for trial in found.trials]
     assert len(trials_table(found)) == len(found.trials)
     return [trial.bits for trial in found.trials]
 
 
-def holders(log: str) -> dict[str, int]:
+def maps_by_worker(log: str) -> dict[str, int]:
     """Return how many maps each worker has finished, by its name."""
     names = re.findall(r"DEBUG (worker \d): .*nominal, damage", log)
     return {name: names.count(name) for name in set(names)}
 
 
 def workers_of(pid: int) -> list[int]:
-    """Return the processes that were forked by the server of a search."""
+    """Return the processes that the fork server of a search has started."""
     parents, servers = {}, set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -78,20 +83,16 @@ def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: Ti
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
     ) as search:
-        deadline = time.monotonic() + 120
-        while not log.is_file() or len(holders(log.read_text())) < 2:
+
+        def logged() -> str:
             assert search.poll() is None, search.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+            return log.read_text() if log.is_file() else ""
+
+        wait_until(lambda: len(maps_by_worker(logged())) == 2, timeout_s=120)
         os.kill(workers_of(search.pid)[0], signal.SIGKILL)
-        while "died: SIGKILL" not in log.read_text():
-            assert search.poll() is None, search.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        before = sum(holders(log.read_text()).values())
-        while sum(holders(log.read_text()).values()) < before + 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: "died: SIGKILL" in logged(), timeout_s=60)
+        before = sum(maps_by_worker(logged()).values())
+        wait_until(lambda: sum(maps_by_worker(logged()).values()) >= before + 3, timeout_s=120)
         os.killpg(search.pid, signal.SIGTERM)  # all at once, as service managers do
         _, err = search.communicate(timeout=60)
     assert search.returncode == 0, err
@@ -110,52 +111,63 @@ def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: Ti
 
 
 def fill(pipe: Connection) -> None:
-    """Send until not a byte more has room."""
+    """Send until the pipe is full."""
     os.set_blocking(pipe.fileno(), False)
     try:
         while True:
-            pipe.send(("claimed", None))
+            pipe.send(None)
     except BlockingIOError:
         os.set_blocking(pipe.fileno(), True)
 
 
-@pytest.mark.parametrize("act", [lambda crew: crew.watch(0), Crew.dismiss], ids=["bury", "dismiss"])
-def test_a_worker_that_waits_for_room_to_say_what_it_claimed_is_heard(
-    act: Callable[[Crew], object], problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("act", [lambda pool: pool.watch(0), WorkerPool.shutdown], ids=["watch", "shutdown"])
+def test_a_worker_that_holds_the_study_and_waits_for_room_in_its_pipe_is_heard(
+    act: Callable[[WorkerPool], object], problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = Search(Place(tmp_path / "j"), problem, trials=1)
     store, study = search.open()
     job = Job(replace(PROFILE, workers=2), "random", search.place, problem.fingerprint, 1)
 
-    def hired(job: Job, parent: Connection) -> Worker:
-        return search.worker(announce=lambda number: parent.send(("claimed", number)))
+    def connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
+        return replace(search.worker(), should_stop=should_stop)
 
-    def start(crew: Crew, name: str) -> _Member:
+    def claim_and_log(*arguments: Any) -> Any:
+        begun = claim(*arguments)
+        logging.getLogger("bitfront").info("claimed")
+        return begun
+
+    def start(pool: WorkerPool, name: str) -> _WorkerProcess:
         ours, theirs = Pipe()
         fill(theirs)
-        process = fork(lambda: os._exit(1) if name == "worker 1" else work(job, theirs))
-        theirs.close()
-        return _Member(name, process, ours)
 
-    monkeypatch.setattr("search.worker._hired", hired)
-    monkeypatch.setattr(Crew, "_start", start)
-    crew = Crew(job, store, study, [layer.name for layer in problem.layers])
-    while not any(claimed(trial) for trial in study.get_trials(states=(TrialState.RUNNING,))):
-        time.sleep(0.01)
-    acting = Thread(target=act, args=(crew,), daemon=True)
+        def run() -> None:
+            ours.close()
+            if name == "worker 2":
+                work(job, theirs)
+
+        process = fork(run)
+        theirs.close()
+        return _WorkerProcess(name, process, ours)
+
+    monkeypatch.setattr("search.worker._connect", connect)
+    monkeypatch.setattr("search.worker.claim", claim_and_log)
+    monkeypatch.setattr(WorkerPool, "_start", start)
+    pool = WorkerPool(job, store, study, [layer.name for layer in problem.layers])
+    wait_until(lambda: any(claimed(trial) for trial in study.get_trials(states=(TrialState.RUNNING,))), timeout_s=60)
+    acting = Thread(target=act, args=(pool,), daemon=True)
     acting.start()
     acting.join(timeout=30)
     stuck = acting.is_alive()
     if not stuck:
-        crew.dismiss()
-    crew.kill()
+        pool.shutdown()
+    pool.kill()
     assert not stuck
     ended = study.get_trials(states=(TrialState.RUNNING, TrialState.COMPLETE, TrialState.FAIL))
     assert [trial.state for trial in ended] == [TrialState.COMPLETE]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are started one by one elsewhere")
-def test_what_dies_while_it_is_to_start_workers_is_told_in_one_line(
+def test_the_death_of_the_server_that_starts_workers_is_reported_in_one_line(
     problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(*_: object) -> None:
@@ -165,5 +177,5 @@ def test_what_dies_while_it_is_to_start_workers_is_told_in_one_line(
     monkeypatch.setattr("multiprocessing.context.ForkServerProcess.start", dies)
     search = Search(Place(tmp_path / "j"), problem)
     job = Job(replace(PROFILE, workers=2), "random", search.place, problem.fingerprint, 1)
-    with pytest.raises(OSError, match="died while it started"):
-        Crew(job, *search.open(), [])
+    with pytest.raises(OSError, match="server that starts workers died"):
+        WorkerPool(job, *search.open(), [])

@@ -33,17 +33,17 @@ def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path)
     assert np.array_equal(again.shifts, found.shifts)
 
 
-@pytest.mark.parametrize("answers", [[True] * 200, [True] * 4 + [False]])
+@pytest.mark.parametrize("answers", [[False] * 200, [False] * 4 + [True]])
 def test_no_hidden_states_are_kept_for_the_night(problem: Problem, tmp_path: Path, answers: list[bool]) -> None:
     measure(problem, tmp_path, source="gradient")
     asked = iter(answers)
     kept = []
 
-    def keep_going() -> bool:
+    def should_stop() -> bool:
         kept.append(len(problem.evaluator._states))
         return next(asked)
 
-    measure(problem, tmp_path, keep_going=keep_going)
+    measure(problem, tmp_path, should_stop=should_stop)
     assert all(kept)
     assert not problem.evaluator._states
 
@@ -84,16 +84,16 @@ def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, mo
 
 
 def test_two_searches_of_one_problem_share_what_each_measures(problem: Problem, tmp_path: Path) -> None:
-    answers = iter([True] * 3 + [False])
+    answers = iter([False] * 3 + [True])
     other: list[Sensitivities | None] = []
 
     def overtaken() -> bool:
-        going_on = next(answers)
-        if not going_on:
+        stop = next(answers)
+        if stop:
             other.append(measure(problem, tmp_path))  # the other search is done with all of it meanwhile
-        return going_on
+        return stop
 
-    assert measure(problem, tmp_path, keep_going=overtaken) is None
+    assert measure(problem, tmp_path, should_stop=overtaken) is None
     assert other[0] is not None
     shown: list[tuple[int, int]] = []
     again = measure(problem, tmp_path, show=lambda done, wanted: shown.append((done, wanted)))
@@ -102,11 +102,11 @@ def test_two_searches_of_one_problem_share_what_each_measures(problem: Problem, 
 
 
 def test_a_stop_keeps_what_was_measured(problem: Problem, tmp_path: Path) -> None:
-    assert measure(problem, tmp_path, keep_going=lambda: False) is None
+    assert measure(problem, tmp_path, should_stop=lambda: True) is None
     assert list(tmp_path.iterdir()) == []
     measure(problem, tmp_path, source="gradient")
-    answers = iter([True] * 4 + [False])
-    assert measure(problem, tmp_path, keep_going=lambda: next(answers)) is None
+    answers = iter([False] * 4 + [True])
+    assert measure(problem, tmp_path, should_stop=lambda: next(answers)) is None
     shown: list[int] = []
     measure(problem, tmp_path, show=lambda done, wanted: shown.append(done))
     assert shown[1] == 4

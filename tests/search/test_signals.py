@@ -4,49 +4,49 @@ import sys
 
 import pytest
 
-from search.signals import deaf_children, interrupts, stop_requests
+from search.signals import blocked_signals, interrupts, stop_requests
 
 
 def send(number: int) -> None:
-    """Send this thread a signal; of one to the process another thread may take note, and so a little later."""
+    """Send this thread a signal; another thread may handle one that is sent to the process, and later."""
     signal.raise_signal(number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_asks_and_a_second_ctrl_c_interrupts(number: int) -> None:
     before = signal.getsignal(number)
-    with stop_requests() as stop_requested:
-        assert not stop_requested()
+    with stop_requests() as should_stop:
+        assert not should_stop()
         send(number)
-        assert stop_requested()
-        send(signal.SIGTERM)  # a service manager may be impatient: what is in hand is finished all the same
+        assert should_stop()
+        send(signal.SIGTERM)  # a service manager may be impatient: the current evaluation is finished all the same
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
     assert signal.getsignal(number) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_before_a_search_has_begun_every_signal_interrupts(number: int) -> None:
+def test_every_signal_interrupts_before_a_search_has_begun(number: int) -> None:
     with interrupts(), pytest.raises(KeyboardInterrupt):
         send(number)
 
 
-def test_who_is_to_outlive_the_terminal_does() -> None:
+def test_a_search_started_with_nohup_outlives_the_terminal() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with stop_requests() as stop_requested:
+        with stop_requests() as should_stop:
             send(signal.SIGHUP)
-            assert not stop_requested()
+            assert not should_stop()
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_child_hears_nothing_and_its_parent_misses_nothing() -> None:
-    with stop_requests() as stop_requested:
-        with deaf_children():
+def test_a_child_gets_no_signal_and_its_parent_misses_none() -> None:
+    with stop_requests() as should_stop:
+        with blocked_signals():
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
             send(signal.SIGTERM)
-        assert stop_requested()
+        assert should_stop()
         try:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 child.send_signal(number)

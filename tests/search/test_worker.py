@@ -2,6 +2,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from search.study import claim, retry_lost
 from search.trials import MOST_ATTEMPTS, claimed, finished, map_of
 from tests.search.forks import Search, fork
 from tests.search.postgresql import PASSWORD, Server, running_server
+from tests.waiting import wait_until
 
 WANTED = 30
 
@@ -80,28 +82,44 @@ def test_the_map_of_a_killed_worker_is_tried_again(
     monkeypatch.setattr(search.storage, "GRACE_S", 2)
     wanted = len(WIDTHS) + 3
     tried = Search(place_of(storage, tmp_path, request), problem, wanted)
-    store, study = tried.open()
+    _, study = tried.open()
 
     def die_on_the_way() -> None:
-        worker = tried.worker(announce=lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == 8 else None)
-        for _ in range(wanted):
+        worker = tried.worker()
+        for _ in range(8):
             worker.evaluate_next()
+        object.__setattr__(worker, "_evaluate", lambda bits: os.kill(os.getpid(), signal.SIGKILL))
+        worker.evaluate_next()
 
     victim = fork(die_on_the_way)
     victim.join(timeout=60)
     assert victim.exitcode == -signal.SIGKILL
     (lost,) = study.get_trials(states=(TrialState.RUNNING,))
-    if storage == "journal":
-        with store.exclusive():
-            store.fail_abandoned(study, claimed)
-            assert retry_lost(study, [layer.name for layer in problem.layers], blamed=True) == 1
-            assert retry_lost(study, [layer.name for layer in problem.layers], blamed=True) == 0
     other = fork(tried.work)
     other.join(timeout=60)
     assert other.exitcode == 0
     check_complete(tried.place, wanted)
     again = [map_of(trial, []) for trial in study.get_trials(states=(TrialState.COMPLETE,))]
     assert map_of(lost, []) in again
+
+
+def test_a_trial_in_a_journal_is_abandoned_once_its_process_has_released_its_lock(
+    problem: Problem, tmp_path: Path
+) -> None:
+    search = Search(Place(tmp_path / "j"), problem, contenders=False)
+    (store, study), worker = search.open(), search.worker()
+    names = [layer.name for layer in problem.layers]
+    with ExitStack() as alive, store.exclusive():
+        trial, bits = claim(worker.study, problem.layers, lambda trial: alive.enter_context(worker.store.living(trial)))
+        assert not store.fail_abandoned(study, claimed)
+        alive.close()
+        assert store.fail_abandoned(study, claimed)
+        assert not store.fail_abandoned(study, claimed)
+        assert retry_lost(study, names, blamed=True) == 1
+        assert retry_lost(study, names, blamed=True) == 0
+        again, same = claim(worker.study, problem.layers)
+    assert (again.number > trial.number, same) == (True, bits)
+    assert not list(tmp_path.glob(".j-*"))
 
 
 def test_a_contender_whose_worker_died_before_its_first_heartbeat_is_tried_again(
@@ -146,8 +164,7 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing(problem: Problem, 
     search = Search(Place(tmp_path / "unused", server.url, tmp_path.name), problem, WANTED)
     _, study = search.open()
     workers = [fork(search.work) for _ in range(4)]
-    while finished(study) < 10:
-        time.sleep(0.02)
+    wait_until(lambda: finished(study) >= 10, timeout_s=60)
     server.kill()
     time.sleep(0.5)
     server.start()
