@@ -12,7 +12,7 @@ import pytest
 
 from objectives.problem import Problem, load_problem, polishing_sentences, unseen_sentences
 from objectives.sentences import load_sentences
-from results.findings import conclude
+from results.findings import select
 from results.unseen import unseen_damages
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
@@ -101,8 +101,8 @@ def test_what_is_interrupted_goes_on_where_it_was(
     study = load_study(run / "study.journal")
     found = outcome(study, "run")
     assert found.unseen is None
-    answers = iter([True, True, False])
-    check_on_unseen(roomy_problem, study, found, 20, keep_going=lambda: next(answers))
+    answers = iter([False, False, True])
+    check_on_unseen(roomy_problem, study, found, 20, should_stop=lambda: next(answers))
     broken_off = outcome(study, "run")
     assert broken_off.unseen is None  # half of them would be compared with maps that are not there
     assert broken_off.unscored > 0
@@ -110,15 +110,15 @@ def test_what_is_interrupted_goes_on_where_it_was(
     part = recorded_scores(study)
     assert len(part) == 2
     asked = count()
-    check_on_unseen(roomy_problem, study, found, 20, keep_going=lambda: next(asked) >= 0)
+    check_on_unseen(roomy_problem, study, found, 20, should_stop=lambda: next(asked) < 0)
     whole = outcome(study, "run").unseen
     assert whole is not None and len(whole.log_odds) == next(asked) + 2
     assert len(recorded_scores(study)) == len(whole.log_odds) and part.items() <= recorded_scores(study).items()
     assert broken_off.unscored == len(whole.log_odds) - 2 and not outcome(study, "run").unscored
     # On other sentences all begins anew.
-    check_on_unseen(roomy_problem, study, found, 10, keep_going=lambda: False)
+    check_on_unseen(roomy_problem, study, found, 10, should_stop=lambda: True)
     assert outcome(study, "run").unseen is None and outcome(study, "run").unscored
-    check_on_unseen(roomy_problem, study, found, 0, keep_going=lambda: False)
+    check_on_unseen(roomy_problem, study, found, 0, should_stop=lambda: True)
     assert not outcome(study, "run").unscored  # nobody wants it any more
 
 
@@ -133,7 +133,7 @@ def test_what_was_scored_before_the_search_went_on_says_so(
     study = load_study(run / "study.journal")
     between = outcome(study, "run").unseen
     assert between is not None and between.outdated and between.trials == 20
-    check_on_unseen(roomy_problem, study, outcome(study, "run"), 20, keep_going=lambda: True)
+    check_on_unseen(roomy_problem, study, outcome(study, "run"), 20, should_stop=lambda: False)
     after = outcome(study, "run").unseen
     assert after is not None and not after.outdated and after.trials == 24
 
@@ -156,7 +156,7 @@ def test_what_fp32_scores_is_recorded_again_where_only_that_is_lost(
     study = load_study(journal)
     found = outcome(study, "run")
     assert found.unseen is None
-    check_on_unseen(roomy_problem, study, found, 20, keep_going=lambda: False)  # no map is scored anew
+    check_on_unseen(roomy_problem, study, found, 20, should_stop=lambda: True)  # no map is scored anew
     again = outcome(study, "run").unseen
     assert whole is not None and again is not None
     assert np.array_equal(again.fp32_log_odds, whole.fp32_log_odds)
@@ -180,7 +180,7 @@ def test_the_maps_scored_are_those_of_least_expected_damage_not_of_most_luck() -
     lucky = min(sampled, key=lambda trial: trial.scores.damage if trial.scores else 0.0)
     expected = {trial.bits: 1.0 / trial.number for trial in sampled}  # the later, the better
 
-    numbers = {trial.number for trial in candidates(conclude(found), lambda bits, log_odds: expected[bits])}
+    numbers = {trial.number for trial in candidates(select(found), lambda bits, log_odds: expected[bits])}
     assert max(trial.number for trial in sampled) in numbers
-    assert set(conclude(found).picked) <= numbers
-    assert lucky.number in {trial.number for trial in candidates(conclude(found))}
+    assert set(select(found).picked) <= numbers
+    assert lucky.number in {trial.number for trial in candidates(select(found))}
