@@ -21,8 +21,8 @@ log = logging.getLogger("bitfront")
 def open_confirmation(problem: Problem, store: Store, study: optuna.Study, outcome: Outcome) -> bool:
     """Score the picks, their rivals and the reference on the holdout, in FP32; return whether that was done.
 
-    The scores are recorded, and made once. Nothing happens if there is no holdout, if it has been scored, or while other machines search on:
-    their maps would invalidate the scores.
+    The scores are recorded, and made once. Nothing happens if there is no holdout, if it has been scored, or while
+    other machines search on: their maps would withdraw the scores.
 
     Args:
         problem: the run's problem.
