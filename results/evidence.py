@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from objectives.scores import Labels, divergences, mcc_of_counts, predictions
 from results.bootstrap import CONFIDENCE, RESAMPLES, Floats, Resamples
-from results.outcome import Outcome, Quality
+from results.outcome import Outcome
 from results.pareto import exact_sizes, non_dominated
 from results.statistics import stacked
 from results.unseen import unseen_losses
@@ -37,7 +37,6 @@ class Evidence:
         labels: ``(n_sentences,)`` of 0 and 1.
         in_domain: ``(n_sentences,)``, or None if the sentences do not say.
         unseen: the damage of each map on unseen sentences, ``(n_maps,)``; NaN if it was not scored there.
-        quality: the study's first objective.
         resamples: the number of draws of the sentences.
     """
 
@@ -51,7 +50,6 @@ class Evidence:
     labels: Labels
     in_domain: Mask | None
     unseen: Floats
-    quality: Quality
     resamples: int = RESAMPLES
 
     @classmethod
@@ -71,7 +69,6 @@ class Evidence:
             labels=outcome.labels,
             in_domain=outcome.in_domain,
             unseen=np.array([unseen[trial.number].mean() if trial.number in unseen else np.nan for trial in trials]),
-            quality=outcome.quality,
         )
 
     def on(self, kept: Mask) -> Evidence:
@@ -100,16 +97,6 @@ class Evidence:
         hits, alarms = self.accepted[:, positive].sum(axis=1), self.accepted[:, ~positive].sum(axis=1)
         positives = np.count_nonzero(positive)
         return mcc_of_counts(hits, positives - hits, alarms, positive.size - positives - alarms)
-
-    @cached_property
-    def costs(self) -> Floats:
-        """The study's quality as a cost, lower is better, ``(n_maps,)``."""
-        if self.quality == "damage":
-            return self.damages
-        if self.quality == "mcc":
-            return -self.mccs
-        agreements: Floats = (self.accepted == self.fp32_accepted).mean(axis=1)
-        return -agreements
 
     def front(self, eligible: Mask) -> npt.NDArray[np.int64]:
         """Return the indices of the front of damage and size, from the largest map to the smallest; see ``judged``."""
@@ -209,18 +196,5 @@ def knee_rule() -> Rule:
         across = (sizes - sizes[-1]) / (sizes[0] - sizes[-1])
         up = (damages - damages[0]) / (damages[-1] - damages[0])
         return int(front[np.argmax(1 - across - up)])
-
-    return choose
-
-
-def front_rule(eligible: Mask) -> Rule:
-    """Return the rule that makes a front: the best quality among the maps that are small enough."""
-    (places,) = np.nonzero(eligible)
-
-    def choose(evidence: Evidence) -> int | None:
-        if not places.size:
-            return None
-        order = places[np.lexsort((evidence.sizes[places], evidence.costs[places]))]
-        return int(order[0])
 
     return choose

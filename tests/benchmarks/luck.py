@@ -11,9 +11,8 @@ from dataclasses import replace
 import numpy as np
 
 from results.bootstrap import Bootstrapped, Resamples
-from results.evidence import front_rule
 from results.luck import FOLDS, REPEATS, corrected
-from tests.results.simulated import cola_like, evidence_of
+from tests.results.simulated import best_mcc, cola_like, evidence_of
 
 MAPS = 1000
 DATASETS = 200
@@ -47,8 +46,7 @@ def main(arguments: list[str]) -> None:
                 base = truth.draw(random, 1)
                 maps = np.where(random.random((MAPS, base.size)) < shared, truth.draw(random, MAPS), base)
                 evidence = replace(evidence_of(truth, maps), resamples=500)
-                rules = [front_rule(evidence.feasible)]
-                [found] = corrected(evidence, rules, 0.01, folds=folds, repeats=repeats)
+                [found] = corrected(evidence, [best_mcc], 0.01, folds=folds, repeats=repeats)
                 assert found is not None
                 naive.append(evidence.mccs.max() - truth.mcc)
                 honest.append(found.mcc - truth.mcc)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from results.bootstrap import strata_of
-from results.evidence import Evidence, front_rule, least_damage_rule
+from results.evidence import Evidence, least_damage_rule
 from results.luck import corrected, cross_fitted
-from tests.results.simulated import cola_like, evidence_of
+from tests.results.simulated import best_mcc, cola_like, evidence_of
 
 
 def test_choices_never_see_the_sentences_that_score_them() -> None:
@@ -57,7 +57,7 @@ def test_rules_that_find_nothing_on_some_sentences_are_not_corrected() -> None:
     truth = cola_like()
     evidence = evidence_of(truth, truth.draw(np.random.default_rng(0), 3))
     calls = iter([0, 1, 2, None, *[2] * 100])
-    rules = [lambda _: next(calls), front_rule(evidence.feasible), lambda _: None]
+    rules = [lambda _: next(calls), best_mcc, lambda _: None]
     found = corrected(evidence, rules, 0.01)
     assert [known is None for known in found] == [True, False, True]
     assert corrected(evidence, rules[2:], 0.01) == [None]
@@ -70,7 +70,7 @@ def test_the_winner_of_a_thousand_equal_maps_is_lucky_and_the_corrected_one_is_n
     for _ in range(80):
         evidence = replace(evidence_of(truth, truth.draw(random, 1000)), resamples=300)
         naive.append(evidence.mccs.max() - truth.mcc)
-        [found] = corrected(evidence, [front_rule(evidence.feasible)], 0.01, repeats=2)
+        [found] = corrected(evidence, [best_mcc], 0.01, repeats=2)
         assert found is not None
         honest.append(found.mcc - truth.mcc)
         covered.append(found.mcc_interval.low <= truth.mcc <= found.mcc_interval.high)
