@@ -1,4 +1,17 @@
-"""The bootstrap over sentences: one set of draws for all that is compared, and BCa intervals. Pure and seeded."""
+"""The bootstrap over sentences: one set of draws for all that is compared, and BCa intervals. Pure and seeded.
+
+Notation, for a statistic t of one map (its MCC or its mean loss):
+    t: on the sentences; t*: on each of B draws with replacement within strata; t_(i): without sentence i (jackknife).
+    Phi: the normal distribution function. G(x): the share of t* below x, ties counted half.
+    z0 = Phi^-1(G(t)): the bias correction.
+    u_i = (n_h - 1) (mean of t_(j) over j in h - t_(i)) / n_h: the influence of sentence i, in stratum h of size n_h.
+    a = sum u_i^3 / (6 (sum u_i^2)^1.5): the acceleration. se = sqrt(sum u_i^2): the standard error.
+    With y = z0 + Phi^-1(p), the end of the interval at level p is the quantile of t* at Phi(z0 + y / (1 - a y)).
+    With s = Phi^-1(G(x)) - z0, the confidence that the true value is at least x is 1 - Phi(s / (1 + a s) - z0).
+
+B. Efron, "Better bootstrap confidence intervals", JASA 82 (1987), equations 2.3 and 4.1; for several strata T. J.
+DiCiccio and B. Efron, "Bootstrap confidence intervals", Statistical Science 11 (1996), section 4.
+"""
 
 from __future__ import annotations
 
@@ -39,18 +52,18 @@ class Interval:
 
 
 def strata_of(labels: Labels, in_domain: npt.NDArray[np.bool_] | None) -> Strata:
-    """Return each sentence's stratum, ``(n_sentences,)``: its label, and its domain where the sentences say."""
+    """Return each sentence's stratum, ``(n_sentences,)``: its label, and its domain if the sentences say."""
     inside = np.zeros(labels.shape, dtype=np.int64) if in_domain is None else in_domain.astype(np.int64)
     return 2 * labels.astype(np.int64) + inside
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """Sentences drawn with replacement within each stratum, and how the scores of maps fall out on each draw.
+    """Draws of the sentences with replacement within each stratum, and the scores of maps on each draw.
 
     Attributes:
         labels: ``(n_sentences,)`` of 0 and 1.
-        strata: ``(n_sentences,)``; each is drawn by itself, so that its size is the same in every draw.
+        strata: ``(n_sentences,)``; each is drawn separately, so that its size is the same in every draw.
         counts: how often each sentence was drawn, ``(n_resamples, n_sentences)``.
     """
 
@@ -67,7 +80,7 @@ class Resamples:
         resamples: int = RESAMPLES,
         seed: int = 0,
     ) -> Resamples:
-        """Draw; the same seed gives the same draws.
+        """Return new draws; the same seed gives the same ones.
 
         Raises:
             ValueError: there is no sentence, or ``in_domain`` is not of the labels' shape.
@@ -162,54 +175,49 @@ class Bootstrapped:
         )
 
     def intervals(self) -> list[Interval]:
-        """Return the 95% BCa interval of each map.
-
-        B. Efron, "Better bootstrap confidence intervals", JASA 82 (1987), equation 2.3; for several strata T. J.
-        DiCiccio and B. Efron, "Bootstrap confidence intervals", Statistical Science 11 (1996), section 4.
-        """
+        """Return the 95% BCa interval of each map."""
         tail = (1 - CONFIDENCE) / 2
         biases, accelerations = self._corrections()
-        found = []
+        intervals = []
         for at, (bias, acceleration) in enumerate(zip(biases, accelerations, strict=True)):
             levels = []
             for level in (tail, 1 - tail):
                 shifted = bias + _NORMAL.inv_cdf(level)
                 levels.append(_NORMAL.cdf(bias + shifted / _positive(1 - acceleration * shifted)))
             low, high = np.quantile(self.replicates[:, at], levels)
-            found.append(Interval(float(low), float(max(low, high))))
-        return found
+            intervals.append(Interval(float(low), float(max(low, high))))
+        return intervals
 
     def confidence_above(self, threshold: float) -> Floats:
         """Return the confidence that each map's true value is at least a threshold, ``(n_maps,)``, 0..1.
 
-        It is the level at which the lower bound of a one-sided BCa interval meets the threshold: Efron's formula,
-        solved for the level.
+        It is the level at which the lower bound of a one-sided BCa interval meets the threshold.
         """
         biases, accelerations = self._corrections()
         below = _share_below(self.replicates, np.full(len(self), threshold))
-        found = np.empty(len(self))
+        confidences = np.empty(len(self))
         for at, (share, bias, acceleration) in enumerate(zip(below, biases, accelerations, strict=True)):
             if np.ptp(self.replicates[:, at]) == 0:
-                found[at] = float(self.point[at] >= threshold)
+                confidences[at] = float(self.point[at] >= threshold)
                 continue
             shift = _quantile(share, len(self.replicates)) - bias
-            found[at] = 1 - _NORMAL.cdf(shift / _positive(1 + acceleration * shift) - bias)
-        return found
+            confidences[at] = 1 - _NORMAL.cdf(shift / _positive(1 + acceleration * shift) - bias)
+        return confidences
 
     def standard_errors(self) -> Floats:
         """Return the standard error of each map by the jackknife within strata, ``(n_maps,)``."""
         return np.sqrt(self._moments()[0])
 
     def _corrections(self) -> tuple[list[float], list[float]]:
-        """Return each map's bias correction z0, equation 4.1 of Efron 1987, and acceleration a, by the jackknife."""
+        """Return z0 and a of each map."""
         shares = _share_below(self.replicates, self.point)
         squares, cubes = self._moments()
-        # Without a spread there is nothing to correct.
+        # Without spread there is nothing to correct.
         accelerations = np.where(squares > 0, cubes / (6 * np.where(squares > 0, squares, 1.0) ** 1.5), 0.0)
         return [_quantile(share, len(self.replicates)) for share in shares], accelerations.tolist()
 
     def _moments(self) -> tuple[Floats, Floats]:
-        """Return the sums of squares and of cubes of the jackknife's influences, ``(n_maps,)`` each."""
+        """Return the sums of u_i^2 and of u_i^3, ``(n_maps,)`` each."""
         squares, cubes = np.zeros(len(self)), np.zeros(len(self))
         for stratum in np.unique(self.strata):
             values = self.jackknife[:, self.strata == stratum]
@@ -230,19 +238,19 @@ def _confusion(
 
 
 def _share_below(replicates: Floats, values: Floats) -> Floats:
-    """Return the share of replicates below each value; of those equal to it, half count."""
+    """Return G of each value."""
     below = np.count_nonzero(replicates < values, axis=0) + np.count_nonzero(replicates <= values, axis=0)
     return np.asarray(below / (2 * len(replicates)), dtype=np.float64)
 
 
 def _quantile(share: float, resamples: int) -> float:
-    """Return the normal quantile of a share of the draws; one that no draw reached is taken as half a draw."""
+    """Return Phi^-1 of a share of the draws; no draw, or all, count as half a draw less or more."""
     edge = 0.5 / resamples
     return _NORMAL.inv_cdf(min(max(float(share), edge), 1 - edge))
 
 
 def _positive(value: float) -> float:
-    # The formulas have a pole far out in the tails, beyond which they turn round.
+    # The formulas have a pole far out in the tails, beyond which they change sign.
     return max(value, 1e-9)
 
 

@@ -1,4 +1,4 @@
-"""What the confirmation sentences tell, once they have been opened."""
+"""The quality of maps on the holdout, once it has been scored."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import numpy as np
 
 from objectives.scores import divergences, predictions
 from results.bootstrap import Resamples
-from results.outcome import Confirmation
+from results.outcome import HoldoutScores
 from results.statistics import Estimate, compare, score_intervals, stacked
 
 
-def confirmed_estimates(opened: Confirmation | None, margin: float) -> dict[int, Estimate]:
-    """Return the confirmed quality of maps by trial number; of none where the sentences confirm nothing any more."""
-    if opened is None or opened.withdrawn:
+def confirmed_estimates(holdout: HoldoutScores | None, margin: float) -> dict[int, Estimate]:
+    """Return the quality of maps on the holdout by trial number; empty if it was not scored or is withdrawn."""
+    if holdout is None or holdout.withdrawn:
         return {}
-    log_odds = stacked(list(opened.log_odds.values()), opened.labels.size)
-    resamples = Resamples.draw(opened.labels, opened.in_domain)
-    losses = divergences(log_odds, opened.fp32_log_odds)
+    log_odds = stacked(list(holdout.log_odds.values()), holdout.labels.size)
+    resamples = Resamples.draw(holdout.labels, holdout.in_domain)
+    losses = divergences(log_odds, holdout.fp32_log_odds)
     mccs, intervals = score_intervals(resamples, predictions(log_odds) == 1, losses)
-    against = compare(mccs, resamples.mcc((predictions(opened.fp32_log_odds) == 1)[np.newaxis]), margin)
+    against = compare(mccs, resamples.mcc((predictions(holdout.fp32_log_odds) == 1)[np.newaxis]), margin)
     return {
         number: Estimate(float(mcc), interval.mcc, float(loss.mean()), interval.damage, comparison)
         for number, mcc, interval, loss, comparison in zip(
-            opened.log_odds, mccs.point, intervals, losses, against, strict=True
+            holdout.log_odds, mccs.point, intervals, losses, against, strict=True
         )
     }

@@ -1,4 +1,4 @@
-"""What picks are chosen by: maps with their sizes and what they did on some sentences, and the rules of choosing."""
+"""What picks are chosen by: a table of maps with their sizes and their results on some sentences, and the rules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from objectives.scores import Labels, divergences, mcc_of_counts, predictions
 from results.bootstrap import CONFIDENCE, RESAMPLES, Floats, Resamples
-from results.outcome import Outcome, Quality
+from results.outcome import Outcome
 from results.pareto import exact_sizes, non_dominated
 from results.statistics import stacked
 from results.unseen import unseen_losses
@@ -24,7 +24,7 @@ RESAMPLES_OF_A_FOLD = 400  # choices are made anew for every fold
 
 @dataclass(frozen=True)
 class Evidence:
-    """Complete maps on some sentences.
+    """The maps that have scores, with their results on some sentences.
 
     Attributes:
         numbers: of their trials, ``(n_maps,)``, rising.
@@ -35,10 +35,9 @@ class Evidence:
         accepted: what the maps accept, ``(n_maps, n_sentences)``.
         fp32_accepted: what the FP32 model accepts, ``(n_sentences,)``.
         labels: ``(n_sentences,)`` of 0 and 1.
-        in_domain: ``(n_sentences,)``, or None where the sentences do not say.
-        unseen: the damage of each map on unseen sentences, ``(n_maps,)``; NaN where it was not scored there.
-        quality: what the study's front is best in.
-        resamples: how many draws of the sentences there are.
+        in_domain: ``(n_sentences,)``, or None if the sentences do not say.
+        unseen: the damage of each map on unseen sentences, ``(n_maps,)``; NaN if it was not scored there.
+        resamples: the number of draws of the sentences.
     """
 
     numbers: npt.NDArray[np.int64]
@@ -51,12 +50,11 @@ class Evidence:
     labels: Labels
     in_domain: Mask | None
     unseen: Floats
-    quality: Quality
     resamples: int = RESAMPLES
 
     @classmethod
     def of(cls, outcome: Outcome) -> Evidence:
-        """Take the complete trials of an outcome, on all sentences."""
+        """Return the complete trials of an outcome, on all sentences."""
         trials = [trial for trial in outcome.trials if trial.scores is not None and trial.log_odds is not None]
         unseen = unseen_losses(outcome.unseen)
         log_odds = stacked([trial.log_odds for trial in trials if trial.log_odds is not None], outcome.labels.size)
@@ -71,7 +69,6 @@ class Evidence:
             labels=outcome.labels,
             in_domain=outcome.in_domain,
             unseen=np.array([unseen[trial.number].mean() if trial.number in unseen else np.nan for trial in trials]),
-            quality=outcome.quality,
         )
 
     def on(self, kept: Mask) -> Evidence:
@@ -90,7 +87,7 @@ class Evidence:
 
     @cached_property
     def draws(self) -> Resamples:
-        """Draws of these sentences, the same for all that is compared."""
+        """Draws of these sentences, the same for all maps."""
         return Resamples.draw(self.labels, self.in_domain, resamples=self.resamples)
 
     @cached_property
@@ -101,16 +98,6 @@ class Evidence:
         positives = np.count_nonzero(positive)
         return mcc_of_counts(hits, positives - hits, alarms, positive.size - positives - alarms)
 
-    @cached_property
-    def costs(self) -> Floats:
-        """The study's quality as a cost, lower is better, ``(n_maps,)``."""
-        if self.quality == "damage":
-            return self.damages
-        if self.quality == "mcc":
-            return -self.mccs
-        agreements: Floats = (self.accepted == self.fp32_accepted).mean(axis=1)
-        return -agreements
-
     def front(self, eligible: Mask) -> npt.NDArray[np.int64]:
         """Return the indices of the front of damage and size, from the largest map to the smallest; see ``judged``."""
         places, damages = self.judged(eligible)
@@ -120,9 +107,9 @@ class Evidence:
     def judged(self, eligible: Mask) -> tuple[npt.NDArray[np.int64], Floats]:
         """Return the indices of the maps to choose among, and the damage of every map to choose by.
 
-        Where some were scored on unseen sentences it is those, and their damage there: on its own sentences a search
-        finds maps whose errors cancel, there and not elsewhere. Otherwise all of them, by the search's own sentences;
-        so too where maps that miss the constraint are eligible, which are not scored on others.
+        If some were scored on unseen sentences, it is those and their damage there: a search finds maps whose errors
+        cancel on its own sentences and not elsewhere. Otherwise it is all of them, by the search's own sentences. So it
+        is too if maps that miss the constraint are eligible, since these are not scored on unseen sentences.
         """
         (places,) = np.nonzero(eligible)
         scored = places[~np.isnan(self.unseen[places])]
@@ -132,8 +119,9 @@ class Evidence:
     def lags(self, one: int, other: int, comparisons: int) -> bool:
         """Return whether the MCC of one map can be told to be lower than that of another.
 
-        A paired test at 5% over so many comparisons (Bonferroni): the other map is the luckiest of them all, and the
-        more there are, the further ahead it is by luck alone.
+        A paired test at level 5% / comparisons (Bonferroni): with d the difference of the MCCs and se(d) its standard
+        error, d > z(1 - 0.05 / comparisons) se(d). The other map is the luckiest of them all; the more there are, the
+        further ahead it is by luck alone.
         """
         mcc = self._undrawn.mcc(self.accepted[[one, other]])
         difference = mcc[[1]] - mcc[[0]]
@@ -146,14 +134,14 @@ class Evidence:
 
 
 Rule = Callable[[Evidence], int | None]
-"""A way to choose a map: its index, or None where there is none to choose."""
+"""A way to choose a map: returns its index, or None if there is none to choose."""
 
 
 def least_damage_rule(eligible: Mask) -> Rule:
     """Return the rule: the least damage among the maps whose MCC cannot be told from the best MCC of them all.
 
-    Damage is on unseen sentences where there are scores (``Evidence.judged``). Of maps with equal damage the smaller is
-    taken, then the earlier. Comparisons with the best, with the number of comparisons accounted for:
+    Damage is that on unseen sentences once it is known (``Evidence.judged``). Ties go to the smaller map, then to the
+    earlier. Comparisons with the best, corrected for their number:
     J. C. Hsu, "Simultaneous confidence intervals for all distances from the 'best'", Annals of Statistics 9 (1981).
 
     Args:
@@ -174,9 +162,9 @@ def least_damage_rule(eligible: Mask) -> Rule:
 def smallest_rule(margin: float) -> Rule:
     """Return the rule: the smallest map that is no worse than FP32 in MCC by more than the margin, with 95% confidence.
 
-    The front of damage and size is gone through from the largest map to the smallest, up to the first that fails.
-    Neither the order nor the front knows a label, so this is a fixed-sequence test, and the confidence holds however
-    many maps there are: W. Maurer, L. A. Hothorn and W. Lehmacher, "Multiple comparisons in drug clinical trials and
+    The front of damage and size is tested from the largest map to the smallest, up to the first that fails. Neither the
+    order nor the front depends on a label, so this is a fixed-sequence test, and the confidence holds for any number of
+    maps: W. Maurer, L. A. Hothorn and W. Lehmacher, "Multiple comparisons in drug clinical trials and
     preclinical assays: a-priori ordered hypotheses" (1995).
     """
 
@@ -194,8 +182,9 @@ def smallest_rule(margin: float) -> Rule:
 def knee_rule() -> Rule:
     """Return the rule: the map of the front of damage and size that lies furthest below the line between its ends.
 
-    Both axes are scaled to run from 0 to 1 over the front: V. Satopaa et al., "Finding a 'kneedle' in a haystack"
-    (2011). There is none where fewer than three maps are on the front.
+    Both axes are scaled to run from 0 to 1 over the front, x from its smallest map to its largest and y from its least
+    damage to its most; the knee maximises 1 - x - y. A front of fewer than three maps has none. V. Satopaa et al.,
+    "Finding a 'kneedle' in a haystack" (2011).
     """
 
     def choose(evidence: Evidence) -> int | None:
@@ -207,18 +196,5 @@ def knee_rule() -> Rule:
         across = (sizes - sizes[-1]) / (sizes[0] - sizes[-1])
         up = (damages - damages[0]) / (damages[-1] - damages[0])
         return int(front[np.argmax(1 - across - up)])
-
-    return choose
-
-
-def front_rule(eligible: Mask) -> Rule:
-    """Return the rule that makes a front: the best quality among the maps that are small enough."""
-    (places,) = np.nonzero(eligible)
-
-    def choose(evidence: Evidence) -> int | None:
-        if not places.size:
-            return None
-        order = places[np.lexsort((evidence.sizes[places], evidence.costs[places]))]
-        return int(order[0])
 
     return choose

@@ -1,4 +1,4 @@
-"""What a search has found so far, as one value: everything that tables, plots and the report are made from."""
+"""The state of a run as one value: everything that tables, plots and the report are made from."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from objectives.sizes import Footprint, SizeAxis
 
 Quality = Literal["damage", "mcc", "agreement"]
 Origin = Literal["reference", "uniform", "plain", "sampler"]
-"""Who proposed a map: the documented configuration, a uniform contender, plain allocation, or the sampler."""
+"""Who proposed a map: the documented configuration, a uniform baseline, the knapsack, or the sampler."""
 
 DEFAULT_MARGIN = 0.01
-"""The loss of MCC that counts as none."""
+"""The loss of MCC that the user accepts, unless the run says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Trial:
         nominal_compression: FP32 size over size, codes only; higher is smaller.
         packed_compression: FP32 size over size, every byte of the file; higher is smaller.
         feasible: whether it meets the size constraint.
-        scores: what it scored; None where the evaluation failed (``failure`` then says why).
-        log_odds: one log-odds a sentence, ``(n_sentences,)``; None where the evaluation failed.
-        precision: what the scores were computed in; FP32 where they have been confirmed.
+        scores: its scores; None if the evaluation failed (``failure`` then says why).
+        log_odds: one log-odds a sentence, ``(n_sentences,)``; None if the evaluation failed.
+        precision: what the scores were computed in; FP32 once they are confirmed.
         elapsed_s: seconds that the evaluation took.
         finished_s: seconds since the study's first trial began.
     """
@@ -60,17 +60,17 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Confirmation:
-    """What the maps that were shown when the search ended score on sentences that it never saw.
+class HoldoutScores:
+    """The scores of the picks, their rivals and the reference on the holdout, which no search sees.
 
     Attributes:
         source: the sentences, as the user named them.
         labels: ``(n_sentences,)`` of 0 and 1.
-        in_domain: ``(n_sentences,)``, or None where the sentences do not say.
+        in_domain: ``(n_sentences,)``, or None if the sentences do not say.
         fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
         log_odds: ``(n_sentences,)`` of maps, by trial number.
-        trials: how many maps had been evaluated when the sentences were opened.
-        withdrawn: whether the search went on afterwards, so that nothing here confirms anything.
+        trials: how many maps had been evaluated when the holdout was scored.
+        withdrawn: whether the search went on afterwards, so that the scores confirm nothing any more.
     """
 
     source: str
@@ -84,12 +84,12 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class Unseen:
-    """What the best maps score on unlabelled sentences that neither the search nor its allocations have seen.
+    """The scores of the best maps on unlabelled sentences that neither the search nor the knapsack has seen.
 
     Attributes:
         fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
         log_odds: ``(n_sentences,)`` of maps, by trial number.
-        trials: how many maps had been evaluated when these were chosen.
+        trials: how many maps had been evaluated when these maps were chosen.
         outdated: whether the search went on afterwards.
     """
 
@@ -112,18 +112,18 @@ class Outcome:
         size_axis: what the constraint and the size axis count.
         min_compression: the size constraint.
         labels: ``(n_sentences,)`` of 0 and 1.
-        in_domain: ``(n_sentences,)`` of bool, or None where the sentences do not say.
+        in_domain: ``(n_sentences,)`` of bool, or None if the sentences do not say.
         fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
-        fp32: what the FP32 model scores.
-        reference_note: why the documented configuration is not among the trials; empty where it is.
+        fp32: the scores of the FP32 model.
+        reference_note: why the documented configuration is not among the trials; empty if it is.
         trials: every evaluated map, by number.
         provenance: further facts to show, in order: versions, seed, machine, fingerprints.
         margin: the loss of MCC that the user accepts, 0 or more.
-        command: the command that makes this run again; empty where it is not known.
-        held_back: the sentences that the search does not see, as the user named them; empty where there are none.
-        confirmation: what they tell, once they have been opened.
-        unseen: what the best maps do on training sentences, once the search has ended.
-        unscored: how many maps that check lacks where it was broken off.
+        command: the command that makes this run again; empty if unknown.
+        held_back: the holdout, as the user named it; empty if there is none.
+        confirmation: the scores on the holdout, once it has been scored.
+        unseen: the scores of the best maps on unseen training sentences, once the search has ended.
+        unscored: how many maps an interrupted check on these sentences still has to score.
     """
 
     name: str
@@ -143,6 +143,6 @@ class Outcome:
     margin: float = DEFAULT_MARGIN
     command: str = ""
     held_back: str = ""
-    confirmation: Confirmation | None = None
+    confirmation: HoldoutScores | None = None
     unseen: Unseen | None = None
     unscored: int = 0

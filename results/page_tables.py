@@ -76,12 +76,11 @@ def front_page_table(found: Findings) -> Table:
         (
             *_map_cells(found, trial),
             *_score_cells(found, trial),
-            *_corrected_cells(found, found.corrected.get(trial.number)),
             Cell(words.proposed_by(trial)),
         )
         for trial in found.front
     )
-    return Table((*_MAP_HEADS, *_score_heads(found), *_corrected_heads(found), "proposed by"), rows)
+    return Table((*_MAP_HEADS, *_score_heads(found), "proposed by"), rows)
 
 
 def rivals_page_table(found: Findings) -> Table:

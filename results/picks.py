@@ -15,7 +15,7 @@ from results.outcome import Outcome, Trial
 from results.pareto import fp32_size
 
 HEADLINE_COMPRESSIONS = ("8", "10.67", "12.8")
-"""What is always asked beyond the size constraint: 4, 3 and 2.5 bits a weight."""
+"""Always asked, if beyond the size constraint: 4, 3 and 2.5 bits a weight."""
 
 SMALLEST = "smallest@margin"
 KNEE = "knee"
@@ -25,11 +25,10 @@ def pick(outcome: Outcome, request: str, evidence: Evidence | None = None) -> Tr
     """Return the map that a request asks for, among the complete trials of any origin.
 
     ``best@8x``: of the maps of at least that compression on the outcome's size axis, the one of least damage among
-    those whose MCC cannot be told from the best of them. A request at or above the size constraint takes only maps that
-    meet the constraint; a request below it takes what was evaluated there. Of maps with equal damage the smaller is
-    taken, then the earlier. A request of two or more decimals is understood as rounded, since 32/3 is written
-    ``10.67x``: it takes maps whose compression rounds to at least it. With fewer decimals it is exact: ``best@8x``
-    never takes 7.99.
+    those whose MCC cannot be told from the best of them. Ties go to the smaller map, then to the earlier. A request at
+    or above the size constraint takes only maps that meet the constraint; a request below it takes any map of that
+    size. A request of two or more decimals counts as rounded, since 32/3 is written ``10.67x``: it takes maps whose
+    compression rounds to at least it. A request of fewer decimals is exact: ``best@8x`` never takes 7.99.
 
     ``smallest@margin``: the smallest map that is no worse than FP32 in MCC by more than the outcome's margin, with 95%
     confidence; ``smallest@0.02`` for another margin. ``knee``: where the front of damage and size bends most.
@@ -37,7 +36,7 @@ def pick(outcome: Outcome, request: str, evidence: Evidence | None = None) -> Tr
     Args:
         outcome: the state of a run.
         request: one of the three.
-        evidence: what the outcome's trials did, where that has been worked out already.
+        evidence: that of the outcome, if it is known already.
 
     Raises:
         InputError: the request is malformed, or no map answers it; the message says what can be asked.
@@ -87,10 +86,10 @@ def trial_by_number(outcome: Outcome, number: int) -> Trial:
 
 
 def headline_requests(outcome: Outcome) -> tuple[str, ...]:
-    """Return the picks that answer the question: the smallest within the margin, then by size, then the knee.
+    """Return the requests that every report answers: the smallest within the margin, then by size, then the knee.
 
-    The sizes are the constraint's, 8x, 10.67x and 12.8x; left out is what lies below the constraint, or beyond the
-    compression of a map with the lowest width everywhere.
+    The sizes are the constraint's, 8x, 10.67x and 12.8x, without those below the constraint or beyond the compression
+    of a map with the lowest width everywhere.
     """
     highest = outcome.footprint.highest_compression(outcome.size_axis)
     beyond = [text for text in HEADLINE_COMPRESSIONS if outcome.min_compression < float(text) <= highest]
@@ -99,13 +98,13 @@ def headline_requests(outcome: Outcome) -> tuple[str, ...]:
 
 
 def in_order(requests: Iterable[str]) -> list[str]:
-    """Return headline requests of any outcomes in the order in which one has them."""
+    """Return the headline requests of several outcomes in the order of one outcome's."""
     sizes = (request for request in requests if request not in (SMALLEST, KNEE))
     return [SMALLEST, *sorted(sizes, key=_least_compression), KNEE]
 
 
 def headline_limits(outcome: Outcome) -> list[tuple[str, Fraction]]:
-    """Return those of the headline requests that name a size, each with the least compression that satisfies it."""
+    """Return the headline requests that name a size, each with the least compression that satisfies it."""
     requests = (request for request in headline_requests(outcome) if request.startswith("best@"))
     return [(request, _least_compression(request)[0]) for request in requests]
 
@@ -115,7 +114,7 @@ _SMALLEST_BY = re.compile(r"smallest@(?P<margin>[01](?:\.[0-9]{1,9})?)")
 
 
 def _least_compression(request: str) -> tuple[Fraction, Fraction]:
-    """Return the compression from which a map satisfies the request, and the requested one."""
+    """Return the least compression that satisfies a request, and the requested compression."""
     match = _BEST.fullmatch(request)
     if match is None or not float(match["value"]):
         raise InputError(
@@ -127,7 +126,7 @@ def _least_compression(request: str) -> tuple[Fraction, Fraction]:
 
 
 def _unanswered(outcome: Outcome, request: str, evidence: Evidence) -> str:
-    """Return why no map answers a request, and what can be asked."""
+    """Return why no map answers a request, and what to ask instead."""
     feasible = np.flatnonzero(evidence.feasible)
     if request == KNEE:
         return f"{request}: a front of fewer than three maps has no knee; let the search run on"

@@ -24,7 +24,7 @@ MOST_PICKED_MAPS = 4
 class Point:
     """One complete trial in the Pareto plot.
 
-    ``damage`` is in nats a sentence, ``mcc_interval`` there where it is drawn, ``corrected`` on the front.
+    ``damage`` is in nats a sentence, ``mcc_interval`` there where it is drawn, ``corrected`` for the picks by size.
     """
 
     number: int

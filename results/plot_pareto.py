@@ -86,7 +86,7 @@ def _draw_mcc(axes: Axes, info: ParetoInfo) -> None:
     others = info.others
     _scatter_others(axes, others, [point.mcc for point in others])
     # The front's bars overlap where it is dense: they are thin, and those of contenders and reference stand out.
-    corrected = [(point.compression, point.corrected) for point in front if point.corrected is not None]
+    corrected = [(point.compression, point.corrected) for point in info.points if point.corrected is not None]
     if corrected:
         lows = [known.mcc_interval.low for _, known in corrected]
         highs = [known.mcc_interval.high for _, known in corrected]
@@ -119,7 +119,7 @@ _REFERENCE_LABEL = "reference: the documented map"
 # Label, marker, its size and its colour.
 _UNIFORM = ("uniform map (number: its width)", "D", 7, GREEN)
 _PLAIN = ("plain allocation", "^", 6, ORANGE)
-_CORRECTED_LABEL = "corrected for luck, 95% interval"
+_CORRECTED_LABEL = "picks corrected for luck, 95% interval"
 _FP32_LABEL = "FP32 and its 95% interval"
 
 

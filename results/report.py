@@ -14,7 +14,7 @@ from markupsafe import Markup
 from objectives.files import write_text
 from results import words
 from results.bit_map_files import remove_stale_bit_maps, write_bit_maps
-from results.findings import Findings, conclude
+from results.findings import Findings
 from results.markdown import summary_markdown
 from results.outcome import Outcome
 from results.page_tables import front_page_table, picks_page_table, rivals_page_table
@@ -41,8 +41,8 @@ _PLOTS = {
 }
 
 
-def write_report(outcome: Outcome, directory: Path) -> Findings:
-    """Write everything that a run shows into its directory, each file in one step, and return what it follows from.
+def write_report(found: Findings, directory: Path) -> None:
+    """Write everything that a run shows into its directory, each file in one step.
 
     That is ``trials.csv``, ``front.csv``, ``picks.csv``, ``{pareto,bits,progress}.{png,svg,csv}``, ``report.html``,
     ``report.md`` and the front's maps in ``bitmaps/``, and ``unseen.{png,svg,csv}`` where maps were scored on unseen
@@ -50,14 +50,14 @@ def write_report(outcome: Outcome, directory: Path) -> Findings:
     gone. The plot of the sensitivities is shown where the directory has it.
 
     Args:
-        outcome: the state of a run, of any kind: without trials, without feasible ones, with failed ones.
+        found: what follows from a run of any kind: without trials, without feasible ones, with failed ones.
         directory: the run directory; it is made when it is missing.
 
     Raises:
         OSError: the directory cannot be written.
         InputError: its table of polished maps cannot be read.
     """
-    found = conclude(outcome)
+    outcome = found.outcome
     write_bit_maps(outcome, found.front, directory)
     write_csv(trials_table(outcome), directory / "trials.csv")
     write_csv(front_table(outcome, found), directory / "front.csv")
@@ -74,7 +74,6 @@ def write_report(outcome: Outcome, directory: Path) -> Findings:
     write_text(directory / "report.html", report_page(found, str(directory), plots, read_polished(directory)))
     write_text(directory / "report.md", summary_markdown(found, export_commands(found, str(directory))))
     remove_stale_bit_maps(outcome, found.front, directory)
-    return found
 
 
 def report_page(found: Findings, run: str, plots: dict[str, str], polished: Sequence[PolishedMap] = ()) -> str:

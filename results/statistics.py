@@ -1,4 +1,8 @@
-"""How sure a score is: 95% intervals over the sentences that it was measured on, and paired comparisons."""
+"""The certainty of a score: 95% intervals over the sentences that it was measured on, and paired comparisons.
+
+Notation: d = MCC(map) - MCC(other), both on the same draws of the sentences. ``no_worse`` is the confidence that
+d >= -margin, and the interval is that of d, both by the BCa bootstrap (:mod:`results.bootstrap`).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The MCC of a map less that of another on the same sentences, paired; above 0 the map is the better one.
+    """The MCC of a map minus that of another on the same sentences, paired; above 0 the map is better.
 
     Attributes:
         difference: in MCC.
@@ -36,15 +40,10 @@ class Comparison:
     no_worse: float
     margin: float
 
-    @property
-    def told_apart(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return not self.interval.low <= 0 <= self.interval.high
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """A quality on sentences that had no part in what was chosen; intervals are 95%.
+    """A quality on sentences that had no part in the choice; intervals are 95%.
 
     Attributes:
         mcc: the MCC.
@@ -62,7 +61,7 @@ class Estimate:
 
 
 def compare(maps: Bootstrapped, baseline: Bootstrapped, margin: float) -> list[Comparison]:
-    """Return how the MCC of each map compares with a baseline's, of the same draws.
+    """Compare the MCC of each map with another's, on the same draws.
 
     Args:
         maps: the MCC of ``n_maps`` maps.
@@ -78,48 +77,33 @@ def compare(maps: Bootstrapped, baseline: Bootstrapped, margin: float) -> list[C
     ]
 
 
-def mcc_interval(
-    log_odds: LogOdds,
-    labels: Labels,
-    in_domain: npt.NDArray[np.bool_] | None = None,
-    *,
-    seed: int = 0,
-) -> Interval:
+def mcc_interval(log_odds: LogOdds, labels: Labels, in_domain: npt.NDArray[np.bool_] | None = None) -> Interval:
     """Return the 95% interval of the MCC, over sentences resampled within each label and domain.
 
     Args:
         log_odds: ``(n_sentences,)``.
         labels: ``(n_sentences,)`` of 0 and 1.
-        in_domain: ``(n_sentences,)``, or None where the sentences do not say.
-        seed: of the draws; the same seed gives the same interval.
+        in_domain: ``(n_sentences,)``, or None if the sentences do not say.
 
     Raises:
         ValueError: the shapes differ, or there is no sentence.
     """
     accepted = (predictions(log_odds) == 1)[np.newaxis]
-    return Resamples.draw(labels, in_domain, seed=seed).mcc(accepted).intervals()[0]
+    return Resamples.draw(labels, in_domain).mcc(accepted).intervals()[0]
 
 
-def damage_interval(
-    losses: Floats,
-    labels: Labels | None = None,
-    in_domain: npt.NDArray[np.bool_] | None = None,
-    *,
-    seed: int = 0,
-) -> Interval:
+def damage_interval(losses: Floats, labels: Labels, in_domain: npt.NDArray[np.bool_] | None = None) -> Interval:
     """Return the 95% interval of the damage, in nats a sentence, on the draws of :func:`mcc_interval`.
 
     Args:
         losses: divergences from FP32, ``(n_sentences,)``, nats.
-        labels: ``(n_sentences,)`` of 0 and 1; without them all sentences are drawn together.
-        in_domain: ``(n_sentences,)``, or None where the sentences do not say.
-        seed: of the draws; the same seed gives the same interval.
+        labels: ``(n_sentences,)`` of 0 and 1.
+        in_domain: ``(n_sentences,)``, or None if the sentences do not say.
 
     Raises:
         ValueError: the shapes differ, or there is no sentence.
     """
-    labels = np.zeros(losses.shape, dtype=np.int8) if labels is None else labels
-    return Resamples.draw(labels, in_domain, seed=seed).mean(losses[np.newaxis]).intervals()[0]
+    return Resamples.draw(labels, in_domain).mean(losses[np.newaxis]).intervals()[0]
 
 
 def score_intervals(
@@ -138,5 +122,5 @@ def score_intervals(
 
 
 def stacked(rows: Sequence[npt.NDArray[np.float32]], n_sentences: int) -> npt.NDArray[np.float32]:
-    """Return log-odds of maps as ``(n_maps, n_sentences)``, also where there is none."""
+    """Return log-odds of maps as ``(n_maps, n_sentences)``, also if there is no map."""
     return np.stack(rows) if rows else np.empty((0, n_sentences), dtype=np.float32)

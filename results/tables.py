@@ -61,12 +61,6 @@ FRONT_COLUMNS = (
     "mcc_minus_fp32_high",
     "no_worse_than_fp32",
     "margin",
-    "corrected_mcc",
-    "corrected_mcc_low",
-    "corrected_mcc_high",
-    "corrected_damage",
-    "corrected_damage_low",
-    "corrected_damage_high",
     "agreement",
     "accuracy",
     "cross_entropy",
@@ -82,10 +76,21 @@ CONFIRMED_COLUMNS = (
     "confirmed_no_worse_than_fp32",
     "confirmed_damage",
 )
+CORRECTED_COLUMNS = (
+    "corrected_mcc",
+    "corrected_mcc_low",
+    "corrected_mcc_high",
+    "corrected_damage",
+    "corrected_damage_low",
+    "corrected_damage_high",
+)
 CORRECTED_UNSEEN_COLUMNS = ("corrected_unseen_damage", "corrected_unseen_damage_low", "corrected_unseen_damage_high")
+_AGREEMENT = FRONT_COLUMNS.index("agreement")
 PICK_COLUMNS = (
     "pick",
-    *FRONT_COLUMNS[: FRONT_COLUMNS.index("bit_map_text")],
+    *FRONT_COLUMNS[:_AGREEMENT],
+    *CORRECTED_COLUMNS,
+    *FRONT_COLUMNS[_AGREEMENT : FRONT_COLUMNS.index("bit_map_text")],
     *CONFIRMED_COLUMNS,
     *CORRECTED_UNSEEN_COLUMNS,
 )
@@ -104,23 +109,25 @@ def front_table(outcome: Outcome, findings: Findings | None = None) -> pd.DataFr
     """Return one row a map of the front, from the largest to the smallest, with the columns ``FRONT_COLUMNS``.
 
     ``*_low`` to ``*_high`` are 95% intervals over the sentences; ``no_worse_than_fp32`` is the confidence that the MCC
-    is no worse than FP32's by more than ``margin``; unseen damage is on training sentences, NaN where the map was not
-    scored on them; corrected figures are what the best map of that size or
-    less is worth on sentences that it was not chosen by. The last two columns name the map's files.
+    is no worse than FP32's by more than ``margin``; unseen damage is on training sentences, NaN if the map was not
+    scored on them. The last two columns name the map's files.
 
     Args:
         outcome: the state of a run.
         findings: what follows from it, where that has been worked out already.
     """
     found = conclude(outcome) if findings is None else findings
-    table = _judged_table(found, found.front, [found.corrected.get(trial.number) for trial in found.front])
+    table = _judged_table(found, found.front, [None] * len(found.front))
     table["bit_map_text"] = pd.Series([bit_map_path(outcome, trial, "txt") for trial in found.front], dtype="str")
     table["bit_map_json"] = pd.Series([bit_map_path(outcome, trial, "json") for trial in found.front], dtype="str")
     return table[list(FRONT_COLUMNS)]
 
 
 def picks_table(found: Findings) -> pd.DataFrame:
-    """Return one row a pick that there is, with the columns ``PICK_COLUMNS``; see :func:`front_table`."""
+    """Return one row a pick that there is, with the columns ``PICK_COLUMNS``; see :func:`front_table`.
+
+    Corrected figures are what choosing this way is worth on sentences that the choice was not made by.
+    """
     picked = [(headline, headline.trial) for headline in found.headlines if headline.trial is not None]
     table = _judged_table(found, [trial for _, trial in picked], [headline.corrected for headline, _ in picked])
     table["pick"] = pd.Series([headline.request for headline, _ in picked], dtype="str")
@@ -182,7 +189,7 @@ def _judged_table(found: Findings, trials: Sequence[Trial], corrections: Sequenc
     return table
 
 
-_JUDGED = FRONT_COLUMNS[FRONT_COLUMNS.index("unseen_damage") : FRONT_COLUMNS.index("agreement")]
+_JUDGED = (*FRONT_COLUMNS[FRONT_COLUMNS.index("unseen_damage") : _AGREEMENT], *CORRECTED_COLUMNS)
 _JUDGED += ("mcc_low", "mcc_high", "damage_low", "damage_high")
 
 

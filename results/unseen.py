@@ -1,4 +1,10 @@
-"""What maps do on sentences that the search has not seen, and how the sampler's compare with plain allocation there."""
+"""The damage of maps on sentences that the search has not seen, and the sampler's gain over the knapsack there.
+
+Notation, for the sizes s of the knapsack's maps:
+    d(s): the mean damage of the knapsack's map of size s.
+    e(s): the mean damage of the sampler's best map of that size or less, chosen and judged on different sentences.
+    The gain is exp(mean over s of (log e(s) - log d(s))), and its interval is that of the mean, transformed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,7 @@ import numpy.typing as npt
 
 from objectives.scores import divergences
 from results.bootstrap import Bootstrapped, Interval, Resamples
-from results.outcome import Outcome, Trial, Unseen
+from results.outcome import Outcome, Unseen
 
 _LEAST = 1e-12  # nats: a damage of nothing has a logarithm too
 
@@ -25,12 +31,12 @@ class UnseenDamage:
 
 @dataclass(frozen=True)
 class Gain:
-    """The sampler's damage over plain allocation's on unseen sentences: below 1 the search was worth it.
+    """The sampler's damage over the knapsack's on unseen sentences; below 1 the search paid.
 
     Attributes:
         ratio: the geometric mean over sizes.
         interval: 95%, over the sentences.
-        sizes: how many sizes it was compared at.
+        sizes: the number of sizes.
     """
 
     ratio: float
@@ -58,17 +64,17 @@ def unseen_damages(unseen: Unseen | None) -> dict[int, UnseenDamage]:
 
 
 def gain_over_plain(outcome: Outcome) -> Gain | None:
-    """Compare the sampler's best map of the size of each plain allocation, or less, with it; None without either.
+    """Compare each of the knapsack's maps with the sampler's best map of that size or less; None without either.
 
-    Which of the sampler's maps is best is chosen on every other sentence and judged on the rest, and the other way
-    round, so that choosing among many maps is no advantage.
+    The best is chosen on every other sentence and judged on the rest, and the other way round, so that choosing among
+    many maps is no advantage.
     """
-    losses = unseen_losses(outcome.unseen)
+    axis, losses = outcome.size_axis, unseen_losses(outcome.unseen)
     scored = [trial for trial in outcome.trials if trial.number in losses and trial.feasible]
     sampled = [trial for trial in scored if trial.origin == "sampler"]
-    own, plain = [], []
+    own, knapsack = [], []
     for rival in scored:
-        within = _no_larger(outcome, sampled, rival)
+        within = [trial for trial in sampled if trial.compression(axis) >= rival.compression(axis)]
         if rival.origin != "plain" or not within:
             continue
         damages = np.array([losses[trial.number] for trial in within])
@@ -76,17 +82,17 @@ def gain_over_plain(outcome: Outcome) -> Gain | None:
         for judged in (even, ~even):
             best = damages[np.argmin(damages[:, ~judged].mean(axis=1))]
             own.append(best * judged)
-            plain.append(losses[rival.number] * judged)
+            knapsack.append(losses[rival.number] * judged)
     if not own:
         return None
-    difference = _mean_logarithm(mean_losses(own)) - _mean_logarithm(mean_losses(plain))
+    difference = _mean_logarithm(mean_losses(own)) - _mean_logarithm(mean_losses(knapsack))
     [interval] = difference.intervals()
     low, high = float(np.exp(interval.low)), float(np.exp(interval.high))
     return Gain(float(np.exp(difference.point[0])), Interval(low, high), len(own) // 2)
 
 
 def _mean_logarithm(means: Bootstrapped) -> Bootstrapped:
-    """Return the mean over maps of the logarithms of a statistic, as a statistic of one map."""
+    """Return the mean over maps of the logarithm of a statistic, as a statistic of one map."""
     point, replicates, jackknife = (
         np.log(np.maximum(values, _LEAST)) for values in (means.point, means.replicates, means.jackknife)
     )
@@ -98,15 +104,10 @@ def _mean_logarithm(means: Bootstrapped) -> Bootstrapped:
     return Bootstrapped(*averages, means.strata)
 
 
-def _no_larger(outcome: Outcome, trials: Sequence[Trial], rival: Trial) -> list[Trial]:
-    compression = rival.compression(outcome.size_axis)
-    return [trial for trial in trials if trial.compression(outcome.size_axis) >= compression]
-
-
 def mean_losses(losses: Sequence[npt.NDArray[np.float64]]) -> Bootstrapped:
     """Return the means of losses, ``(n_sentences,)`` each, on the same draws of the unseen sentences.
 
-    These have no labels to be drawn within.
+    These sentences have no labels, so they are one stratum.
     """
     values = np.array(losses)
     return Resamples.draw(np.zeros(values.shape[1], dtype=np.int8)).mean(values)

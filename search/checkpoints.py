@@ -1,4 +1,4 @@
-"""Checkpoints of a run's maps: made from the very model that the run was made with, or not at all."""
+"""Checkpoints of a run's maps, made only from the very model that the run was made with."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from search.study import warn_of_other_codes
 log = logging.getLogger("bitfront")
 
 FINGERPRINT = "fingerprint"
-"""What a checkpoint's manifest calls the fingerprint of the problem that it was made from."""
+"""The key of the problem's fingerprint in a checkpoint's manifest."""
 
 
 def problem_of_run(settings: Mapping[str, Any]) -> Problem:
-    """Return the problem of a run, by what its run.toml says.
+    """Return the problem of a run by its run.toml.
 
     Raises:
-        InputError: it cannot be loaded, or the model, the sentences or the quantiser are not the run's any more.
+        InputError: it cannot be loaded, or its model, sentences or quantiser are not the run's any more.
     """
     profile, recorded = Profile(**settings["profile"]), settings["fingerprint"]
     problem = load_problem(
@@ -54,13 +54,13 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
 def export_checkpoint(
     settings: Mapping[str, Any], bits: Bits, provenance: Mapping[str, Any], directory: Path, format_: str
 ) -> str:
-    """Write one map of a run as a checkpoint, and return what there is to say about it.
+    """Write one map of a run as a checkpoint, and return a message about it.
 
     Args:
-        settings: what the run's run.toml says.
+        settings: of the run's run.toml.
         bits: the map.
-        provenance: plain JSON values: where the map came from.
-        directory: to be made.
+        provenance: where the map came from, as plain JSON values.
+        directory: must not exist.
         format_: ``packed`` or ``torchao``.
 
     Raises:
@@ -75,12 +75,12 @@ def export_checkpoint(
 
 
 def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> str:
-    """Write a map that a run has polished as a checkpoint elsewhere, and return what there is to say about it.
+    """Write a polished map of a run as a checkpoint elsewhere, and return a message about it.
 
     Args:
         run: the run's directory.
-        trial: the map, as it was before.
-        directory: to be made.
+        trial: the map before polishing.
+        directory: must not exist.
         format_: ``packed`` or ``torchao``.
 
     Raises:
@@ -93,7 +93,7 @@ def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> s
         raise InputError(f"{run}: {trial.label} is not polished; bitfront polish --run {run} --trial {trial.number}")
     classifier, quantized = read_quantized(checkpoints[trial.number])
     provenance = read_manifest(checkpoints[trial.number])
-    del provenance["packed"]  # of the files there
+    del provenance["packed"]  # describes the files of that checkpoint
     return _write(classifier, quantized, provenance, directory, format_)
 
 
@@ -114,7 +114,7 @@ def _write(
 
 
 def evaluate_checkpoint(problem: Problem, directory: Path) -> tuple[Evaluation, Checkpoint]:
-    """Score a packed checkpoint of a problem's model on every sentence, in FP32, and return what was loaded too.
+    """Score a packed checkpoint of a problem's model on every sentence, in FP32; return the checkpoint too.
 
     Raises:
         InputError: it is damaged (see ``load_checkpoint``), or was made from another model.
@@ -133,10 +133,10 @@ def evaluate_checkpoint(problem: Problem, directory: Path) -> tuple[Evaluation, 
 
 
 def _model_of(provenance: Mapping[str, Any]) -> object:
-    """Return the fingerprint of the model that a checkpoint was made from; None where it does not say."""
-    # Checkpoints of old have it among the facts of their run, or, made from a bit map's file, not at all.
+    """Return the fingerprint of the model that a checkpoint was made from; None if it does not say."""
+    # Older checkpoints have it among the facts of their run, or not at all if made from a bit map's file.
     for table, key in ((FINGERPRINT, "model"), ("facts", "fingerprint of model")):
-        found = provenance.get(table)
-        if isinstance(found, dict) and key in found:
-            return found[key]
+        facts = provenance.get(table)
+        if isinstance(facts, dict) and key in facts:
+            return facts[key]
     return None

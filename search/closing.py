@@ -1,4 +1,4 @@
-"""A closer look at what a search ends with: in FP32, then on unseen sentences, then on those held back."""
+"""The final checks of a search: its maps are scored in FP32, then on unseen sentences, then on the holdout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from objectives.errors import InputError
-from results.findings import conclude
+from results.findings import select
 from search.confirming import open_confirmation
 from search.guided import GuidedSampler
 from search.reporting import outcome_of_run
@@ -20,13 +20,13 @@ log = logging.getLogger("bitfront")
 
 
 Show = Callable[[str, int, int], object]
-"""Told what is being scored, how many maps are and how many are to be."""
+"""Called with what is being scored, how many maps are scored and how many are to be."""
 
 
 def look_closer(worker: Worker, run: RunDirectory, show: Show) -> None:
-    """Score what the search ends with in three steps, each of which chooses its maps by the one before.
+    """Score the maps that a search ends with in three steps; each step chooses its maps by the scores before it.
 
-    A signal ends it, and the next start goes on from there.
+    A signal stops it, and the next start continues.
 
     Raises:
         InputError: a map has no score in FP32.
@@ -35,54 +35,53 @@ def look_closer(worker: Worker, run: RunDirectory, show: Show) -> None:
     store, study, problem = worker.store, worker.study, worker.problem
     expected = study.sampler.damage_elsewhere if isinstance(study.sampler, GuidedSampler) else None
 
-    def confirm_shown() -> None:
+    def in_fp32() -> None:
         _confirm_shown(worker, run, expected, partial(show, "confirming in FP32"))
 
-    def check() -> None:
-        found = outcome_of_run(study, run)
+    def on_unseen() -> None:
         check_on_unseen(
             problem,
             study,
-            found,
+            outcome_of_run(study, run),
             worker.profile.unseen,
-            worker.should_stop,
+            worker.stopping,
             expected,
             partial(show, "scoring on unseen sentences"),
         )
 
-    def open_held_back() -> None:
+    def on_holdout() -> None:
         open_confirmation(problem, store, study, outcome_of_run(study, run))
 
-    store.patiently(confirm_shown, worker.should_stop)
-    for step in (check, open_held_back):
-        if not worker.should_stop():
-            store.patiently(step, worker.should_stop)
+    store.patiently(in_fp32, worker.stopping)
+    for step in (on_unseen, on_holdout):
+        if not worker.stopping():
+            store.patiently(step, worker.stopping)
 
 
 def _confirm_shown(
     worker: Worker, run: RunDirectory, expected: DamageElsewhere | None, show: Callable[[int, int], object]
 ) -> None:
-    """Score in FP32 what a search in another precision shows, and what it may pick from.
+    """Score in FP32 all that the report shows or picks from, if it was scored in another precision.
 
-    All of that can change as scores do, so this goes on until it is confirmed, or a signal comes.
+    New scores can change the front and the picks, so this repeats until nothing is left to score, or a signal comes.
     """
     study, problem = worker.study, worker.problem
     exact = problem.evaluator.precision
     while problem.scout.precision != exact or worker.store.shared:  # others may search in another precision
-        found = conclude(outcome_of_run(study, run))
-        picked_from = candidates(found, expected) if worker.profile.unseen else []
-        told = {trial.number: trial for trial in (*found.shown, *picked_from)}
-        scouted = [trial for trial in told.values() if trial.precision != exact]
-        if not scouted:
+        selection = select(outcome_of_run(study, run))
+        picked_from = candidates(selection, expected) if worker.profile.unseen else []
+        needed = {trial.number: trial for trial in (*selection.shown, *picked_from)}
+        inexact = [trial for trial in needed.values() if trial.precision != exact]
+        if not inexact:
             return
-        log.info("confirming %d maps of the front, the picks and the contenders in FP32", len(scouted))
-        for done, trial in enumerate(scouted):
-            show(done, len(scouted))
-            if worker.should_stop():
-                log.warning("not all is confirmed in FP32; start the run again")
+        log.info("confirming %d maps of the front, the picks and the baselines in FP32", len(inexact))
+        for done, trial in enumerate(inexact):
+            show(done, len(inexact))
+            if worker.stopping():
+                log.warning("not all maps are confirmed in FP32; start the run again")
                 return
             try:
-                confirmed = problem.confirm(trial.bits)
+                evaluation = problem.confirm(trial.bits)
             except ValueError as error:
                 raise InputError(f"{trial.label} has no score in FP32: {error}; search with --precision fp32") from None
-            confirm(study, trial.number, confirmed)
+            confirm(study, trial.number, evaluation)

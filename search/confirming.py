@@ -1,4 +1,4 @@
-"""The confirmation sentences: opened once, when a search has ended, for the maps that the report shows."""
+"""The holdout: scored once, when a search has ended, for the picks, their rivals and the reference."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from objectives.errors import InputError
 from objectives.problem import Problem
-from results.findings import conclude
+from results.findings import select
 from results.outcome import Outcome
 from search.opening import opened_after, record_opening
 from search.storage import Store
@@ -18,41 +18,39 @@ from search.trials import claimed
 log = logging.getLogger("bitfront")
 
 
-def open_confirmation(problem: Problem, store: Store, study: optuna.Study, found: Outcome) -> bool:
-    """Score the picks, their rivals and the reference on the confirmation sentences, in FP32, and record it.
+def open_confirmation(problem: Problem, store: Store, study: optuna.Study, outcome: Outcome) -> bool:
+    """Score the picks, their rivals and the reference on the holdout, in FP32; return whether that was done.
 
-    They are opened once: where the study has been through this, or has no such sentences, nothing happens. Nor does it
-    while other machines search on, whose maps would withdraw what is confirmed.
+    The scores are recorded, and made once. Nothing happens if there is no holdout, if it has been scored, or while
+    other machines search on: their maps would withdraw the scores.
 
     Args:
-        problem: the run's.
-        store: the study's.
-        study: the run's.
-        found: what the study holds now.
-
-    Returns:
-        Whether they were opened.
+        problem: the run's problem.
+        store: the store of its study.
+        study: the run's study.
+        outcome: what the study holds now.
     """
-    if problem.confirmation is None or found.confirmation is not None or not found.trials:
+    if problem.confirmation is None or outcome.confirmation is not None or not outcome.trials:
         return False
     if store.shared:
         with store.exclusive():
             store.fail_abandoned(study, claimed)  # a machine that died after our last trial searches no more
-            in_hand = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if in_hand:
-            log.info("others search on: the last machine to end opens the confirmation sentences")
+            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if running:
+            log.info("other machines search on: the last one to end scores the holdout")
             return False
-    findings = conclude(found)
-    rivals = [headline.rival for headline in findings.headlines if headline.rival is not None]
-    chosen = findings.picked | {trial.number: trial for trial in rivals}
-    log.info("opening %d confirmation sentences for %d maps", problem.confirmation.labels.size, len(chosen))
+    selection = select(outcome)
+    rivals = [headline.rival for headline in selection.headlines if headline.rival is not None]
+    chosen = selection.picked | {trial.number: trial for trial in rivals}
+    log.info("scoring %d maps on the holdout of %d sentences", len(chosen), problem.confirmation.labels.size)
     try:
-        fp32, scored = problem.confirmed_log_odds([trial.bits for trial in chosen.values()])
+        fp32, log_odds = problem.confirmed_log_odds([trial.bits for trial in chosen.values()])
     except InputError as error:
-        log.warning("not confirmed: %s", error)
+        log.warning("no scores on the holdout: %s", error)
         return False
     with store.exclusive():
         if opened_after(study):  # another machine ended at the same moment
             return False
-        record_opening(study, problem.confirmation, fp32, dict(zip(chosen, scored, strict=True)), len(found.trials))
+        by_number = dict(zip(chosen, log_odds, strict=True))
+        record_opening(study, problem.confirmation, fp32, by_number, len(outcome.trials))
     return True

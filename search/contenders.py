@@ -1,4 +1,4 @@
-"""What every front is shown against: the documented configuration, uniform maps, and plain allocation."""
+"""The baselines: the documented configuration, uniform maps, and the exact knapsack on one-layer sensitivities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLAIN_COMPRESSIONS = (6.4, 8.0, 9.2, 32 / 3, 11.6, 12.8, 14.2)
 
 @dataclass(frozen=True)
 class Contender:
-    """A map to be evaluated before the sampler's, whether it meets the constraint or not."""
+    """A baseline: a map to evaluate before the sampler's, even if it misses the constraint."""
 
     origin: Origin
     label: str
@@ -29,9 +29,9 @@ class Contender:
 def all_contenders(
     problem: Problem, constraint: SizeConstraint, sensitivities: Sensitivities | None
 ) -> tuple[list[Contender], str]:
-    """Return all of them in the order in which they are evaluated, and why the reference is missing where it is.
+    """Return the baselines in the order of their evaluation, and why the reference is missing; empty if it is not.
 
-    Plain allocations are among them where there are sensitivities.
+    The knapsack's maps are among them if there are sensitivities.
     """
     contenders, reference_note = reference(problem.layers)
     contenders += uniform_maps(problem.layers)
@@ -41,7 +41,7 @@ def all_contenders(
 
 
 def reference(layers: Sequence[Layer]) -> tuple[list[Contender], str]:
-    """Return the documented configuration, or nothing and why it does not fit."""
+    """Return the documented configuration, or nothing and the reason why it does not fit."""
     try:
         return [Contender("reference", "documented", documented_bit_map(layers))], ""
     except InputError as error:
@@ -54,11 +54,11 @@ def uniform_maps(layers: Sequence[Layer]) -> list[Contender]:
 
 
 def plain_allocations(damages: Damages, constraint: SizeConstraint) -> list[Contender]:
-    """Return the exact allocations on the sensitivities alone, at the constraint and at some smaller sizes.
+    """Return the knapsack's maps, at the size constraint and at some smaller sizes.
 
     Args:
         damages: of each layer alone, ``(n_layers, n_widths)``.
-        constraint: whose axis counts; the largest map just meets it.
+        constraint: the size constraint, which the largest map just meets.
     """
     footprint, axis = constraint.footprint, constraint.axis
     maps: dict[Bits, Contender] = {}
@@ -73,7 +73,7 @@ def plain_allocations(damages: Damages, constraint: SizeConstraint) -> list[Cont
 
 
 def plain_budgets(constraint: SizeConstraint) -> list[int]:
-    """Return the sizes in bits at which plain allocation is tried, from the constraint down."""
+    """Return the knapsack's size limits in bits, from the constraint down."""
     footprint = constraint.footprint
     fp32_bits = footprint.fp32_nominal_bits if constraint.axis == "nominal" else 8 * footprint.fp32_packed_bytes
     wanted = [int(fp32_bits / compression) for compression in _PLAIN_COMPRESSIONS]

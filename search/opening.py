@@ -1,4 +1,4 @@
-"""The record that the confirmation sentences have been opened: written once, and read with every outcome."""
+"""The record of the holdout's scores: written once, and read with every outcome."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ import numpy as np
 import optuna
 
 from objectives.scores import LogOdds
-from results.outcome import Confirmation
+from results.outcome import HoldoutScores
 from search.arrays import pack_array, unpack_array
 
 if TYPE_CHECKING:  # reading a run loads no model
-    from objectives.problem import Confirmation as Sentences
+    from objectives.problem import Confirmation
 
-_OPENING = "opening of the confirmation sentences"
+_RECORD = "opening of the confirmation sentences"  # as stored in studies
 
 
 def record_opening(
-    study: optuna.Study, sentences: Sentences, fp32_log_odds: LogOdds, log_odds: Mapping[int, LogOdds], trials: int
+    study: optuna.Study, holdout: Confirmation, fp32_log_odds: LogOdds, log_odds: Mapping[int, LogOdds], trials: int
 ) -> None:
-    """Record that the sentences have been opened after so many trials, and what FP32 and some trials' maps score."""
+    """Record what FP32 and some trials' maps score on the holdout, after so many trials."""
     record = {
-        "source": sentences.source,
-        "labels": pack_array(sentences.labels),
-        "in_domain": None if sentences.in_domain is None else pack_array(sentences.in_domain),
+        "source": holdout.source,
+        "labels": pack_array(holdout.labels),
+        "in_domain": None if holdout.in_domain is None else pack_array(holdout.in_domain),
         "fp32_log_odds": pack_array(fp32_log_odds),
         "log_odds": {str(number): pack_array(scored) for number, scored in log_odds.items()},
         "trials": trials,
     }
-    study.set_user_attr(_OPENING, record)
+    study.set_user_attr(_RECORD, record)
 
 
 def opened_after(study: optuna.Study) -> int:
-    """Return after how many trials the sentences were opened; 0 where they have not been."""
-    return int(study.user_attrs.get(_OPENING, {"trials": 0})["trials"])
+    """Return after how many trials the holdout was scored; 0 if it has not been."""
+    return int(study.user_attrs.get(_RECORD, {"trials": 0})["trials"])
 
 
-def read_opening(study: optuna.Study, trials: int) -> Confirmation | None:
-    """Return what the sentences have told, None where they have not been opened.
+def read_opening(study: optuna.Study, trials: int) -> HoldoutScores | None:
+    """Return the scores on the holdout; None if it has not been scored.
 
     Args:
         study: the run's study.
-        trials: how many maps it has evaluated by now; more than at the opening withdraw what was confirmed.
+        trials: how many maps it has evaluated by now; if more than at the scoring, the scores are withdrawn.
     """
-    record: dict[str, Any] | None = study.user_attrs.get(_OPENING)
+    record: dict[str, Any] | None = study.user_attrs.get(_RECORD)
     if record is None:
         return None
-    return Confirmation(
+    return HoldoutScores(
         source=record["source"],
         labels=unpack_array(record["labels"], np.int8),
         in_domain=None if record["in_domain"] is None else unpack_array(record["in_domain"], np.bool_),

@@ -1,7 +1,7 @@
 """Reading a study back as an outcome.
 
-The study carries everything that results need (layers, labels, FP32 scores, each trial's log-odds), so that a front
-and a report are made from the storage alone.
+The study holds everything that results need (layers, labels, FP32 scores, each trial's log-odds), so that a front and a
+report need the storage alone.
 """
 
 from __future__ import annotations
@@ -25,32 +25,23 @@ from search.feasible import SizeConstraint
 from search.opening import read_opening
 from search.storage import Place
 from search.study import CONFIRMATION, CONTEXT, STUDY_SCHEMA
-from search.trials import (
-    EVALUATION,
-    FAILURE,
-    LABEL,
-    MOST_ATTEMPTS,
-    map_of,
-    origin_of,
-    settled,
-    trials_of,
-)
+from search.trials import EVALUATION, FAILURE, LABEL, MOST_ATTEMPTS, map_of, origin_of, settled, trials_of
 from search.unseen_record import read_unseen, unscored
 
 
 class NoStudyError(InputError):
-    """A run has no study yet, or one that is still being made."""
+    """A run has no study yet, or an incomplete one."""
 
 
 def load_study(where: Path | Place) -> optuna.Study:
     """Open the study of a run for reading.
 
     Args:
-        where: its journal, or wherever else it lies.
+        where: its journal, or its place.
 
     Raises:
-        NoStudyError: it has not been made yet.
-        InputError: the journal is damaged, the study is none of ours, or the database cannot be reached.
+        NoStudyError: the study has not been made yet.
+        InputError: the journal is damaged, the study is not bitfront's, or the database cannot be reached.
     """
     place = where if isinstance(where, Place) else Place(where)
     subject = f"study {place.study_name!r}" if place.url else str(place.journal)
@@ -70,17 +61,17 @@ def load_study(where: Path | Place) -> optuna.Study:
 
 
 def outcome(study: optuna.Study, name: str) -> Outcome:
-    """Return all that the study has found so far."""
+    """Return the state of a study as an outcome of that name."""
     context = study.user_attrs[CONTEXT]
     layers = tuple(Layer(**layer) for layer in context["layers"])
     labels = unpack_array(context["labels"], np.int8)
     fp32_log_odds = unpack_array(context["fp32_log_odds"], np.float32)
     kept = {key: tuple(shape) for key, shape in context["kept"].items()}
-    footprint = Footprint(layers, kept, Scheme(**context.get("scheme", {})))  # studies of old have the default's
+    footprint = Footprint(layers, kept, Scheme(**context.get("scheme", {})))  # older studies have the default's
     constraint = SizeConstraint(footprint, context["size_axis"], context["min_compression"])
     names = [layer.name for layer in layers]
     frozen = trials_of(study)
-    attributes = study.user_attrs  # one query, where the study is in a database
+    attributes = study.user_attrs  # one query, if the study is in a database
     began = min((trial.datetime_start for trial in frozen if trial.datetime_start), default=None)
     trials = []
     for trial in frozen:

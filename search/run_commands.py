@@ -52,8 +52,8 @@ def search(
         return bool(directory.read_settings()["start"].get("by") == BY_SIGNAL)
 
     with notifying(notify, run, stopped), interrupts(), progress_display(console) as display:
-        outcome = run_search(settings, directory, display, storage)
-    for line in summary_lines(outcome):
+        found = run_search(settings, directory, display, storage)
+    for line in summary_lines(found.outcome, found):
         typer.echo(line)
     typer.echo(f"report: {run / 'report.html'}")
 
@@ -86,6 +86,7 @@ def report(
         return
     if run is None or runs:
         raise InputError("say which run: --run runs/x; or several to compare: --compare runs/x runs/y")
+    from results.findings import conclude
     from results.report import write_report
     from results.summary import summary_lines
     from search.reading import load_study
@@ -94,8 +95,9 @@ def report(
 
     directory = RunDirectory(run)
     directory.read_settings()
-    found = outcome_of_run(load_study(directory.place()), directory, margin)
-    for line in summary_lines(found, write_report(found, run)):
+    found = conclude(outcome_of_run(load_study(directory.place()), directory, margin))
+    write_report(found, run)
+    for line in summary_lines(found.outcome, found):
         typer.echo(line)
     typer.echo(f"report: {run / 'report.html'}")
 
@@ -175,6 +177,7 @@ def polish(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training sentences.")] = 1,
 ) -> None:
     """Tune what costs no bits, by distillation from the FP32 model; each map becomes a packed checkpoint as small."""
+    from results.findings import conclude, select
     from results.picks import pick as pick_map
     from results.picks import trial_by_number
     from results.polished import polished_line
@@ -198,11 +201,11 @@ def polish(
         if trials[0].scores is None:
             raise InputError(f"trial {trial} has no scores; name another")
     else:
-        trials = list(maps_to_polish(found))
+        trials = list(maps_to_polish(select(found)))
     log_to_console(console)
     with directory.locked():
         problem, seed = problem_of_run(settings), settings["profile"]["seed"]
         for polished in polish_maps(problem, found, trials, directory, seed, epochs):
             typer.echo(f"{polished_line(polished)}; written: {run / polished.checkpoint}")
-        write_report(found, run)
+        write_report(conclude(found), run)
     typer.echo(f"report: {run / 'report.html'}")

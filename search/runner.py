@@ -1,4 +1,4 @@
-"""The search itself: ask, evaluate, tell and keep the run's files current, until the budget ends or a signal comes."""
+"""The search: ask, evaluate, tell and keep the run's files current, until the budget ends or a signal comes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 
 from objectives.errors import InputError
 from objectives.problem import Problem, cache_directory, polishing_sentences
-from results.outcome import Outcome
+from results.findings import Findings, conclude
 from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
 from search.closing import look_closer
@@ -41,20 +41,20 @@ from search.worker import Job, Worker, constraint_of, load_searched_problem, mak
 log = logging.getLogger("bitfront")
 
 _PAUSE_S = 0.5
-_REFRESH_SHARE = 0.02  # and never so often that writing them takes more than this share of the time
+_REFRESH_SHARE = 0.02  # writing the run's files takes at most this share of the time
 
 
-def run_search(profile: Profile, run: RunDirectory, display: Display, storage_url: str = "") -> Outcome:
-    """Search until the profile's budget ends or SIGINT, SIGTERM or SIGHUP comes, and return what was found.
+def run_search(profile: Profile, run: RunDirectory, display: Display, storage_url: str = "") -> Findings:
+    """Search until the profile's budget ends or SIGINT, SIGTERM or SIGHUP comes, and return the analysis.
 
-    A first signal lets the evaluation in hand finish, a second SIGINT raises KeyboardInterrupt. Either way the files of
-    the run are complete for what was recorded.
+    After a first signal the current evaluation finishes; a second SIGINT raises KeyboardInterrupt. Either way the run's
+    files are complete for what was recorded.
 
     Args:
         profile: what to search and for how long.
-        run: the run, begun or to be continued.
-        display: shown how far it is.
-        storage_url: a database that other machines share; empty for the one the run was begun in, or its journal.
+        run: the run, new or to be continued.
+        display: shows the progress.
+        storage_url: a database that other machines share; if empty, the run's own database or journal.
 
     Raises:
         InputError: the profile's model, sentences or constraint cannot be used, the run is another search's, or the
@@ -67,7 +67,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         place, store, problem = _take(profile, run, storage_url, held)
         should_stop = held.enter_context(stop_requests())
         versions = _versions()
-        # Those that the run was begun with, as its study knows them too.
+        # The codes that the run was begun with, as in its study.
         codes = run.read_settings()["fingerprint"].get("codes", "") if run.exists() else ""
 
         def write_settings() -> None:
@@ -80,11 +80,11 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         sensitivities = _sensitivities(profile, problem, run, budget, display)
         constraint = constraint_of(profile, problem)
         contenders, reference_note = all_contenders(problem, constraint, sensitivities)
-        # A search that is stopped while it measures opens its study all the same, so that there is a report to look at.
+        # A search that is stopped while it measures still opens its study, so that there is a report.
         name = "random" if sensitivities is None and profile.sampler == GUIDED else profile.sampler
         sampler = make_sampler(name, problem, constraint, sensitivities, profile.seed)
         if isinstance(sampler, GuidedSampler):
-            log.info("what layers do together on single sentences is trusted by %.0f%% elsewhere", 100 * sampler.trust)
+            log.info("interaction shrinkage %.2f (0 treats layers as independent)", sampler.trust)
         if store is None:
             store = place.open(recover=True)
 
@@ -107,22 +107,23 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         store.patiently(lambda: log_start(profile, run, problem, study), should_stop)
         worker = Worker(store, study, problem, constraint, profile, should_stop)
         job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
-        found, out_of_maps = _loop(worker, job, run, budget, display)
-        if profile.polish and not should_stop():
-            polish_maps(problem, found, maps_to_polish(found), run, profile.seed, should_stop=should_stop)
-            write_report(found, run.path)
+        findings, out_of_maps = _loop(worker, job, run, budget, display)
+        if profile.polish and not stop_requested():
+            trials = maps_to_polish(findings)
+            polish_maps(problem, findings.outcome, trials, run, profile.seed, should_stop=stop_requested)
+            write_report(findings, run.path)
         end = "running out of maps" if out_of_maps else "its budget"
         start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if should_stop() else end}
         write_settings()
-        return found
+        return findings
 
 
 def _take(
     profile: Profile, run: RunDirectory, storage_url: str, held: ExitStack
 ) -> tuple[Place, Store | None, Problem]:
-    """Take hold of a run, its storage if that is a database, and its problem; all that was asked for is then sound.
+    """Lock the run, open its storage if that is a database, load its problem, and check that all can be used.
 
-    A run that is there is held from the beginning. A new one gets its directory only in the end.
+    An existing run is locked first. A new one gets its directory last.
     """
 
     def hold() -> None:
@@ -136,18 +137,18 @@ def _take(
     place = run.place(storage_url)
     if known and not place.url:
         run.check_journal()
-    store = place.open() if place.url else None  # what is wrong with it is told before minutes are spent
+    store = place.open() if place.url else None  # its faults are reported before minutes are spent
     problem = load_searched_problem(profile, log.info)
     constraint = constraint_of(profile, problem)
     if profile.polish:
-        polishing_sentences(problem)  # that there are none is told before a night is spent
+        polishing_sentences(problem)  # raises if there are none, before a night is spent
     if store is not None:
         recorded = run.place().url if known else ""
         moved_from = recorded if recorded != redacted(place.url) else ""
         asked = (store.backend, store.study_name, problem, profile.quality, constraint, moved_from)
 
         def check(store: Store = store) -> None:
-            with store.exclusive():  # else it might be looked at half-made
+            with store.exclusive():  # else the study might be half-made
                 check_joinable(*asked)
 
         store.patiently(check, lambda: False)
@@ -155,7 +156,7 @@ def _take(
         hold()
         known = run.exists()  # another process may have begun it meanwhile
     if known:
-        # Sentences held back before must be held back again.
+        # The holdout must be the same as before.
         settings = run.read_settings()
         run.check_same(profile.objective, settings["profile"])
         run.check_same({"confirmation": None, **problem.fingerprint}, settings["fingerprint"])
@@ -164,7 +165,7 @@ def _take(
 
 @dataclass(frozen=True)
 class _Budget:
-    """What ends a search: its limits, counted from this start, or a signal."""
+    """The limits of a search, counted from this start; a signal ends it too."""
 
     profile: Profile
     started: float
@@ -174,26 +175,26 @@ class _Budget:
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
 
-    def is_over(self) -> bool:
-        """Return whether the time is up or a signal has come."""
+    def lasts(self) -> bool:
+        """Return whether there is time left and no signal has come."""
         limit_s = self.profile.hours * 3600
         return self.should_stop() or bool(limit_s and self.elapsed_s >= limit_s)
 
     def allows(self, trials: int) -> bool:
-        """Return whether there may be one more trial after so many."""
-        return not self.is_over() and not (self.profile.trials and trials >= self.profile.trials)
+        """Return whether the search may go on after so many trials."""
+        return self.lasts() and not (self.profile.trials and trials >= self.profile.trials)
 
 
-def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> tuple[Outcome, bool]:
-    """Search until the budget ends or no map is left; return what was found and whether it was the latter."""
+def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> tuple[Findings, bool]:
+    """Search until the budget ends or no map is left; return the analysis and whether no map was left."""
     store, study = worker.store, worker.study
     began = time.monotonic()
 
     def count() -> int:
         return store.patiently(lambda: finished(study), budget.should_stop)
 
-    def no_map_left() -> bool:  # and those in hand will not have to be tried again
-        return store.patiently(lambda: exhausted(study) and begun(study) == finished(study), budget.should_stop)
+    def no_map_left() -> bool:  # and no running trial whose map may have to be tried again
+        return store.patiently(lambda: exhausted(study) and begun(study) == finished(study), budget.stop_requested)
 
     over = no_map_left()
     already = done = count()
@@ -215,31 +216,31 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, front))
         look_closer(worker, run, display.closing)
-        found = store.patiently(lambda: refresh(study, run), budget.should_stop)
+        findings = store.patiently(lambda: refresh(study, run), budget.stop_requested)
     except BaseException as error:
-        # A second Ctrl-C may have come while the files were written, too: none shall be older than another.
-        with suppress(OSError, InputError):  # what ended the search is what is told
+        # A second Ctrl-C may come while the files are written: write them anew, so that all are of the same state.
+        with suppress(OSError, InputError):  # the error that ended the search is the one to report
             store.patiently(lambda: refresh(study, run), lambda: True)
         if isinstance(error, (OSError, MemoryError)):
             log.warning("all that was finished is recorded; start the same command again to continue")
         raise
     ended = "no further map meets the constraint" if over else "budget reached"
-    log.info("%s", "stopped by a signal" if budget.should_stop() else ended)
-    return found, over
+    log.info("%s", "stopped by a signal" if budget.stop_requested() else ended)
+    return findings, over
 
 
 @contextmanager
 def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[], bool]]:
-    """Give what waits for the next evaluation, and says whether the study may have changed.
+    """Yield a function that waits for the next evaluation and returns whether the study may have changed.
 
-    This process evaluates, or a pool of workers, which is started only if it is ``needed``.
+    Several workers are started only if ``needed``.
     """
     if job.profile.workers == 1 or not needed:
 
         def one() -> bool:
             if worker.evaluate_next():
                 return True
-            time.sleep(_PAUSE_S)  # others are at the last maps that are wanted
+            time.sleep(_PAUSE_S)  # other machines evaluate the last maps
             return worker.store.shared
 
         yield one
@@ -254,19 +255,19 @@ def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[],
 
 
 def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> str:
-    """Return the front in one line; nothing where the files cannot be written or read."""
+    """Return the front in one line; an empty line if the files cannot be written or read."""
     try:
-        return front_line(refresh(study, run))
-    except (OSError, InputError) as error:  # what is found is in the storage, and at the end the files must be written
+        return front_line(refresh(study, run).outcome)
+    except (OSError, InputError) as error:  # all results are in the storage, and the files are written at the end
         log.warning("cannot write the report for now (%s); the search goes on", error)
         return ""
 
 
-def refresh(study: optuna.Study, run: RunDirectory) -> Outcome:
-    """Write the run's tables, plots, report and bit maps for what the study holds now."""
-    found = outcome_of_run(study, run)
-    write_report(found, run.path)
-    return found
+def refresh(study: optuna.Study, run: RunDirectory) -> Findings:
+    """Analyse what the study holds now, and write the run's tables, plots, report and bit maps."""
+    findings = conclude(outcome_of_run(study, run))
+    write_report(findings, run.path)
+    return findings
 
 
 def _sensitivities(
@@ -275,11 +276,11 @@ def _sensitivities(
     if profile.sensitivity == "none":
         return None
     started = time.monotonic()
-    found = measure(problem, cache_directory(), profile.sensitivity, display.sensitivities, budget.is_over)
-    if found is not None:
-        write_sensitivity_plot(problem.layers, found.damages, found.measured, run.path)
+    measured = measure(problem, cache_directory(), profile.sensitivity, display.sensitivities, budget.lasts)
+    if measured is not None:
+        write_sensitivity_plot(problem.layers, measured.damages, measured.measured, run.path)
         log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
-    return found
+    return measured
 
 
 def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, front: str) -> Progress:

@@ -1,4 +1,4 @@
-"""The Optuna study of a run: opening it, beginning its trials and recording what they scored.
+"""The Optuna study of a run: opening it, beginning its trials and recording their scores.
 
 It is read back by :mod:`search.reading`.
 """
@@ -37,7 +37,7 @@ CONTEXT, CONFIRMATION = "context", "confirmation of trial"
 """Attributes of the study; the latter with the trial's number after it."""
 
 THEN = ", then "
-"""Between what a fact of a run was and what it is since the run went on."""
+"""Joins what a fact of a run was and what it became when the run was continued."""
 
 
 def open_study(
@@ -52,21 +52,21 @@ def open_study(
     name: str = STUDY_NAME,
     shared: bool = False,
 ) -> optuna.Study:
-    """Open the run's study, making it when it is missing, and enqueue what must be evaluated first.
+    """Open the run's study, or make it, and enqueue the baselines.
 
     A trial that a dead process left half-done is marked failed and enqueued again. Hold the study exclusively.
 
     Args:
-        storage: where the study lies.
-        problem: what is searched.
+        storage: of the study.
+        problem: the model and its sentences.
         quality: the first objective; size is the second.
         constraint: the size constraint.
-        sampler: who proposes maps.
-        contenders: the first trials, whether they meet the constraint or not.
+        sampler: proposes maps.
+        contenders: the baselines, which are evaluated first, even if they miss the constraint.
         reference_note: why the documented configuration is not among them.
         provenance: further facts to show in the report.
         name: the study's name in the storage.
-        shared: whether others may work on it now; else every running trial is a dead process's.
+        shared: whether others may work on it now; if not, every running trial is a dead process's.
 
     Raises:
         InputError: the study is of another model, of other sentences or of another objective; the message says which.
@@ -95,7 +95,7 @@ def open_study(
     standing = [trial for trial in trials_of(study) if not interrupted(trial)]
     labels = {trial.user_attrs.get(LABEL) for trial in standing}
     maps = {map_of(trial, names) for trial in standing}
-    for contender in contenders:  # a plain allocation can be a uniform map, and no map is evaluated twice
+    for contender in contenders:  # a knapsack's map can be uniform, and no map is evaluated twice
         if contender.label not in labels and contender.bits not in maps:
             maps.add(contender.bits)
             _enqueue(study, names, contender.bits, {ORIGIN: contender.origin, LABEL: contender.label})
@@ -103,30 +103,30 @@ def open_study(
 
 
 def _continued(before: list[list[str]], now: list[list[str]]) -> list[list[str]]:
-    """Return the facts of a run that was begun with some and goes on with others: each with all that it has been."""
+    """Return the facts of a continued run: each with all the values that it has had."""
     known = dict(before)
     for key, value in now:
-        told = known.get(key, value).split(THEN)
-        known[key] = THEN.join(told if value in told else [*told, value])
+        values = known.get(key, value).split(THEN)
+        known[key] = THEN.join(values if value in values else [*values, value])
     return [list(pair) for pair in known.items()]
 
 
 def directions(quality: Quality) -> list[StudyDirection]:
-    """Return which way a study's objectives go: the quality's, and that of the size."""
+    """Return the directions of a study's objectives: quality, then size."""
     first = StudyDirection.MINIMIZE if quality == "damage" else StudyDirection.MAXIMIZE
     return [first, StudyDirection.MINIMIZE]
 
 
 def retry_lost(study: optuna.Study, names: Sequence[str], blamed: bool = False) -> int:
-    """Enqueue again every map whose trial was interrupted and that no other trial has, and return how many.
+    """Enqueue again every map whose trial was interrupted and that no other trial has; return how many.
 
-    A pure function of what the study holds: it may itself be interrupted and repeated. Hold the study exclusively.
+    It depends on the study alone, so it may itself be interrupted and repeated. Hold the study exclusively.
 
     Args:
         study: the study.
         names: its layers.
-        blamed: the process died while others lived on, so that the map may be what killed it; after
-            ``MOST_ATTEMPTS`` of these it is not tried again.
+        blamed: the process died while others lived on, so that the map may have killed it; after ``MOST_ATTEMPTS`` such
+            deaths it is not tried again.
     """
     trials = trials_of(study)
     maps = {map_of(trial, names) for trial in trials if not interrupted(trial)}
@@ -154,19 +154,19 @@ def check_joinable(
     constraint: SizeConstraint,
     moved_from: str = "",
 ) -> None:
-    """Check, before anything is written, that a study others may have made is of this very search.
+    """Check, before anything is written, that a study that others may have made is of this very search.
 
     Args:
-        storage: where it is looked for.
-        name: the study's.
-        problem: this search's.
-        quality: this search's.
-        constraint: this search's.
-        moved_from: the database that the run was begun in, where that is another: then the study must be here.
+        storage: may have the study.
+        name: the study's name.
+        problem: this search's problem.
+        quality: this search's first objective.
+        constraint: this search's size constraint.
+        moved_from: the database that the run was begun in, if it is another; then the study must be in this one.
 
     Raises:
-        InputError: it is of another model, of other sentences or of another objective, or missing; the message says
-            which.
+        InputError: the study is of another model, of other sentences or of another objective, or is missing; the
+            message says which.
     """
     try:
         study = optuna.load_study(study_name=name, storage=storage)
@@ -179,8 +179,8 @@ def check_joinable(
         return
     if recorded := study.user_attrs.get(CONTEXT):
         _check_same(recorded, _context(problem, quality, constraint, "", ()), f"study {name!r}")
-    elif study.get_trials(deepcopy=False) or study.directions != directions(quality):  # not one of ours half-made
-        raise InputError(f"study {name!r}: in this database is none of bitfront's; give --run another name")
+    elif study.get_trials(deepcopy=False) or study.directions != directions(quality):  # not our study half-made
+        raise InputError(f"study {name!r}: in this database is not bitfront's; give --run another name")
 
 
 def _check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any], subject: str) -> None:
@@ -188,7 +188,7 @@ def _check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any], subject: 
         raise InputError(f"{subject}: is of another version; give --run another directory")
     keys = ("quality", "size_axis", "min_compression")
     pairs = [(key.replace("_", " "), recorded.get(key), asked[key]) for key in keys]
-    # Sentences held back by others must be held back here too.
+    # Other machines' holdout must be the holdout here too.
     fingerprint = {"confirmation": None, **asked["fingerprint"]}
     pairs += [(key, recorded["fingerprint"].get(key), value) for key, value in fingerprint.items()]
     faults = [f"{key} was {before!r} and is now {now!r}" for key, before, now in pairs if before != now]
@@ -197,7 +197,7 @@ def _check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any], subject: 
 
 
 def warn_of_other_codes(recorded: str | None, problem: Problem, subject: str) -> None:
-    """Say so where maps were scored with codes that another machine calibrated: equal in all but some roundings."""
+    """Warn if the maps were scored with codes that another machine calibrated: some roundings differ."""
     if recorded and problem.codes and recorded != problem.codes:
         log.warning(
             "%s: its maps were scored with codes that were calibrated on another machine, or by another number of "
@@ -211,18 +211,18 @@ def claim(
 ) -> tuple[optuna.Trial, Bits]:
     """Begin a trial and claim a map for it, which no other trial has if the study is held exclusively.
 
-    The map is written in one piece; :func:`write_widths` then does it as Optuna has it, a parameter at a time.
-    ``on_begin`` is told of the trial before its map is proposed.
+    The map is written in one piece; :func:`write_widths` writes it again as Optuna's parameters, one by one.
+    ``on_begin`` is called with the trial before its map is proposed.
 
     Raises:
         NoMapLeftError: there is no such map; the trial has ended, and from then on the study is :func:`exhausted`.
     """
-    with warnings.catch_warnings():  # Optuna takes only its own loop for able to keep hearts beating
+    with warnings.catch_warnings():  # Optuna thinks that only its own loop can send heartbeats
         warnings.filterwarnings("ignore", "Heartbeat of storage")
         trial = study.ask()
     on_begin(trial)
     try:
-        proposed = trial.relative_params  # shows an enqueued map to the sampler too, which else never hears of it
+        proposed = trial.relative_params  # shows enqueued maps to the sampler too
     except NoMapLeftError:
         trial.set_user_attr(NO_MAP, True)
         study.tell(trial, state=TrialState.FAIL)
@@ -241,12 +241,6 @@ def write_widths(trial: optuna.Trial, layers: Sequence[Layer]) -> Bits:
     return tuple(trial.suggest_int(layer.name, WIDTHS[0], WIDTHS[-1]) for layer in layers)
 
 
-def ask(study: optuna.Study, layers: Sequence[Layer]) -> tuple[optuna.Trial, Bits]:
-    """Begin a trial and return it with its map, where nobody else asks at the same time."""
-    trial, _ = claim(study, layers)
-    return trial, write_widths(trial, layers)
-
-
 def tell(
     study: optuna.Study,
     trial: optuna.Trial,
@@ -263,12 +257,12 @@ def tell(
 
 
 def confirm(study: optuna.Study, number: int, evaluation: Evaluation) -> None:
-    """Record what a finished trial's map scores in FP32; from then on these are its scores in every outcome."""
+    """Record a finished trial's scores in FP32; from then on they are its scores in every outcome."""
     study.set_user_attr(f"{CONFIRMATION} {number}", _recorded(evaluation))
 
 
 def fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
-    """End a trial whose map has no scores and say why."""
+    """End a trial whose map has no scores, with the reason."""
     trial.set_user_attr(FAILURE, reason)
     study.tell(trial, state=TrialState.FAIL)
 

@@ -1,4 +1,4 @@
-"""What the trials of a study say: their maps, where these came from, what they scored and how they ended."""
+"""Reading the trials of a study: their maps and origins, their scores, and how they ended."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from search.arrays import unpack_array
 EVALUATION, ORIGIN, LABEL, FAILURE, ATTEMPT, MAP = "evaluation", "origin", "label", "failure", "attempt", "map"
 NO_MAP = "no map left"
 MOST_ATTEMPTS = 3
-"""After so many workers have died of one map it counts as failed."""
+"""A map counts as failed after so many workers died while they evaluated it."""
 
 
 def trials_of(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the study's trials as its storage holds them; they are not to be changed.
+    """Return the study's trials as its storage holds them; do not change them.
 
-    Those that have ended share one description of the widths they could have. Optuna makes an object for each layer of
-    each trial, which is a third of what a trial takes in memory, in every process for a whole night.
+    Ended trials share one description of their possible widths. Optuna makes an object for each layer of each trial,
+    which is a third of a trial's memory, in every process for a whole night.
     """
     trials = study.get_trials(deepcopy=False)
-    # One that has scores has them all; others may have ended before.
+    # A trial with scores has all widths; others may have ended before they were written.
     shared = next((trial.distributions for trial in trials if trial.state == TrialState.COMPLETE), None)
     for trial in trials:
         widths = trial.distributions
@@ -38,12 +38,12 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def claimed(trial: FrozenTrial) -> bool:
-    """Return whether a trial has its map."""
+    """Return whether a map has been claimed for a trial."""
     return MAP in trial.user_attrs
 
 
 def map_of(trial: FrozenTrial, names: Sequence[str]) -> Bits | None:
-    """Return a trial's map, claimed or enqueued; None where nobody has claimed one for it yet."""
+    """Return a trial's map, claimed or enqueued; None if none has been claimed yet."""
     if claimed(trial):
         return tuple(trial.user_attrs[MAP])
     widths = trial.params if len(trial.params) == len(names) else trial.system_attrs.get("fixed_params", {})
@@ -56,7 +56,7 @@ def origin_of(trial: FrozenTrial) -> Origin:
 
 
 def recorded_log_odds(trial: FrozenTrial) -> LogOdds | None:
-    """Return the log-odds ``(n_sentences,)`` of a trial's map; None where it has no scores."""
+    """Return the log-odds ``(n_sentences,)`` of a trial's map; None if it has no scores."""
     recorded: dict[str, Any] | None = trial.user_attrs.get(EVALUATION)
     return unpack_array(recorded["log_odds"], np.float32) if recorded and trial.state == TrialState.COMPLETE else None
 
@@ -67,23 +67,23 @@ def settled(trial: FrozenTrial) -> bool:
 
 
 def interrupted(trial: FrozenTrial) -> bool:
-    """Return whether a dead process left a trial half-done, and it is to be tried again."""
-    # A trial that fails in our hands says why; one that only failed was left behind by a dead process.
+    """Return whether a dead process left a trial half-done, so that its map must be tried again."""
+    # A trial that we fail has a reason; one without a reason was left behind by a dead process.
     if trial.state != TrialState.FAIL or FAILURE in trial.user_attrs:
         return False
     return bool(trial.user_attrs.get(ATTEMPT, 1) < MOST_ATTEMPTS)
 
 
 def place_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
-    """Return which of a study's trials one is, those not counted that were interrupted: they are repeated later.
+    """Return a trial's 0-based place in the study, without interrupted trials: these are repeated later.
 
-    What is proposed goes by it, so that a run that was killed proposes what it would have proposed undisturbed.
+    Proposals depend on the place, so that a killed run proposes what it would have proposed undisturbed.
     """
     return sum(not interrupted(before) for before in trials[: trial.number])
 
 
 def finished(study: optuna.Study) -> int:
-    """Return how many maps have been evaluated, failed evaluations included and interrupted ones not."""
+    """Return how many maps have been evaluated, with failed evaluations and without interrupted ones."""
     return sum(settled(trial) for trial in trials_of(study))
 
 

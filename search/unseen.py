@@ -1,7 +1,7 @@
-"""The check on unseen sentences: when a search has ended, what its best maps do on sentences that it did not see.
+"""The check on unseen sentences: after a search, its best maps are scored on sentences that it did not see.
 
-A search fits the sentences that it scores maps on, so damage there flatters what it found. Damage needs no labels, so
-training sentences tell what a map does on others. The sampler never sees these scores; picks are made by them.
+A search fits the sentences that it scores maps on, so the damage there is optimistic. Damage needs no labels, so it can
+be measured on training sentences. The sampler never sees these scores; picks are made by them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from objectives.fingerprint import short_digest
 from objectives.layers import Bits
 from objectives.problem import Problem, unseen_sentences
 from objectives.scores import LogOdds
-from results.findings import Findings, conclude
+from results.findings import Selection, select
 from results.outcome import Outcome, Trial
 from results.pareto import exact_sizes, non_dominated
 from search.arrays import pack_array
@@ -29,37 +29,37 @@ log = logging.getLogger("bitfront")
 _MOST_OF_FRONT = 32
 
 DamageElsewhere = Callable[[Bits, LogOdds], float]
-"""The damage to expect of a map on other sentences, in nats a sentence, from its log-odds on the search's own."""
+"""The expected damage of a map on other sentences, in nats a sentence, from its log-odds on the search's own."""
 
 
 def check_on_unseen(
     problem: Problem,
     study: optuna.Study,
-    found: Outcome,
+    outcome: Outcome,
     most_sentences: int,
     should_stop: Callable[[], bool],
     damage_elsewhere: DamageElsewhere | None = None,
     show: Callable[[int, int], object] = lambda done, wanted: None,
 ) -> None:
-    """Score the best maps on unseen sentences, in FP32, and record it; what is recorded already is not scored again.
+    """Score the best maps on unseen sentences, in FP32, and record it; recorded scores are not computed again.
 
-    Nothing counts before all is scored: the contenders come first, and would win against maps that are not there yet.
+    The scores count only once all are there: the baselines come first, and would win against maps not scored yet.
 
     Args:
-        problem: the run's.
-        study: the run's.
-        found: what the study holds now.
+        problem: the run's problem.
+        study: the run's study.
+        outcome: what the study holds now.
         most_sentences: how many sentences to take; 0 for no check.
         should_stop: asked before each map.
-        damage_elsewhere: what is expected of a map there, where more is known than its damage on the search's own
-            sentences; which of the sampler's maps are scored goes by it.
-        show: told how many maps are scored and how many are to be.
+        damage_elsewhere: the expected damage of a map there, by which the sampler's maps are chosen; without it, by
+            their damage on the search's own sentences.
+        show: called with how many maps are scored and how many are to be.
     """
     if not most_sentences:
         if study.user_attrs.get(WANTED):
             study.set_user_attr(WANTED, None)
         return
-    trials = candidates(conclude(found), damage_elsewhere)
+    trials = candidates(select(outcome), damage_elsewhere)
     if not trials:
         return
     try:
@@ -91,26 +91,26 @@ def check_on_unseen(
                 study.set_user_attr(f"{SCORES} {trial.number}", record)
             else:
                 log.warning("%s has no finite scores on them and is left out", trial.label)
-    latest = study.user_attrs.get(SENTENCES)  # others may have gone on while maps were scored here
-    considered = len(found.trials)
+    latest = study.user_attrs.get(SENTENCES)  # another machine may have gone on meanwhile
+    considered = len(outcome.trials)
     if latest is not None and latest["digest"] == digest:
-        considered = max(considered, latest.get("trials", 0))  # of old it was not recorded
+        considered = max(considered, latest.get("trials", 0))  # older studies do not record it
     if (whole := {"digest": digest, "fp32_log_odds": fp32, "trials": considered}) != latest:
         study.set_user_attr(SENTENCES, whole)
     if missing or recorded.get(WANTED):
         study.set_user_attr(WANTED, None)
 
 
-def candidates(findings: Findings, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
-    """Return the maps that picks are made among: the picks so far, the contenders, and the best of the others.
+def candidates(selection: Selection, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
+    """Return the maps that picks are made among: the picks so far, the baselines, and the sampler's best.
 
-    Those are the front of size and of the damage to expect elsewhere, thinned where it is long, with the best of each
-    contender's size; the front of damage on the search's own sentences would have the luckiest of them all.
+    The sampler's best are its front of size and expected damage, thinned if it is long, and its best of each baseline's
+    size. The front of damage on the search's own sentences would hold the luckiest maps instead.
     """
-    found = findings.outcome
-    searched = [trial for trial in found.trials if trial.feasible and trial.origin == "sampler"]
-    scored = [trial for trial in searched if trial.scores is not None]
-    sizes = exact_sizes(found.footprint, scored, found.size_axis)
+    outcome = selection.outcome
+    sampled = [trial for trial in outcome.trials if trial.feasible and trial.origin == "sampler"]
+    scored = [trial for trial in sampled if trial.scores is not None]
+    sizes = exact_sizes(outcome.footprint, scored, outcome.size_axis)
 
     def expected_of(trial: Trial) -> float:
         assert trial.scores is not None
@@ -121,10 +121,10 @@ def candidates(findings: Findings, damage_elsewhere: DamageElsewhere | None = No
     front = np.flatnonzero(non_dominated(np.column_stack([expected, sizes])))
     front = front[np.argsort(sizes[front], kind="stable")]
     kept = np.unique(np.linspace(0, len(front) - 1, min(len(front), _MOST_OF_FRONT)).astype(int))
-    chosen = [scored[at] for at in front[kept]] + list(findings.picked.values())
-    contenders = [trial for trial in findings.contenders if trial.feasible and trial.scores is not None]
-    for limit in exact_sizes(found.footprint, contenders, found.size_axis):
+    chosen = [scored[at] for at in front[kept]] + list(selection.picked.values())
+    baselines = [trial for trial in selection.contenders if trial.feasible and trial.scores is not None]
+    for limit in exact_sizes(outcome.footprint, baselines, outcome.size_axis):
         within = front[sizes[front] <= limit]
         chosen += [scored[at] for at in within[-1:]]  # the largest of a front has the least damage
-    chosen += contenders
+    chosen += baselines
     return [trial for _, trial in sorted({trial.number: trial for trial in chosen}.items())]

@@ -12,11 +12,11 @@ from results.outcome import Unseen
 from search.arrays import unpack_array
 
 SENTENCES, SCORES, WANTED = "unseen sentences", "unseen scores of trial", "wanted on unseen sentences"
-"""Its attributes: the sentences and what FP32 scores on them; a map's log-odds; and what a check is yet to score."""
+"""The study's attributes: the sentences with FP32's scores; a map's log-odds; and what a check has yet to score."""
 
 
 def read_unseen(study: optuna.Study, trials: int) -> Unseen | None:
-    """Return what maps score on unseen sentences, None where the best have not been scored.
+    """Return the scores of maps on unseen sentences; None if the check has not been made.
 
     Args:
         study: the run's study.
@@ -39,7 +39,7 @@ def read_unseen(study: optuna.Study, trials: int) -> Unseen | None:
 
 
 def unscored(study: optuna.Study) -> int:
-    """Return how many maps a check that was broken off still lacks; 0 where none was."""
+    """Return how many maps an interrupted check still has to score; 0 if none was interrupted."""
     recorded = study.user_attrs
     wanted = recorded.get(WANTED)
     if wanted is None:
@@ -48,6 +48,6 @@ def unscored(study: optuna.Study) -> int:
 
 
 def scores_on_unseen(recorded: Mapping[str, Any], number: int, digest: str) -> dict[str, Any] | None:
-    """Return what is recorded of a trial's map on the sentences of a digest, None where nothing is."""
+    """Return the record of a trial's map on the sentences of a digest; None if there is none."""
     record: dict[str, Any] | None = recorded.get(f"{SCORES} {number}")
     return record if record is not None and record["digest"] == digest else None

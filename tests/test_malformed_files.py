@@ -33,12 +33,12 @@ from search.profile import Profile, resolve_profile
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.samplers import FeasibleSampler
-from search.storage import JournalStore
-from search.study import ask, open_study, tell
+from search.storage import journal_storage, recover_journal
+from search.study import directions, open_study, tell
 from tests.malformed import malformed
 from tests.objectives.example_layers import LAYERS
 from tests.objectives.tiny_bert import make_tiny_bert
-from tests.search.tiny_problem import make_tiny_problem
+from tests.search.tiny_problem import ask, make_tiny_problem
 
 COUNTS = pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 

@@ -32,8 +32,9 @@ from search.guided import GuidedSampler
 from search.samplers import search_space
 from search.sensitivity import Sensitivities
 from search.storage import JournalStore
-from search.study import ask, claim, open_study, tell, write_widths
+from search.study import claim, open_study, tell, write_widths
 from tests.benchmarks.evaluate import cola_tokens
+from tests.search.tiny_problem import ask
 
 RECORDED = 5000
 MEASURED = 20

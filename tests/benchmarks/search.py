@@ -38,8 +38,9 @@ from results.pareto import hypervolume_2d
 from search.contenders import all_contenders
 from search.feasible import SizeConstraint
 from search.sensitivity import measure
-from search.study import ask, open_study, tell
+from search.study import open_study, tell
 from search.worker import make_sampler
+from tests.search.tiny_problem import ask
 from tests.shared import COLA, MODEL
 
 TRACES = Path("runs/benchmarks")

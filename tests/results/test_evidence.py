@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from objectives.scores import mcc
-from results.evidence import Evidence, front_rule, knee_rule, least_damage_rule, smallest_rule
-from results.pareto import quality_cost
+from results.evidence import Evidence, knee_rule, least_damage_rule, smallest_rule
 from tests.results.simulated import cola_like, evidence_of
 from tests.results.synthetic import failed, made_up_outcome, with_trials
 
@@ -37,11 +36,9 @@ def test_evidence_is_what_the_trials_did() -> None:
     complete = [trial for trial in outcome.trials if trial.scores is not None]
     assert evidence.numbers.tolist() == [trial.number for trial in complete]
     assert evidence.feasible.tolist() == [trial.feasible for trial in complete]
-    for quality in ("damage", "mcc", "agreement"):
-        costs = replace(evidence, quality=quality).costs
-        for cost, trial in zip(costs, complete, strict=True):
-            assert trial.scores is not None
-            assert cost == pytest.approx(quality_cost(trial.scores, quality))
+    for damage, own_mcc, trial in zip(evidence.damages, evidence.mccs, complete, strict=True):
+        assert trial.scores is not None
+        assert (damage, own_mcc) == pytest.approx((trial.scores.damage, trial.scores.mcc))
     some = np.arange(outcome.labels.size) % 3 > 0
     part = evidence.on(some)
     for at in range(3):
@@ -104,10 +101,3 @@ def test_the_knee_goes_by_the_damage_on_unseen_sentences_where_that_is_known() -
     unseen = np.array([0.0, 0.01, 0.02, 0.6, 1.0])
     assert knee_rule()(evidence) == 3  # lucky on its own sentences
     assert knee_rule()(replace(evidence, unseen=unseen)) == 2
-
-
-def test_the_rule_of_the_front_goes_by_the_quality_of_the_study() -> None:
-    evidence = made([200, 100, 10], [0.1, 0.2, 0.3], [4, 4, 5])
-    assert front_rule(evidence.sizes <= 4)(evidence) == 1  # by MCC
-    assert front_rule(evidence.sizes <= 4)(replace(evidence, quality="damage")) == 0
-    assert front_rule(evidence.sizes <= 3)(evidence) is None

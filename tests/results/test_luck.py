@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from results.bootstrap import Resamples, strata_of
-from results.evidence import Evidence, front_rule, least_damage_rule
+from results.bootstrap import strata_of
+from results.evidence import Evidence, least_damage_rule
 from results.luck import corrected, cross_fitted
-from tests.results.simulated import cola_like, evidence_of
+from tests.results.simulated import best_mcc, cola_like, evidence_of
 
 
 def test_choices_never_see_the_sentences_that_score_them() -> None:
@@ -23,7 +25,7 @@ def test_choices_never_see_the_sentences_that_score_them() -> None:
         seen.append(given.losses[0].astype(int))
         return len(seen) % 12
 
-    found, losses, whole = cross_fitted(evidence, [choose], folds=10, repeats=2, seed=0)
+    found, losses, whole = cross_fitted(evidence, [choose], folds=10, repeats=2)
     assert whole.tolist() == [True]
     assert len(seen) == 20
     assert losses[0].tolist() == [numbers.tolist()] * 2  # each sentence is scored once in each repeat
@@ -42,7 +44,7 @@ def test_one_map_is_worth_what_it_scores() -> None:
     accepted = truth.draw(np.random.default_rng(0), 1)
     losses = np.random.default_rng(1).exponential(size=accepted.shape)
     evidence = evidence_of(truth, accepted, losses=losses)
-    [found] = corrected(evidence, [least_damage_rule(evidence.feasible)], evidence.draws, 0.01)
+    [found] = corrected(evidence, [least_damage_rule(evidence.feasible)], 0.01)
     assert found is not None
     assert found.mcc == pytest.approx(evidence.mccs[0])
     assert found.damage == pytest.approx(evidence.damages[0])
@@ -55,25 +57,24 @@ def test_rules_that_find_nothing_on_some_sentences_are_not_corrected() -> None:
     truth = cola_like()
     evidence = evidence_of(truth, truth.draw(np.random.default_rng(0), 3))
     calls = iter([0, 1, 2, None, *[2] * 100])
-    rules = [lambda _: next(calls), front_rule(evidence.feasible), lambda _: None]
-    found = corrected(evidence, rules, evidence.draws, 0.01)
+    rules = [lambda _: next(calls), best_mcc, lambda _: None]
+    found = corrected(evidence, rules, 0.01)
     assert [known is None for known in found] == [True, False, True]
-    assert corrected(evidence, rules[2:], evidence.draws, 0.01) == [None]
+    assert corrected(evidence, rules[2:], 0.01) == [None]
 
 
 def test_the_winner_of_a_thousand_equal_maps_is_lucky_and_the_corrected_one_is_not() -> None:
     truth = cola_like()
     random = np.random.default_rng(0)
-    resamples = Resamples.draw(truth.labels, truth.in_domain, resamples=300)
     naive, honest, covered = [], [], []
     for _ in range(80):
-        evidence = evidence_of(truth, truth.draw(random, 1000))
+        evidence = replace(evidence_of(truth, truth.draw(random, 1000)), resamples=300)
         naive.append(evidence.mccs.max() - truth.mcc)
-        [found] = corrected(evidence, [front_rule(evidence.feasible)], resamples, 0.01, repeats=2)
+        [found] = corrected(evidence, [best_mcc], 0.01, repeats=2)
         assert found is not None
         honest.append(found.mcc - truth.mcc)
         covered.append(found.mcc_interval.low <= truth.mcc <= found.mcc_interval.high)
-    standard_error = resamples.mcc(evidence.accepted[:100]).standard_errors().mean()
+    standard_error = evidence.draws.mcc(evidence.accepted[:100]).standard_errors().mean()
     assert standard_error == pytest.approx(0.03, abs=0.003)
     assert np.mean(naive) > 2.5 * standard_error  # visibly optimistic: expected is 3.2 standard errors
     assert abs(np.mean(honest)) < standard_error / 5

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from objectives.layers import WIDTHS
-from results.findings import Findings
+from results.findings import Findings, conclude
 from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
 from tests.results.browser import Browser, browser, needs_browser
@@ -28,7 +28,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Findings]:
     layers = outcome.footprint.layers
     damages = np.geomspace(0.3, 1e-7, len(layers))[:, None] * 4.0 ** -np.arange(len(WIDTHS))
     write_sensitivity_plot(layers, damages, np.ones(damages.shape, dtype=np.bool_), directory)
-    return directory / "report.html", write_report(outcome, directory)
+    found = conclude(outcome)
+    write_report(found, directory)
+    return directory / "report.html", found
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from objectives.errors import InputError
+from results.findings import conclude
 from results.polished import (
     PolishedMap,
     polished_line,
@@ -77,10 +78,10 @@ def test_a_line_says_both_ways_and_what_was_not_kept() -> None:
 @pytest.mark.usefixtures("unrendered")
 def test_the_report_shows_them_apart_from_the_search(tmp_path: Path) -> None:
     outcome = empty_outcome()
-    write_report(outcome, tmp_path)
+    write_report(conclude(outcome), tmp_path)
     assert 'id="polished"' not in (tmp_path / "report.html").read_text(encoding="utf-8")
     write_polished([SMALL, LARGE], tmp_path)
-    write_report(outcome, tmp_path)
+    write_report(conclude(outcome), tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert 'id="polished"' in page
     assert "0.0314 (0.027 to 0.036)" in page

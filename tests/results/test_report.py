@@ -16,7 +16,7 @@ from objectives.bit_maps import parse_bit_map, read_bit_map
 from objectives.files import write_text
 from results.bit_map_files import remove_stale_bit_maps, write_bit_maps
 from results.findings import conclude
-from results.outcome import Confirmation, Outcome
+from results.outcome import HoldoutScores, Outcome
 from results.pareto import front
 from results.picks import pick
 from results.report import write_report
@@ -84,7 +84,7 @@ def outcome() -> Outcome:
 @pytest.fixture(scope="module")
 def directory(outcome: Outcome, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "made up"
-    write_report(outcome, path)
+    write_report(conclude(outcome), path)
     return path
 
 
@@ -147,9 +147,8 @@ def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
     trials = [replace(trial, label=f"{trial.label}{hostile}") for trial in outcome.trials[:-1]]
     trials.append(failed(outcome.trials[-1], hostile))
     facts = ((hostile, hostile),)
-    write_report(
-        replace(outcome, name=hostile, model=hostile, data=hostile, trials=tuple(trials), provenance=facts), tmp_path
-    )
+    outcome = replace(outcome, name=hostile, model=hostile, data=hostile, trials=tuple(trials), provenance=facts)
+    write_report(conclude(outcome), tmp_path)
     page = page_of(tmp_path)
     assert (tmp_path / "report.html").read_text(encoding="utf-8").count("<script>") == 1  # our own
     assert hostile in page.text
@@ -177,7 +176,7 @@ def test_bit_maps_that_left_the_front_are_removed(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unrendered")
 def test_the_report_itself_removes_stale_bit_maps(tmp_path: Path) -> None:
     write_text(tmp_path / "bitmaps" / "09.99x-trial-5.txt", "stale")
-    write_report(one_trial(), tmp_path)
+    write_report(conclude(one_trial()), tmp_path)
     assert names(tmp_path / "bitmaps") == {"08.00x-trial-0.txt", "08.00x-trial-0.json"}
 
 
@@ -248,7 +247,7 @@ def contenders_only() -> Outcome:
     ],
 )
 def test_runs_with_little_to_tell_say_so(make: Callable[[], Outcome], expected: list[str], tmp_path: Path) -> None:
-    write_report(make(), tmp_path)
+    write_report(conclude(make()), tmp_path)
     assert names(tmp_path) >= FILES
     text = re.sub(r"\s+", " ", page_of(tmp_path).text)
     for words in expected:
@@ -311,7 +310,7 @@ def test_the_page_says_by_how_much_each_contender_is_beaten_or_that_it_is_not(tm
     }
     better = scored(made_up_trial(outcome, 8, (4,) * 75 + (3,)), damage=0.25 * damages["uniform 4"])
     worse = scored(made_up_trial(outcome, 9, (3,) * 75 + (2,)), damage=1.5 * damages["uniform 3"])
-    write_report(with_trials(outcome, [*outcome.trials, better, worse]), tmp_path)
+    write_report(conclude(with_trials(outcome, [*outcome.trials, better, worse])), tmp_path)
     text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
     assert "beaten by trial 8 of 8.01x with 25% of its damage" in text
     assert "on the front; the sampler's best of that size or less is trial 9 of 10.69x with 150% of its damage" in text
@@ -325,7 +324,7 @@ def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
         for trial in outcome.trials
         if trial.log_odds is not None
     }
-    opened = Confirmation(
+    opened = HoldoutScores(
         source="0.3",
         labels=outcome.labels,
         in_domain=outcome.in_domain,
@@ -362,7 +361,7 @@ def test_only_what_unseen_sentences_say_is_called_confirmed(tmp_path: Path) -> N
     text = lead_lines(found)[-1][1]
     assert "On 200 sentences that no search has seen" in text
     assert re.search(r"the sampler's picks do \d(\.\d)? times the damage that the search saw", text)
-    write_report(told["Confirmed."], tmp_path)
+    write_report(conclude(told["Confirmed."]), tmp_path)
     for name in ("report.html", "report.md"):
         content = (tmp_path / name).read_text(encoding="utf-8")
         assert "against FP32, confirmed" in content

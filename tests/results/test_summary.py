@@ -9,7 +9,7 @@ import pytest
 from objectives.layers import Bits
 from objectives.scores import Precision
 from results.findings import conclude
-from results.outcome import Confirmation, Origin, Outcome, Trial
+from results.outcome import HoldoutScores, Origin, Outcome, Trial
 from results.picks import SMALLEST, pick
 from results.report import export_commands
 from results.summary import front_lines, lead_lines, unseen_lead
@@ -54,7 +54,7 @@ def test_only_the_first_pick_is_called_confirmed() -> None:
     outcome = replace(made_up_outcome(), margin=0.05, held_back="0.3")
     opened_for = conclude(outcome).picked
     log_odds = {number: picked.log_odds for number, picked in opened_for.items() if picked.log_odds is not None}
-    opened = Confirmation(
+    opened = HoldoutScores(
         "0.3", outcome.labels, outcome.in_domain, outcome.fp32_log_odds, log_odds, len(outcome.trials), withdrawn=False
     )
     outcome = replace(outcome, confirmation=opened)
@@ -80,7 +80,7 @@ def test_of_no_pick_but_the_smallest_is_it_said_that_it_is_confirmed() -> None:
     found = conclude(outcome)
     assert found.headlines[0].request == SMALLEST and found.headlines[0].trial is None
     log_odds = {number: picked.log_odds for number, picked in found.picked.items() if picked.log_odds is not None}
-    opened = Confirmation(
+    opened = HoldoutScores(
         "0.3", outcome.labels, outcome.in_domain, outcome.fp32_log_odds, log_odds, len(outcome.trials), withdrawn=False
     )
     assert lead_lines(conclude(replace(outcome, confirmation=opened)))[-1][0] == "Opened."

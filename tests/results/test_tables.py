@@ -58,8 +58,6 @@ def test_front_table_has_the_front_with_its_intervals() -> None:
         assert row["mcc_minus_fp32"] == pytest.approx(trial.scores.mcc - outcome.fp32.mcc)
         assert row["mcc_minus_fp32_low"] <= row["mcc_minus_fp32"] <= row["mcc_minus_fp32_high"]
         assert 0 <= row["no_worse_than_fp32"] <= 1
-        assert row["corrected_mcc_low"] < row["corrected_mcc"] < row["corrected_mcc_high"]
-        assert row["corrected_damage_low"] < row["corrected_damage"] < row["corrected_damage_high"]
         assert row["damage_low"] < row["damage"] < row["damage_high"]
         assert row["bit_map_json"] == row["bit_map_text"].removesuffix("txt") + "json"
     pd.testing.assert_frame_equal(table, front_table(outcome, conclude(outcome)))
@@ -75,6 +73,11 @@ def test_picks_table_has_a_row_a_pick() -> None:
         headline = found.headline(pick)
         assert headline is not None and headline.trial is not None
         assert headline.trial.number == number
+    known = table[table["corrected_mcc"].notna()]
+    assert len(known) >= 3
+    for score in ("mcc", "damage"):
+        middle = known[f"corrected_{score}"]
+        assert middle.between(known[f"corrected_{score}_low"], known[f"corrected_{score}_high"]).all()
     assert len(picks_table(conclude(empty_outcome()))) == 0
 
 

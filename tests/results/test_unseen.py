@@ -179,7 +179,8 @@ def test_what_picks_do_on_unseen_sentences_is_told_corrected() -> None:
 @pytest.mark.usefixtures("unrendered")
 def test_the_report_shows_them_and_says_which_is_better(tmp_path: Path) -> None:
     outcome = outcome_with_plain(luck=2.0)
-    found = write_report(outcome, tmp_path)
+    found = conclude(outcome)
+    write_report(found, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Plain allocation beats the search." in page
     assert "damage, unseen" in page and "damage, unseen, corrected" in page and 'id="unseen-plot"' in page
@@ -196,6 +197,6 @@ def test_the_report_shows_them_and_says_which_is_better(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("unrendered")
 def test_without_the_check_nothing_speaks_of_it(tmp_path: Path) -> None:
-    write_report(made_up_outcome(trials=10), tmp_path)
+    write_report(conclude(made_up_outcome(trials=10)), tmp_path)
     assert "damage, unseen" not in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not list(tmp_path.glob("unseen.*"))

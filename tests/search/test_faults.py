@@ -18,7 +18,7 @@ import pytest
 from objectives.errors import InputError
 from objectives.layers import WIDTHS
 from objectives.problem import Evaluation, Problem
-from results.outcome import Outcome
+from results.findings import Findings
 from results.report import write_report
 from results.tables import write_csv
 from search.notify import notifying
@@ -234,7 +234,7 @@ def test_a_report_that_fails_is_tried_again_later_and_ends_no_search(
 ) -> None:
     run, tries = tmp_path / "run", 0
 
-    def fails_once(found: Outcome, directory: Path) -> None:
+    def fails_once(found: Findings, directory: Path) -> None:
         nonlocal tries
         tries += 1
         if tries == 1:

@@ -22,9 +22,10 @@ from search.guided import GuidedSampler
 from search.reading import NoStudyError, load_study, outcome
 from search.samplers import SAMPLERS, FeasibleSampler
 from search.sensitivity import Sensitivities
-from search.storage import JournalStore
-from search.study import ask, check_joinable, fail, open_study, tell
+from search.storage import journal_storage
+from search.study import check_joinable, fail, open_study, tell
 from search.trials import finished, trials_of
+from tests.search.tiny_problem import ask
 
 CONTENDERS = len(WIDTHS)  # the documented map does not fit the tiny model
 
@@ -259,10 +260,10 @@ def test_another_study_of_that_name_is_left_alone(tmp_path: Path, problem: Probl
     theirs = optuna.create_study(storage=storage, study_name="night", directions=["minimize", "minimize"])
     check_joinable(storage, "night", problem, "damage", constraint)  # might be one of ours, half-made
     theirs.ask()
-    with pytest.raises(InputError, match="is none of bitfront's"):
+    with pytest.raises(InputError, match="is not bitfront's"):
         check_joinable(storage, "night", problem, "damage", constraint)
     optuna.create_study(storage=storage, study_name="single")
-    with pytest.raises(InputError, match="is none of bitfront's"):
+    with pytest.raises(InputError, match="is not bitfront's"):
         check_joinable(storage, "single", problem, "damage", constraint)
 
 

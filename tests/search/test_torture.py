@@ -19,7 +19,7 @@ from objectives.errors import InputError
 from objectives.layers import Bits
 from objectives.problem import Problem, load_problem, unseen_sentences
 from objectives.scores import divergences
-from results.findings import conclude
+from results.findings import select
 from results.outcome import Outcome, Trial
 from search.journal import JournalFile
 from search.profile import Profile
@@ -210,7 +210,7 @@ def test_a_search_killed_in_what_it_ends_with_goes_on_there(roomy: TinyProblem, 
 def check_ending(run: RunDirectory, problem: Problem) -> None:
     """Check that what a run has ended with is complete, and true to the last digit that is written."""
     found = outcome(load_study(run.journal), run.name)
-    for trial in conclude(found).shown:
+    for trial in select(found).shown:
         assert trial.precision == "fp32"
         assert trial.scores is not None
         np.testing.assert_allclose(trial.scores.damage, problem.confirm(trial.bits).scores.damage, rtol=1e-3)
@@ -219,7 +219,7 @@ def check_ending(run: RunDirectory, problem: Problem) -> None:
     fp32 = evaluator.fp32_log_odds()
     written = {int(row["number"]): float(row["damage"]) for row in rows(run.path / "unseen.csv")}
     assert found.unseen is not None
-    assert set(found.unseen.log_odds) == set(written) >= {trial.number for trial in candidates(conclude(found))}
+    assert set(found.unseen.log_odds) == set(written) >= {trial.number for trial in candidates(select(found))}
     for number, damage in written.items():
         expected = divergences(evaluator.log_odds(maps[number]), fp32).mean()
         np.testing.assert_allclose(damage, expected, rtol=1e-2, atol=1e-7)

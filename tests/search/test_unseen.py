@@ -11,7 +11,7 @@ import pytest
 
 from objectives.problem import Problem, load_problem, polishing_sentences, unseen_sentences
 from objectives.sentences import load_sentences
-from results.findings import conclude
+from results.findings import select
 from results.unseen import unseen_damages
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
@@ -172,7 +172,7 @@ def test_the_maps_scored_are_those_of_least_expected_damage_not_of_most_luck() -
     lucky = min(sampled, key=lambda trial: trial.scores.damage if trial.scores else 0.0)
     expected = {trial.bits: 1.0 / trial.number for trial in sampled}  # the later, the better
 
-    numbers = {trial.number for trial in candidates(conclude(found), lambda bits, log_odds: expected[bits])}
+    numbers = {trial.number for trial in candidates(select(found), lambda bits, log_odds: expected[bits])}
     assert max(trial.number for trial in sampled) in numbers
-    assert set(conclude(found).picked) <= numbers
-    assert lucky.number in {trial.number for trial in candidates(conclude(found))}
+    assert set(select(found).picked) <= numbers
+    assert lucky.number in {trial.number for trial in candidates(select(found))}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import optuna
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from objectives.hub import quiet_libraries
+from objectives.layers import Bits, Layer
+from search.study import claim, write_widths
 from tests.objectives.tiny_bert import WORDS, make_tiny_bert
 
 
@@ -45,3 +49,9 @@ def make_tiny_problem(directory: Path, seed: int = 0, sentences: int = 80) -> Ti
     (raw / "in_domain_dev.tsv").write_text("".join(rows[:half]), encoding="utf-8")
     (raw / "out_of_domain_dev.tsv").write_text("".join(rows[half:]), encoding="utf-8")
     return TinyProblem(model=model_directory, data=directory / "data")
+
+
+def ask(study: optuna.Study, layers: Sequence[Layer]) -> tuple[optuna.Trial, Bits]:
+    """Begin a trial and return it with its map, if nobody else asks at the same time."""
+    trial, _ = claim(study, layers)
+    return trial, write_widths(trial, layers)
