@@ -44,7 +44,7 @@ def look_closer(worker: Worker, run: RunDirectory, show: Show) -> None:
             study,
             outcome_of_run(study, run),
             worker.profile.unseen,
-            worker.stopping,
+            worker.should_stop,
             expected,
             partial(show, "scoring on unseen sentences"),
         )
@@ -52,10 +52,10 @@ def look_closer(worker: Worker, run: RunDirectory, show: Show) -> None:
     def on_holdout() -> None:
         open_confirmation(problem, store, study, outcome_of_run(study, run))
 
-    store.patiently(in_fp32, worker.stopping)
+    store.patiently(in_fp32, worker.should_stop)
     for step in (on_unseen, on_holdout):
-        if not worker.stopping():
-            store.patiently(step, worker.stopping)
+        if not worker.should_stop():
+            store.patiently(step, worker.should_stop)
 
 
 def _confirm_shown(
@@ -77,7 +77,7 @@ def _confirm_shown(
         log.info("confirming %d maps of the front, the picks and the baselines in FP32", len(inexact))
         for done, trial in enumerate(inexact):
             show(done, len(inexact))
-            if worker.stopping():
+            if worker.should_stop():
                 log.warning("not all maps are confirmed in FP32; start the run again")
                 return
             try:

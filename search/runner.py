@@ -108,9 +108,9 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         worker = Worker(store, study, problem, constraint, profile, should_stop)
         job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
         findings, out_of_maps = _loop(worker, job, run, budget, display)
-        if profile.polish and not stop_requested():
+        if profile.polish and not should_stop():
             trials = maps_to_polish(findings)
-            polish_maps(problem, findings.outcome, trials, run, profile.seed, should_stop=stop_requested)
+            polish_maps(problem, findings.outcome, trials, run, profile.seed, should_stop=should_stop)
             write_report(findings, run.path)
         end = "running out of maps" if out_of_maps else "its budget"
         start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if should_stop() else end}
@@ -194,7 +194,7 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
         return store.patiently(lambda: finished(study), budget.should_stop)
 
     def no_map_left() -> bool:  # and no running trial whose map may have to be tried again
-        return store.patiently(lambda: exhausted(study) and begun(study) == finished(study), budget.stop_requested)
+        return store.patiently(lambda: exhausted(study) and begun(study) == finished(study), budget.should_stop)
 
     over = no_map_left()
     already = done = count()
@@ -216,7 +216,7 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, front))
         look_closer(worker, run, display.closing)
-        findings = store.patiently(lambda: refresh(study, run), budget.stop_requested)
+        findings = store.patiently(lambda: refresh(study, run), budget.should_stop)
     except BaseException as error:
         # A second Ctrl-C may come while the files are written: write them anew, so that all are of the same state.
         with suppress(OSError, InputError):  # the error that ended the search is the one to report
@@ -225,7 +225,7 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
             log.warning("all that was finished is recorded; start the same command again to continue")
         raise
     ended = "no further map meets the constraint" if over else "budget reached"
-    log.info("%s", "stopped by a signal" if budget.stop_requested() else ended)
+    log.info("%s", "stopped by a signal" if budget.should_stop() else ended)
     return findings, over
 
 

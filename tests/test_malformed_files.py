@@ -33,8 +33,8 @@ from search.profile import Profile, resolve_profile
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.samplers import FeasibleSampler
-from search.storage import journal_storage, recover_journal
-from search.study import directions, open_study, tell
+from search.storage import JournalStore
+from search.study import open_study, tell
 from tests.malformed import malformed
 from tests.objectives.example_layers import LAYERS
 from tests.objectives.tiny_bert import make_tiny_bert

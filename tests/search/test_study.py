@@ -22,7 +22,7 @@ from search.guided import GuidedSampler
 from search.reading import NoStudyError, load_study, outcome
 from search.samplers import SAMPLERS, FeasibleSampler
 from search.sensitivity import Sensitivities
-from search.storage import journal_storage
+from search.storage import JournalStore
 from search.study import check_joinable, fail, open_study, tell
 from search.trials import finished, trials_of
 from tests.search.tiny_problem import ask
