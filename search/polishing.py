@@ -79,7 +79,7 @@ def polish_maps(
             )
             began = time.monotonic()
             quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, trial.bits)
-            result = polish(quantized, problem.network, sentences, epochs, seed, log.info, lambda: not should_stop())
+            result = polish(quantized, problem.network, sentences, epochs, seed, log.info, should_stop)
             if result is None:
                 break
             before, after = problem.confirm_quantized(quantized), problem.confirm_quantized(result.model)
