@@ -64,7 +64,7 @@ class Sentences:
             raise InputError(f"sentences {self.source}: at least one of each label is needed, there are no sentences")
         faults = _faults_of_rows(zip(self.texts, self.labels.tolist(), strict=True), "sentence", first_number=0)
         if faults:
-            raise _many_faults(f"sentences {self.source}", faults)
+            raise all_faults(f"sentences {self.source}", faults, _FAULTS_SHOWN)
         if len(set(self.labels.tolist())) == 1:
             raise InputError(
                 f"sentences {self.source}: both labels are needed to tell good from bad, all {count} are "
@@ -186,7 +186,7 @@ def _read_tsv(path: Path) -> list[tuple[str, int]]:
     if not lines:
         faults.append("is empty; unpack CoLA again")
     if faults:
-        raise _many_faults(str(path), faults)
+        raise all_faults(str(path), faults, _FAULTS_SHOWN)
     return rows
 
 
@@ -219,7 +219,7 @@ def _load_hub(source: str, split: Split) -> Sentences:
     rows: list[tuple[Any, Any]] = list(zip(table["sentence"], table["label"], strict=True))
     faults = _faults_of_rows(rows, "row", first_number=0)
     if faults:
-        raise _many_faults(f"sentences {source}, split {split!r}", faults)
+        raise all_faults(f"sentences {source}, split {split!r}", faults, _FAULTS_SHOWN)
     inside, outside = _GLUE_IN_DOMAIN[split]
     known = glue and len(rows) == inside + outside
     return Sentences(
@@ -241,10 +241,3 @@ def _faults_of_rows(rows: Iterable[tuple[Any, Any]], what: str, first_number: in
         if not isinstance(text, str) or not text.strip():
             faults.append(f"{what} {number}: sentence must not be empty, got {text!r}")
     return faults
-
-
-def _many_faults(subject: str, faults: Sequence[str]) -> InputError:
-    if len(faults) <= _FAULTS_SHOWN:
-        return all_faults(subject, faults)
-    shown = "".join(f"\n  - {fault}" for fault in faults[:_FAULTS_SHOWN])
-    return InputError(f"{subject}: {len(faults)} faults{shown}\n  - and {len(faults) - _FAULTS_SHOWN} more")

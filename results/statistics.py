@@ -36,11 +36,6 @@ class Comparison:
     no_worse: float
     margin: float
 
-    @property
-    def told_apart(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return not self.interval.low <= 0 <= self.interval.high
-
 
 @dataclass(frozen=True)
 class Estimate:

@@ -20,7 +20,7 @@ import pytest
 import safetensors.torch
 import torch
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from huggingface_hub.utils import filter_repo_objects
+from huggingface_hub.utils._paths import filter_repo_objects
 
 from objectives.errors import InputError
 from objectives.hub import _Bar
@@ -269,7 +269,7 @@ def test_a_full_disk_is_not_the_hubs_fault(hub: Hub) -> None:
     with pytest.raises(OSError, match="No space left on device") as caught:
         model()
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/cache/weights")
-    assert "make room, or set HF_HOME" in caught.value.strerror
+    assert "make room, or set HF_HOME" in str(caught.value)
 
 
 def test_a_repository_without_a_model_is_told_what_it_lacks(hub: Hub) -> None:
