@@ -21,10 +21,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return short or isinstance(error, MemoryError)
 
 
-def all_faults(subject: str, faults: Sequence[str]) -> InputError:
-    """Return one error that lists every fault of one subject (a file, a map), so that all are mended in one go."""
+def all_faults(subject: str, faults: Sequence[str], most: int | None = None) -> InputError:
+    """Return one error that lists the faults of one subject (a file, a map), so that all are mended in one go.
+
+    Beyond the first ``most``, faults are only counted.
+    """
     assert faults
     if len(faults) == 1:
         return InputError(f"{subject}: {faults[0]}")
-    shown = "\n".join(f"  - {fault}" for fault in faults)
-    return InputError(f"{subject}: {len(faults)} faults\n{shown}")
+    shown = [*faults] if most is None or len(faults) <= most else [*faults[:most], f"and {len(faults) - most} more"]
+    return InputError("\n  - ".join([f"{subject}: {len(faults)} faults", *shown]))

