@@ -98,12 +98,12 @@ def search(
     settings = resolve_profile(profile or "miniature", flags)
 
     with console.status("starting"):  # now that nothing is wrong with what was asked
-        from results.summary import summary_lines
+        from results.findings import conclude
         from search.notify import notifying
         from search.progress import BY_SIGNAL
         from search.runner import run_search
         from search.signals import interrupts
-        from search.terminal import log_to_console, progress_display
+        from search.terminal import answer, log_to_console, progress_display
 
     log_to_console(console)
 
@@ -112,9 +112,7 @@ def search(
 
     with notifying(notify, run, stopped), interrupts(), progress_display(console) as display:
         outcome = run_search(settings, directory, display, storage)
-    for line in summary_lines(outcome):
-        typer.echo(line)
-    typer.echo(f"report: {run / 'report.html'}")
+    typer.echo(answer(conclude(outcome), run))
 
 
 def status(run: Run) -> None:
@@ -144,17 +142,15 @@ def report(
     if run is None or runs:
         raise InputError("say which run: --run runs/x; or several to compare: --compare runs/x runs/y")
     from results.report import write_report
-    from results.summary import summary_lines
     from search.reading import load_study
     from search.reporting import outcome_of_run
     from search.run_directory import RunDirectory
+    from search.terminal import answer
 
     directory = RunDirectory(run)
     directory.read_settings()
-    found = outcome_of_run(load_study(directory.place()), directory, margin)
-    for line in summary_lines(found, write_report(found, run)):
-        typer.echo(line)
-    typer.echo(f"report: {run / 'report.html'}")
+    outcome = outcome_of_run(load_study(directory.place()), directory, margin)
+    typer.echo(answer(write_report(outcome, run), run))
 
 
 def export(

@@ -20,7 +20,7 @@ from results.outcome import Confirmation, Outcome
 from results.pareto import front
 from results.picks import pick
 from results.report import write_report
-from results.summary import caution_lines, front_lines, lead_lines, summary_lines
+from results.summary import caution_lines, front_lines, lead_lines
 from results.tables import picks_table
 from results.words import difference_with
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, made_up_trial, scored, with_trials
