@@ -135,7 +135,7 @@ def to_terminal(columns: Sequence[Column[Row]], rows: Sequence[Row], width: int)
             needed = max(map(len, (*column.heading.split(), *(column.line(row) for row in rows))))
             table.add_column(Text(column.heading), justify="right", width=needed)
         else:
-            table.add_column(Text(column.heading))
+            table.add_column(Text(column.heading), overflow="fold")
     for row in rows:
         table.add_row(*(Text(column.line(row)) for column in columns))
     drawn = StringIO()

@@ -13,7 +13,7 @@ from results.findings import Findings, Headline
 from results.outcome import Trial, Unseen
 from results.pareto import beaten_by, front
 from results.picks import KNEE, SMALLEST
-from results.tables import brief_pick_columns, compared_pick_rows
+from results.tables import brief_pick_columns, compared_pick_rows, request_with_margin
 from results.words import (
     DAMAGE,
     QUALITY_WORDS,
@@ -35,7 +35,7 @@ Lead = tuple[str, str]
 def ending_lines(found: Findings, run: str, export: str, width: int = 100) -> list[str]:
     """Return what a search ends with on a terminal: the verdict, the picks, and where to go from there.
 
-    Paths and commands are never broken, so they may be longer than a line.
+    Paths are never broken, so a long one may not fit a line.
 
     Args:
         found: what the run has found.
@@ -46,8 +46,13 @@ def ending_lines(found: Findings, run: str, export: str, width: int = 100) -> li
     verdict = [f"{claim}: {reason}." for claim, reason in verdict_leads(found)]
     lines = [line for sentence in verdict for line in textwrap.wrap(sentence, width, break_on_hyphens=False)]
     lines += ["", *to_terminal(brief_pick_columns(found), compared_pick_rows(found), width), ""]
-    ends = [("report", f"{run}/report.html"), ("export", export)]
-    return [*lines, *(f"{name}: {rest}" for name, rest in ends if rest)]
+    lines.append(f"report: {run}/report.html")
+    if export and len(f"export: {export}") > width:
+        pick, _, target = export.partition(" --format ")
+        lines += [f"export: {pick} \\", f"    --format {target}"]
+    elif export:
+        lines.append(f"export: {export}")
+    return lines
 
 
 def verdict_leads(found: Findings) -> list[Lead]:
@@ -107,7 +112,7 @@ def unseen_lead(found: Findings) -> list[Lead]:
 def _outdated(unseen: Unseen) -> str:
     if not unseen.outdated:
         return ""
-    return f"; that was after {maps(unseen.trials)}, those found since are scored there when the search ends"
+    return f"; since then, after {maps(unseen.trials)}, the search went on"
 
 
 def holdout_lead(found: Findings) -> Lead:
@@ -202,9 +207,8 @@ def export_commands(found: Findings, run: str, target: str = "--format text") ->
 
     It names the margin, as these findings may be of another than the run's. ``target`` is as what, and where to.
     """
-    margin = f"{found.outcome.margin:.9f}".rstrip("0").rstrip(".")
     answered = [headline.request for headline in found.headlines if headline.trial is not None]
-    requests = (f"smallest@{margin}" if request == SMALLEST else request for request in answered)
+    requests = (request_with_margin(found.outcome, request) for request in answered)
     return [f"bitfront export --run {shlex.quote(run)} --pick {request} {target}" for request in requests]
 
 

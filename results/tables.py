@@ -169,11 +169,19 @@ def compared_pick_rows(found: Findings) -> list[MapRow]:
 
 
 def brief_pick_columns(found: Findings) -> MapColumns:
-    """Return the columns of the picks' table that fit a terminal."""
-    size = f"{found.outcome.size_axis}_compression"
+    """Return the columns of the picks' table that fit a terminal; it names each pick as ``export --pick`` takes it."""
+    outcome = found.outcome
+    size = f"{outcome.size_axis}_compression"
     columns = {column.name: column for column in pick_columns(found)}
     brief = [columns[name] for name in ("pick", "label", size, "packed_bytes", "mcc", "damage", "unseen_damage")]
+    brief[0] = replace(brief[0], text=lambda request: request_with_margin(outcome, request))
     return [replace(column, interval=column.name == "mcc") for column in brief]
+
+
+def request_with_margin(outcome: Outcome, request: str) -> str:
+    """Return a request as ``smallest@0.02``, so that it means the same with any run's margin."""
+    margin = f"{outcome.margin:.9f}".rstrip("0").rstrip(".")
+    return f"smallest@{margin}" if request == SMALLEST else request
 
 
 def asked_words(outcome: Outcome, request: str) -> str:

@@ -21,6 +21,7 @@ from results.words import duration
 from search.progress import REFRESH_S, Display, Progress
 
 MOST_COLUMNS = 100
+"""How wide a line of the answer may be."""
 
 
 def log_to_console(console: Console) -> None:
@@ -49,13 +50,13 @@ def progress_display(console: Console) -> Iterator[Display]:
 
 
 def answer(found: Findings, run: Path) -> str:
-    """Return what a search ends with, no wider than the terminal and than 100 characters."""
+    """Return what a search ends with, as wide as the terminal within 80 to 100 characters."""
     # pandas takes a while to import, and `status` prints no table.
     from results.summary import ending_lines, export_commands
 
     packed = f"--format packed --out {shlex.quote(f'{run}-packed')}"
     commands = export_commands(found, str(run), packed)
-    width = min(MOST_COLUMNS, shutil.get_terminal_size((MOST_COLUMNS, 24)).columns)
+    width = max(80, min(MOST_COLUMNS, shutil.get_terminal_size((MOST_COLUMNS, 24)).columns))
     return "\n".join(ending_lines(found, str(run), commands[0] if commands else "", width))
 
 
