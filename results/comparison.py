@@ -12,13 +12,13 @@ import pandas as pd
 from objectives.files import write_text
 from objectives.sizes import SizeAxis
 from results import words
+from results.columns import Column, Measured, to_frame, to_html
 from results.findings import Findings, conclude
 from results.outcome import Outcome, Trial, Unseen
-from results.page_tables import Cell, Table, damage_cell, difference_cell, mcc_cell, unseen_cell
 from results.picks import in_order
 from results.plot_compare import write_compare_plot
 from results.report import inline, render
-from results.summary import asked_words
+from results.tables import asked_words
 
 
 @dataclass(frozen=True)
@@ -55,29 +55,60 @@ def comparison_info(outcomes: Sequence[Outcome], names: Sequence[str]) -> Compar
     return ComparisonInfo(axis, tuple(runs), tuple(_warnings(outcomes, names)))
 
 
+@dataclass(frozen=True)
+class ComparedMap:
+    """One map of one run, and the pick that it is."""
+
+    run: ComparedRun
+    trial: Trial
+    pick: str = ""
+
+    @property
+    def damage(self) -> Measured | None:
+        """On the run's own sentences, nats a sentence."""
+        scores = self.trial.scores
+        return Measured(scores.damage, self.run.found.intervals[self.trial.number].damage) if scores else None
+
+    @property
+    def unseen_damage(self) -> Measured | None:
+        """On unseen sentences; None if the map was not scored there."""
+        known = self.run.found.unseen.get(self.trial.number)
+        return Measured(known.damage, known.interval) if known else None
+
+    @property
+    def mcc(self) -> Measured | None:
+        """On the run's own sentences."""
+        scores = self.trial.scores
+        return Measured(scores.mcc, self.run.found.intervals[self.trial.number].mcc) if scores else None
+
+    @property
+    def against_fp32(self) -> Measured:
+        """Its MCC less FP32's."""
+        known = self.run.found.against_fp32[self.trial.number]
+        return Measured(known.difference, known.interval)
+
+
+def map_columns(info: ComparisonInfo) -> list[Column[ComparedMap]]:
+    """Return the columns of ``comparison.csv`` and of the table of picks."""
+    axis = info.size_axis
+    return [
+        Column("", "pick", lambda row: asked_words(row.run.found.outcome, row.pick)),
+        Column("run", "run", lambda row: row.run.name),
+        Column("number", "", lambda row: row.trial.number),
+        Column("label", "map", lambda row: row.trial.label),
+        Column("", axis, lambda row: row.trial.compression(axis), words.times),
+        Column("nominal_compression", "", lambda row: row.trial.nominal_compression),
+        Column("packed_compression", "", lambda row: row.trial.packed_compression),
+        Column("damage", words.DAMAGE, lambda row: row.damage, words.nats, interval=True),
+        Column("", "damage, unseen", lambda row: row.unseen_damage, words.nats, interval=True),
+        Column("mcc", "MCC (95% interval)", lambda row: row.mcc, words.mcc, interval=True),
+        Column("", "MCC against FP32", lambda row: row.against_fp32, words.difference, interval=True),
+    ]
+
+
 def comparison_table(info: ComparisonInfo) -> pd.DataFrame:
     """Return the numbers of the plot: a row for each map of each front."""
-    rows = [
-        {
-            "run": run.name,
-            "number": trial.number,
-            "label": trial.label,
-            "nominal_compression": trial.nominal_compression,
-            "packed_compression": trial.packed_compression,
-            "damage": trial.scores.damage,
-            "damage_low": run.found.intervals[trial.number].damage.low,
-            "damage_high": run.found.intervals[trial.number].damage.high,
-            "mcc": trial.scores.mcc,
-            "mcc_low": run.found.intervals[trial.number].mcc.low,
-            "mcc_high": run.found.intervals[trial.number].mcc.high,
-        }
-        for run in info.runs
-        for trial in run.front
-        if trial.scores is not None
-    ]
-    columns = ("run", "number", "label", "nominal_compression", "packed_compression")
-    scores = ("damage", "damage_low", "damage_high", "mcc", "mcc_low", "mcc_high")
-    return pd.DataFrame(rows, columns=[*columns, *scores])
+    return to_frame(map_columns(info), [ComparedMap(run, trial) for run in info.runs for trial in run.front])
 
 
 def write_comparison(info: ComparisonInfo, directory: Path) -> None:
@@ -99,8 +130,8 @@ def write_comparison(info: ComparisonInfo, directory: Path) -> None:
     page = render(
         "comparison.html.j2",
         info=info,
-        picks=picks_comparison(info),
-        facts=_facts_table(info),
+        picks=to_html(map_columns(info), picks_comparison(info), "sortable"),
+        facts=to_html(RUN_COLUMNS, info.runs, "sortable"),
         plot=inline(svg, "comparison", "The fronts of the runs; comparison.csv has the numbers"),
     )
     write_text(directory / "comparison.html", page)
@@ -131,44 +162,22 @@ def _same_unseen(one: Unseen | None, other: Unseen | None) -> bool:
     return same_number and np.allclose(one.fp32_log_odds, other.fp32_log_odds, atol=1e-3)
 
 
-def picks_comparison(info: ComparisonInfo) -> Table:
+def picks_comparison(info: ComparisonInfo) -> list[ComparedMap]:
     """Return the picks of all runs, those for one request one under the other."""
     asked = {headline.request for run in info.runs for headline in run.found.headlines}
-    any_unseen = any(run.found.unseen for run in info.runs)
-    rows = []
-    for request in in_order(asked):
-        for run in info.runs:
-            headline = run.found.headline(request)
-            if headline is None or headline.trial is None or headline.trial.scores is None:
-                continue
-            trial, intervals = headline.trial, run.found.intervals[headline.trial.number]
-            assert trial.scores is not None
-            rows.append(
-                (
-                    Cell(asked_words(run.found.outcome, request)),
-                    Cell(run.name),
-                    Cell(trial.label, trial.number),
-                    Cell(words.times(trial.compression(info.size_axis)), trial.compression(info.size_axis)),
-                    damage_cell(trial.scores.damage, intervals.damage),
-                    *([unseen_cell(run.found, trial)] if any_unseen else []),
-                    mcc_cell(trial.scores.mcc, intervals.mcc),
-                    difference_cell(run.found.against_fp32[trial.number]),
-                )
-            )
-    damages = ("damage", "damage, unseen") if any_unseen else ("damage",)
-    return Table(("pick", "run", "map", info.size_axis, *damages, "MCC", "MCC against FP32"), tuple(rows))
+    headlines = [(run, run.found.headline(request)) for request in in_order(asked) for run in info.runs]
+    return [
+        ComparedMap(run, headline.trial, headline.request)
+        for run, headline in headlines
+        if headline is not None and headline.trial is not None
+    ]
 
 
-def _facts_table(info: ComparisonInfo) -> Table:
-    rows = tuple(
-        (
-            Cell(run.name),
-            Cell(run.found.outcome.model),
-            Cell(run.found.outcome.data),
-            Cell(dict(run.found.outcome.provenance).get("sampler", "")),
-            Cell(f"{run.found.complete:,}", run.found.complete),
-            Cell(f"{len(run.front):,}", len(run.front)),
-        )
-        for run in info.runs
-    )
-    return Table(("run", "model", "data", "sampler", "maps evaluated", "maps on the front"), rows)
+RUN_COLUMNS: list[Column[ComparedRun]] = [
+    Column("", "run", lambda run: run.name),
+    Column("", "model", lambda run: run.found.outcome.model),
+    Column("", "data", lambda run: run.found.outcome.data),
+    Column("", "sampler", lambda run: dict(run.found.outcome.provenance).get("sampler", "")),
+    Column("", "maps evaluated", lambda run: run.found.complete, "{:,}".format),
+    Column("", "maps on the front", lambda run: len(run.front), "{:,}".format),
+]

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from objectives.sizes import SizeAxis
+from results.columns import write_csv
 from results.plot_files import COLOURS, save_plot
 from results.plot_pareto import DAMAGE_FLOOR
-from results.tables import write_csv
 
 Points = Sequence[tuple[float, float]]
 """Compression and damage of maps, by rising compression."""

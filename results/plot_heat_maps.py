@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from objectives.layers import WIDTHS, Layer
+from results.columns import write_csv
 from results.plot_files import save_plot
 from results.plot_info import BitsInfo, LayerGrid, bits_table, layer_grid
-from results.tables import write_csv
 
 SENSITIVITY_WIDTHS = (2, 3, 4, 5)
 """Those drawn; above them hardly any layer does any damage alone."""

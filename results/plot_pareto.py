@@ -13,9 +13,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from objectives.layers import WIDTHS
+from results.columns import write_csv
 from results.plot_files import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, save_plot
 from results.plot_info import ParetoInfo, Point, pareto_table
-from results.tables import write_csv
 from results.words import QUALITY_WORDS
 
 DAMAGE_FLOOR = 1e-6

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from results.columns import write_csv
 from results.plot_files import COLOURS, save_plot
 from results.plot_pareto import DAMAGE_FLOOR
 from results.progress import ProgressInfo, progress_table
-from results.tables import write_csv
 
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))  # told apart without colour too
 

@@ -9,11 +9,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from results.columns import write_csv
 from results.findings import Findings
 from results.outcome import Origin
 from results.plot_files import BLUE, GREEN, ORANGE, VERMILION, save_plot
 from results.plot_pareto import DAMAGE_FLOOR
-from results.tables import write_csv
 
 UNSEEN_COLUMNS = ("number", "origin", "label", "compression", "damage", "damage_low", "damage_high", "damage_seen")
 

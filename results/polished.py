@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 
 from objectives.errors import InputError
-from results.tables import write_csv
-from results.words import nats, times
+from results.bootstrap import Interval
+from results.columns import Column, Measured, shown, to_frame, write_csv
+from results.words import DAMAGE, mcc, nats, times
 
 FOLDER = "polished"
 """Where a run's polished checkpoints lie; their table lies beside it."""
@@ -60,50 +61,39 @@ class PolishedMap:
 _TYPES = {field.name: str(field.type) for field in fields(PolishedMap)}  # the column types, by pandas' own names
 
 
-@dataclass(frozen=True)
-class PolishedRow:
-    """A polished map as words, for the report."""
+def _measured(what: str, when: str) -> Callable[[PolishedMap], Measured]:
+    def value(row: PolishedMap) -> Measured:
+        number, low, high = (getattr(row, f"{what}_{when}{end}") for end in ("", "_low", "_high"))
+        return Measured(number, Interval(low, high))
 
-    label: str
-    nominal: str
-    packed: str
-    mcc_before: str
-    mcc_after: str
-    damage_before: str
-    damage_after: str
-    checkpoint: str
+    return value
 
 
-def polished_row(polished: PolishedMap) -> PolishedRow:
-    """Return a polished map as words; what was not kept is told by its label."""
+def _label(row: PolishedMap) -> str:
+    return row.label if row.kept else f"{row.label}, not kept: polishing did more damage on held-out sentences"
 
-    def mcc(value: float, low: float, high: float) -> str:
-        return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
-    def damage(value: float, low: float, high: float) -> str:
-        return f"{nats(value)} ({nats(low)} to {nats(high)})"
-
-    return PolishedRow(
-        label=polished.label
-        if polished.kept
-        else f"{polished.label}, left as it was: held-out sentences were worse off",
-        nominal=times(polished.nominal_compression),
-        packed=times(polished.packed_compression),
-        mcc_before=mcc(polished.mcc_before, polished.mcc_before_low, polished.mcc_before_high),
-        mcc_after=mcc(polished.mcc_after, polished.mcc_after_low, polished.mcc_after_high),
-        damage_before=damage(polished.damage_before, polished.damage_before_low, polished.damage_before_high),
-        damage_after=damage(polished.damage_after, polished.damage_after_low, polished.damage_after_high),
-        checkpoint=polished.checkpoint,
-    )
+POLISHED_COLUMNS: list[Column[PolishedMap]] = [
+    Column("number", "", lambda row: row.number),
+    Column("label", "", lambda row: row.label),
+    Column("", "map", _label),
+    Column("nominal_compression", "nominal", lambda row: row.nominal_compression, times),
+    Column("packed_compression", "packed", lambda row: row.packed_compression, times),
+    Column("kept", "", lambda row: row.kept),
+    Column("held_out_damage_before", "", lambda row: row.held_out_damage_before),
+    Column("held_out_damage_after", "", lambda row: row.held_out_damage_after),
+    Column("damage_before", f"{DAMAGE} before", _measured("damage", "before"), nats, interval=True),
+    Column("damage_after", "damage polished", _measured("damage", "after"), nats, interval=True),
+    Column("mcc_before", "MCC before", _measured("mcc", "before"), mcc, interval=True),
+    Column("mcc_after", "MCC polished", _measured("mcc", "after"), mcc, interval=True),
+    Column("checkpoint", "checkpoint", lambda row: row.checkpoint),
+]
 
 
 def polished_line(polished: PolishedMap) -> str:
     """Return what became of a map, in one line."""
-    row = polished_row(polished)
-    return (
-        f"{row.label}: {row.nominal} nominal, {row.packed} packed, damage {row.damage_before} before, "
-        f"{row.damage_after} polished, MCC {row.mcc_before} before, {row.mcc_after} polished"
-    )
+    name, *figures = shown(POLISHED_COLUMNS, [polished])
+    return f"{name.line(polished)}: " + ", ".join(f"{column.heading} {column.line(polished)}" for column in figures)
 
 
 def polished_path(run: Path) -> Path:
@@ -113,8 +103,8 @@ def polished_path(run: Path) -> Path:
 
 def write_polished(maps: Sequence[PolishedMap], run: Path) -> None:
     """Write a run's table of polished maps, from the largest to the smallest."""
-    rows = [asdict(polished) for polished in sorted(maps, key=lambda polished: polished.nominal_compression)]
-    write_csv(pd.DataFrame(rows, columns=list(_TYPES)), polished_path(run))
+    rows = sorted(maps, key=lambda polished: polished.nominal_compression)
+    write_csv(to_frame(POLISHED_COLUMNS, rows), polished_path(run))
 
 
 def read_polished(run: Path) -> tuple[PolishedMap, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,20 +13,29 @@ from markupsafe import Markup
 from objectives.files import write_text
 from results import words
 from results.bit_map_files import remove_stale_bit_maps, write_bit_maps
+from results.columns import to_html, write_csv
 from results.findings import Findings
 from results.markdown import summary_markdown
 from results.outcome import Outcome
-from results.page_tables import front_page_table, picks_page_table, rivals_page_table
-from results.picks import SMALLEST
 from results.plot_heat_maps import write_bits_plot
 from results.plot_info import bits_info, pareto_info
 from results.plot_pareto import write_pareto_plot
 from results.plot_progress import write_progress_plot
 from results.plot_unseen import write_unseen_plot
-from results.polished import PolishedMap, polished_row, read_polished
+from results.polished import POLISHED_COLUMNS, PolishedMap, read_polished
 from results.progress import progress_info
-from results.summary import caution_lines, front_lines, lead_lines
-from results.tables import front_table, picks_table, trials_table, write_csv
+from results.summary import caution_lines, export_commands, front_lines, lead_lines
+from results.tables import (
+    baseline_columns,
+    baseline_rows,
+    compared_pick_rows,
+    front_columns,
+    front_rows,
+    front_table,
+    pick_columns,
+    picks_table,
+    trials_table,
+)
 
 MOST_FAILURES = 20
 """How many failed trials the page lists; trials.csv has them all."""
@@ -60,7 +68,7 @@ def write_report(found: Findings, directory: Path) -> None:
     outcome = found.outcome
     write_bit_maps(outcome, found.front, directory)
     write_csv(trials_table(outcome), directory / "trials.csv")
-    write_csv(front_table(outcome, found), directory / "front.csv")
+    write_csv(front_table(found), directory / "front.csv")
     write_csv(picks_table(found), directory / "picks.csv")
     plots = {
         "pareto": write_pareto_plot(pareto_info(found), directory),
@@ -93,13 +101,14 @@ def report_page(found: Findings, run: str, plots: dict[str, str], polished: Sequ
         lead=lead_lines(found),
         about_front=front_lines(found),
         caution=caution_lines(found),
-        picks=picks_page_table(found),
+        picks=to_html(pick_columns(found), compared_pick_rows(found), "cards"),
         unanswered=[(line.request, line.missing) for line in found.headlines if line.trial is None],
-        front=front_page_table(found),
-        rivals=rivals_page_table(found),
+        front=to_html(front_columns(found), front_rows(found), "sortable"),
+        baselines=to_html(baseline_columns(found), baseline_rows(found), "sortable"),
+        any_baseline=bool(baseline_rows(found)),
         failures=[(trial.label, trial.failure) for trial in found.failed[:MOST_FAILURES]],
         unlisted_failures=max(len(found.failed) - MOST_FAILURES, 0),
-        polished_rows=[polished_row(map_) for map_ in polished],
+        polished=to_html(POLISHED_COLUMNS, polished) if polished else "",
         commands=export_commands(found, run),
         facts=_facts(found),
         quality=words.QUALITY_WORDS[outcome.quality],
@@ -115,17 +124,6 @@ def render(template: str, **values: object) -> str:
     )
     environment.filters["included"] = lambda name: Markup(_read(name))  # noqa: S704  # our own files
     return environment.get_template(template).render(**values)
-
-
-def export_commands(found: Findings, run: str) -> list[str]:
-    """Return the command that exports each pick; picks that nothing answers yet are left out.
-
-    The margin is said, as these findings may be of another than the run's.
-    """
-    margin = f"{found.outcome.margin:.9f}".rstrip("0").rstrip(".")
-    answered = [headline.request for headline in found.headlines if headline.trial is not None]
-    requests = (f"smallest@{margin}" if request == SMALLEST else request for request in answered)
-    return [f"bitfront export --run {shlex.quote(run)} --pick {request} --format text" for request in requests]
 
 
 def inline(svg: str, name: str, description: str) -> Markup:
@@ -150,11 +148,11 @@ def _read(name: str) -> str:
     return files("results").joinpath(name).read_text(encoding="utf-8")
 
 
-def _held_back(outcome: Outcome) -> str:
+def _holdout(outcome: Outcome) -> str:
     if outcome.confirmation is not None:
-        opened = outcome.confirmation
-        return f"{outcome.held_back}: {opened.labels.size:,} sentences, opened after {words.maps(opened.trials)}"
-    return f"{outcome.held_back}, not opened yet" if outcome.held_back else "none"
+        scored = outcome.confirmation
+        return f"{outcome.held_back}: {scored.labels.size:,} sentences, scored after {words.maps(scored.trials)}"
+    return f"{outcome.held_back}, not scored yet" if outcome.held_back else "none"
 
 
 def _unseen(outcome: Outcome) -> str:
@@ -173,18 +171,18 @@ def _facts(found: Findings) -> list[tuple[str, str]]:
         ("data", outcome.data),
         ("sentences", f"{outcome.labels.size:,}, of which {int((outcome.labels == 1).sum()):,} are acceptable"),
         ("unseen sentences", _unseen(outcome)),
-        ("held back to confirm on", _held_back(outcome)),
+        ("holdout set", _holdout(outcome)),
         ("layers", f"{len(outcome.footprint.layers)}"),
         ("quality", words.QUALITY_WORDS[outcome.quality]),
         ("size constraint", words.constraint(outcome)),
         ("margin", words.loss(outcome.margin)),
         ("maps", f"{found.complete:,} evaluated, {len(found.failed):,} failed"),
     ]
-    scouted = [trial for trial in outcome.trials if trial.precision != "fp32"]
-    if scouted:
-        open_yet = sum(trial.precision != "fp32" for trial in found.shown)
-        told = f"{open_yet:,} maps not scored again in FP32 yet" if open_yet else "all scored again in FP32"
-        facts.append(("precision", f"{scouted[0].precision} while searching; front, picks and contenders: {told}"))
+    quick = [trial for trial in outcome.trials if trial.precision != "fp32"]
+    if quick:
+        left = sum(trial.precision != "fp32" for trial in found.shown)
+        state = f"{left:,} maps not scored again in FP32 yet" if left else "all scored again in FP32"
+        facts.append(("precision", f"{quick[0].precision} while searching; front, picks and baselines: {state}"))
     if outcome.trials:
         cost_s = sum(trial.elapsed_s for trial in outcome.trials)
         facts.append(("cost", f"{words.duration(cost_s)} of evaluating"))

@@ -1,234 +1,346 @@
-"""Tables of an outcome: every trial, and the front with its intervals. Numbers stay numbers; unknown ones are NaN."""
+"""The columns and rows of a run's tables: every trial, the front, the picks and the baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import nan
-from pathlib import Path
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pandas as pd
 
-from objectives.files import replacing
 from objectives.scores import Scores
+from objectives.sizes import SizeAxis
+from results import words
 from results.bit_map_files import bit_map_path
-from results.findings import Findings, conclude
+from results.columns import Column, Measured, Value, to_frame
+from results.findings import Findings, Headline
 from results.outcome import Outcome, Trial
-from results.pareto import exact_sizes, front
-from results.statistics import Estimate
+from results.pareto import beaten_by, exact_sizes, fp32_size, front, least_damage
+from results.picks import KNEE, SMALLEST
+from results.statistics import Comparison, Estimate
 from results.unseen import UnseenDamage
 
-TRIAL_COLUMNS = (
-    "number",
-    "origin",
-    "label",
-    "state",
-    "feasible",
-    "on_front",
-    "nominal_compression",
-    "packed_compression",
-    "nominal_bits",
-    "packed_bytes",
-    "mcc",
-    "damage",
-    "agreement",
-    "accuracy",
-    "cross_entropy",
-    "precision",
-    "elapsed_s",
-    "finished_s",
-    "bits",
-    "failure",
-)
-FRONT_COLUMNS = (
-    "number",
-    "origin",
-    "label",
-    "nominal_compression",
-    "packed_compression",
-    "nominal_bits",
-    "packed_bytes",
-    "mcc",
-    "mcc_low",
-    "mcc_high",
-    "damage",
-    "damage_low",
-    "damage_high",
-    "unseen_damage",
-    "unseen_damage_low",
-    "unseen_damage_high",
-    "mcc_minus_fp32",
-    "mcc_minus_fp32_low",
-    "mcc_minus_fp32_high",
-    "no_worse_than_fp32",
-    "margin",
-    "agreement",
-    "accuracy",
-    "cross_entropy",
-    "bits",
-    "bit_map_text",
-    "bit_map_json",
-)
-CONFIRMED_COLUMNS = (
-    "confirmed_mcc",
-    "confirmed_mcc_low",
-    "confirmed_mcc_high",
-    "confirmed_mcc_minus_fp32",
-    "confirmed_no_worse_than_fp32",
-    "confirmed_damage",
-)
-CORRECTED_COLUMNS = (
-    "corrected_mcc",
-    "corrected_mcc_low",
-    "corrected_mcc_high",
-    "corrected_damage",
-    "corrected_damage_low",
-    "corrected_damage_high",
-)
-CORRECTED_UNSEEN_COLUMNS = ("corrected_unseen_damage", "corrected_unseen_damage_low", "corrected_unseen_damage_high")
-_AGREEMENT = FRONT_COLUMNS.index("agreement")
-PICK_COLUMNS = (
-    "pick",
-    *FRONT_COLUMNS[:_AGREEMENT],
-    *CORRECTED_COLUMNS,
-    *FRONT_COLUMNS[_AGREEMENT : FRONT_COLUMNS.index("bit_map_text")],
-    *CONFIRMED_COLUMNS,
-    *CORRECTED_UNSEEN_COLUMNS,
-)
+
+@dataclass(frozen=True)
+class MapRow:
+    """One map in a table.
+
+    Attributes:
+        trial: the map; None for the FP32 model.
+        pick: the request that it answers, or what else it stands for.
+        headline: what is known of that pick.
+    """
+
+    trial: Trial | None
+    pick: str = ""
+    headline: Headline | None = None
+
+
+MapColumns = list[Column[MapRow]]
+Known = TypeVar("Known")
 
 
 def trials_table(outcome: Outcome) -> pd.DataFrame:
-    """Return one row a trial, by number, with the columns ``TRIAL_COLUMNS``.
+    """Return ``trials.csv``: one row a trial, by number.
 
     ``state`` is ``complete`` or ``failed``; scores of failed trials are NaN and ``failure`` says why. ``bits`` is the
     map as a digit a layer in layer order; read it back from CSV with ``dtype={"bits": str}``.
     """
-    return _trials_table(outcome, outcome.trials, frozenset(trial.number for trial in front(outcome)))
+    on_front = frozenset(trial.number for trial in front(outcome))
+    return to_frame(trial_columns(outcome, on_front), [MapRow(trial) for trial in outcome.trials])
 
 
-def front_table(outcome: Outcome, findings: Findings | None = None) -> pd.DataFrame:
-    """Return one row a map of the front, from the largest to the smallest, with the columns ``FRONT_COLUMNS``.
+def front_table(found: Findings) -> pd.DataFrame:
+    """Return ``front.csv``: one row a map of the front, from the largest to the smallest.
 
     ``*_low`` to ``*_high`` are 95% intervals over the sentences; ``no_worse_than_fp32`` is the confidence that the MCC
     is no worse than FP32's by more than ``margin``; unseen damage is on training sentences, NaN if the map was not
     scored on them. The last two columns name the map's files.
-
-    Args:
-        outcome: the state of a run.
-        findings: what follows from it, where that has been worked out already.
     """
-    found = conclude(outcome) if findings is None else findings
-    table = _judged_table(found, found.front, [None] * len(found.front))
-    table["bit_map_text"] = pd.Series([bit_map_path(outcome, trial, "txt") for trial in found.front], dtype="str")
-    table["bit_map_json"] = pd.Series([bit_map_path(outcome, trial, "json") for trial in found.front], dtype="str")
-    return table[list(FRONT_COLUMNS)]
+    return to_frame(front_columns(found), front_rows(found))
 
 
 def picks_table(found: Findings) -> pd.DataFrame:
-    """Return one row a pick that there is, with the columns ``PICK_COLUMNS``; see :func:`front_table`.
+    """Return ``picks.csv``: one row for each pick that there is; see :func:`front_table`.
 
-    Corrected figures are what choosing this way is worth on sentences that the choice was not made by.
+    ``confirmed_*`` is on the holdout set; ``corrected_*`` is what choosing this way is worth on sentences that had no
+    part in the choice.
     """
-    picked = [(headline, headline.trial) for headline in found.headlines if headline.trial is not None]
-    table = _judged_table(found, [trial for _, trial in picked], [headline.corrected for headline, _ in picked])
-    table["pick"] = pd.Series([headline.request for headline, _ in picked], dtype="str")
-    confirmed = [_confirmed_values(found.confirmed.get(trial.number)) for _, trial in picked]
-    for at, name in enumerate(CONFIRMED_COLUMNS):
-        table[name] = pd.Series([values[at] for values in confirmed], dtype="float64")
-    unseen = [_corrected_unseen_values(headline.unseen) for headline, _ in picked]
-    for at, name in enumerate(CORRECTED_UNSEEN_COLUMNS):
-        table[name] = pd.Series([values[at] for values in unseen], dtype="float64")
-    return table[list(PICK_COLUMNS)]
+    return to_frame(pick_columns(found), pick_rows(found))
 
 
-def _corrected_unseen_values(known: UnseenDamage | None) -> tuple[float, ...]:
-    return (nan,) * 3 if known is None else (known.damage, known.interval.low, known.interval.high)
+def trial_columns(outcome: Outcome, on_front: Collection[int]) -> MapColumns:
+    """Return the columns of the table of all trials."""
+    return [
+        *_map_columns(outcome),
+        Column("state", "", _of(lambda trial: "failed" if trial.scores is None else "complete")),
+        Column("feasible", "", _of(lambda trial: trial.feasible)),
+        Column("on_front", "", _of(lambda trial: trial.number in on_front)),
+        Column("mcc", "", _score(outcome, lambda scores: scores.mcc)),
+        Column("damage", "", _score(outcome, lambda scores: scores.damage)),
+        *_other_scores(outcome),
+        Column("precision", "", _of(lambda trial: trial.precision)),
+        Column("elapsed_s", "", _of(lambda trial: trial.elapsed_s)),
+        Column("finished_s", "", _of(lambda trial: trial.finished_s)),
+        Column("failure", "", _of(lambda trial: trial.failure)),
+    ]
 
 
-def _confirmed_values(known: Estimate | None) -> tuple[float, ...]:
-    if known is None:
-        return (nan,) * len(CONFIRMED_COLUMNS)
-    against = known.against_fp32
-    interval = known.mcc_interval
-    return (known.mcc, interval.low, interval.high, against.difference, against.no_worse, known.damage)
+def front_columns(found: Findings) -> MapColumns:
+    """Return the columns of the front's table."""
+    outcome = found.outcome
+    return [
+        *_map_columns(outcome, found.front_numbers),
+        *_judged_columns(found),
+        *_other_scores(outcome),
+        Column("bit_map_text", "", _of(lambda trial: bit_map_path(outcome, trial, "txt"))),
+        Column("bit_map_json", "", _of(lambda trial: bit_map_path(outcome, trial, "json"))),
+    ]
 
 
-def _judged_table(found: Findings, trials: Sequence[Trial], corrections: Sequence[Estimate | None]) -> pd.DataFrame:
-    table = _trials_table(found.outcome, trials, found.front_numbers)
-    rows = []
-    for trial, corrected in zip(trials, corrections, strict=True):
-        intervals, against = found.intervals[trial.number], found.against_fp32[trial.number]
-        row = {
-            "mcc_low": intervals.mcc.low,
-            "mcc_high": intervals.mcc.high,
-            "damage_low": intervals.damage.low,
-            "damage_high": intervals.damage.high,
-            "mcc_minus_fp32": against.difference,
-            "mcc_minus_fp32_low": against.interval.low,
-            "mcc_minus_fp32_high": against.interval.high,
-            "no_worse_than_fp32": against.no_worse,
-            "margin": against.margin,
-        }
-        if (unseen := found.unseen.get(trial.number)) is not None:
-            row |= {
-                "unseen_damage": unseen.damage,
-                "unseen_damage_low": unseen.interval.low,
-                "unseen_damage_high": unseen.interval.high,
-            }
-        if corrected is not None:
-            row |= {
-                "corrected_mcc": corrected.mcc,
-                "corrected_mcc_low": corrected.mcc_interval.low,
-                "corrected_mcc_high": corrected.mcc_interval.high,
-                "corrected_damage": corrected.damage,
-                "corrected_damage_low": corrected.damage_interval.low,
-                "corrected_damage_high": corrected.damage_interval.high,
-            }
-        rows.append(row)
-    for name in _JUDGED:
-        table[name] = pd.Series([row.get(name, nan) for row in rows], dtype="float64")
-    return table
+def front_rows(found: Findings) -> list[MapRow]:
+    """Return the front, from the largest map to the smallest."""
+    return [MapRow(trial) for trial in found.front]
 
 
-_JUDGED = (*FRONT_COLUMNS[FRONT_COLUMNS.index("unseen_damage") : _AGREEMENT], *CORRECTED_COLUMNS)
-_JUDGED += ("mcc_low", "mcc_high", "damage_low", "damage_high")
+def baseline_columns(found: Findings) -> MapColumns:
+    """Return the columns of the table of the documented map and the baselines."""
+    outcome = found.outcome
+    return [
+        *_map_columns(outcome, found.front_numbers),
+        *_judged_columns(found),
+        Column("", "outcome", _of(lambda trial: _remark(found, trial))),
+    ]
 
 
-def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV in one step, so that a reader sees the old one or the new.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False)
+def baseline_rows(found: Findings) -> list[MapRow]:
+    """Return the documented map and the baselines, by number."""
+    return [MapRow(trial) for trial in ([found.reference] if found.reference else []) + list(found.contenders)]
 
 
-_UNKNOWN = Scores(mcc=nan, accuracy=nan, agreement=nan, damage=nan, cross_entropy=nan)
+def pick_columns(found: Findings) -> MapColumns:
+    """Return the columns of the picks' table; corrected damage is that on unseen sentences once it is known there."""
+    outcome = found.outcome
+
+    def corrected(row: MapRow) -> Estimate | None:
+        return row.headline.corrected if row.headline else None
+
+    def holdout(row: MapRow) -> Estimate | None:
+        return found.confirmed.get(row.trial.number) if row.trial else None
+
+    def holdout_against_fp32(row: MapRow) -> Comparison | None:
+        known = holdout(row)
+        return known.against_fp32 if known else None
+
+    return [
+        Column("pick", "pick", lambda row: row.pick, lambda pick: asked_words(outcome, pick)),
+        *_map_columns(outcome, found.front_numbers),
+        *_judged_columns(found),
+        _mcc_column("confirmed_mcc", "MCC, holdout", holdout),
+        _difference_column("confirmed_mcc_minus_fp32", "MCC against FP32, holdout", holdout_against_fp32),
+        Column("confirmed_no_worse_than_fp32", "", lambda row: _no_worse(holdout_against_fp32(row))),
+        _damage_column("confirmed_damage", "damage, holdout", holdout),
+        _mcc_column("corrected_mcc", "MCC, corrected", corrected),
+        _damage_column("corrected_damage", "damage, corrected", corrected, present=not found.unseen),
+        _damage_column(
+            "corrected_unseen_damage",
+            "damage, unseen, corrected",
+            lambda row: row.headline.unseen if row.headline else None,
+        ),
+        _difference_column(
+            "mcc_minus_documented",
+            "MCC against documented",
+            lambda row: row.headline.against_reference if row.headline else None,
+        ),
+        Column("", "best baseline of that size", lambda row: _best_baseline(found, row)),
+        *_other_scores(outcome),
+    ]
 
 
-def _trials_table(outcome: Outcome, trials: Sequence[Trial], on_front: frozenset[int]) -> pd.DataFrame:
-    scores = [_UNKNOWN if trial.scores is None else trial.scores for trial in trials]
-    columns = {
-        "number": pd.Series([trial.number for trial in trials], dtype="int64"),
-        "origin": pd.Series([trial.origin for trial in trials], dtype="str"),
-        "label": pd.Series([trial.label for trial in trials], dtype="str"),
-        "state": pd.Series(["failed" if trial.scores is None else "complete" for trial in trials], dtype="str"),
-        "feasible": pd.Series([trial.feasible for trial in trials], dtype="bool"),
-        "on_front": pd.Series([trial.number in on_front for trial in trials], dtype="bool"),
-        "nominal_compression": pd.Series([trial.nominal_compression for trial in trials], dtype="float64"),
-        "packed_compression": pd.Series([trial.packed_compression for trial in trials], dtype="float64"),
-        "nominal_bits": pd.Series(exact_sizes(outcome.footprint, trials, "nominal")),
-        "packed_bytes": pd.Series(exact_sizes(outcome.footprint, trials, "packed")),
-        "mcc": pd.Series([score.mcc for score in scores], dtype="float64"),
-        "damage": pd.Series([score.damage for score in scores], dtype="float64"),
-        "agreement": pd.Series([score.agreement for score in scores], dtype="float64"),
-        "accuracy": pd.Series([score.accuracy for score in scores], dtype="float64"),
-        "cross_entropy": pd.Series([score.cross_entropy for score in scores], dtype="float64"),
-        "precision": pd.Series([trial.precision for trial in trials], dtype="str"),
-        "elapsed_s": pd.Series([trial.elapsed_s for trial in trials], dtype="float64"),
-        "finished_s": pd.Series([trial.finished_s for trial in trials], dtype="float64"),
-        "bits": pd.Series(["".join(map(str, trial.bits)) for trial in trials], dtype="str"),
-        "failure": pd.Series([trial.failure for trial in trials], dtype="str"),
-    }
-    assert tuple(columns) == TRIAL_COLUMNS
-    return pd.DataFrame(columns)
+def pick_rows(found: Findings) -> list[MapRow]:
+    """Return the picks that there are."""
+    return [MapRow(headline.trial, headline.request, headline) for headline in found.headlines if headline.trial]
+
+
+def compared_pick_rows(found: Findings) -> list[MapRow]:
+    """Return the FP32 model and the documented map, and below them the picks."""
+    documented = [MapRow(found.reference, "documented")] if found.reference else []
+    return [MapRow(None, "FP32"), *documented, *pick_rows(found)]
+
+
+def brief_pick_columns(found: Findings) -> MapColumns:
+    """Return the columns of the picks' table that fit a terminal; it names each pick as ``export --pick`` takes it."""
+    outcome = found.outcome
+    size = f"{outcome.size_axis}_compression"
+    columns = {column.name: column for column in pick_columns(found)}
+    brief = [columns[name] for name in ("pick", "label", size, "packed_bytes", "mcc", "damage", "unseen_damage")]
+    brief[0] = replace(brief[0], text=lambda request: request_with_margin(outcome, request))
+    return [replace(column, interval=column.name == "mcc") for column in brief]
+
+
+def request_with_margin(outcome: Outcome, request: str) -> str:
+    """Return a request as ``smallest@0.02``, so that it means the same with any run's margin."""
+    margin = f"{outcome.margin:.9f}".rstrip("0").rstrip(".")
+    return f"smallest@{margin}" if request == SMALLEST else request
+
+
+def asked_words(outcome: Outcome, request: str) -> str:
+    """Return what a pick answers, as ``8x or more``."""
+    if request == SMALLEST:
+        return f"Smallest within {words.loss(outcome.margin)} of FP32"
+    if request == KNEE:
+        return "Knee of the front"
+    return f"{request.removeprefix('best@')} or more" if request.startswith("best@") else request
+
+
+def _map_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapColumns:
+    """Return which map it is, its sizes and its widths; a map that has a file links to it."""
+
+    def compression(axis: SizeAxis) -> Callable[[MapRow], float]:
+        return lambda row: 1.0 if row.trial is None else row.trial.compression(axis)
+
+    def size(axis: SizeAxis) -> Callable[[MapRow], int]:
+        full = fp32_size(outcome.footprint, axis)
+        return lambda row: full if row.trial is None else int(exact_sizes(outcome.footprint, [row.trial], axis)[0])
+
+    def file(row: MapRow) -> str:
+        has_file = row.trial is not None and row.trial.number in with_files
+        return bit_map_path(outcome, row.trial, "txt") if row.trial and has_file else ""
+
+    return [
+        Column("number", "", _of(lambda trial: trial.number)),
+        Column("label", "map", _of(lambda trial: trial.label), link=file),
+        Column("origin", "proposed by", _of(lambda trial: trial.origin), words.proposer),
+        Column("nominal_compression", "nominal", compression("nominal"), words.times),
+        Column("packed_compression", "packed", compression("packed"), words.times),
+        Column("nominal_bits", "", size("nominal")),
+        Column("packed_bytes", "packed size", size("packed"), words.megabytes),
+        Column("bits", "", _of(lambda trial: "".join(map(str, trial.bits)))),
+    ]
+
+
+def _judged_columns(found: Findings) -> MapColumns:
+    """Return MCC and damage with their intervals, and how the MCC compares with FP32's."""
+    outcome = found.outcome
+
+    def mcc(row: MapRow) -> Value:
+        if row.trial is None:
+            return Measured(outcome.fp32.mcc, found.fp32_mcc)
+        return Measured(row.trial.scores.mcc, found.intervals[row.trial.number].mcc) if row.trial.scores else None
+
+    def damage(row: MapRow) -> Value:
+        if row.trial is None:
+            return 0.0
+        known = row.trial.scores
+        return Measured(known.damage, found.intervals[row.trial.number].damage) if known else None
+
+    def against_fp32(row: MapRow) -> Comparison | None:
+        return found.against_fp32.get(row.trial.number) if row.trial else None
+
+    margin = outcome.margin
+    return [
+        Column("mcc", "MCC (95% interval)", mcc, words.mcc, interval=True),
+        _difference_column("mcc_minus_fp32", "MCC against FP32", against_fp32),
+        Column(
+            "no_worse_than_fp32",
+            f"no worse by over {words.loss(margin)}",
+            lambda row: _no_worse(against_fp32(row)),
+            words.confidence,
+        ),
+        Column("margin", "", lambda _: margin),
+        Column("damage", words.DAMAGE, damage, words.nats, interval=True),
+        _damage_column("unseen_damage", "damage, unseen", _of(lambda trial: found.unseen.get(trial.number))),
+    ]
+
+
+def _other_scores(outcome: Outcome) -> MapColumns:
+    return [
+        Column("agreement", "", _score(outcome, lambda scores: scores.agreement)),
+        Column("accuracy", "", _score(outcome, lambda scores: scores.accuracy)),
+        Column("cross_entropy", "", _score(outcome, lambda scores: scores.cross_entropy)),
+    ]
+
+
+def _of(get: Callable[[Trial], Known]) -> Callable[[MapRow], Known | None]:
+    """Return what gets something of a row's trial: None for the FP32 model."""
+    return lambda row: None if row.trial is None else get(row.trial)
+
+
+def _score(outcome: Outcome, get: Callable[[Scores], float]) -> Callable[[MapRow], float | None]:
+    def value(row: MapRow) -> float | None:
+        scores = outcome.fp32 if row.trial is None else row.trial.scores
+        return None if scores is None else get(scores)
+
+    return value
+
+
+def _mcc_column(name: str, heading: str, get: Callable[[MapRow], Estimate | None]) -> Column[MapRow]:
+    def value(row: MapRow) -> Measured | None:
+        known = get(row)
+        return None if known is None else Measured(known.mcc, known.mcc_interval)
+
+    return Column(name, heading, value, words.mcc, interval=True)
+
+
+def _damage_column(
+    name: str, heading: str, get: Callable[[MapRow], Estimate | UnseenDamage | None], present: bool | None = None
+) -> Column[MapRow]:
+    def value(row: MapRow) -> Measured | None:
+        known = get(row)
+        if isinstance(known, Estimate):
+            return Measured(known.damage, known.damage_interval)
+        return None if known is None else Measured(known.damage, known.interval)
+
+    return Column(name, heading, value, words.nats, present, interval=True)
+
+
+def _difference_column(name: str, heading: str, get: Callable[[MapRow], Comparison | None]) -> Column[MapRow]:
+    def value(row: MapRow) -> Measured | None:
+        known = get(row)
+        return None if known is None else Measured(known.difference, known.interval)
+
+    return Column(name, heading, value, words.difference, interval=True)
+
+
+def _no_worse(known: Comparison | None) -> float | None:
+    return None if known is None else known.no_worse
+
+
+def _best_baseline(found: Findings, row: MapRow) -> str | None:
+    """Return the baseline that the same request picks, and whether the pick is one itself."""
+    if row.trial is None or row.headline is None or row.headline.request in (SMALLEST, KNEE):
+        return None
+    rival = row.headline.rival
+    if row.trial.origin != "sampler":
+        where = " on unseen sentences" if row.trial.number in found.unseen else ""
+        return f"this pick is one: no searched map beats it{where}"
+    if rival is None or rival.scores is None:
+        return "none is that small"
+    size = words.times(rival.compression(found.outcome.size_axis))
+    return f"{rival.label}, {size}, damage {words.nats(rival.scores.damage)}"
+
+
+def _remark(found: Findings, trial: Trial) -> str:
+    if trial.scores is None:
+        return f"failed: {trial.failure}"
+    missed = "" if trial.feasible else "misses the constraint; "
+    better = beaten_by(found.outcome, found.front, trial)
+    if better is not None:
+        return f"{missed}beaten by {_compared(found, better, trial)}"
+    standing = "on the front" if trial.number in found.front_numbers else f"{missed}not beaten by the front"
+    challenger = least_damage(
+        found.outcome, [other for other in found.outcome.trials if other.origin == "sampler"], trial
+    )
+    if challenger is None:
+        return f"{standing}; the sampler has no map that small"
+    return f"{standing}; the sampler's best of that size or less is {_compared(found, challenger, trial)}"
+
+
+def _compared(found: Findings, other: Trial, trial: Trial) -> str:
+    """Return by how much another map's damage is less, or more, at what size."""
+    assert other.scores is not None
+    assert trial.scores is not None
+    what = f"{other.label} of {words.times(other.compression(found.outcome.size_axis))}"
+    if trial.scores.damage == 0:
+        return what
+    return f"{what} with {other.scores.damage / trial.scores.damage:.0%} of its damage"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from math import floor
 
-from results.bootstrap import Interval
-from results.outcome import Outcome, Quality, Trial
+from results.outcome import Origin, Outcome, Quality, Trial
 from results.statistics import Comparison
 
+DAMAGE = "damage (mean KL divergence from FP32)"
+"""What each page and each table says where it first speaks of damage."""
 QUALITY_WORDS: dict[Quality, str] = {"damage": "damage", "mcc": "MCC", "agreement": "agreement with FP32"}
 
 
@@ -27,30 +28,20 @@ def nats(damage: float) -> str:
     return f"{damage:.3g}"
 
 
-def share(fraction: float) -> str:
-    """Return a share as ``98.7%``."""
-    return f"{100 * fraction:.1f}%"
+def mcc(score: float) -> str:
+    """Return an MCC as ``0.561``."""
+    return f"{score:.3f}"
 
 
-def mcc_with(mcc: float, interval: Interval) -> str:
-    """Return an MCC with its interval, as ``0.561 (0.512 to 0.607)``."""
-    return f"{mcc:.3f} ({interval.low:.3f} to {interval.high:.3f})"
-
-
-def interval(of_mcc: Interval) -> str:
-    """Return an interval of an MCC, as ``0.512 to 0.607``."""
-    return f"{of_mcc.low:.3f} to {of_mcc.high:.3f}"
-
-
-def damage_with(damage: float, interval: Interval) -> str:
-    """Return a damage with its interval, as ``0.00684 (0.00598 to 0.00773)``."""
-    return f"{nats(damage)} ({nats(interval.low)} to {nats(interval.high)})"
+def difference(of_mcc: float) -> str:
+    """Return a difference in MCC as ``+0.002``."""
+    return f"{of_mcc:+.3f}"
 
 
 def difference_with(comparison: Comparison) -> str:
     """Return a difference in MCC with its interval, as ``+0.002 (-0.012 to +0.018)``."""
     interval = comparison.interval
-    return f"{comparison.difference:+.3f} ({interval.low:+.3f} to {interval.high:+.3f})"
+    return f"{difference(comparison.difference)} ({difference(interval.low)} to {difference(interval.high)})"
 
 
 def confidence(probability: float) -> str:
@@ -70,10 +61,9 @@ def bits_a_weight(trial: Trial) -> str:
     return f"{32 / trial.nominal_compression:.2f} bits a weight"
 
 
-def proposed_by(trial: Trial) -> str:
+def proposer(origin: Origin) -> str:
     """Return who proposed a map."""
-    words = {"reference": "reference", "sampler": "sampler"}
-    return words.get(trial.origin, "contender")
+    return {"reference": "reference", "sampler": "sampler"}.get(origin, "baseline")
 
 
 def maps(count: int) -> str:

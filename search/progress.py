@@ -1,4 +1,4 @@
-"""How far a search is, and who is told of it."""
+"""How far a search is, and what displays it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 REFRESH_S = 30.0
-"""The run's files are written anew at most this often."""
+"""Seconds between two rewrites of the run's files, at least."""
 BY_SIGNAL = "a signal"
-"""How run.toml has it that a start was ended by one."""
+"""How run.toml names a signal that ended a start."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Progress:
         trials: maps evaluated in the run so far.
         trials_wanted: how many there shall be; 0 for no limit.
         elapsed_s: seconds since this start.
-        left_s: seconds left, by the time limit or the rate of this start; None where neither tells.
+        left_s: seconds left, by the time limit or the rate of this start; None if neither says.
         rate_per_s: maps evaluated a second in this start.
-        front: what has been found, in one line, as of the last refresh of the files; empty before the first.
+        front: the front in one line, as of the last refresh of the files; empty before the first.
     """
 
     trials: int
@@ -42,4 +42,4 @@ class Display(Protocol):
         """Show where the search stands after a trial."""
 
     def closing(self, what: str, done: int, wanted: int) -> None:
-        """Show how many of the maps that the search ends with are scored once more."""
+        """Show how far a check after the search is, in maps."""

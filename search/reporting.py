@@ -1,9 +1,10 @@
-"""What a run's study holds, told by the run's own settings."""
+"""What a run's study holds, seen with the run's own settings."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -13,18 +14,16 @@ from objectives.errors import InputError
 from results.evidence import Evidence
 from results.outcome import Outcome
 from results.pareto import front
-from results.picks import pick
-from results.words import nats
+from results.picks import headline_limits, pick
+from results.words import maps, nats
 from search.profile import Profile, checked_profile
 from search.reading import outcome
 from search.run_directory import RunDirectory
 from search.study import THEN
 
-_SHOWN_PICKS = ("best@5.5x", "best@8x", "best@10.67x")
-
 
 def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None = None) -> Outcome:
-    """Return all that a run's study has found so far, with the margin and the command of its settings.
+    """Return the state of a run's study, with the margin and the command of its settings.
 
     Args:
         study: the run's study.
@@ -38,28 +37,31 @@ def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None 
     kept = profile["margin"]
     if margin is not None:
         kept = checked_profile(profile | {"margin": margin}, run.name).margin
-    found = outcome(study, run.name)
-    # No one command makes a run that went on with another sampler.
-    continued = THEN in dict(found.provenance).get("sampler", "")
-    return replace(found, margin=kept, command="" if continued else command_of(profile, run, len(found.trials)))
+    state = outcome(study, run.name)
+    # No single command makes a run that went on with another sampler.
+    continued = THEN in dict(state.provenance).get("sampler", "")
+    command = "" if continued else command_of(profile, run, len(state.trials))
+    return replace(state, margin=kept, command=command)
 
 
 def front_line(outcome: Outcome) -> str:
-    """Return the current front in one line: how many maps, and the damage of some picks."""
+    """Return the current front in one line: how many maps, and the damage of the pick at each size asked of the run.
+
+    The sizes are the run's constraint and what its report asks beyond it.
+    """
     evidence = Evidence.of(outcome)
-    parts = [f"front of {len(front(outcome))} maps"]
-    for request in _SHOWN_PICKS:
-        try:
+    damages = []
+    for request, _ in headline_limits(outcome):
+        with suppress(InputError):  # nothing that small yet
             trial = pick(outcome, request, evidence)
-        except InputError:
-            continue  # nothing that small yet
-        if trial.scores is not None:
-            parts.append(f"{request} damage {nats(trial.scores.damage)}")
-    return "; ".join(parts)
+            if trial.scores is not None:
+                damages.append(f"{request.removeprefix('best@')} {nats(trial.scores.damage)}")
+    line = f"front of {maps(len(front(outcome)))}"
+    return f"{line}; damage at {', '.join(damages)}" if damages else line
 
 
 def command_of(profile: Mapping[str, Any], run: RunDirectory, trials: int) -> str:
-    """Return the command that makes a run of so many trials by these settings again; of none yet, by its limits."""
+    """Return the command that makes a run of so many trials again; of a run without trials, one with its limits."""
     words = ["bitfront", "search", "--run", str(run.path)]
     for field in fields(Profile):
         value = profile[field.name]

@@ -39,12 +39,11 @@ def search(
     settings = resolve_profile(profile or "miniature", flags)
 
     with console.status("starting"):  # now that nothing is wrong with what was asked
-        from results.summary import summary_lines
         from search.notify import notifying
         from search.progress import BY_SIGNAL
         from search.runner import run_search
         from search.signals import interrupts
-        from search.terminal import log_to_console, progress_display
+        from search.terminal import answer, log_to_console, progress_display
 
     log_to_console(console)
 
@@ -52,10 +51,8 @@ def search(
         return bool(directory.read_settings()["start"].get("by") == BY_SIGNAL)
 
     with notifying(notify, run, stopped), interrupts(), progress_display(console) as display:
-        found = run_search(settings, directory, display, storage)
-    for line in summary_lines(found.outcome, found):
-        typer.echo(line)
-    typer.echo(f"report: {run / 'report.html'}")
+        findings = run_search(settings, directory, display, storage)
+    typer.echo(answer(findings, run))
 
 
 def status(run: Run) -> None:
@@ -88,18 +85,16 @@ def report(
         raise InputError("say which run: --run runs/x; or several to compare: --compare runs/x runs/y")
     from results.findings import conclude
     from results.report import write_report
-    from results.summary import summary_lines
     from search.reading import load_study
     from search.reporting import outcome_of_run
     from search.run_directory import RunDirectory
+    from search.terminal import answer
 
     directory = RunDirectory(run)
     directory.read_settings()
-    found = conclude(outcome_of_run(load_study(directory.place()), directory, margin))
-    write_report(found, run)
-    for line in summary_lines(found.outcome, found):
-        typer.echo(line)
-    typer.echo(f"report: {run / 'report.html'}")
+    findings = conclude(outcome_of_run(load_study(directory.place()), directory, margin))
+    write_report(findings, run)
+    typer.echo(answer(findings, run))
 
 
 def export(

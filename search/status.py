@@ -1,4 +1,4 @@
-"""What a run is doing: for a search that runs elsewhere, or has ended."""
+"""The status of a run whose search runs in another terminal, or has ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from results.outcome import Outcome
-from results.words import duration, maps
+from results.words import DAMAGE, duration, maps
 from search.progress import Progress
 from search.reading import NoStudyError, load_study, outcome
 from search.reporting import front_line
@@ -21,7 +21,7 @@ _WINDOW_S = 600.0
 
 
 def status_lines(run: RunDirectory) -> Iterator[str]:
-    """Yield whether a search runs, how far it is, its front, and what it still needs.
+    """Yield whether a search runs, how far it is, its front, and what is still to be done.
 
     Raises:
         InputError: there is no run; or, after what is known without it, its study cannot be read.
@@ -33,7 +33,7 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
     elapsed_s = max(0.0, time.time() - started.timestamp()) if isinstance(started, datetime) else 0.0
     if not live:
         state = _end(start)
-    elif "ended" in start:  # what is told of a start is written once the model is loaded
+    elif "ended" in start:  # a search writes its start once it has loaded the model
         state, elapsed_s = "starting again, or being polished", 0.0
     else:
         state = "running" + (f" for {duration(elapsed_s)}, {start.get('workers', 1)} at work" if elapsed_s else "")
@@ -45,21 +45,23 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
             raise
         yield "no maps yet"
         return
-    found = outcome(study, run.name)
+    known = outcome(study, run.name)
     in_hand = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-    rate = recent_rate(found)
+    rate = recent_rate(known)
     wanted = profile["trials"]
     left = []
-    if live and wanted > len(found.trials) and rate:
-        left.append((wanted - len(found.trials)) / rate)
+    if live and wanted > len(known.trials) and rate:
+        left.append((wanted - len(known.trials)) / rate)
     if live and profile["hours"]:
         left.append(3600 * profile["hours"] - elapsed_s)
-    front = front_line(found)
-    progress = Progress(len(found.trials), wanted, elapsed_s, max(0.0, min(left)) if left else None, rate, front)
+    front = front_line(known).replace("damage", DAMAGE, 1)
+    progress = Progress(len(known.trials), wanted, elapsed_s, max(0.0, min(left)) if left else None, rate, front)
     yield status_line(progress) + (f"; {in_hand} in hand" if in_hand else "")
     yield front
-    if found.unscored:
-        yield f"{maps(found.unscored)} still to be scored on unseen sentences" + ("" if live else "; start it again")
+    if known.unscored:
+        yield f"{maps(known.unscored)} still to be scored on unseen sentences" + (
+            "" if live else "; start the search again"
+        )
     yield f"report: {run.path / 'report.html'}"
 
 
@@ -67,12 +69,12 @@ def _end(start: Mapping[str, Any]) -> str:
     """Return how a start of the search ended, in words."""
     ended = start.get("ended")
     if not isinstance(ended, datetime):
-        return "broken off; start the same command again to continue"
+        return "interrupted; start the same command again to continue"
     return f"ended by {start.get('by')}, {ended.astimezone():%Y-%m-%d %H:%M}"
 
 
-def recent_rate(found: Outcome) -> float:
+def recent_rate(outcome: Outcome) -> float:
     """Return how many maps a second were finished in the ten minutes before the last one."""
-    ends = sorted(trial.finished_s for trial in found.trials)
+    ends = sorted(trial.finished_s for trial in outcome.trials)
     recent = [end for end in ends if end >= ends[-1] - _WINDOW_S]
     return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0

@@ -1,24 +1,31 @@
-"""What a person sees while a search runs: a progress bar on a terminal, plain lines elsewhere."""
+"""What a person sees of a search: a progress bar on a terminal, plain lines elsewhere, and the answer at its end."""
 
 from __future__ import annotations
 
 import logging
+import shlex
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as ProgressBar
 
+from results.findings import Findings
 from results.words import duration
 from search.progress import REFRESH_S, Display, Progress
 
+MOST_COLUMNS = 100
+"""How wide a line of the answer may be."""
+
 
 def log_to_console(console: Console) -> None:
-    """Send what the product says of its progress, from INFO up, to the console."""
+    """Send the product's log, from INFO up, to the console."""
     log = logging.getLogger("bitfront")
     log.setLevel(logging.INFO)
     handler = RichHandler(console=console, show_path=False, show_level=False, markup=False, log_time_format="%H:%M:%S")
@@ -28,7 +35,7 @@ def log_to_console(console: Console) -> None:
 
 @contextmanager
 def progress_display(console: Console) -> Iterator[Display]:
-    """Give what shows where the search stands."""
+    """Provide the display that shows how far the search is."""
     if not console.is_terminal:
         yield _PlainLines(console)
         return
@@ -40,6 +47,17 @@ def progress_display(console: Console) -> Iterator[Display]:
     finally:
         with suppress(OSError):  # the terminal may have gone away
             bar.stop()
+
+
+def answer(found: Findings, run: Path) -> str:
+    """Return what a search ends with, as wide as the terminal within 80 to 100 characters."""
+    # pandas takes a while to import, and `status` prints no table.
+    from results.summary import ending_lines, export_commands
+
+    packed = f"--format packed --out {shlex.quote(f'{run}-packed')}"
+    commands = export_commands(found, str(run), packed)
+    width = max(80, min(MOST_COLUMNS, shutil.get_terminal_size((MOST_COLUMNS, 24)).columns))
+    return "\n".join(ending_lines(found, str(run), commands[0] if commands else "", width))
 
 
 def status_line(progress: Progress) -> str:
@@ -70,22 +88,22 @@ class _Bar:
 
 
 class _PlainLines:
-    """A line now and then, for logs and pipes."""
+    """At most one line in each ``REFRESH_S`` seconds, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._shown = -REFRESH_S
 
     def sensitivities(self, done: int, wanted: int) -> None:
-        self._say(_measuring(done, wanted))
+        self._print(_measuring(done, wanted))
 
     def trials(self, progress: Progress) -> None:
-        self._say(f"{status_line(progress)}; {progress.front}")
+        self._print(f"{status_line(progress)}; {progress.front}")
 
     def closing(self, what: str, done: int, wanted: int) -> None:
-        self._say(f"{what}: {done}/{wanted} maps")
+        self._print(f"{what}: {done}/{wanted} maps")
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         if time.monotonic() - self._shown >= REFRESH_S:
             self._shown = time.monotonic()
             self._console.print(line, soft_wrap=True, highlight=False)

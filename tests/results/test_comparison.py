@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from results.comparison import comparison_info, comparison_table, picks_comparison, write_comparison
+from results.columns import shown
+from results.comparison import comparison_info, comparison_table, map_columns, picks_comparison, write_comparison
 from results.pareto import front
 from results.plot_compare import draw_comparison
 from tests.results.synthetic import empty_outcome, made_up_outcome, with_unseen
@@ -65,15 +66,17 @@ def test_every_run_has_its_picks_beside_what_they_were_made_by() -> None:
     tight, checked = made_up_outcome(min_compression=8.0), made_up_outcome()
     checked = with_unseen(checked, [trial for trial in checked.trials if trial.feasible])
     info = comparison_info([tight, checked], ["tight", "checked"])
-    table = picks_comparison(info)
-    rows = [(pick.text, run.text) for pick, run, *_ in table.rows]
-    assert rows[:3] == [
+    rows = picks_comparison(info)
+    [pick, unseen] = [column for column in map_columns(info) if column.heading in ("pick", "damage, unseen")]
+    assert [(pick.line(row), row.run.name) for row in rows[:3]] == [
         ("5.5x or more", "checked"),
         ("8x or more", "tight"),
         ("8x or more", "checked"),
     ]
-    assert rows[-1][0] == "Knee of the front"
-    unseen = table.heads.index("damage, unseen")
-    assert all(bool(row[unseen].text) == (row[1].text == "checked") for row in table.rows)
+    assert pick.line(rows[-1]) == "Knee of the front"
+    assert all(bool(unseen.line(row)) == (row.run.name == "checked") for row in rows)
     assert "other unseen sentences" in info.warnings[0]
-    assert "damage, unseen" not in picks_comparison(comparison_info([tight, made_up_outcome()], ["a", "b"])).heads
+    assert unseen in shown([pick, unseen], rows)
+    unchecked = comparison_info([tight, made_up_outcome()], ["a", "b"])
+    headings = [column.heading for column in shown(map_columns(unchecked), picks_comparison(unchecked))]
+    assert "MCC (95% interval)" in headings and "damage, unseen" not in headings

@@ -12,6 +12,7 @@ from objectives.layers import WIDTHS
 from results.findings import Findings, conclude
 from results.plot_heat_maps import write_sensitivity_plot
 from results.report import write_report
+from results.words import DAMAGE
 from tests.results.browser import Browser, browser, needs_browser
 from tests.results.synthetic import made_up_outcome, with_unseen
 
@@ -65,9 +66,10 @@ def test_the_front_sorts_by_every_column(page: tuple[Path, Findings], chromium: 
     rows = "[...document.querySelectorAll('#front ~ .wide table.sortable')][0]"
     column = f"[...{rows}.tBodies[0].rows].map(row => row.cells[AT].dataset.sort)"
     heads = chromium.evaluate(f"[...{rows}.tHead.rows[0].cells].map(head => head.textContent)")
-    numbers = [str(trial.number) for trial in found.front]
-    assert chromium.evaluate(column.replace("AT", "0")) == numbers
-    for name in ("MCC", "damage", "nominal"):
+    labels = f"[...{rows}.tBodies[0].rows].map(row => row.cells[0].textContent)"
+    by_size = [trial.label for trial in found.front]
+    assert chromium.evaluate(labels) == by_size
+    for name in ("MCC (95% interval)", DAMAGE, "nominal"):
         at = heads.index(name)
         click = f"{rows}.tHead.rows[0].cells[{at}].querySelector('button').click()"
         chromium.evaluate(click)
@@ -77,7 +79,10 @@ def test_the_front_sorts_by_every_column(page: tuple[Path, Findings], chromium: 
         chromium.evaluate(click)
         values = [float(value) for value in chromium.evaluate(column.replace("AT", str(at)))]
         assert values == sorted(values, reverse=True)
-    assert chromium.evaluate(column.replace("AT", "0")) == numbers[::-1]  # by size again, the other way round
+    assert chromium.evaluate(labels) == by_size[::-1]  # by size again, the other way round
+    chromium.evaluate(f"{rows}.tHead.rows[0].cells[0].querySelector('button').click()")
+    sampled = [int(label.split()[1]) for label in chromium.evaluate(labels) if label.startswith("trial ")]
+    assert sampled == sorted(sampled)  # trial 9 before trial 10
     assert chromium.reported("Runtime.exceptionThrown") == []
 
 

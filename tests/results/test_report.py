@@ -18,10 +18,9 @@ from results.bit_map_files import remove_stale_bit_maps, write_bit_maps
 from results.findings import conclude
 from results.outcome import HoldoutScores, Outcome
 from results.pareto import front
-from results.picks import pick
 from results.report import write_report
-from results.summary import caution_lines, front_lines, lead_lines, summary_lines
-from results.tables import picks_table
+from results.summary import caution_lines, front_lines, lead_lines
+from results.tables import baseline_columns, baseline_rows, compared_pick_rows, pick_columns, picks_table
 from results.words import difference_with
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, made_up_trial, scored, with_trials
 
@@ -157,7 +156,7 @@ def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
 
 
 def test_bit_maps_that_left_the_front_are_removed(tmp_path: Path) -> None:
-    outcome = contenders_only()
+    outcome = baselines_only()
     update_bit_maps(outcome, tmp_path)
     before = names(tmp_path / "bitmaps")
     assert "08.00x-uniform-4-trial-3.txt" in before
@@ -200,7 +199,7 @@ def one_trial() -> Outcome:
     return with_trials(outcome, [made_up_trial(outcome, 0, (4,) * 76)])
 
 
-def contenders_only() -> Outcome:
+def baselines_only() -> Outcome:
     return made_up_outcome(trials=0)
 
 
@@ -238,10 +237,10 @@ def contenders_only() -> Outcome:
             ],
         ),
         (
-            contenders_only,
+            baselines_only,
             [
-                "beat 0 of the 4 contenders",
-                "not beaten by them: uniform 2, uniform 3, uniform 4, uniform 5",
+                "beat 0 of the 4 baselines",
+                "not beaten: uniform 2, uniform 3, uniform 4, uniform 5",
             ],
         ),
     ],
@@ -254,56 +253,39 @@ def test_runs_with_little_to_tell_say_so(make: Callable[[], Outcome], expected: 
         assert words in text
 
 
-def test_summary_tells_each_pick_with_its_numbers() -> None:
-    outcome = made_up_outcome(trials=60)
-    found = conclude(outcome)
-    lines = summary_lines(outcome)
-    for request in ("best@5.5x", "best@8x", "best@10.67x"):
-        trial = pick(outcome, request)
-        line = next(
-            line for line in lines if line.startswith(f"{request.removeprefix('best@')} or more: {trial.label} ")
-        )
-        assert trial.scores is not None
-        interval = found.intervals[trial.number].mcc
-        assert f"MCC {trial.scores.mcc:.3f} ({interval.low:.3f} to {interval.high:.3f})" in line
-        assert f"damage {trial.scores.damage:.3g} (" in line
-        assert f"{trial.nominal_compression:.2f}x nominal, {trial.packed_compression:.2f}x packed" in line
-    sampled = sum(trial.origin == "sampler" for trial in found.front)
-    assert sampled > 0
-    assert any(f"{sampled} proposed by the sampler" in line for line in lines)
-    assert lines == summary_lines(outcome, found)
-
-
-def test_summary_compares_with_the_best_contender_at_the_same_request() -> None:
+def test_picks_are_compared_with_the_best_baseline_at_the_same_request() -> None:
     outcome = made_up_outcome(trials=0)
     searched = scored(made_up_trial(outcome, 8, (4,) * 75 + (3,)), damage=0.0)
     rival = next(trial for trial in outcome.trials if trial.label == "uniform 4")
     assert rival.scores is not None
-    lines = summary_lines(with_trials(outcome, [*outcome.trials, searched]))
-    line = next(line for line in lines if line.startswith("8x or more: trial 8 "))
-    assert f"the best contender there is uniform 4, 8.00x, damage {rival.scores.damage:.3g}" in line
-    reference = next(line for line in lines if line.startswith("Documented map:"))
-    assert "misses the constraint" in reference
+    found = conclude(with_trials(outcome, [*outcome.trials, searched]))
+    [baseline] = [column for column in pick_columns(found) if column.heading == "best baseline of that size"]
+    texts = {row.pick: baseline.line(row) for row in compared_pick_rows(found)}
+    assert texts["best@8x"] == f"uniform 4, 8.00x, damage {rival.scores.damage:.3g}"
+    assert texts["best@10.67x"] == "this pick is one: no searched map beats it"
+    assert texts["FP32"] == texts["documented"] == texts["knee"] == ""
 
 
-def test_summary_says_what_beats_the_documented_map() -> None:
-    outcome = made_up_outcome(trials=0, min_compression=5.0)
-    lines = summary_lines(outcome)
-    reference = next(line for line in lines if line.startswith("Documented map:"))
-    assert "uniform 5 of 6.40x beats it in quality and size" in reference
+def test_the_page_says_what_beats_the_documented_map() -> None:
+    def remark(outcome: Outcome) -> str:
+        found = conclude(outcome)
+        return baseline_columns(found)[-1].line(baseline_rows(found)[0])
+
+    assert remark(made_up_outcome(trials=0)).startswith("misses the constraint; ")
+    assert remark(made_up_outcome(trials=0, min_compression=5.0)).startswith("beaten by uniform 5 of 6.40x")
 
 
-def test_summary_counts_only_what_the_sampler_beat() -> None:
+def test_only_what_the_sampler_beat_is_counted() -> None:
     outcome = made_up_outcome(trials=0)
     # Uniform 4 now beats uniform 5, but no search had a part in that.
     trials = [scored(trial, damage=0.0) if trial.label == "uniform 4" else trial for trial in outcome.trials]
     assert "uniform 5" not in {trial.label for trial in front(with_trials(outcome, trials))}
-    lines = summary_lines(with_trials(outcome, trials))
-    assert any("The sampler's maps beat 0 of the 4 contenders" in line for line in lines)
+    lines = front_lines(conclude(with_trials(outcome, trials)))
+    assert any("The sampler's maps beat 0 of the 4 baselines" in line for line in lines)
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_the_page_says_by_how_much_each_contender_is_beaten_or_that_it_is_not(tmp_path: Path) -> None:
+def test_the_page_says_by_how_much_each_baseline_is_beaten_or_that_it_is_not(tmp_path: Path) -> None:
     outcome = made_up_outcome(trials=0)
     damages = {
         trial.label: trial.scores.damage for trial in outcome.trials if trial.scores is not None and trial.scores.damage
@@ -318,7 +300,7 @@ def test_the_page_says_by_how_much_each_contender_is_beaten_or_that_it_is_not(tm
 
 
 def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
-    """Return the outcome after its confirmation sentences were opened: copies of its own, with twice the noise."""
+    """Return the outcome after its holdout set was scored: copies of its own, with twice the noise."""
     doubled = {
         trial.number: 2 * trial.log_odds - outcome.fp32_log_odds
         for trial in outcome.trials
@@ -337,35 +319,39 @@ def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
 
 
 @pytest.mark.usefixtures("unrendered")
-def test_only_what_unseen_sentences_say_is_called_confirmed(tmp_path: Path) -> None:
+def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> None:
     outcome = made_up_outcome(trials=30)
     told = {
-        "Not confirmed.": outcome,
-        "Not confirmed yet.": replace(outcome, held_back="0.3"),
-        "Not confirmed any more.": confirmed(outcome, withdrawn=True),
-        "Opened.": confirmed(outcome, withdrawn=False),  # no map is said to be within that margin
-        "Not borne out on held-back sentences.": confirmed(replace(outcome, margin=0.15), withdrawn=False),
-        "Confirmed.": confirmed(replace(outcome, margin=1.0), withdrawn=False),
+        "No holdout set.": outcome,
+        "Holdout set not scored yet.": replace(outcome, held_back="0.3"),
+        "Holdout result out of date.": confirmed(outcome, withdrawn=True),
+        "Scored on the holdout set.": confirmed(outcome, withdrawn=False),  # no map is said to be within that margin
+        "Not confirmed on the holdout set.": confirmed(replace(outcome, margin=0.15), withdrawn=False),
+        "Confirmed on the holdout set.": confirmed(replace(outcome, margin=1.0), withdrawn=False),
     }
     for words, made in told.items():
         found = conclude(made)
         assert lead_lines(found)[-1][0] == words
-        scored = words in ("Confirmed.", "Opened.", "Not borne out on held-back sentences.")
+        scored = words in (
+            "Confirmed on the holdout set.",
+            "Scored on the holdout set.",
+            "Not confirmed on the holdout set.",
+        )
         assert bool(found.confirmed) == scored
         assert picks_table(found)["confirmed_mcc"].notna().all() == scored
-    found = conclude(told["Confirmed."])
+    found = conclude(told["Confirmed on the holdout set."])
     for trial in outcome.trials:
         known = found.confirmed[trial.number]
         assert known.mcc_interval.low <= known.mcc <= known.mcc_interval.high
         assert trial.scores is not None and known.damage > trial.scores.damage
     text = lead_lines(found)[-1][1]
-    assert "On 200 sentences that no search has seen" in text
+    assert "On 200 sentences that the search has not seen" in text
     assert re.search(r"the sampler's picks do \d(\.\d)? times the damage that the search saw", text)
-    write_report(conclude(told["Confirmed."]), tmp_path)
+    write_report(conclude(told["Confirmed on the holdout set."]), tmp_path)
     for name in ("report.html", "report.md"):
         content = (tmp_path / name).read_text(encoding="utf-8")
-        assert "against FP32, confirmed" in content
+        assert "against FP32, holdout" in content
     documented = next(line for line in content.splitlines() if line.startswith("| documented |"))
     reference = next(trial.number for trial in outcome.trials if trial.origin == "reference")
-    assert documented.endswith(f"| {difference_with(found.confirmed[reference].against_fp32)} |")
-    assert "0.3: 200 sentences, opened after 38 maps" in page_of(tmp_path).text
+    assert f"| {difference_with(found.confirmed[reference].against_fp32)} |" in documented
+    assert "0.3: 200 sentences, scored after 38 maps" in page_of(tmp_path).text

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from objectives.scores import divergences
+from results.columns import to_markdown
 from results.evidence import Evidence
 from results.findings import conclude
 from results.luck import corrected_unseen
@@ -16,8 +17,8 @@ from results.outcome import Outcome
 from results.picks import pick, rule_of
 from results.plot_unseen import UNSEEN_COLUMNS, unseen_table
 from results.report import write_report
-from results.summary import lead_lines, summary_lines
-from results.tables import picks_table
+from results.summary import lead_lines, unseen_lead
+from results.tables import pick_columns, pick_rows, picks_table
 from results.unseen import gain_over_plain, unseen_damages
 from results.words import nats
 from tests.results.synthetic import made_up_outcome, with_trials, with_unseen
@@ -75,7 +76,7 @@ def test_less_damage_than_the_documented_map_is_told_of_unseen_sentences() -> No
 
     def lead(luck: float) -> str:
         lines = lead_lines(conclude(with_unseen(outcome, complete, sentences=2000, luck=luck)))
-        [told] = [words for _, words in lines if words.startswith("The documented map")]
+        [told] = [words for _, words in lines if words.startswith("The documented map has")]
         return told
 
     assert "on unseen sentences" in lead(1.0)
@@ -170,7 +171,8 @@ def test_what_picks_do_on_unseen_sentences_is_told_corrected() -> None:
     table = picks_table(found).set_index("pick")
     assert table.loc["best@8x", "corrected_unseen_damage"] == headline.unseen.damage
     assert table.loc["best@8x", "corrected_unseen_damage_low"] == headline.unseen.interval.low
-    assert f", corrected {nats(headline.unseen.damage)}" in " ".join(summary_lines(found.outcome))
+    [cells] = [row for row in to_markdown(pick_columns(found), pick_rows(found)) if row.startswith("| 8x or more ")]
+    assert f"| {nats(headline.unseen.damage)} ({nats(headline.unseen.interval.low)} to " in cells
     without = conclude(made_up_outcome(trials=10))
     assert all(headline.unseen is None for headline in without.headlines)
     assert picks_table(without).corrected_unseen_damage.isna().all()
@@ -182,7 +184,7 @@ def test_the_report_shows_them_and_says_which_is_better(tmp_path: Path) -> None:
     found = conclude(outcome)
     write_report(found, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Plain allocation beats the search." in page
+    assert "The knapsack beats the search." in page
     assert "damage, unseen" in page and "damage, unseen, corrected" in page and 'id="unseen-plot"' in page
     assert "damage, unseen" in (tmp_path / "report.md").read_text(encoding="utf-8")
     assert {"unseen.png", "unseen.svg", "unseen.csv"} <= {path.name for path in tmp_path.iterdir()}
@@ -190,9 +192,9 @@ def test_the_report_shows_them_and_says_which_is_better(tmp_path: Path) -> None:
     assert tuple(table.columns) == UNSEEN_COLUMNS
     assert table.compression.is_monotonic_increasing
     assert (table.damage_low <= table.damage).all() and (table.damage <= table.damage_high).all()
-    assert any("Plain allocation beats the search." in line for line in summary_lines(outcome))
-    better = " ".join(summary_lines(outcome_with_plain(luck=0.5)))
-    assert "The search beats plain allocation." in better
+    assert [claim for claim, _ in unseen_lead(found)] == ["The knapsack beats the search"]
+    better = unseen_lead(conclude(outcome_with_plain(luck=0.5)))
+    assert [claim for claim, _ in better] == ["The search beats the knapsack"]
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -18,9 +18,9 @@ import pytest
 from objectives.errors import InputError
 from objectives.layers import WIDTHS
 from objectives.problem import Evaluation, Problem
+from results.columns import write_csv
 from results.findings import Findings
 from results.report import write_report
-from results.tables import write_csv
 from search.notify import notifying
 from search.profile import Profile
 from search.reading import load_study, outcome

@@ -4,12 +4,13 @@ import pytest
 
 from results.evidence import Evidence
 from results.outcome import Outcome
+from results.picks import pick
 from search.profile import Profile, resolve_profile
 from search.progress import Progress
 from search.reporting import command_of, front_line
 from search.run_directory import RunDirectory
 from search.runner import run_search
-from tests.results.synthetic import empty_outcome, made_up_outcome
+from tests.results.synthetic import empty_outcome, made_up_outcome, with_trials
 from tests.search.tiny_problem import TinyProblem
 
 
@@ -31,8 +32,28 @@ def test_the_front_line_names_the_picks_there_are(gathered: list[Outcome]) -> No
     gathered.clear()
     line = front_line(made_up_outcome())
     assert line.startswith("front of ")
-    assert "best@8x damage 0." in line
+    assert "; damage at 5.5x 0." in line and ", 8x 0." in line
     assert len(gathered) == 1
+
+
+@pytest.mark.parametrize("least", [3.0, 9.0, 9.25])
+def test_the_front_line_shows_the_sizes_of_this_run(least: float) -> None:
+    """The constraint and what lies beyond it: a map that misses the constraint answers nothing."""
+    outcome = made_up_outcome(min_compression=least)
+    damages = {}
+    for size in (least, *(size for size in (8.0, 10.67, 12.8) if size > least)):
+        picked = pick(outcome, f"best@{size:g}x")
+        assert picked.feasible and picked.scores is not None
+        damages[f"{size:g}x"] = f"{picked.scores.damage:.3g}"
+    shown = front_line(outcome).partition("; damage at ")[2].split(", ")
+    assert dict(size.split(" ") for size in shown) == damages
+    assert "5.5x" not in damages and ("8x" in damages) == (least == 3.0)
+
+
+def test_the_front_line_leaves_out_sizes_that_no_map_has() -> None:
+    outcome = made_up_outcome(trials=0)
+    large = [trial for trial in outcome.trials if trial.nominal_compression < 8.5]
+    assert front_line(with_trials(outcome, large)).count("x ") == 2  # 5.5x and 8x
 
 
 def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
@@ -65,7 +86,7 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
     run_search(profile, RunDirectory(tmp_path / "run"), Recorder())
     assert len(fronts) == 10
     assert set(fronts) == {fronts[0]}
-    assert fronts[0].startswith("front of 1 maps; best@")  # after the first map
+    assert fronts[0].startswith("front of 1 map; damage at ")  # after the first map
     assert len(gathered) == 1
 
 
