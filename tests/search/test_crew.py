@@ -21,8 +21,8 @@ from search.reading import load_study, outcome
 from search.storage import Place
 from search.trials import claimed
 from search.worker import Job, Worker, work
+from tests.search.commands import rows
 from tests.search.forks import PROFILE, Search, fork
-from tests.search.test_cli import rows
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 from tests.shared import ROOT
 

@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from objectives.errors import InputError
-from objectives.layers import WIDTHS, Bits, uniform
+from objectives.layers import WIDTHS, uniform
 from objectives.problem import Problem
 from objectives.scores import predictions
 from objectives.stored import safetensors_bytes
@@ -21,10 +21,10 @@ from search.feasible import SizeConstraint
 from search.guided import GuidedSampler
 from search.reading import NoStudyError, load_study, outcome
 from search.samplers import SAMPLERS, FeasibleSampler
-from search.sensitivity import Sensitivities
 from search.storage import journal_storage
 from search.study import ask, check_joinable, fail, open_study, tell
 from search.trials import finished, trials_of
+from tests.search.studies import guess_of_sensitivities, run
 
 CONTENDERS = len(WIDTHS)  # the documented map does not fit the tiny model
 
@@ -41,22 +41,6 @@ def open_at(
         else FeasibleSampler(sampler, constraint, seed)
     )
     return open_study(journal_storage(path), problem, quality, constraint, proposer, contenders, note)
-
-
-def guess_of_sensitivities(problem: Problem) -> Sensitivities:
-    shape = (len(problem.layers), len(WIDTHS), len(problem.labels))
-    shifts = np.random.default_rng(0).standard_normal(shape) * 2.0 ** -np.array(WIDTHS)[:, None]
-    return Sensitivities.of(shifts.astype(np.float32), np.zeros(shape[:2], dtype=np.bool_), problem.fp32_log_odds)
-
-
-def run(study: optuna.Study, problem: Problem, trials: int, quality: Quality = "damage") -> list[Bits]:
-    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
-    maps = []
-    for _ in range(trials):
-        trial, bits = ask(study, problem.layers)
-        tell(study, trial, bits, problem.evaluate(bits), constraint, quality)
-        maps.append(bits)
-    return maps
 
 
 def test_contenders_come_first_and_infeasible_ones_say_so(tmp_path: Path, problem: Problem) -> None:

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from objectives.bit_maps import parse_bit_map
 from objectives.errors import InputError
 from objectives.layers import Bits
 from objectives.problem import Problem, load_problem, unseen_sentences
 from objectives.scores import divergences
 from results.findings import conclude
-from results.outcome import Outcome, Trial
 from search.journal import JournalFile
 from search.profile import Profile
 from search.progress import Progress
@@ -28,12 +26,12 @@ from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.runner import run_search
 from search.unseen import candidates
+from tests.search.commands import command_line, rows
 from tests.search.forks import fork
-from tests.search.test_cli import command_line, rows
+from tests.search.run_checks import LOCKS, check, recorded
 from tests.search.tiny_problem import TinyProblem
 
 SEED = 20
-LOCKS = {".lock", ".study.journal.lock", ".study.journal.claim.lock"}
 
 
 class Quiet:
@@ -47,29 +45,6 @@ class Quiet:
 
     def closing(self, what: str, done: int, wanted: int) -> None:
         """Show nothing."""
-
-
-def recorded(run: RunDirectory) -> dict[int, tuple[Bits, object]]:
-    """Return each finished trial's map and scores, by its number; none where the study is not made yet."""
-    try:
-        found = outcome(load_study(run.journal), "x")
-    except InputError:
-        return {}
-    return {trial.number: (trial.bits, trial.scores) for trial in found.trials}
-
-
-def slow_front(found: Outcome) -> set[int]:
-    """Return the numbers of the front's trials by looking at every pair of them."""
-
-    def beats(other: Trial, trial: Trial) -> bool:
-        assert other.scores is not None
-        assert trial.scores is not None
-        ours = (other.scores.damage, -other.nominal_compression)
-        theirs = (trial.scores.damage, -trial.nominal_compression)
-        return ours != theirs and all(mine <= its for mine, its in zip(ours, theirs, strict=True))
-
-    usable = [trial for trial in found.trials if trial.feasible and trial.scores is not None]
-    return {trial.number for trial in usable if not any(beats(other, trial) for other in usable)}
 
 
 def torture(run: RunDirectory, kills: int, start: Callable[[], Callable[[], None]], longest_s: float) -> None:
@@ -87,22 +62,6 @@ def torture(run: RunDirectory, kills: int, start: Callable[[], Callable[[], None
         known = now
     print(f"seed {SEED}: {kills} kills, {hits} of them after new trials, {len(known)} trials")
     assert known
-
-
-def check(run: RunDirectory, wanted: int) -> None:
-    """Check that a run that has come to its end is complete and true."""
-    found = outcome(load_study(run.journal), run.name)
-    maps = [trial.bits for trial in found.trials]
-    assert len(maps) == len(set(maps)) >= wanted
-    assert [int(row["number"]) for row in rows(run.path / "trials.csv")] == [trial.number for trial in found.trials]
-    front = slow_front(found)
-    assert {int(row["number"]) for row in rows(run.path / "front.csv")} == front
-    texts = list((run.path / "bitmaps").glob("*.txt"))
-    exported = {parse_bit_map(path.read_text(), found.footprint.layers, path.name) for path in texts}
-    assert exported == {trial.bits for trial in found.trials if trial.number in front}
-    assert len(texts) == len(front)
-    hidden = {path.name for path in run.path.rglob(".*")}
-    assert hidden <= LOCKS
 
 
 def forked_search(profile: Profile, run: RunDirectory) -> Callable[[], Callable[[], None]]:
