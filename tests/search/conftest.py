@@ -75,8 +75,8 @@ def finished_run(first_run: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def bitfront(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], unrendered: None) -> Command:
-    """Run the command line in this process; its plots are without a picture."""
+def bitfront(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], undrawn: None) -> Command:
+    """Run the command line in this process, without its plots."""
 
     def run(*arguments: object) -> Spoken:
         monkeypatch.setattr("sys.argv", ["bitfront", *(str(argument) for argument in arguments)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -25,6 +24,7 @@ from search.storage import Place, Store
 from search.study import open_study
 from search.trials import finished
 from search.worker import Worker
+from tests.waiting import wait_until
 
 PROFILE = Profile(model="tiny", data="tiny", sampler="random", sensitivity="none")
 
@@ -77,9 +77,12 @@ class Search:
     def work(self) -> None:
         """Evaluate until the run has what it was asked for."""
         worker = self.worker()
-        while worker.store.patiently(lambda: finished(worker.study), lambda: False) < self.trials:
-            if not worker.evaluate_next():
-                time.sleep(0.05)
+
+        def done() -> bool:
+            return worker.store.patiently(lambda: finished(worker.study), lambda: False) >= self.trials
+
+        while not done():
+            wait_until(lambda: worker.evaluate_next() or done(), timeout_s=120, pause_s=0.05)
 
     @property
     def _constraint(self) -> SizeConstraint:

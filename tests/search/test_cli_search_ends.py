@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,10 +16,11 @@ from tests.search.commands import rows
 from tests.search.conftest import Command
 from tests.search.forks import fork
 from tests.search.tiny_problem import TinyProblem
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("undrawn")
 def test_a_signal_ends_the_search_with_everything_written(
     tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
@@ -28,18 +28,16 @@ def test_a_signal_ends_the_search_with_everything_written(
     words = ("bitfront", "search", "--model", tiny.model, "--data", tiny.data, "--run", run)
     monkeypatch.setattr("sys.argv", list(map(str, words)))
     search = fork(main)
-    deadline = time.monotonic() + 120
-    while not (run / "search.log").is_file() or "uniform 8" not in (run / "search.log").read_text():
-        assert search.is_alive()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    log = run / "search.log"
+    wait_until(lambda: not search.is_alive() or (log.is_file() and "uniform 8" in log.read_text()), timeout_s=120)
+    assert search.is_alive()
     assert search.pid is not None
     os.kill(search.pid, number)
     search.join(timeout=60)
     assert search.exitcode == 0
     recorded = outcome(load_study(run / "study.journal"), "x").trials
     assert len(rows(run / "trials.csv")) == len(recorded) >= 7
-    assert "stopped by a signal" in (run / "search.log").read_text()
+    assert "stopped by a signal" in log.read_text()
 
 
 def test_a_stop_while_sensitivities_are_measured_leaves_a_report(

@@ -3,7 +3,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import Pipe
@@ -25,6 +24,7 @@ from tests.search.commands import rows
 from tests.search.forks import PROFILE, Search, fork
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 from tests.shared import ROOT
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +78,16 @@ def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: Ti
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
     ) as search:
-        deadline = time.monotonic() + 120
-        while not log.is_file() or len(holders(log.read_text())) < 2:
+
+        def log_until(shows: Callable[[str], bool]) -> str:
+            wait_until(lambda: search.poll() is not None or (log.is_file() and shows(log.read_text())), timeout_s=120)
             assert search.poll() is None, search.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+            return log.read_text()
+
+        log_until(lambda text: len(holders(text)) >= 2)
         os.kill(workers_of(search.pid)[0], signal.SIGKILL)
-        while "died: SIGKILL" not in log.read_text():
-            assert search.poll() is None, search.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        before = sum(holders(log.read_text()).values())
-        while sum(holders(log.read_text()).values()) < before + 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        before = sum(holders(log_until(lambda text: "died: SIGKILL" in text)).values())
+        log_until(lambda text: sum(holders(text).values()) >= before + 3)
         os.killpg(search.pid, signal.SIGTERM)  # all at once, as service managers do
         _, err = search.communicate(timeout=60)
     assert search.returncode == 0, err
@@ -140,8 +136,8 @@ def test_a_worker_that_waits_for_room_to_say_what_it_claimed_is_heard(
     monkeypatch.setattr("search.worker._hired", hired)
     monkeypatch.setattr(Crew, "_start", start)
     crew = Crew(job, store, study, [layer.name for layer in problem.layers])
-    while not any(claimed(trial) for trial in study.get_trials(states=(TrialState.RUNNING,))):
-        time.sleep(0.01)
+    running = (TrialState.RUNNING,)
+    wait_until(lambda: any(map(claimed, study.get_trials(states=running))), timeout_s=60)
     acting = Thread(target=act, args=(crew,), daemon=True)
     acting.start()
     acting.join(timeout=30)

@@ -19,6 +19,7 @@ from search.study import claim, retry_lost
 from search.trials import MOST_ATTEMPTS, claimed, finished, map_of
 from tests.search.forks import Search, fork
 from tests.search.postgresql import PASSWORD, Server, running_server
+from tests.waiting import wait_until
 
 WANTED = 30
 
@@ -146,8 +147,7 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing(problem: Problem, 
     search = Search(Place(tmp_path / "unused", server.url, tmp_path.name), problem, WANTED)
     _, study = search.open()
     workers = [fork(search.work) for _ in range(4)]
-    while finished(study) < 10:
-        time.sleep(0.02)
+    wait_until(lambda: finished(study) >= 10, timeout_s=120)
     server.kill()
     time.sleep(0.5)
     server.start()
