@@ -74,8 +74,11 @@ def test_a_search_ends_once_no_further_map_meets_the_constraint(
 ) -> None:
     sizes = Counter({0: 1})  # how many maps there are of each size
     for layer in problem.layers:
-        wider = [(size + layer.elements * width, ways) for size, ways in sizes.items() for width in WIDTHS]
-        sizes = sum((Counter({size: ways}) for size, ways in wider), Counter())
+        wider: Counter[int] = Counter()
+        for size, ways in sizes.items():
+            for width in WIDTHS:
+                wider[size + layer.elements * width] += ways
+        sizes = wider
     within = sum(ways for size, ways in sizes.items() if size * compression <= problem.footprint.fp32_nominal_bits)
     run = tmp_path / "run"
     where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--quantizer", "affine")
