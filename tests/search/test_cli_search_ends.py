@@ -61,7 +61,8 @@ def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
     ("compression", "asked"),
     [
         (16, ("--sensitivity", "gradient")),
-        (15.5, ("--sensitivity", "none", "--sampler", "random", "--workers", 2)),
+        (15.5, ("--sensitivity", "none", "--sampler", "random")),
+        pytest.param(15.5, ("--sensitivity", "none", "--sampler", "random", "--workers", 2), marks=pytest.mark.slow),
     ],
 )
 def test_a_search_ends_once_no_further_map_meets_the_constraint(

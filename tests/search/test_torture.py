@@ -79,7 +79,7 @@ def forked_search(profile: Profile, run: RunDirectory) -> Callable[[], Callable[
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_search_killed_again_and_again_loses_nothing(tiny: TinyProblem, tmp_path: Path, kills: int) -> None:
     run = RunDirectory(tmp_path / "run")
     profile = Profile(str(tiny.model), str(tiny.data), quantizer="affine", sensitivity="gradient")
