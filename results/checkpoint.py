@@ -179,7 +179,7 @@ def _opened(directory: Path) -> Iterator[_Packed]:
         with safe_open(path, framework="pt") as stored:
             sizes = footprint_of(classifier.model, _scheme(stored.metadata(), path))
             bits = parse_bit_map(manifest.read_text(encoding="utf-8"), sizes.layers, str(manifest))
-            text = (directory / BIT_MAP).read_text(encoding="utf-8") if BIT_MAP in described else ""
+            text = (directory / BIT_MAP).read_text(encoding="utf-8", errors="replace") if BIT_MAP in described else ""
             if text != to_text(sizes.layers, bits) or packed.get("packed_bytes") != sizes.packed_bytes(bits):
                 raise InputError(f"{manifest}: its bit map or size is not that of the files beside it; {_AGAIN}")
             wanted = sizes.packed_tensors(bits)

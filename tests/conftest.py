@@ -2,12 +2,15 @@
 
 import os
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
+from objectives.files import write_text
 from objectives.miniature import SHIPPED, Miniature
+from results import plot_compare, plot_heat_maps, plot_pareto, plot_progress, plot_unseen
 from tests.shared import ROOT
 
 # Tests leave the user's own cache alone; commands that they start inherit this.
@@ -18,6 +21,14 @@ os.environ.setdefault("BITFRONT_CACHE", str(ROOT / ".cache"))
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Leave files to the system's cache: only a power cut loses them, and each small search waits 150 times."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +45,16 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_text("<svg></svg>", encoding="utf-8")
 
     monkeypatch.setattr(Figure, "savefig", savefig)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No plot is drawn, each is an empty file: to draw them takes a third of the time of a small search."""
+
+    def save_nothing(draw: Callable[[], Figure], directory: Path, stem: str) -> str:
+        for ending in ("png", "svg"):
+            write_text(directory / f"{stem}.{ending}", "<svg></svg>")
+        return "<svg></svg>"
+
+    for module in (plot_compare, plot_heat_maps, plot_pareto, plot_progress, plot_unseen):
+        monkeypatch.setattr(module, "save_plot", save_nothing)

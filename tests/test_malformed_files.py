@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 
 from objectives.bank import WeightBank
 from objectives.bit_maps import read_bit_map, to_json, to_text
@@ -26,7 +27,7 @@ from objectives.problem import load_problem
 from objectives.quantized import QuantizedModel
 from objectives.schemes import PER_ROW, Scheme
 from objectives.sentences import load_sentences
-from results.checkpoint import MANIFEST, WEIGHTS, load_checkpoint, write_checkpoint
+from results.checkpoint import BIT_MAP, MANIFEST, WEIGHTS, load_checkpoint, write_checkpoint
 from search.contenders import uniform_maps
 from search.feasible import SizeConstraint
 from search.profile import Profile, resolve_profile
@@ -38,6 +39,7 @@ from search.study import open_study, tell
 from tests.malformed import malformed
 from tests.objectives.example_layers import LAYERS
 from tests.objectives.tiny_bert import make_tiny_bert
+from tests.results.checkpoints import hash_anew
 from tests.search.tiny_problem import ask, make_tiny_problem
 
 COUNTS = pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -160,27 +162,23 @@ def test_sentences(count: int, tmp_path: Path) -> None:
     read_all(raw / "in_domain_train.tsv", 3, count, read)
 
 
-@COUNTS
-@pytest.mark.parametrize(
-    ("name", "scheme"),
-    [
-        (WEIGHTS, PER_ROW),
-        (WEIGHTS, Scheme("codebook")),
-        (WEIGHTS, Scheme(group_size=5)),
-        (MANIFEST, PER_ROW),
-        ("config.json", PER_ROW),
-        ("tokenizer.json", PER_ROW),
-    ],
-    ids=str,
-)
-def test_packed_checkpoints(name: str, scheme: Scheme, count: int, tmp_path: Path) -> None:
-    classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
+def packed_tiny_bert(directory: Path, scheme: Scheme = PER_ROW) -> QuantizedModel:
+    """Write a packed checkpoint of a tiny model, whose own directory is gone, and return what it holds."""
+    source = make_tiny_bert(directory.with_name("model"))
+    classifier = load_classifier(str(source))
     layers = find_layers(classifier.model)
     bits = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
-    directory = tmp_path / "packed"
     quantized = QuantizedModel.of(classifier.model, WeightBank.of(classifier.model, layers, scheme), bits)
     write_checkpoint(classifier, quantized, {"run": "x"}, directory)
-    shutil.rmtree(tmp_path / "model")
+    shutil.rmtree(source)
+    return quantized
+
+
+@COUNTS
+@pytest.mark.parametrize("name", [WEIGHTS, MANIFEST, "config.json", "tokenizer.json"])
+def test_packed_checkpoints(name: str, count: int, tmp_path: Path) -> None:
+    directory = tmp_path / "packed"
+    bits = packed_tiny_bert(directory).bits
     weights = load_checkpoint(directory).classifier.model.state_dict()
 
     def read() -> Callable[[bytes], None]:
@@ -193,6 +191,45 @@ def test_packed_checkpoints(name: str, scheme: Scheme, count: int, tmp_path: Pat
         return check
 
     read_all(directory / name, 4, count, read)
+
+
+@COUNTS
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        (WEIGHTS, PER_ROW),
+        (WEIGHTS, Scheme("codebook")),
+        (WEIGHTS, Scheme(group_size=5)),
+        (BIT_MAP, PER_ROW),
+        ("config.json", PER_ROW),
+        ("tokenizer.json", PER_ROW),
+        ("tokenizer_config.json", PER_ROW),
+    ],
+    ids=str,
+)
+def test_packed_checkpoints_behind_their_hashes(name: str, scheme: Scheme, count: int, tmp_path: Path) -> None:
+    """The manifest describes each damaged file, so that whoever reads it has to find the fault; a tenth as many."""
+    directory = tmp_path / "packed"
+    quantized = packed_tiny_bert(directory, scheme)
+    weights = load_checkpoint(directory).classifier.model.state_dict()
+
+    def read() -> Callable[[bytes], None]:
+        hash_anew(directory)
+        taken = load_checkpoint(directory)
+
+        def check(damaged: bytes) -> None:
+            assert taken.bits == quantized.bits
+            state = taken.classifier.model.state_dict()
+            if name != WEIGHTS:
+                assert all(torch.equal(tensor, weights[key]) for key, tensor in state.items())
+                return
+            stored = load(damaged)
+            assert all(torch.equal(state[key], stored[key]) for key in quantized.kept)
+            assert all(tensor.isfinite().all() for tensor in state.values())
+
+        return check
+
+    read_all(directory / name, 4, count // 10, read)
 
 
 @COUNTS

@@ -1,4 +1,4 @@
-"""The import direction objectives <- results <- search, and the fences around third-party packages."""
+"""The import direction objectives <- results <- search, the fences around third-party packages, and rules for tests."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ def modules() -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
+def files_of_tests() -> list[str]:
+    """Return every file of the tests, relative to the root."""
+    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py"))
+
+
 def imported_packages(path: Path) -> Iterator[str]:
     """Yield the top-level package of each import anywhere in a file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -59,6 +64,19 @@ def test_imports_follow_the_one_direction(module: str) -> None:
     assert imported & set(PACKAGES) <= MAY_IMPORT[module.split("/")[0]]
     outside = {name for name, allows in FENCES.items() if name in imported and not allows(module)}
     assert not outside, f"{module} imports {outside} across its fence"
+
+
+@pytest.mark.parametrize("file", files_of_tests())
+def test_tests_share_helpers_and_wait_with_a_deadline(file: str) -> None:
+    """What two test modules need is in a module of its own, and ``tests.waiting`` is the one loop that sleeps."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert not (node.module or "").rsplit(".", 1)[-1].startswith("test_"), f"line {node.lineno}: {node.module}"
+        elif isinstance(node, ast.While) and file != "tests/waiting.py":
+            called = {
+                ast.unparse(part.func).rsplit(".", 1)[-1] for part in ast.walk(node) if isinstance(part, ast.Call)
+            }
+            assert not called & {"sleep", "time.sleep"}, f"line {node.lineno}: use wait_until"
 
 
 def test_what_reads_a_run_waits_for_neither_torch_nor_transformers() -> None:

@@ -1,9 +1,10 @@
-"""Random models built in memory, for tests that need a network and no files."""
+"""Random models and sentences built in memory, for tests that need a network and no files."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
@@ -36,6 +37,12 @@ def random_roberta(seed: int = 0) -> RobertaForSequenceClassification:
         model = RobertaForSequenceClassification(RobertaConfig(**SMALL))
     model.eval()
     return model
+
+
+def random_sentences(seed: int, n: int = 60) -> list[list[int]]:
+    """Return the token ids of so many sentences for such a model."""
+    rng = np.random.default_rng(seed)
+    return [[int(token) for token in rng.integers(5, 50, size=rng.integers(3, 12))] for _ in range(n)]
 
 
 def bert_base_shapes() -> BertForSequenceClassification:

@@ -20,13 +20,8 @@ from objectives.quantize import encode as quantise
 from objectives.scores import Precision
 from objectives.sentences import encode, load_sentences
 from tests.objectives.padded import difference_from_transformers, padded_log_odds
-from tests.objectives.random_models import SMALL, random_bert, random_roberta
+from tests.objectives.random_models import SMALL, random_bert, random_roberta, random_sentences
 from tests.shared import COLA, MODEL, needs_shared
-
-
-def random_sentences(seed: int, n: int = 60) -> list[list[int]]:
-    rng = np.random.default_rng(seed)
-    return [[int(token) for token in rng.integers(5, 50, size=rng.integers(3, 12))] for _ in range(n)]
 
 
 @pytest.fixture

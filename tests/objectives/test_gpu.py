@@ -1,6 +1,6 @@
 """What a GPU computes, against the CPU.
 
-The kernels can also be tried without one, in Triton's interpreter where that is installed:
+Without a GPU, Triton's interpreter runs the kernels on the CPU if triton is installed, as it is in CI:
 ``TRITON_INTERPRET=1 pytest tests/objectives/test_gpu.py``.
 """
 
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from transformers import BertConfig, BertForSequenceClassification
 
-from objectives.attention import PaddedAttention, RunAttention
+from objectives.attention import KernelAttention, PaddedAttention, RunAttention
 from objectives.bank import FP32_WIDTH, WeightBank
 from objectives.codes import decode
 from objectives.coding import nearest
@@ -28,13 +28,19 @@ from objectives.lean_bert import LeanBert
 from objectives.network import find_layers
 from objectives.quantizers import Quantizer, make_bank
 from objectives.schemes import PER_ROW, Scheme
-from objectives.scores import Precision
+from objectives.scores import LogOdds, Precision
 from tests.objectives.random_models import random_bert
 
 HAS_GPU = torch.cuda.is_available()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 needs_gpu = pytest.mark.skipif(not HAS_GPU or INTERPRETED, reason="no GPU")
-needs_kernels = pytest.mark.skipif(not (HAS_GPU or INTERPRETED) or find_spec("triton") is None, reason="no GPU")
+needs_kernels = pytest.mark.skipif(
+    not (HAS_GPU or INTERPRETED) or find_spec("triton") is None,
+    reason="needs triton, and a GPU or its interpreter (TRITON_INTERPRET=1)",
+)
+needs_interpreter = pytest.mark.skipif(
+    not INTERPRETED or find_spec("triton") is None, reason="needs Triton's interpreter (TRITON_INTERPRET=1)"
+)
 DEVICE = "cpu" if INTERPRETED else "cuda"
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 DTYPES = [torch.float32] if INTERPRETED else list(TOLERANCE)  # the interpreter multiplies no bf16
@@ -149,6 +155,31 @@ def test_weights_are_decoded_together_as_one_by_one(kernels: ModuleType) -> None
         # The interpreter cuts off what a GPU rounds to bf16.
         tolerance = 2**-7 if INTERPRETED and weight.dtype == torch.bfloat16 else 0
         torch.testing.assert_close(slot.out, weight, rtol=tolerance, atol=0)
+
+
+@needs_interpreter
+@pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook")], ids=str)
+def test_a_map_scores_alike_through_interpreted_kernels(
+    kernels: ModuleType, scheme: Scheme, model: BertForSequenceClassification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, sentences = find_layers(model), sentences_of([3, 17, 7])
+    maps = [*random_maps(len(layers), 1), uniform(layers, FP32_WIDTH)]
+
+    def score_maps() -> list[LogOdds]:
+        evaluator = Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme))
+        return [evaluator.log_odds(bits) for bits in maps]
+
+    def attention_by_kernel(
+        lengths: Sequence[int], heads: int, head_size: int, device: torch.device, dtype: torch.dtype
+    ) -> KernelAttention:
+        assert kernels.can_attend(lengths[-1], head_size, dtype)
+        return KernelAttention(kernels, lengths, heads, device)
+
+    expected = score_maps()
+    for module in ("bank", "lean_bert"):
+        monkeypatch.setattr(f"objectives.{module}.kernels_on", lambda _: kernels)
+    monkeypatch.setattr("objectives.lean_bert.make_attention", attention_by_kernel)
+    np.testing.assert_allclose(score_maps(), expected, atol=1e-5)
 
 
 @needs_gpu

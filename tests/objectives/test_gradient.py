@@ -12,8 +12,7 @@ from objectives.layers import WIDTHS
 from objectives.moments import second_moments
 from objectives.network import find_layers
 from objectives.scores import divergences
-from tests.objectives.random_models import SMALL, random_bert, random_roberta
-from tests.objectives.test_evaluate import random_sentences
+from tests.objectives.random_models import SMALL, random_bert, random_roberta, random_sentences
 
 
 @pytest.mark.parametrize("model", [random_bert(), random_roberta()], ids=["bert", "roberta"])

@@ -6,8 +6,7 @@ from objectives.calibrate import Compensation, quantize_calibrated
 from objectives.codes import decode
 from objectives.moments import second_moments
 from objectives.network import find_layers
-from tests.objectives.random_models import random_bert, random_roberta
-from tests.objectives.test_evaluate import random_sentences
+from tests.objectives.random_models import random_bert, random_roberta, random_sentences
 
 
 @pytest.mark.parametrize("model", [random_bert(), random_roberta()], ids=["bert", "roberta"])

@@ -17,8 +17,7 @@ from objectives.schemes import PER_ROW, Scheme
 from objectives.scores import divergences
 from objectives.sentences import encode, load_sentences
 from results.checkpoint import WEIGHTS, load_checkpoint, write_checkpoint
-from tests.objectives.random_models import random_bert, random_roberta
-from tests.objectives.test_evaluate import random_sentences
+from tests.objectives.random_models import random_bert, random_roberta, random_sentences
 from tests.search.tiny_problem import make_tiny_problem
 
 

@@ -60,6 +60,7 @@ def test_the_miniature_scores_as_transformers_itself(problem: Problem, miniature
 
 
 @needs_shared
+@pytest.mark.slow
 def test_the_shared_model_agrees_with_transformers_to_the_last_prediction(shared: Problem) -> None:
     expected = plain_log_odds(str(MODEL), str(COLA))
     np.testing.assert_allclose(shared.fp32_log_odds, expected, atol=1e-4)

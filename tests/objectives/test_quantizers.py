@@ -1,5 +1,4 @@
 import shutil
-import time
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from objectives.quantizers import Quantizer, calibrated_entries, load_quantizer,
 from objectives.schemes import Scheme
 from tests.objectives.tiny_bert import make_tiny_bert
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -184,8 +184,8 @@ def test_who_stops_a_calibration_has_every_layer_that_was_done_and_does_not_wait
 
     def endless(weight: Tensor, *arguments: Any) -> Tensor:
         should_stop = arguments[-1]
-        while weight.shape == (largest.rows, largest.columns) and not should_stop():
-            time.sleep(0.001)
+        if weight.shape == (largest.rows, largest.columns):
+            wait_until(should_stop, timeout_s=60, pause_s=0.001)
         return weight
 
     monkeypatch.setattr("objectives.quantizers.quantize_calibrated", endless)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,8 @@ CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
 )
 
+_PATIENCE_S = 60
+
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; Debian's package is chromium")
 
 
@@ -26,11 +30,12 @@ needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; Debia
 class Browser:
     """One page of a headless browser, and all that it reported: https://chromedevtools.github.io/devtools-protocol/."""
 
-    to: Any
-    replies: Any
+    to: int
+    replies: int
     session: str = ""
     events: list[dict[str, Any]] = field(default_factory=list)
     _asked: int = 0
+    _received: bytearray = field(default_factory=bytearray)
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command and return its result; what is reported meanwhile is kept."""
@@ -38,14 +43,11 @@ class Browser:
         message: dict[str, Any] = {"id": self._asked, "method": method, "params": parameters}
         if self.session:
             message["sessionId"] = self.session
-        self.to.write(json.dumps(message).encode() + b"\0")
-        self.to.flush()
-        while True:
-            reply = self._next()
-            if reply.get("id") == self._asked:
-                assert "error" not in reply, (method, reply["error"])
-                return dict(reply["result"])
-            self.events.append(reply)
+        with os.fdopen(self.to, "wb", closefd=False) as sending:
+            sending.write(json.dumps(message).encode() + b"\0")
+        reply = self._read_until(lambda message: message.get("id") == self._asked)
+        assert "error" not in reply, (method, reply["error"])
+        return dict(reply["result"])
 
     def evaluate(self, expression: str) -> Any:
         """Return what a JavaScript expression gives on the page, as a plain value."""
@@ -60,8 +62,8 @@ class Browser:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         self.ask("Page.navigate", url=page.as_uri())
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._next())
+        if not self.reported("Page.loadEventFired"):
+            self._read_until(lambda message: message.get("method") == "Page.loadEventFired")
 
     def screenshot(self, path: Path) -> None:
         """Save the whole page as a picture."""
@@ -72,12 +74,22 @@ class Browser:
         """Return what was reported by that name since the page was opened."""
         return [event["params"] for event in self.events if event.get("method") == method]
 
-    def _next(self) -> dict[str, Any]:
-        received = bytearray()
-        while (byte := self.replies.read(1)) != b"\0":
-            assert byte, "the browser is gone"
-            received += byte
-        return dict(json.loads(received))
+    def _read_until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return the first message that is wanted; the others are kept as events."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            while (end := self._received.find(b"\0")) >= 0:
+                message: dict[str, Any] = json.loads(self._received[:end])
+                del self._received[: end + 1]
+                if wanted(message):
+                    return message
+                self.events.append(message)
+            ready, _, _ = select.select([self.replies], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise TimeoutError(f"the browser has not answered for {_PATIENCE_S} s")
+            received = os.read(self.replies, 1 << 16)
+            assert received, "the browser is gone"
+            self._received += received
 
 
 @contextmanager
@@ -94,14 +106,15 @@ def browser(profile: Path) -> Iterator[Browser]:
     )
     os.close(commands)
     os.close(answers)
-    with os.fdopen(to, "wb") as sending, os.fdopen(replies, "rb") as receiving:
-        try:
-            found = Browser(sending, receiving)
-            target = found.ask("Target.createTarget", url="about:blank")["targetId"]
-            found.session = found.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-            for domain in ("Page", "Runtime", "Log", "Network"):
-                found.ask(f"{domain}.enable")
-            yield found
-        finally:
-            process.kill()
-            process.wait()
+    try:
+        found = Browser(to, replies)
+        target = found.ask("Target.createTarget", url="about:blank")["targetId"]
+        found.session = found.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            found.ask(f"{domain}.enable")
+        yield found
+    finally:
+        process.kill()
+        process.wait()
+        os.close(to)
+        os.close(replies)

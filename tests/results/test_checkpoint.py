@@ -21,9 +21,10 @@ from objectives.models import Classifier, load_classifier
 from objectives.network import find_layers, footprint_of
 from objectives.quantized import QuantizedModel
 from objectives.schemes import PER_ROW, Scheme
-from results.checkpoint import BIT_MAP, MANIFEST, WEIGHTS, _hashes, load_checkpoint, read_manifest, write_checkpoint
+from results.checkpoint import BIT_MAP, MANIFEST, WEIGHTS, load_checkpoint, read_manifest, write_checkpoint
 from tests.objectives.random_models import random_bert
 from tests.objectives.tiny_bert import make_tiny_bert
+from tests.results.checkpoints import hash_anew
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +101,7 @@ def change(directory: Path, edit: Callable[[dict[str, torch.Tensor]], None], sch
     tensors = load_file(directory / WEIGHTS)
     edit(tensors)
     save_file(tensors, directory / WEIGHTS, {"format": scheme})
-    manifest = json.loads((directory / MANIFEST).read_text())
-    manifest["provenance"]["packed"]["sha256"] = _hashes(directory)
-    (directory / MANIFEST).write_text(json.dumps(manifest))
+    hash_anew(directory)
 
 
 POOLER = "bert.pooler.dense"
@@ -197,9 +196,7 @@ def test_truncated_files_are_refused(directory: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(InputError, match="not the file that"):
         load_checkpoint(directory)
-    manifest = json.loads((directory / MANIFEST).read_text())
-    manifest["provenance"]["packed"]["sha256"] = _hashes(directory)
-    (directory / MANIFEST).write_text(json.dumps(manifest))
+    hash_anew(directory)
     with pytest.raises(InputError, match="cannot be read"):
         load_checkpoint(directory)
 
@@ -232,8 +229,7 @@ def test_damaged_manifests_are_refused(directory: Path, fault: str) -> None:
             path.write_text(json.dumps(manifest))
         case "other text":
             (directory / BIT_MAP).write_text("# nothing\n")
-            manifest["provenance"]["packed"]["sha256"] = _hashes(directory)
-            path.write_text(json.dumps(manifest))
+            hash_anew(directory)
     with pytest.raises(InputError, match="export it again"):
         load_checkpoint(directory)
 

@@ -126,7 +126,7 @@ def test_tables_read_back_from_csv(trials: int, tmp_path: Path) -> None:
             path,
             dtype={"bits": str},
             keep_default_na=False,
-            na_values={name: "" for name in table if table[name].dtype == "float64"},
+            na_values={str(name): "" for name in table if table[name].dtype == "float64"},
         )
         assert list(read.columns) == list(table.columns)
         if trials:

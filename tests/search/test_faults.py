@@ -28,10 +28,10 @@ from search.run_directory import RunDirectory
 from search.status import status_lines
 from search.storage import JournalStore, Place
 from search.study import tell as tell_study
+from tests.search.commands import rows
 from tests.search.conftest import Command
 from tests.search.forks import Search
-from tests.search.test_cli import rows
-from tests.search.test_torture import check, recorded
+from tests.search.run_checks import check, recorded
 from tests.search.tiny_problem import TinyProblem
 
 

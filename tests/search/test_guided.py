@@ -15,7 +15,7 @@ from search.feasible import SizeConstraint
 from search.guided import GuidedSampler
 from search.landscape import Landscape
 from search.study import open_study
-from tests.search.test_study import guess_of_sensitivities, run
+from tests.search.studies import guess_of_sensitivities, run
 
 N_BUDGETS = 32  # eight plain allocations, and three budgets after each of them
 

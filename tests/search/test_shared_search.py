@@ -7,9 +7,9 @@ import pytest
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.storage import Place
+from tests.search.commands import rows
 from tests.search.conftest import Command
 from tests.search.postgresql import PASSWORD, running_server
-from tests.search.test_cli import rows
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 
 

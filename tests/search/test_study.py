@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from objectives.errors import InputError
-from objectives.layers import WIDTHS, Bits, uniform
+from objectives.layers import WIDTHS, uniform
 from objectives.problem import Problem
 from objectives.scores import predictions
 from objectives.stored import safetensors_bytes
@@ -21,10 +21,10 @@ from search.feasible import SizeConstraint
 from search.guided import GuidedSampler
 from search.reading import NoStudyError, load_study, outcome
 from search.samplers import SAMPLERS, FeasibleSampler
-from search.sensitivity import Sensitivities
 from search.storage import JournalStore
 from search.study import check_joinable, fail, open_study, tell
 from search.trials import finished, trials_of
+from tests.search.studies import guess_of_sensitivities, run
 from tests.search.tiny_problem import ask
 
 CONTENDERS = len(WIDTHS)  # the documented map does not fit the tiny model
@@ -44,22 +44,6 @@ def open_at(
     return open_study(JournalStore(path).backend, problem, quality, constraint, proposer, contenders, note)
 
 
-def guess_of_sensitivities(problem: Problem) -> Sensitivities:
-    shape = (len(problem.layers), len(WIDTHS), len(problem.labels))
-    shifts = np.random.default_rng(0).standard_normal(shape) * 2.0 ** -np.array(WIDTHS)[:, None]
-    return Sensitivities.of(shifts.astype(np.float32), np.zeros(shape[:2], dtype=np.bool_), problem.fp32_log_odds)
-
-
-def run(study: optuna.Study, problem: Problem, trials: int, quality: Quality = "damage") -> list[Bits]:
-    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
-    maps = []
-    for _ in range(trials):
-        trial, bits = ask(study, problem.layers)
-        tell(study, trial, bits, problem.evaluate(bits), constraint, quality)
-        maps.append(bits)
-    return maps
-
-
 def test_contenders_come_first_and_infeasible_ones_say_so(tmp_path: Path, problem: Problem) -> None:
     study = open_at(tmp_path / "j", problem)
     maps = run(study, problem, CONTENDERS + 2)
@@ -77,8 +61,9 @@ def test_contenders_come_first_and_infeasible_ones_say_so(tmp_path: Path, proble
 @pytest.mark.parametrize("sampler", ["guided", *SAMPLERS])
 def test_every_sampler_proposes_feasible_maps_once(tmp_path: Path, problem: Problem, sampler: str) -> None:
     study = open_at(tmp_path / "j", problem, sampler)
-    maps = run(study, problem, 70)  # beyond the 50 of NSGA-II's first generation
-    assert len(set(maps)) == 70
+    trials = 70 if sampler == "nsga2" else 30  # beyond the 50 of NSGA-II's first generation
+    maps = run(study, problem, trials)
+    assert len(set(maps)) == trials
     limit = 32 / 5.5 * sum(layer.elements for layer in problem.layers)
     for bits, trial in zip(maps[CONTENDERS:], study.trials[CONTENDERS:], strict=True):
         assert problem.footprint.nominal_bits(bits) <= limit
@@ -99,19 +84,20 @@ def test_the_seeds_of_nsga2_are_part_of_its_population(tmp_path: Path, problem: 
 def test_a_seed_reproduces_a_run_however_it_was_stopped_or_killed(
     tmp_path: Path, problem: Problem, sampler: str
 ) -> None:
-    whole = run(open_at(tmp_path / "whole", problem, sampler), problem, 60)
-    parts = run(open_at(tmp_path / "parts", problem, sampler), problem, 23)
-    parts += run(open_at(tmp_path / "parts", problem, sampler), problem, 37)
+    trials = 60 if sampler == "nsga2" else 32  # beyond the 50 of NSGA-II's first generation
+    whole = run(open_at(tmp_path / "whole", problem, sampler), problem, trials)
+    parts = run(open_at(tmp_path / "parts", problem, sampler), problem, 15)
+    parts += run(open_at(tmp_path / "parts", problem, sampler), problem, trials - 15)
     assert parts == whole
     other = run(open_at(tmp_path / "other", problem, sampler, seed=1), problem, 12)
     assert other[CONTENDERS:] != whole[CONTENDERS:12]
     study = open_at(tmp_path / "killed", problem, sampler)
-    maps = run(study, problem, 20)
+    maps = run(study, problem, 14)
     ask(study, problem.layers)  # the process dies here
     study = open_at(tmp_path / "killed", problem, sampler)
-    maps += run(study, problem, 12)
+    maps += run(study, problem, 8)
     study.ask()  # and here, before it has a map
-    maps += run(open_at(tmp_path / "killed", problem, sampler), problem, 28)
+    maps += run(open_at(tmp_path / "killed", problem, sampler), problem, trials - len(maps))
     assert maps == whole
 
 

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from objectives.bit_maps import parse_bit_map
 from objectives.errors import InputError
 from objectives.layers import Bits
 from objectives.problem import Problem, load_problem, unseen_sentences
 from objectives.scores import divergences
 from results.findings import select
-from results.outcome import Outcome, Trial
 from search.journal import JournalFile
 from search.profile import Profile
 from search.progress import Progress
@@ -28,12 +26,13 @@ from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.runner import run_search
 from search.unseen import candidates
+from tests.search.commands import command_line, rows
 from tests.search.forks import fork
-from tests.search.test_cli import command_line, rows
+from tests.search.run_checks import LOCKS, check, recorded
 from tests.search.tiny_problem import TinyProblem
+from tests.waiting import wait_until
 
 SEED = 20
-LOCKS = {".lock", ".study.journal.lock", ".study.journal.claim.lock"}
 
 
 class Quiet:
@@ -47,29 +46,6 @@ class Quiet:
 
     def closing(self, what: str, done: int, wanted: int) -> None:
         """Show nothing."""
-
-
-def recorded(run: RunDirectory) -> dict[int, tuple[Bits, object]]:
-    """Return each finished trial's map and scores, by its number; none where the study is not made yet."""
-    try:
-        found = outcome(load_study(run.journal), "x")
-    except InputError:
-        return {}
-    return {trial.number: (trial.bits, trial.scores) for trial in found.trials}
-
-
-def slow_front(found: Outcome) -> set[int]:
-    """Return the numbers of the front's trials by looking at every pair of them."""
-
-    def beats(other: Trial, trial: Trial) -> bool:
-        assert other.scores is not None
-        assert trial.scores is not None
-        ours = (other.scores.damage, -other.nominal_compression)
-        theirs = (trial.scores.damage, -trial.nominal_compression)
-        return ours != theirs and all(mine <= its for mine, its in zip(ours, theirs, strict=True))
-
-    usable = [trial for trial in found.trials if trial.feasible and trial.scores is not None]
-    return {trial.number for trial in usable if not any(beats(other, trial) for other in usable)}
 
 
 def torture(run: RunDirectory, kills: int, start: Callable[[], Callable[[], None]], longest_s: float) -> None:
@@ -89,22 +65,6 @@ def torture(run: RunDirectory, kills: int, start: Callable[[], Callable[[], None
     assert known
 
 
-def check(run: RunDirectory, wanted: int) -> None:
-    """Check that a run that has come to its end is complete and true."""
-    found = outcome(load_study(run.journal), run.name)
-    maps = [trial.bits for trial in found.trials]
-    assert len(maps) == len(set(maps)) >= wanted
-    assert [int(row["number"]) for row in rows(run.path / "trials.csv")] == [trial.number for trial in found.trials]
-    front = slow_front(found)
-    assert {int(row["number"]) for row in rows(run.path / "front.csv")} == front
-    texts = list((run.path / "bitmaps").glob("*.txt"))
-    exported = {parse_bit_map(path.read_text(), found.footprint.layers, path.name) for path in texts}
-    assert exported == {trial.bits for trial in found.trials if trial.number in front}
-    assert len(texts) == len(front)
-    hidden = {path.name for path in run.path.rglob(".*")}
-    assert hidden <= LOCKS
-
-
 def forked_search(profile: Profile, run: RunDirectory) -> Callable[[], Callable[[], None]]:
     def start() -> Callable[[], None]:
         process = fork(lambda: run_search(profile, run, Quiet()))
@@ -118,8 +78,8 @@ def forked_search(profile: Profile, run: RunDirectory) -> Callable[[], Callable[
     return start
 
 
-@pytest.mark.usefixtures("unrendered")
-@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_search_killed_again_and_again_loses_nothing(tiny: TinyProblem, tmp_path: Path, kills: int) -> None:
     run = RunDirectory(tmp_path / "run")
     profile = Profile(str(tiny.model), str(tiny.data), quantizer="affine", sensitivity="gradient")
@@ -169,7 +129,7 @@ def ending(run: RunDirectory) -> tuple[int, int, bool, bool]:
     return confirmed, scored, found.confirmation is not None, left_over
 
 
-@pytest.mark.usefixtures("unrendered")
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_search_killed_in_what_it_ends_with_goes_on_there(roomy: TinyProblem, tmp_path: Path, kills: int) -> None:
     run = RunDirectory(tmp_path / "run")
@@ -245,10 +205,8 @@ def test_workers_killed_with_their_parent_lose_nothing(tiny: TinyProblem, tmp_pa
         before, wait = evaluated(log), next(waits)
         command = command_line(*words, "--trials", 0)
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 300
-        while wait and evaluated(log) == before:  # else it is killed while it starts
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        if wait:  # else it is killed while it starts
+            wait_until(lambda: evaluated(log) > before, timeout_s=300)
 
         def kill() -> None:
             os.kill(process.pid, signal.SIGKILL)

@@ -164,7 +164,7 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing(problem: Problem, 
     search = Search(Place(tmp_path / "unused", server.url, tmp_path.name), problem, WANTED)
     _, study = search.open()
     workers = [fork(search.work) for _ in range(4)]
-    wait_until(lambda: finished(study) >= 10, timeout_s=60)
+    wait_until(lambda: finished(study) >= 10, timeout_s=120)
     server.kill()
     time.sleep(0.5)
     server.start()

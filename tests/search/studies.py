@@ -1,0 +1,32 @@
+"""Studies of a tiny problem, evaluated in the test's own process."""
+
+from __future__ import annotations
+
+import numpy as np
+import optuna
+
+from objectives.layers import WIDTHS, Bits
+from objectives.problem import Problem
+from results.outcome import Quality
+from search.feasible import SizeConstraint
+from search.sensitivity import Sensitivities
+from search.study import tell
+from tests.search.tiny_problem import ask
+
+
+def guess_of_sensitivities(problem: Problem) -> Sensitivities:
+    """Return made-up sensitivities that shrink as widths grow."""
+    shape = (len(problem.layers), len(WIDTHS), len(problem.labels))
+    shifts = np.random.default_rng(0).standard_normal(shape) * 2.0 ** -np.array(WIDTHS)[:, None]
+    return Sensitivities.of(shifts.astype(np.float32), np.zeros(shape[:2], dtype=np.bool_), problem.fp32_log_odds)
+
+
+def run(study: optuna.Study, problem: Problem, trials: int, quality: Quality = "damage") -> list[Bits]:
+    """Evaluate so many trials and return their maps."""
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    maps = []
+    for _ in range(trials):
+        trial, bits = ask(study, problem.layers)
+        tell(study, trial, bits, problem.evaluate(bits), constraint, quality)
+        maps.append(bits)
+    return maps

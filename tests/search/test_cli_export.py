@@ -1,0 +1,120 @@
+"""The `export` and `evaluate` commands: maps and checkpoints that score what the search said."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from objectives.bit_maps import parse_bit_map
+from objectives.problem import Problem
+from tests.search.commands import rows
+from tests.search.conftest import Command
+from tests.search.tiny_problem import TinyProblem, make_tiny_problem
+
+
+def test_export_and_evaluate_agree_with_the_search(
+    finished_run: Path, tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    for row in rows(finished_run / "trials.csv")[:3]:
+        path = tmp_path / f"{row['number']}.json"
+        assert (
+            bitfront(
+                "export", "--run", finished_run, "--trial", row["number"], "--format", "json", "--out", path
+            ).status
+            == 0
+        )
+        spoken = bitfront("evaluate", "--bitmap", path, "--model", tiny.model, "--data", tiny.data, "--json")
+        assert spoken.status == 0, spoken.err
+        figures = json.loads(spoken.out)
+        for key in ("mcc", "damage", "agreement", "nominal_compression", "packed_compression"):
+            assert figures[key] == pytest.approx(float(row[key]), abs=1e-12), key
+        assert figures["mcc_low"] <= figures["mcc"] <= figures["mcc_high"]
+
+
+def test_evaluating_a_map_by_another_quantiser_than_it_was_found_with_says_so(
+    finished_run: Path, tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    path = tmp_path / "map.json"
+    bitfront("export", "--run", finished_run, "--pick", "best@8x", "--format", "json", "--out", path)
+    where = ("--bitmap", path, "--model", tiny.model, "--data", tiny.data)
+    alike, other = bitfront("evaluate", *where), bitfront("evaluate", *where, "--group-size", 8)
+    assert "note:" not in alike.err and "quantiser    " in alike.out
+    assert "note: the run that found this map quantised by" in " ".join(other.err.split())
+    assert "in groups of 8" in other.out
+    assert bitfront("evaluate", "--checkpoint", tmp_path, "--group-size", 8).status == 2
+
+
+def test_export_to_standard_output_round_trips(
+    finished_run: Path, bitfront: Command, problem: Problem, tmp_path: Path
+) -> None:
+    spoken = bitfront("export", "--run", finished_run, "--pick", "best@8x")
+    bits = parse_bit_map(spoken.out, problem.layers, "standard output")
+    assert problem.footprint.compression(bits, "nominal") >= 8
+    (tmp_path / "map.txt").write_text(spoken.out, encoding="utf-8")
+    again = bitfront("export", "--run", finished_run, "--bitmap", tmp_path / "map.txt", "--format", "json")
+    assert json.loads(again.out)["bits"] == {
+        layer.name: width for layer, width in zip(problem.layers, bits, strict=True)
+    }
+
+
+def test_a_packed_checkpoint_has_the_claimed_size_and_scores_what_the_search_said(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    run, packed = tmp_path / "run", tmp_path / "packed"
+    where = ("--model", tiny.model, "--data", tiny.data)
+    assert bitfront("search", *where, "--run", run, "--trials", 12, "--sensitivity", "gradient").status == 0
+    best = min((row for row in rows(run / "front.csv")), key=lambda row: float(row["damage"]))
+    spoken = bitfront("export", "--run", run, "--trial", best["number"], "--format", "packed", "--out", packed)
+    assert spoken.status == 0, spoken.err
+    assert (packed / "packed.safetensors").stat().st_size == int(best["packed_bytes"])
+    spoken = bitfront("evaluate", "--checkpoint", packed, *where, "--json")
+    assert spoken.status == 0, spoken.err
+    scored = json.loads(spoken.out)
+    for key in ("damage", "mcc", "packed_bytes"):
+        assert scored[key] == pytest.approx(float(best[key]), abs=0, rel=1e-12)
+    other = make_tiny_problem(tmp_path / "other", seed=7)  # of the same shapes
+    spoken = bitfront("evaluate", "--checkpoint", packed, "--model", other.model, "--data", other.data)
+    assert spoken.status == 2
+    assert "was made from another model than" in " ".join(spoken.err.split())
+    again = bitfront("export", "--run", run, "--trial", best["number"], "--format", "packed", "--out", packed)
+    assert again.status == 2
+    assert "there already" in again.err
+    assert bitfront("export", "--run", run, "--trial", 1, "--format", "packed").status == 2
+    assert bitfront("evaluate", *where).status == 2
+    assert bitfront("evaluate", *where, "--checkpoint", packed, "--bitmap", packed / "bitmap.txt").status == 2
+    assert bitfront("evaluate", *where, "--bitmap", packed / "bitmap.txt").status == 0
+
+
+def test_another_model_than_the_runs_is_not_packed(tiny: TinyProblem, bitfront: Command, tmp_path: Path) -> None:
+    own = make_tiny_problem(tmp_path / "own")
+    run = tmp_path / "run"
+    where = ("--model", own.model, "--data", own.data)
+    assert bitfront("search", *where, "--run", run, "--trials", 9, "--sensitivity", "gradient").status == 0
+    weights = own.model / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["classifier.bias"] += 1
+    save_file(tensors, weights, {"format": "pt"})
+    spoken = bitfront("export", "--run", run, "--trial", 1, "--format", "packed", "--out", tmp_path / "packed")
+    assert spoken.status == 2
+    assert "is not the model of this run any more" in " ".join(spoken.err.split())
+    assert not (tmp_path / "packed").exists()
+
+
+def test_a_torchao_checkpoint_needs_torchao_and_no_line_of_ours(
+    finished_run: Path, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = ("export", "--run", finished_run, "--trial", 1, "--format", "torchao")
+    assert "--out DIR" in bitfront(*export).err
+    with monkeypatch.context() as absent:
+        absent.setitem(sys.modules, "torchao.core.config", None)
+        spoken = bitfront(*export, "--out", tmp_path / "ao")
+    assert spoken.status == 2
+    assert "pip install -e '.[torchao]'" in spoken.err
+    assert not (tmp_path / "ao").exists()
+    pytest.importorskip("torchao")
+    spoken = bitfront(*export, "--out", tmp_path / "ao")
+    assert spoken.status == 0, spoken.err
+    assert f"weights of {(tmp_path / 'ao' / 'model.safetensors').stat().st_size:,} bytes" in spoken.out
+    assert bitfront(*export, "--out", tmp_path / "ao").status == 2

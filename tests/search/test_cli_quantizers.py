@@ -1,0 +1,100 @@
+"""Searches by each quantizer, from the first map to the packed checkpoint."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.search.commands import rows
+from tests.search.conftest import Command
+from tests.search.tiny_problem import TinyProblem
+
+
+def test_a_calibrated_search_scores_and_packs_its_own_codes(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITFRONT_CACHE", str(tmp_path / "cache"))
+    run, packed = tmp_path / "run", tmp_path / "packed"
+    where = ("--model", tiny.model, "--data", tiny.data)
+    start = ("search", *where, "--run", run, "--trials", 10, "--sensitivity", "gradient")
+    assert bitfront(*start, "--quantizer", "calibrated").status == 0
+    trial = rows(run / "trials.csv")[0]
+    assert trial["label"] == "uniform 2"
+    assert bitfront("export", "--run", run, "--trial", 0, "--format", "packed", "--out", packed).status == 0
+    spoken = bitfront("evaluate", *where, "--checkpoint", packed, "--json")
+    assert json.loads(spoken.out)["damage"] == pytest.approx(float(trial["damage"]), rel=1e-12)
+    affine = bitfront("evaluate", *where, "--bitmap", packed / "bitmap.txt", "--json", "--quantizer", "affine")
+    assert json.loads(affine.out)["damage"] != pytest.approx(float(trial["damage"]), rel=1e-3)
+
+    # A run of a machine with a GPU, whose calibration rounded a few codes otherwise.
+    settings = (run / "run.toml").read_text()
+    (run / "run.toml").write_text(re.sub('(device|codes) = ".*"', elsewhere, settings))
+    spoken = bitfront("export", "--run", run, "--trial", 0, "--format", "packed", "--out", tmp_path / "again")
+    assert spoken.status == 0, spoken.err
+    assert "were calibrated on another machine" in " ".join(spoken.err.split())
+    (run / "run.toml").write_text(settings)
+    spoken = bitfront(*start, "--quantizer", "affine")
+    assert spoken.status == 2
+    assert "quantizer was" in " ".join(spoken.err.split())
+
+
+def elsewhere(setting: re.Match[str]) -> str:
+    return 'device = "cuda"' if setting[1] == "device" else 'codes = "of others"'
+
+
+def test_a_codebook_search_counts_and_packs_its_codewords(
+    roomy: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    run, packed = tmp_path / "run", tmp_path / "packed"
+    where = ("--model", roomy.model, "--data", roomy.data)
+    start = ("search", *where, "--run", run, "--trials", 14, "--sensitivity", "gradient", "--size", "packed")
+    spoken = bitfront(*start, "--min-compression", 1.5, "--quantizer", "codebook")
+    assert spoken.status == 0, spoken.err
+    trials = rows(run / "trials.csv")
+    assert all(float(row["packed_compression"]) >= 1.5 for row in trials if row["feasible"] == "True")
+    last = trials[-1]
+    assert last["origin"] == "sampler"
+    export = ("export", "--run", run, "--trial", last["number"], "--format")
+    spoken = bitfront(*export, "packed", "--out", packed)
+    assert spoken.status == 0, spoken.err
+    assert (packed / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
+    scored = json.loads(bitfront("evaluate", "--checkpoint", packed, *where, "--json").out)
+    assert scored["packed_bytes"] == int(last["packed_bytes"])
+    assert scored["damage"] == pytest.approx(float(last["damage"]), rel=1e-12)
+    spoken = bitfront(*export, "torchao", "--out", tmp_path / "ao")
+    assert spoken.status == 2
+    assert "a codebook's codewords" in " ".join(spoken.err.split())
+    spoken = bitfront("polish", "--run", run, "--trial", last["number"])
+    assert spoken.status == 0, spoken.err
+    [polished] = rows(run / "polished.csv")
+    assert (run / polished["checkpoint"] / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
+
+
+def test_groups_of_columns_are_counted_packed_and_part_of_what_a_run_is(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    run, packed = tmp_path / "run", tmp_path / "packed"
+    where = ("--model", tiny.model, "--data", tiny.data)
+    start = ("search", *where, "--run", run, "--trials", 10, "--sensitivity", "gradient", "--group-size")
+    spoken = bitfront(*start, 8)
+    assert spoken.status == 0, spoken.err
+    assert "--group-size 8" in (run / "report.html").read_text(encoding="utf-8")
+    last = rows(run / "trials.csv")[-1]
+    spoken = bitfront("export", "--run", run, "--trial", last["number"], "--format", "packed", "--out", packed)
+    assert spoken.status == 0, spoken.err
+    assert (packed / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
+    scored = json.loads(bitfront("evaluate", "--checkpoint", packed, *where, "--json").out)
+    assert scored["packed_bytes"] == int(last["packed_bytes"])
+    assert scored["damage"] == pytest.approx(float(last["damage"]), rel=1e-12)
+    evaluate = ("evaluate", *where, "--bitmap", packed / "bitmap.txt", "--json", "--quantizer", "affine")
+    grouped, per_row = (json.loads(bitfront(*evaluate, "--group-size", size).out) for size in (8, 0))
+    assert grouped["packed_bytes"] == scored["packed_bytes"] > per_row["packed_bytes"]
+    assert grouped["damage"] < per_row["damage"]
+    spoken = bitfront(*start, 4)
+    assert spoken.status == 2
+    assert "quantizer was 'calibrated-2 in groups of 8" in " ".join(spoken.err.split())
+    spoken = bitfront(*evaluate[:-1], "codebook", "--group-size", 8)
+    assert spoken.status == 2
+    assert "takes no group_size" in " ".join(spoken.err.split())
+    assert bitfront(*evaluate, "--group-size", -1).status == 2
