@@ -14,22 +14,22 @@ import platformdirs
 import torch
 from torch import nn
 
-from objectives.bank import FP32_WIDTH
-from objectives.confirmation import AUTO, NONE, divide
 from objectives.errors import InputError
-from objectives.evaluate import Evaluator
-from objectives.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
+from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import Bits, Layer, uniform
+from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
+from objectives.loading.holdout import AUTO, NONE, divide
+from objectives.loading.layer_discovery import find_layers, footprint_of
+from objectives.loading.models import Classifier, load_classifier
+from objectives.loading.sentences import Sentences, encode, load_sentences, training_order
 from objectives.miniature import SHIPPED
-from objectives.models import Classifier, load_classifier
-from objectives.network import find_layers, footprint_of
-from objectives.polish import TrainingSentences
-from objectives.quantized import QuantizedModel
-from objectives.quantizers import load_quantizer, make_bank
-from objectives.schemes import QuantizerName
+from objectives.packing.footprint import Footprint
+from objectives.packing.scheme import QuantizerName
+from objectives.quantization.bank import FP32_WIDTH
+from objectives.quantization.bank_cache import load_quantizer, make_bank
+from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import Labels, LogOdds, Precision, Scores, score
-from objectives.sentences import Sentences, encode, load_sentences, training_order
-from objectives.sizes import Footprint
+from objectives.training.distillation import TrainingSentences
 
 MINIATURE = "miniature"
 """The name of the embedded model and of its sentences."""

@@ -15,17 +15,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from objectives.bit_maps import parse_bit_map, to_json, to_text
-from objectives.codes import Entry, decode
-from objectives.coding import stored_parameters
 from objectives.errors import InputError
 from objectives.files import replacing_directory
 from objectives.layers import Bits, Layer
-from objectives.models import Classifier, empty_classifier, save_all_but_weights
-from objectives.network import footprint_of
-from objectives.packing import pack, unpack
-from objectives.quantized import QuantizedModel
-from objectives.schemes import Scheme
-from objectives.sizes import Footprint
+from objectives.loading.layer_discovery import footprint_of
+from objectives.loading.models import Classifier, empty_classifier, save_all_but_weights
+from objectives.packing.bitstream import pack, unpack
+from objectives.packing.footprint import Footprint
+from objectives.packing.scheme import Scheme
+from objectives.quantization.dispatch import stored_parameters
+from objectives.quantization.parameters import Entry, decode
+from objectives.quantization.quantized_model import QuantizedModel
 from objectives.tensor_files import save_tensors
 
 WEIGHTS, BIT_MAP, MANIFEST = "packed.safetensors", "bitmap.txt", "bitfront.json"

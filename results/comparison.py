@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from objectives.files import write_text
-from objectives.sizes import SizeAxis
+from objectives.packing.footprint import SizeAxis
 from results import words
 from results.columns import Column, Measured, to_frame, to_html
 from results.findings import Findings, conclude

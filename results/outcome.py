@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.layers import Bits
+from objectives.packing.footprint import Footprint, SizeAxis
 from objectives.scores import Labels, LogOdds, Precision, Scores
-from objectives.sizes import Footprint, SizeAxis
 
 Quality = Literal["damage", "mcc", "agreement"]
 Origin = Literal["reference", "uniform", "plain", "sampler"]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from objectives.packing.footprint import Footprint, SizeAxis
 from objectives.scores import Scores
-from objectives.sizes import Footprint, SizeAxis
 from results.outcome import Outcome, Quality, Trial
 
 Costs = npt.NDArray[np.float64]

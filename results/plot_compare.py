@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from objectives.sizes import SizeAxis
+from objectives.packing.footprint import SizeAxis
 from results.columns import write_csv
 from results.plot_files import COLOURS, save_plot
 from results.plot_pareto import DAMAGE_FLOOR

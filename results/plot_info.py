@@ -10,7 +10,7 @@ from math import nan
 import pandas as pd
 
 from objectives.layers import Bits, Layer
-from objectives.sizes import SizeAxis
+from objectives.packing.footprint import SizeAxis
 from results.bootstrap import Interval
 from results.findings import Findings
 from results.outcome import Origin, Quality, Trial

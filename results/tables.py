@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import pandas as pd
 
+from objectives.packing.footprint import SizeAxis
 from objectives.scores import Scores
-from objectives.sizes import SizeAxis
 from results import words
 from results.bit_map_files import bit_map_path
 from results.columns import Column, Measured, Value, to_frame

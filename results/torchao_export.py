@@ -16,9 +16,9 @@ from torch import Tensor
 
 from objectives.errors import InputError
 from objectives.files import replacing_directory
-from objectives.models import Classifier, save_all_but_weights
-from objectives.quantize import AffineParameters
-from objectives.quantized import QuantizedModel
+from objectives.loading.models import Classifier, save_all_but_weights
+from objectives.quantization.affine import AffineParameters
+from objectives.quantization.quantized_model import QuantizedModel
 from objectives.tensor_files import save_tensors
 from results.checkpoint import write_manifest, write_map
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.layers import WIDTHS, Bits
-from objectives.sizes import Footprint, SizeAxis
+from objectives.packing.footprint import Footprint, SizeAxis
 
 Damages = npt.NDArray[np.float64]
 """Damage of each layer at each width, ``(n_layers, n_widths)``, nats a sentence; lower is better."""

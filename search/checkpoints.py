@@ -10,9 +10,9 @@ from typing import Any
 from objectives.batching import device_of
 from objectives.errors import InputError
 from objectives.layers import Bits
-from objectives.models import Classifier
+from objectives.loading.models import Classifier
 from objectives.problem import Evaluation, Problem, load_problem
-from objectives.quantized import QuantizedModel
+from objectives.quantization.quantized_model import QuantizedModel
 from results.checkpoint import Checkpoint, load_checkpoint, read_manifest, read_quantized, write_checkpoint
 from results.outcome import Trial
 from results.polished import read_polished

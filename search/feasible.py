@@ -11,7 +11,7 @@ import numpy as np
 
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, Bits
-from objectives.sizes import Footprint, SizeAxis
+from objectives.packing.footprint import Footprint, SizeAxis
 
 
 class NoMapLeftError(Exception):

@@ -10,7 +10,7 @@ from logging.handlers import RotatingFileHandler
 import optuna
 
 from objectives.batching import device_of
-from objectives.gpu import multiplies_bf16
+from objectives.evaluation.cuda_graphs import multiplies_bf16
 from objectives.problem import Problem
 from search.opening import opened_after
 from search.profile import Profile

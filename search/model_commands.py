@@ -142,7 +142,7 @@ def finetune(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the head and of the order of sentences.")] = 42,
 ) -> None:
     """Fine-tune a base model on CoLA, for those who have no fine-tuned one."""
-    from objectives.finetune import finetune as train
+    from objectives.training.finetune import finetune as train
 
     result = train(model, data, out, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
     typer.echo(f"written: {out}; validation MCC {result.mcc:.4f} after {result.elapsed_s:.0f} s")

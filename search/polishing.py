@@ -9,10 +9,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from objectives.errors import InputError
-from objectives.polish import polish
 from objectives.problem import Evaluation, Problem, polishing_sentences
-from objectives.quantized import QuantizedModel
+from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import divergences
+from objectives.training.distillation import polish
 from results.bit_map_files import bit_map_path, bit_map_provenance
 from results.checkpoint import read_manifest, write_checkpoint
 from results.findings import Selection

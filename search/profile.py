@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from objectives.confirmation import AUTO
 from objectives.errors import InputError, all_faults
-from objectives.schemes import QuantizerName
+from objectives.loading.holdout import AUTO
+from objectives.packing.footprint import SizeAxis
+from objectives.packing.scheme import QuantizerName
 from objectives.scores import Precision
-from objectives.sizes import SizeAxis
 from results.outcome import DEFAULT_MARGIN, Quality
 from search.allocation import Source
 

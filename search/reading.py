@@ -16,9 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import InputError
 from objectives.layers import Layer
-from objectives.schemes import Scheme
+from objectives.packing.footprint import Footprint
+from objectives.packing.scheme import Scheme
 from objectives.scores import Scores, score
-from objectives.sizes import Footprint
 from results.outcome import Outcome, Trial
 from search.arrays import unpack_array
 from search.feasible import SizeConstraint

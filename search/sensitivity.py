@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from objectives.bank import FP32_WIDTH
 from objectives.errors import InputError
 from objectives.files import process_lock, replacing
-from objectives.fingerprint import short_digest
-from objectives.gradient import first_order_shifts
 from objectives.layers import WIDTHS
+from objectives.loading.fingerprint import short_digest
 from objectives.memory import give_back_freed
 from objectives.problem import Problem
+from objectives.quantization.bank import FP32_WIDTH
+from objectives.quantization.first_order import first_order_shifts
 from objectives.scores import LogOdds, divergences
 from search.allocation import Damages, Source
 

@@ -14,8 +14,8 @@ import numpy as np
 import optuna
 
 from objectives.errors import InputError
-from objectives.fingerprint import short_digest
 from objectives.layers import Bits
+from objectives.loading.fingerprint import short_digest
 from objectives.problem import Problem, unseen_sentences
 from objectives.scores import LogOdds
 from results.findings import Selection, select

@@ -20,8 +20,8 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from objectives.errors import InputError, is_out_of_memory
-from objectives.fingerprint import Fingerprint
 from objectives.layers import Bits
+from objectives.loading.fingerprint import Fingerprint
 from objectives.problem import Evaluation, Problem, cache_directory, load_problem
 from search.feasible import NoMapLeftError, SizeConstraint
 from search.guided import GuidedSampler

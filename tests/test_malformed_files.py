@@ -17,16 +17,16 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from objectives.bank import WeightBank
 from objectives.bit_maps import read_bit_map, to_json, to_text
 from objectives.errors import InputError
 from objectives.layers import WIDTHS
-from objectives.models import load_classifier
-from objectives.network import find_layers
+from objectives.loading.layer_discovery import find_layers
+from objectives.loading.models import load_classifier
+from objectives.loading.sentences import load_sentences
+from objectives.packing.scheme import PER_ROW, Scheme
 from objectives.problem import load_problem
-from objectives.quantized import QuantizedModel
-from objectives.schemes import PER_ROW, Scheme
-from objectives.sentences import load_sentences
+from objectives.quantization.bank import WeightBank
+from objectives.quantization.quantized_model import QuantizedModel
 from results.checkpoint import BIT_MAP, MANIFEST, WEIGHTS, load_checkpoint, write_checkpoint
 from search.contenders import uniform_maps
 from search.feasible import SizeConstraint

@@ -15,10 +15,10 @@ from tests.shared import ROOT
 PACKAGES = ("objectives", "results", "search")
 MAY_IMPORT = {"objectives": {"objectives"}, "results": {"objectives", "results"}, "search": set(PACKAGES)}
 LOADING = {
-    "objectives/hub.py",
-    "objectives/models.py",
-    "objectives/sentences.py",
-    "objectives/finetune.py",
+    "objectives/loading/hub.py",
+    "objectives/loading/models.py",
+    "objectives/loading/sentences.py",
+    "objectives/training/finetune.py",
 }
 CHECKPOINTS = {"results/checkpoint.py", "results/torchao_export.py"}  # what came out as a model, in tensors
 FENCES: dict[str, Callable[[str], bool]] = {

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from objectives.evaluate import Evaluator
-from objectives.hub import quiet_libraries
-from objectives.network import find_layers
+from objectives.evaluation.evaluator import Evaluator
+from objectives.loading.hub import quiet_libraries
+from objectives.loading.layer_discovery import find_layers
+from objectives.loading.sentences import encode, load_sentences
 from objectives.scores import mcc, predictions
-from objectives.sentences import encode, load_sentences
 from tests.shared import ABSENT, COLA, MODEL
 
 MAPS = 16

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from objectives.bank import WeightBank
 from objectives.bit_maps import documented_bit_map
-from objectives.hub import quiet_libraries
-from objectives.models import load_classifier
-from objectives.network import find_layers, footprint_of
-from objectives.quantized import QuantizedModel
+from objectives.loading.hub import quiet_libraries
+from objectives.loading.layer_discovery import find_layers, footprint_of
+from objectives.loading.models import load_classifier
+from objectives.quantization.bank import WeightBank
+from objectives.quantization.quantized_model import QuantizedModel
 from results.checkpoint import load_checkpoint, write_checkpoint
 from tests.objectives.tiny_bert import SPECIAL, WORDS
 

@@ -19,19 +19,19 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from objectives import lean_bert
-from objectives.bank import FP32_WIDTH
 from objectives.batching import device_of
-from objectives.codes import decode
-from objectives.evaluate import DTYPES, Evaluator
+from objectives.evaluation import packed_bert
+from objectives.evaluation.evaluator import DTYPES, Evaluator
+from objectives.evaluation.linear import FusedProduct, Product, make_product
 from objectives.layers import WIDTHS, Bits, Layer
-from objectives.network import find_layers
+from objectives.loading.layer_discovery import find_layers
+from objectives.loading.sentences import encode as encode_sentences
+from objectives.loading.sentences import load_sentences
 from objectives.problem import Problem, load_problem
-from objectives.products import FusedProduct, Product, make_product
-from objectives.quantize import choose_affine, encode
+from objectives.quantization.affine import choose_affine, encode
+from objectives.quantization.bank import FP32_WIDTH
+from objectives.quantization.parameters import decode
 from objectives.scores import Precision, divergences
-from objectives.sentences import encode as encode_sentences
-from objectives.sentences import load_sentences
 from tests.benchmarks.timing import medians_s
 from tests.objectives.padded import difference_from_transformers
 from tests.shared import COLA, MODEL
@@ -94,7 +94,7 @@ def measure(
         "top layer alone": lambda: evaluator.log_odds(upper),
     }
     if fuses := isinstance(make_product(1, torch.zeros(1, dtype=DTYPES[precision], device=device)), FusedProduct):
-        with patch.object(lean_bert, "make_product", Product):
+        with patch.object(packed_bert, "make_product", Product):
             plain = Evaluator(model, layers, sentences, precision, evaluator.bank)
         timed["not fused"] = lambda: plain.log_odds(new_map())
     seconds = medians_s(timed, repeats=5)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from objectives.gpu import multiplies_bf16
+from objectives.evaluation.cuda_graphs import multiplies_bf16
 from objectives.problem import Problem, load_problem, unseen_sentences
 from objectives.scores import Precision, divergences
 from search.allocation import Choice, Sizes, layer_sizes, to_bits, to_choice

@@ -21,10 +21,10 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 from transformers import BertConfig, BertForSequenceClassification
 
-from objectives.evaluate import Evaluator
+from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import WIDTHS, Bits
-from objectives.models import Classifier
-from objectives.network import find_layers, footprint_of
+from objectives.loading.layer_discovery import find_layers, footprint_of
+from objectives.loading.models import Classifier
 from objectives.problem import Evaluation, Problem
 from objectives.scores import Labels, LogOdds, score
 from search.feasible import SizeConstraint, repair

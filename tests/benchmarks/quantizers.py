@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import time
 
-from objectives.bank import WeightBank
-from objectives.evaluate import Evaluator
+from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import Bits, uniform
-from objectives.network import footprint_of
+from objectives.loading.layer_discovery import footprint_of
+from objectives.packing.scheme import Scheme
 from objectives.problem import Problem, load_problem
-from objectives.quantizers import calibrated_entries, load_quantizer
-from objectives.schemes import Scheme
+from objectives.quantization.bank import WeightBank
+from objectives.quantization.bank_cache import calibrated_entries, load_quantizer
 from objectives.scores import score
 from tests.shared import ABSENT, COLA, MODEL
 

@@ -30,7 +30,7 @@ import optuna
 import pandas as pd
 import torch
 
-from objectives.gpu import multiplies_bf16
+from objectives.evaluation.cuda_graphs import multiplies_bf16
 from objectives.layers import Bits
 from objectives.problem import MINIATURE, Problem, load_problem
 from objectives.scores import Precision

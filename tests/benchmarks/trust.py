@@ -9,8 +9,8 @@ which are measured first where the cache has none.
 
 from __future__ import annotations
 
+from objectives.packing.scheme import QuantizerName
 from objectives.problem import MINIATURE, cache_directory, load_problem
-from objectives.schemes import QuantizerName
 from search.allocation import layer_sizes
 from search.contenders import plain_budgets
 from search.feasible import SizeConstraint

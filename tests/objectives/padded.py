@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from objectives.batching import device_of
-from objectives.evaluate import Evaluator
+from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import WIDTHS
-from objectives.network import find_layers
+from objectives.loading.layer_discovery import find_layers
 from objectives.scores import LogOdds
 
 _BATCH = 64

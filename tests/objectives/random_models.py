@@ -9,7 +9,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
 from objectives.layers import Layer
-from objectives.network import find_layers
+from objectives.loading.layer_discovery import find_layers
 
 SMALL: dict[str, Any] = {
     "hidden_size": 16,

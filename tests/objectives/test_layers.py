@@ -2,7 +2,7 @@ import re
 
 from objectives.bit_maps import documented_bit_map
 from objectives.layers import uniform
-from objectives.network import find_layers
+from objectives.loading.layer_discovery import find_layers
 from tests.objectives.random_models import bert_base_layers, random_bert, random_roberta
 from tests.shared import ROOT
 

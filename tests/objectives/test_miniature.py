@@ -11,8 +11,8 @@ from safetensors import safe_open
 from sklearn.metrics import matthews_corrcoef
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from objectives.loading.sentences import load_sentences
 from objectives.miniature import Miniature
-from objectives.sentences import load_sentences
 from tests.assets.miniature.grammar import Sentences, generate
 from tests.assets.miniature.training import write_sentences
 from tests.shared import ROOT

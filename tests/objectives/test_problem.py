@@ -6,13 +6,13 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from objectives.bit_maps import documented_bit_map
-from objectives.evaluate import Evaluator
+from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import uniform
+from objectives.loading.models import load_classifier
+from objectives.loading.sentences import load_sentences
 from objectives.miniature import Miniature
-from objectives.models import load_classifier
 from objectives.problem import Problem, load_problem
 from objectives.scores import LogOdds, predictions
-from objectives.sentences import load_sentences
 from tests.shared import COLA, MODEL, needs_shared
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertTokenizer, PreTrainedModel
 
-from objectives.hub import quiet_libraries
+from objectives.loading.hub import quiet_libraries
 
 WORDS = ("the", "a", "cat", "dog", "bird", "see", "like", "sleep", "run", "##s", "not", "and", "who", ".", "?")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

@@ -9,8 +9,8 @@ import numpy as np
 
 from objectives.bit_maps import documented_bit_map
 from objectives.layers import Bits, Layer, uniform
+from objectives.packing.footprint import Footprint, SizeAxis, footprint
 from objectives.scores import Scores, score
-from objectives.sizes import Footprint, SizeAxis, footprint
 from results.outcome import Origin, Outcome, Quality, Trial, Unseen
 
 

@@ -11,16 +11,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from objectives.bank import WeightBank
-from objectives.calibrate import Compensation, quantize_calibrated
-from objectives.coding import groups_of
 from objectives.errors import InputError
-from objectives.evaluate import Evaluator
+from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import WIDTHS, Bits, Layer
-from objectives.models import Classifier, load_classifier
-from objectives.network import find_layers, footprint_of
-from objectives.quantized import QuantizedModel
-from objectives.schemes import PER_ROW, Scheme
+from objectives.loading.layer_discovery import find_layers, footprint_of
+from objectives.loading.models import Classifier, load_classifier
+from objectives.packing.scheme import PER_ROW, Scheme
+from objectives.quantization.bank import WeightBank
+from objectives.quantization.dispatch import groups_of
+from objectives.quantization.gptq import Compensation, quantize_calibrated
+from objectives.quantization.quantized_model import QuantizedModel
 from results.checkpoint import BIT_MAP, MANIFEST, WEIGHTS, load_checkpoint, read_manifest, write_checkpoint
 from tests.objectives.random_models import random_bert
 from tests.objectives.tiny_bert import make_tiny_bert

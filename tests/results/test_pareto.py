@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from objectives.sizes import SizeAxis
+from objectives.packing.footprint import SizeAxis
 from results.outcome import Outcome, Quality, Trial
 from results.pareto import Costs, beaten_by, exact_sizes, front, non_dominated, quality_cost
 from tests.results.synthetic import (

@@ -6,15 +6,15 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from objectives.bank import WeightBank
 from objectives.bit_maps import read_bit_map
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, uniform
-from objectives.models import load_classifier
-from objectives.network import find_layers
-from objectives.quantize import AffineParameters, storable_zero_point
-from objectives.quantized import QuantizedModel
-from objectives.schemes import Scheme
+from objectives.loading.layer_discovery import find_layers
+from objectives.loading.models import load_classifier
+from objectives.packing.scheme import Scheme
+from objectives.quantization.affine import AffineParameters, storable_zero_point
+from objectives.quantization.bank import WeightBank
+from objectives.quantization.quantized_model import QuantizedModel
 from results.checkpoint import read_quantized, write_checkpoint
 from results.torchao_export import WEIGHTS, write_torchao
 from tests.objectives.tiny_bert import make_tiny_bert

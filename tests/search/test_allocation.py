@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from objectives.layers import WIDTHS, uniform
-from objectives.schemes import PER_ROW, Scheme
-from objectives.sizes import footprint
+from objectives.packing.footprint import footprint
+from objectives.packing.scheme import PER_ROW, Scheme
 from search.allocation import (
     Damages,
     Sizes,

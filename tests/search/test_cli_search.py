@@ -128,7 +128,7 @@ def test_reversed_labels_are_refused_before_anything_is_calibrated(
 def test_maps_whose_scores_are_not_finite_fail_and_the_search_goes_on(
     tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from objectives.evaluate import Evaluator
+    from objectives.evaluation.evaluator import Evaluator
 
     honest = Evaluator.log_odds
 
@@ -182,7 +182,7 @@ def test_a_read_only_place_is_one_clear_line(tiny: TinyProblem, bitfront: Comman
 def test_an_architecture_without_a_forward_of_ours_is_said_to_have_none(
     bitfront: Command, tmp_path: Path, tiny: TinyProblem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("objectives.evaluate.is_plain_bert", lambda model: False)
+    monkeypatch.setattr("objectives.evaluation.evaluator.is_plain_bert", lambda model: False)
     run = tmp_path / "run"
     where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--trials", 9)
     spoken = bitfront("search", *where, "--sensitivity", "gradient", "--precision", "bf16")

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from objectives.confirmation import divide
 from objectives.layers import Bits
+from objectives.loading.holdout import divide
+from objectives.loading.sentences import load_sentences
 from objectives.miniature import Miniature
 from objectives.problem import Evaluation, Problem, load_problem
-from objectives.sentences import load_sentences
 from search.confirming import open_confirmation
 from search.opening import opened_after
 from search.profile import resolve_profile

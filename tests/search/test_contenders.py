@@ -1,7 +1,7 @@
 import numpy as np
 
 from objectives.layers import WIDTHS
-from objectives.sizes import footprint
+from objectives.packing.footprint import footprint
 from search.allocation import allocate, layer_sizes, to_bits
 from search.contenders import plain_allocations, uniform_maps
 from search.feasible import SizeConstraint

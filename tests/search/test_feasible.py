@@ -6,8 +6,8 @@ import pytest
 
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, Bits, uniform
-from objectives.schemes import Scheme
-from objectives.sizes import Footprint, SizeAxis, footprint
+from objectives.packing.footprint import Footprint, SizeAxis, footprint
+from objectives.packing.scheme import Scheme
 from search.feasible import NoMapLeftError, SizeConstraint, repair
 from tests.objectives.example_layers import LAYERS
 

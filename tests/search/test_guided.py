@@ -5,8 +5,8 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from objectives.layers import Bits
+from objectives.packing.footprint import SizeAxis
 from objectives.problem import Problem
-from objectives.sizes import SizeAxis
 from search import guided
 from search.allocation import Choice, Sizes, layer_sizes, to_bits
 from search.contenders import plain_allocations, uniform_maps

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from objectives.bank import FP32_WIDTH
 from objectives.errors import InputError
-from objectives.evaluate import Evaluator
+from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import WIDTHS
 from objectives.problem import Problem
+from objectives.quantization.bank import FP32_WIDTH
 from objectives.scores import LogOdds
 from search.sensitivity import MEASURED_WIDTHS, Sensitivities, measure
 

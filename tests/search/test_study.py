@@ -12,9 +12,9 @@ from optuna.trial import TrialState
 
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, uniform
+from objectives.packing.safetensors_size import safetensors_bytes
 from objectives.problem import Problem
 from objectives.scores import predictions
-from objectives.stored import safetensors_bytes
 from results.outcome import Quality
 from search.contenders import Contender, reference, uniform_maps
 from search.feasible import SizeConstraint
@@ -142,7 +142,7 @@ def test_packed_sizes_are_read_back_rather_than_counted_again(
         trial, bits = ask(study, problem.layers)
         tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
     counting = Mock(wraps=safetensors_bytes)
-    monkeypatch.setattr("objectives.sizes.safetensors_bytes", counting)
+    monkeypatch.setattr("objectives.packing.footprint.safetensors_bytes", counting)
     found = outcome(study, "x").trials
     assert counting.call_count <= 2  # the FP32 model, and the smallest map for whether the constraint can be met
     assert [trial.feasible for trial in found] == [width < 4 for width in WIDTHS]

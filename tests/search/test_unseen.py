@@ -9,8 +9,8 @@ import numpy as np
 import optuna
 import pytest
 
+from objectives.loading.sentences import load_sentences
 from objectives.problem import Problem, load_problem, polishing_sentences, unseen_sentences
-from objectives.sentences import load_sentences
 from results.findings import select
 from results.unseen import unseen_damages
 from search.reading import load_study, outcome

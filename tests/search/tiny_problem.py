@@ -11,8 +11,8 @@ import optuna
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from objectives.hub import quiet_libraries
 from objectives.layers import Bits, Layer
+from objectives.loading.hub import quiet_libraries
 from search.study import claim, write_widths
 from tests.objectives.tiny_bert import WORDS, make_tiny_bert
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-from objectives.models import LABEL_NAMES
+from objectives.loading.models import LABEL_NAMES
 from objectives.scores import Labels, mcc
 from tests.assets.miniature.grammar import Sentence, Sentences, generate
 from tests.assets.miniature.muon import Muon

@@ -1,0 +1,1 @@
+"""Fast scoring of bit maps: forward passes over a fixed set of sentences."""

@@ -1,0 +1,129 @@
+"""The evaluator: one log-odds a sentence for any bit map."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from objectives.batching import device_of
+from objectives.evaluation.forward import Forward, States, TransformersForward
+from objectives.evaluation.packed_bert import LeanBert, is_plain_bert
+from objectives.evaluation.weight_writer import WeightWriter
+from objectives.layers import Bits, Layer, uniform
+from objectives.quantization.bank import FP32_WIDTH, WeightBank
+from objectives.scores import LogOdds, Precision
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_REMEMBERED_BYTES = 1 << 29
+
+
+class Evaluator:
+    """Scores bit maps of one model on one set of sentences.
+
+    It holds one set of weights, those of the map evaluated last, and writes only the layers whose width differs.
+    Hidden states of maps that were to be remembered are kept at the boundaries between encoder layers, so that another
+    map is computed only from the first layer on in which it differs. Results do not depend on what was evaluated
+    before.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        token_ids: Sequence[Sequence[int]],
+        precision: Precision = "fp32",
+        bank: WeightBank | None = None,
+    ) -> None:
+        """Lay out the sentences and copy what is needed of the model.
+
+        Args:
+            model: a two-class ``transformers`` sequence classifier in FP32; left as it is.
+            layers: its searchable layers.
+            token_ids: each sentence's tokens, special ones included.
+            precision: of the matrix products; an architecture without a forward of ours is always scored in FP32.
+            bank: of this model's weights, where another evaluator has one already.
+
+        Raises:
+            ValueError: the model is on a GPU that is not the current one.
+        """
+        device = device_of(model)
+        if device.type == "cuda" and device.index != torch.cuda.current_device():
+            raise ValueError(f"the model is on {device}, which is not the current GPU: torch.cuda.set_device first")
+        self.layers = tuple(layers)
+        self.bank = bank or WeightBank.of(model, layers)
+        self._forward: Forward = (
+            LeanBert(model, layers, token_ids, DTYPES[precision])
+            if is_plain_bert(model)
+            else TransformersForward(model, layers, token_ids)
+        )
+        self._writer = WeightWriter(self.bank, self.layers, self._forward.slots)
+        self._loaded: list[int | None] = [None] * len(self.layers)
+        # How many layers lie below each boundary: the hidden states there depend on those alone.
+        above = [self._forward.first_boundary_above(index) for index in range(len(self.layers))]
+        self._below = [sum(first <= boundary for first in above) for boundary in range(self._forward.n_boundaries)]
+        self._states: OrderedDict[Bits, States] = OrderedDict()
+
+    @property
+    def description(self) -> str:
+        """How the forward pass is computed, in words."""
+        return self._forward.description
+
+    @property
+    def precision(self) -> Precision:
+        """What the matrix products are really computed in."""
+        return "fp32" if self._forward.dtype == torch.float32 else "bf16"
+
+    def log_odds(self, bits: Bits, remember: bool = False) -> LogOdds:
+        """Return the log-odds ``(n_sentences,)`` of a map, in the order of the sentences.
+
+        Args:
+            bits: a width for each layer, 2..8, or ``FP32_WIDTH`` for a layer that keeps its FP32 weights.
+            remember: keep the hidden states, for maps that share their lower layers with this one. What was used
+                longest ago makes room.
+        """
+        start, states = self._deepest_known(bits)
+        self._load(bits, first=0 if states is None else self._below[start])
+        keep: dict[int, States] | None = {} if remember else None
+        log_odds = self._forward.run(start, states, keep)
+        if keep is not None:
+            self._remember(bits, keep)
+        return log_odds
+
+    def fp32_log_odds(self, remember: bool = False) -> LogOdds:
+        """Return the log-odds ``(n_sentences,)`` of the model itself, in the evaluator's precision."""
+        return self.log_odds(uniform(self.layers, FP32_WIDTH), remember)
+
+    def forget(self) -> None:
+        """Let go of the hidden states that were to be remembered."""
+        self._states.clear()
+
+    def _deepest_known(self, bits: Bits) -> tuple[int, States | None]:
+        for boundary in reversed(range(len(self._below))):
+            prefix = bits[: self._below[boundary]]
+            if prefix in self._states:
+                self._states.move_to_end(prefix)
+                return boundary, self._states[prefix]
+        return -1, None
+
+    def _remember(self, bits: Bits, kept: dict[int, States]) -> None:
+        for boundary, states in kept.items():
+            self._states[bits[: self._below[boundary]]] = states
+        used = sum(map(_size_bytes, self._states.values()))
+        while used > _REMEMBERED_BYTES:
+            used -= _size_bytes(self._states.popitem(last=False)[1])
+
+    def _load(self, bits: Bits, first: int) -> None:
+        changed = [index for index in range(first, len(self.layers)) if self._loaded[index] != bits[index]]
+        for index in changed:
+            self._loaded[index] = None  # neither the old nor the new, should this be interrupted
+        self._writer.write({index: bits[index] for index in changed})
+        self._forward.refresh(changed)
+        for index in changed:
+            self._loaded[index] = bits[index]
+
+
+def _size_bytes(states: States) -> int:
+    return sum(part.nbytes for part in states)

@@ -1,0 +1,1 @@
+"""Models and sentences from directories and the hub, checked, with their fingerprints."""

@@ -1,0 +1,43 @@
+"""What the search needs to know of a network: its searchable layers, and the sizes of its bit maps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from objectives.layers import Layer
+from objectives.packing.footprint import Footprint, footprint
+from objectives.packing.scheme import PER_ROW, Scheme
+
+
+def find_layers(model: nn.Module) -> tuple[Layer, ...]:
+    """Return the layers of a sequence-classification model of the BERT family, in module order.
+
+    Searchable is what lies in the encoder (``model.base_model``, the pooler included); the classification head,
+    biases and normalisations are not. For ``bert-base-uncased`` these are the 76 layers of the documented
+    configuration, by the same names and in its order.
+
+    Args:
+        model: a ``transformers`` model with a ``base_model_prefix``.
+    """
+    prefix = str(model.base_model_prefix)
+    encoder = model.get_submodule(prefix)
+    layers = []
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Embedding):
+            kind: Literal["embedding", "linear"] = "embedding"
+        elif isinstance(module, nn.Linear):
+            kind = "linear"
+        else:
+            continue
+        rows, columns = module.weight.shape
+        layers.append(Layer(name=f"{prefix}.{name}", kind=kind, rows=rows, columns=columns))
+    return tuple(layers)
+
+
+def footprint_of(model: nn.Module, scheme: Scheme = PER_ROW) -> Footprint:
+    """Return the footprint of a ``transformers`` model."""
+    state = model.state_dict()
+    shapes = {name: tensor.shape for name, tensor in state.items() if tensor.is_floating_point()}
+    return footprint(find_layers(model), shapes, scheme)

@@ -1,0 +1,243 @@
+"""Labelled sentences: CoLA from a local directory or the Hugging Face hub, checked line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from objectives.errors import InputError, all_faults
+from objectives.loading.hub import first_line, hub_snapshot, local_directory, quiet_libraries
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Split = Literal["train", "validation"]
+
+_IN_DOMAIN = {"in_domain_train.tsv": True, "in_domain_dev.tsv": True, "out_of_domain_dev.tsv": False}
+_FILES: dict[Split, tuple[str, ...]] = {
+    "train": ("in_domain_train.tsv",),
+    "validation": ("in_domain_dev.tsv", "out_of_domain_dev.tsv"),
+}
+_GLUE = ("nyu-mll/glue", "glue")
+# GLUE drops the files' borders but keeps their order: `train` is in_domain_train, and `validation` is in_domain_dev and
+# then out_of_domain_dev, as its first, 19th and last sentence show. Only a split of just this size is taken to be it.
+_GLUE_IN_DOMAIN: dict[Split, tuple[int, int]] = {"train": (8551, 0), "validation": (527, 516)}
+_GLUE_FILES = ("README.md", "cola/*")
+_DATA_FILES = ("README.md", "*.parquet", "*.csv*", "*.tsv*", "*.json*", "*.arrow")
+_FAULTS_SHOWN = 20
+_LOCAL_COLA = "name a local CoLA directory with --data DIR"
+
+
+@dataclass(frozen=True, eq=False)
+class Sentences:
+    """Sentences with their labels, in the order of the source; the arrays are copies and read-only.
+
+    Attributes:
+        texts: ``n_sentences`` of them, none blank.
+        labels: ``(n_sentences,)`` of int8, 0 unacceptable and 1 acceptable; both occur.
+        in_domain: ``(n_sentences,)`` of bool, whether the sentence is from a publication that the training sentences
+            are from as well; None where the source does not say.
+        source: what they were loaded by.
+
+    Raises:
+        InputError: there are no sentences, one is blank, a label is not 0 or 1, or only one of them occurs.
+        ValueError: an array is not of ``(n_sentences,)``, or not of that type.
+    """
+
+    texts: tuple[str, ...]
+    labels: npt.NDArray[np.int8]
+    in_domain: npt.NDArray[np.bool_] | None
+    source: str
+
+    def __post_init__(self) -> None:
+        count = len(self.texts)
+        if self.labels.shape != (count,) or self.labels.dtype.kind not in "iu":
+            raise ValueError(f"labels must be ({count},) integers, got {self.labels.shape} of {self.labels.dtype}")
+        if self.in_domain is not None and (self.in_domain.shape != (count,) or self.in_domain.dtype != np.bool_):
+            raise ValueError(f"in_domain must be ({count},) bool, got {self.in_domain.shape} of {self.in_domain.dtype}")
+        if count == 0:
+            raise InputError(f"sentences {self.source}: at least one of each label is needed, there are no sentences")
+        faults = _faults_of_rows(zip(self.texts, self.labels.tolist(), strict=True), "sentence", first_number=0)
+        if faults:
+            raise all_faults(f"sentences {self.source}", faults, _FAULTS_SHOWN)
+        if len(set(self.labels.tolist())) == 1:
+            raise InputError(
+                f"sentences {self.source}: both labels are needed to tell good from bad, all {count} are "
+                f"{self.labels[0]}; add sentences of the other"
+            )
+        object.__setattr__(self, "labels", self.labels.astype(np.int8))
+        self.labels.flags.writeable = False
+        if self.in_domain is not None:
+            object.__setattr__(self, "in_domain", self.in_domain.copy())
+            self.in_domain.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def load_sentences(source: str, split: Split) -> Sentences:
+    """Load one split of CoLA, or of a data set like it.
+
+    Args:
+        source: a directory in the public CoLA layout (with ``raw/`` in it, or ``raw`` itself), or the name of a data
+            set on the Hugging Face hub: ``nyu-mll/glue`` is read with its configuration ``cola``, any other as it is
+            and in full, and needs columns ``sentence`` and ``label``.
+        split: "train", or "validation": the in-domain sentences, then the out-of-domain ones.
+
+    Raises:
+        InputError: ``source`` is a path without a directory, or a directory without the needed files.
+        InputError: lines of a file are at fault; all of its faults are collected.
+        InputError: the hub cannot be reached, has no such data set, or keeps it behind a login.
+        InputError: the data set has no such split or columns, or its sentences are not labelled 0 and 1.
+    """
+    directory = local_directory(source, "sentences")
+    return _load_cola(directory, source, split) if directory is not None else _load_hub(source, split)
+
+
+def training_order(count: int) -> npt.NDArray[np.int64]:
+    """Return the order in which so many training sentences are used, ``(count,)``, the same every time.
+
+    Calibration takes them from the front and the check at the end from the back, so that they are different ones where
+    there are enough.
+    """
+    return np.random.default_rng(0).permutation(count)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[tuple[int, ...], ...]:
+    """Return each sentence's token ids, special tokens included, cut to ``max_tokens``; nothing is padded.
+
+    Args:
+        tokenizer: the model's.
+        texts: ``n_sentences`` of them.
+        max_tokens: the longest input, the model's number of positions.
+
+    Raises:
+        ValueError: ``max_tokens`` leaves no room for a word between the special tokens.
+    """
+    special = tokenizer.num_special_tokens_to_add()
+    if max_tokens <= special:
+        raise ValueError(f"max_tokens must be above {special}, the tokenizer's special tokens, got {max_tokens}")
+    if not texts:
+        return ()
+    ids = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_tokens,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )["input_ids"]
+    return tuple(tuple(row) for row in ids)
+
+
+def _load_cola(directory: Path, source: str, split: Split) -> Sentences:
+    raw = directory / "raw"
+    if not raw.is_dir():
+        if directory.resolve().name != "raw":
+            raise InputError(
+                f"sentences {source}: the public CoLA layout has a folder raw/ with {', '.join(_FILES[split])}, this "
+                "directory has none; name the directory that CoLA was unpacked to"
+            )
+        raw = directory
+    missing = [name for name in _FILES[split] if not (raw / name).is_file()]
+    if missing:
+        raise all_faults(
+            f"sentences {source}", [f"{raw / name} is missing; unpack the whole of CoLA there" for name in missing]
+        )
+    texts: list[str] = []
+    labels: list[int] = []
+    in_domain: list[bool] = []
+    for name in _FILES[split]:
+        rows = _read_tsv(raw / name)
+        texts += [text for text, _ in rows]
+        labels += [label for _, label in rows]
+        in_domain += [_IN_DOMAIN[name]] * len(rows)
+    return Sentences(tuple(texts), np.array(labels, dtype=np.int8), np.array(in_domain, dtype=np.bool_), source)
+
+
+def _read_tsv(path: Path) -> list[tuple[str, int]]:
+    """Return sentence and label of each line: source code, label, original mark, sentence, separated by tabs."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)}); check its permissions") from error
+    # Split by hand: quotes are text in these files, and only a line feed ends a line.
+    lines = content.removesuffix(b"\n").split(b"\n") if content else []
+    rows: list[tuple[str, int]] = []
+    faults: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            columns = line.removesuffix(b"\r").decode("utf-8").split("\t")
+        except UnicodeDecodeError as error:
+            faults.append(f"line {number}: must be UTF-8, byte {error.start + 1} of it is not")
+            continue
+        if len(columns) != 4:
+            faults.append(f"line {number}: needs 4 columns separated by tabs, has {len(columns)}")
+            continue
+        found = _faults_of_rows([(columns[3], columns[1])], "line", first_number=number)
+        faults += found
+        if not found:
+            rows.append((columns[3], int(columns[1])))
+    if not lines:
+        faults.append("is empty; unpack CoLA again")
+    if faults:
+        raise all_faults(str(path), faults, _FAULTS_SHOWN)
+    return rows
+
+
+def _load_hub(source: str, split: Split) -> Sentences:
+    import datasets  # a second's worth of imports that a local directory does without
+
+    glue = source in _GLUE
+    folder = hub_snapshot(source, "dataset", _GLUE_FILES if glue else _DATA_FILES, _LOCAL_COLA)
+    bars = datasets.are_progress_bars_disabled()
+    try:
+        with quiet_libraries():
+            datasets.disable_progress_bars()
+            table = datasets.load_dataset(str(folder), "cola" if glue else None, split=split)
+    except MemoryError:
+        raise
+    except Exception as error:  # of a dozen types, as the files may be anything
+        raise InputError(
+            f"sentences {source}: the data set has no readable split {split!r} ({first_line(error)}); choose another "
+            f"or {_LOCAL_COLA}"
+        ) from error
+    finally:
+        if not bars:
+            datasets.enable_progress_bars()
+    missing = [name for name in ("sentence", "label") if name not in table.column_names]
+    if missing:
+        raise InputError(
+            f"sentences {source}: columns 'sentence' and 'label' are needed, {split!r} has only "
+            f"{', '.join(map(repr, table.column_names))}; choose another data set or {_LOCAL_COLA}"
+        )
+    rows: list[tuple[Any, Any]] = list(zip(table["sentence"], table["label"], strict=True))
+    faults = _faults_of_rows(rows, "row", first_number=0)
+    if faults:
+        raise all_faults(f"sentences {source}, split {split!r}", faults, _FAULTS_SHOWN)
+    inside, outside = _GLUE_IN_DOMAIN[split]
+    known = glue and len(rows) == inside + outside
+    return Sentences(
+        tuple(text for text, _ in rows),
+        np.array([int(label) for _, label in rows], dtype=np.int8),
+        np.arange(len(rows)) < inside if known else None,
+        source,
+    )
+
+
+def _faults_of_rows(rows: Iterable[tuple[Any, Any]], what: str, first_number: int) -> list[str]:
+    """Return what is wrong with sentences and their labels: numbers, or the text of a number as files have them."""
+    faults = []
+    for number, (text, label) in enumerate(rows, start=first_number):
+        if label in (-1, "-1"):
+            faults.append(f"{what} {number}: label -1 marks a hidden label, as in GLUE's test split; 0 or 1 is needed")
+        elif isinstance(label, bool) or label not in (0, 1, "0", "1"):
+            faults.append(f"{what} {number}: label must be 0 or 1, got {label!r}")
+        if not isinstance(text, str) or not text.strip():
+            faults.append(f"{what} {number}: sentence must not be empty, got {text!r}")
+    return faults

@@ -1,0 +1,145 @@
+"""First-order effects of quantising each layer alone, all from one backward pass over the sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from objectives.batching import device_of, equal_length_batches
+from objectives.errors import InputError, is_out_of_memory
+from objectives.layers import WIDTHS, Layer
+from objectives.memory import give_back_freed
+from objectives.quantization.bank import FP32_WIDTH, WeightBank
+
+# Tokens a batch: all activations and their gradients are in memory at once, half a GB of them for bert-base.
+_BATCH_TOKENS = 384
+
+
+def first_order_shifts(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    token_ids: Sequence[Sequence[int]],
+    bank: WeightBank,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> npt.NDArray[np.float32] | None:
+    """Return by how much each sentence's log-odds would move if a layer alone were quantised and all were linear.
+
+    With x the input of a layer at a token, g the gradient of the sentence's log-odds by the layer's output there and D
+    the change of its weight, a shift is the sum over the sentence's tokens of g . D x. Sentences do not interact, so
+    one backward pass from the sum of their log-odds gives every g. Half the mean of p (1 - p) shift^2 is the
+    second-order estimate of the damage: the quadratic form of the layer's whole Fisher matrix, with neither a diagonal
+    nor a block approximation (Martens, JMLR 21 (2020), section 9; by its trace, for mixed precision: Dong et al.,
+    NeurIPS 2020).
+
+    Args:
+        model: a two-class ``transformers`` sequence classifier in FP32; left as it is.
+        layers: its searchable layers.
+        token_ids: each sentence's tokens, special ones included.
+        bank: gives the layers' weights at each width.
+        should_stop: asked before each batch; once true, None is returned.
+
+    Returns:
+        ``(n_layers, n_widths, n_sentences)``, in nats.
+    """
+    # Where the model is: a GPU is not waited for before all is done.
+    shifts = torch.zeros(len(layers), len(WIDTHS), len(token_ids), device=device_of(model))
+    with recording(model, layers) as recorded:
+        for indices, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
+            if should_stop():
+                return None
+            backward(model, tokens, "--sensitivity none --sampler nsga2")
+            at = torch.tensor(indices, device=shifts.device)
+            for index, inputs, outputs in recorded:
+                if outputs.grad is not None:  # else no score depends on it
+                    shifts[index].index_add_(1, at, _layer_shifts(layers[index], inputs, outputs.grad, bank))
+    give_back_freed()
+    return shifts.cpu().numpy()
+
+
+def backward(model: nn.Module, tokens: Tensor, instead: str) -> None:
+    """Run sentences of one length ``(n_sentences, n_tokens)`` forth, and the sum of their log-odds back.
+
+    Args:
+        model: a two-class classifier.
+        tokens: of the sentences.
+        instead: what can be asked for where there are no gradients, for the message.
+
+    Raises:
+        InputError: the model is of an architecture that cannot be recorded this way.
+    """
+    try:
+        logits = model(input_ids=tokens.to(device_of(model))).logits
+        (logits[:, 1] - logits[:, 0]).sum().backward()
+    except (RuntimeError, AttributeError, AssertionError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{type(model).__name__}: the gradients of its layers cannot be had ({type(error).__name__}: "
+            f"{str(error).partition(chr(10))[0]}); use {instead}"
+        ) from error
+
+
+@contextmanager
+def recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
+    """Record (layer index, inputs, outputs) of the last forward pass, with outputs that keep their gradients.
+
+    The model is called with ``input_ids``; parameters take no gradients meanwhile.
+    """
+    recorded: list[tuple[int, Tensor, Tensor]] = []
+    sentences = 0
+
+    def begin(module: nn.Module, args: object, kwargs: dict[str, Tensor]) -> None:
+        nonlocal sentences
+        recorded.clear()
+        sentences = len(kwargs["input_ids"])
+
+    def hook_of(index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
+            given = inputs[0].detach()
+            if len(outputs) != sentences:  # positions are looked up once for all sentences: each needs its own gradient
+                given = given.expand(sentences, *given.shape[1:])
+                outputs = outputs.expand(sentences, *outputs.shape[1:]).clone()
+            if not outputs.requires_grad:
+                outputs.requires_grad_()
+            outputs.retain_grad()
+            recorded.append((index, given, outputs))
+            return outputs
+
+        return hook
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    handles = [model.register_forward_pre_hook(begin, with_kwargs=True)]
+    for index, layer in enumerate(layers):
+        handles.append(model.get_submodule(layer.name).register_forward_hook(hook_of(index)))
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield recorded
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        for handle in handles:
+            handle.remove()
+
+
+def _layer_shifts(layer: Layer, inputs: Tensor, gradient: Tensor, bank: WeightBank) -> Tensor:
+    """Return ``(n_widths, n_sentences)``, from inputs and gradients ``(n_sentences, [n_tokens,] ...)``."""
+    shifts = torch.empty(len(WIDTHS), len(gradient), device=gradient.device)
+    with torch.inference_mode():
+        rows = None
+        if layer.kind == "embedding":
+            rows, inputs = torch.unique(inputs, return_inverse=True)
+        n_rows = layer.rows if rows is None else len(rows)
+        exact, changed = (torch.empty(n_rows, layer.columns, device=inputs.device) for _ in range(2))
+        bank.write_weight(layer, FP32_WIDTH, exact, rows)
+        for column, width in enumerate(WIDTHS):
+            bank.write_weight(layer, width, changed, rows)
+            changed -= exact
+            moved = changed[inputs] if rows is not None else torch.nn.functional.linear(inputs, changed)
+            shifts[column] = (moved * gradient).flatten(1).sum(dim=1)
+    return shifts

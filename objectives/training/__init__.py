@@ -1,0 +1,1 @@
+"""What trains: fine-tuning a base model, and distillation of a quantised one."""

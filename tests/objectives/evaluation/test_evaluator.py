@@ -1,0 +1,204 @@
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.forward import States
+from objectives.evaluation.packed_bert import LeanBert, _split
+from objectives.layers import WIDTHS, Layer, uniform
+from objectives.loading.layer_discovery import find_layers
+from objectives.loading.models import load_classifier
+from objectives.loading.sentences import encode, load_sentences
+from objectives.miniature import Miniature
+from objectives.quantization.affine import choose_affine
+from objectives.quantization.affine import encode as quantise
+from objectives.quantization.bank import FP32_WIDTH, WeightBank
+from objectives.quantization.parameters import decode
+from objectives.scores import Precision
+from tests.objectives.padded import difference_from_transformers, padded_log_odds
+from tests.objectives.random_models import SMALL, random_bert, random_roberta, random_sentences
+from tests.shared import COLA, MODEL, needs_shared
+
+
+@pytest.fixture
+def model() -> BertForSequenceClassification:
+    return random_bert()
+
+
+def test_fp32_log_odds_are_those_of_the_padded_forward(model: BertForSequenceClassification) -> None:
+    sentences = random_sentences(0)
+    evaluator = Evaluator(model, find_layers(model), sentences)
+    np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(model, sentences), atol=1e-5)
+
+
+def test_a_roberta_is_scored_as_well() -> None:
+    roberta = random_roberta()
+    sentences = random_sentences(1)
+    evaluator = Evaluator(roberta, find_layers(roberta), sentences)
+    np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(roberta, sentences), atol=1e-5)
+
+
+def test_a_map_scores_as_the_model_with_its_weights_replaced(model: BertForSequenceClassification) -> None:
+    layers, sentences = find_layers(model), random_sentences(2)
+    evaluator = Evaluator(model, layers, sentences)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers)))
+        twin = copy.deepcopy(model)
+        for layer, width in zip(layers, bits, strict=True):
+            weight = twin.get_parameter(layer.parameter)
+            parameters = choose_affine(weight.detach(), width)
+            weight.data = decode(quantise(weight.detach(), parameters), parameters)
+        np.testing.assert_allclose(evaluator.log_odds(bits), padded_log_odds(twin, sentences), atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["miniature", pytest.param("shared", marks=needs_shared)])
+def test_a_trained_model_scores_as_with_transformers(which: str, miniature: Miniature) -> None:
+    model, data = (miniature.model, miniature.data) if which == "miniature" else (MODEL, COLA)
+    classifier = load_classifier(str(model))
+    texts = load_sentences(str(data), "validation").texts[::16]
+    sentences = encode(classifier.tokenizer, texts, max_tokens=classifier.max_tokens)
+    assert difference_from_transformers(classifier.model, sentences) < 1e-4
+
+
+@pytest.mark.slow
+def test_bert_base_scores_as_with_transformers() -> None:
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig()).eval()
+    assert difference_from_transformers(model, random_sentences(9)) < 1e-4
+
+
+def test_results_do_not_depend_on_what_was_evaluated_before(model: BertForSequenceClassification) -> None:
+    layers, sentences = find_layers(model), random_sentences(3)
+    evaluator = Evaluator(model, layers, sentences)
+    first = evaluator.log_odds(uniform(layers, 3))
+    fp32 = evaluator.fp32_log_odds()
+    mixed = (3, *uniform(layers[1:], FP32_WIDTH))
+    changed = evaluator.log_odds(mixed)
+    assert not np.array_equal(changed, fp32)
+    assert np.array_equal(evaluator.fp32_log_odds(), fp32)
+    assert np.array_equal(evaluator.log_odds(uniform(layers, 3)), first)
+    assert np.array_equal(Evaluator(model, layers, sentences).log_odds(mixed), changed)
+
+
+def test_the_model_handed_over_is_left_as_it_is(model: BertForSequenceClassification) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    layers = find_layers(model)
+    Evaluator(model, layers, random_sentences(4)).log_odds(uniform(layers, 2))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_bank_quantises_each_entry_once(model: BertForSequenceClassification) -> None:
+    layers = find_layers(model)
+    bank = WeightBank(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers})
+    codes, _ = bank.entry(layers[3], 4)
+    assert bank.entry(layers[3], 4)[0] is codes
+    out = torch.empty(layers[3].rows, layers[3].columns)
+    bank.write_weight(layers[3], 4, out)
+    assert len(out.unique()) <= 16 * layers[3].rows
+    bank.write_weight(layers[3], FP32_WIDTH, out)
+    assert torch.equal(out, model.get_parameter(layers[3].parameter))
+
+
+def test_the_lean_forward_is_used_for_bert_and_said_for_others(model: BertForSequenceClassification) -> None:
+    assert "lean BERT" in Evaluator(model, find_layers(model), random_sentences(5)).description
+    roberta = random_roberta()
+    assert "transformers' forward" in Evaluator(roberta, find_layers(roberta), random_sentences(5)).description
+    relu = random_bert(hidden_act="relu")
+    sentences = random_sentences(5)
+    evaluator = Evaluator(relu, find_layers(relu), sentences)
+    assert "transformers' forward" in evaluator.description
+    np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(relu, sentences), atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_remembered_states_change_nothing_but_the_work(
+    model: BertForSequenceClassification, precision: Precision
+) -> None:
+    layers, sentences = find_layers(model), random_sentences(6)
+    remembering, plain = (Evaluator(model, layers, sentences, precision) for _ in range(2))
+    remembering.fp32_log_odds(remember=True)
+    for index in range(len(layers)):
+        bits = tuple(2 if other == index else FP32_WIDTH for other in range(len(layers)))
+        assert np.array_equal(remembering.log_odds(bits), plain.log_odds(bits)), layers[index].name
+    mixed = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
+    assert np.array_equal(remembering.log_odds(mixed), plain.log_odds(mixed))
+    assert np.array_equal(remembering.fp32_log_odds(), plain.fp32_log_odds())
+
+
+def test_long_sentences_and_many_of_one_length_are_split_into_chunks(model: BertForSequenceClassification) -> None:
+    rng = np.random.default_rng(7)
+    lengths = [3] * 900 + [500, 500, 2, 400, 400, 400]
+    sentences = [[int(token) for token in rng.integers(5, 50, size=length)] for length in lengths]
+    evaluator = Evaluator(model, find_layers(model), sentences)
+    np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(model, sentences), atol=1e-5)
+
+
+def test_padded_sentences_take_little_more_than_their_tokens() -> None:
+    lengths = [12] * 2000 + [14] * 50 + [512]
+    chunks = _split(lengths, 1 << 14)
+    assert [length for chunk in chunks for length in chunk] == lengths
+    assert all(len(chunk) * chunk[-1] <= 1 << 15 for chunk in chunks)
+    assert len(chunks) == 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("interrupted", ["write_weight", "refresh"])
+def test_an_interruption_leaves_no_stale_weights(
+    model: BertForSequenceClassification, precision: Precision, interrupted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, sentences = find_layers(model), random_sentences(9)
+    evaluator, fresh = (Evaluator(model, layers, sentences, precision) for _ in range(2))
+    evaluator.log_odds(uniform(layers, 3))
+    honest = evaluator.bank.write_weight
+    calls = 0
+
+    def write_weight(layer: Layer, width: int, out: torch.Tensor, rows: torch.Tensor | None = None) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == len(layers) // 2:
+            out.zero_()
+            raise KeyboardInterrupt
+        honest(layer, width, out, rows)
+
+    def refresh(indices: Sequence[int]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        if interrupted == "refresh":
+            patched.setattr(evaluator._forward, "refresh", refresh)
+        else:
+            patched.setattr(evaluator.bank, "write_weight", write_weight)
+        evaluator.log_odds(uniform(layers, 4))
+    for width in (4, 3):
+        assert np.array_equal(evaluator.log_odds(uniform(layers, width)), fresh.log_odds(uniform(layers, width)))
+
+
+def test_bf16_stays_near_fp32(model: BertForSequenceClassification) -> None:
+    layers, sentences = find_layers(model), random_sentences(8)
+    fp32 = Evaluator(model, layers, sentences).log_odds(uniform(layers, 4))
+    bf16 = Evaluator(model, layers, sentences, "bf16").log_odds(uniform(layers, 4))
+    assert 0 < np.abs(fp32 - bf16).max() < 0.2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_on_a_gpu_everything_is_computed_there_and_nothing_waits(precision: Precision) -> None:
+    """Tensors without content stand in for a GPU's: they do not mix with others, and to read a value of one fails."""
+    sentences = random_sentences(5, n=12)
+    with torch.device("meta"):
+        model = BertForSequenceClassification(BertConfig(**SMALL)).eval()
+    layers = find_layers(model)
+    evaluator = Evaluator(model, layers, sentences, precision)
+    assert {slot.out.device.type for slot in evaluator._forward.slots} == {"meta"}
+    evaluator._load(uniform(layers, 3), first=0)
+    forward = evaluator._forward
+    assert isinstance(forward, LeanBert)
+    keep: dict[int, States] = {}
+    log_odds = forward.sorted_log_odds(-1, None, keep)
+    assert log_odds.device.type == "meta"
+    assert log_odds.shape == (len(sentences),)
+    assert forward.sorted_log_odds(1, keep[1], None).device.type == "meta"

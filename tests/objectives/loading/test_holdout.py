@@ -1,0 +1,78 @@
+"""Sentences held back: how a share is drawn, and that none is searched with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from objectives.errors import InputError
+from objectives.loading.holdout import divide, parse_share
+from objectives.loading.sentences import Sentences, load_sentences
+
+
+def made_up(count: int = 400, seed: int = 0) -> Sentences:
+    random = np.random.default_rng(seed)
+    texts = [f"sentence {number}" for number in range(count)]
+    texts[-20:] = texts[:20]  # copies, some of them with another label or domain
+    labels = (random.random(count) < 0.7).astype(np.int8)
+    return Sentences(tuple(texts), labels, random.random(count) < 0.5, "made up")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0.3", (0.3, 0)), (".25", (0.25, 0)), ("0.3@7", (0.3, 7)), ("some/where", None), ("3", None)],
+)
+def test_a_share_is_written_as_a_number_and_a_seed(text: str, expected: tuple[float, int] | None) -> None:
+    assert parse_share(text) == expected
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_share_is_stratified_and_copies_stay_together(seed: int) -> None:
+    sentences = made_up()
+    searched, held = divide(sentences, f"0.3@{seed}")
+    assert held is not None
+    assert len(searched) + len(held) == len(sentences)
+    assert not set(searched.texts) & set(held.texts)
+    assert searched.in_domain is not None and held.in_domain is not None and sentences.in_domain is not None
+    for label in (0, 1):
+        for inside in (False, True):
+            of_all = np.count_nonzero((sentences.labels == label) & (sentences.in_domain == inside))
+            of_held = np.count_nonzero((held.labels == label) & (held.in_domain == inside))
+            assert of_held == pytest.approx(0.3 * of_all, abs=5)  # copies weigh double, on whatever side
+    again, _ = divide(sentences, f"0.3@{seed}")
+    assert again.texts == searched.texts
+    other, _ = divide(sentences, f"0.3@{seed + 1}")
+    assert other.texts != searched.texts
+    order = [sentences.texts.index(text) for text in searched.texts[:50]]
+    assert order == sorted(order)
+
+
+def test_other_sentences_must_be_others(tmp_path: Path) -> None:
+    def write(name: str, words: str) -> str:
+        raw = tmp_path / name / "raw"
+        raw.mkdir(parents=True)
+        for file in ("in_domain_dev.tsv", "out_of_domain_dev.tsv"):
+            rows = [f"x\t{label}\t\t{words} {file} {label}\n" for label in (0, 1)]
+            (raw / file).write_text("".join(rows), encoding="utf-8")
+        return str(tmp_path / name)
+
+    sentences = load_sentences(write("searched", "a"), "validation")
+    searched, held = divide(sentences, write("others", "b"))
+    assert searched is sentences
+    assert held is not None and len(held) == 4
+    with pytest.raises(InputError, match="4 of its sentences are also searched with"):
+        divide(sentences, write("same", "a"))
+    with pytest.raises(InputError, match="nowhere"):
+        divide(sentences, str(tmp_path / "nowhere"))
+
+
+def test_shares_that_leave_nothing_are_refused() -> None:
+    assert divide(made_up(), "none")[1] is None
+    with pytest.raises(InputError, match="a share lies between 0 and 1"):
+        divide(made_up(), "0.0")
+    with pytest.raises(InputError, match="to confirm on: at least one of each label"):
+        divide(made_up(), "0.000001")
+    with pytest.raises(InputError, match="to search with: at least one of each label"):
+        divide(made_up(), "0.999999")

@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from objectives.layers import WIDTHS
+from objectives.packing import bitstream
+from objectives.packing.bitstream import pack, packed_length, unpack
+
+
+@given(st.sampled_from(WIDTHS), st.integers(0, 70), st.integers(0, 2**32 - 1))
+def test_what_is_packed_comes_back(bits: int, count: int, seed: int) -> None:
+    codes = np.random.default_rng(seed).integers(0, 2**bits, size=count).astype(np.uint8)
+    stream = pack(codes, bits)
+    assert len(stream) == packed_length(count, bits) == -(-count * bits // 8)
+    assert np.array_equal(unpack(stream, bits, count), codes)
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_the_stream_is_the_codes_bits_lowest_first(bits: int) -> None:
+    codes = np.random.default_rng(bits).integers(0, 2**bits, size=37).astype(np.uint8)
+    by_hand = [code >> bit & 1 for code in codes.tolist() for bit in range(bits)]
+    assert np.unpackbits(pack(codes, bits), bitorder="little")[: 37 * bits].tolist() == by_hand
+
+
+def test_long_streams_are_packed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = np.random.default_rng(0).integers(0, 8, size=1001).astype(np.uint8)
+    whole = pack(codes, 3)
+    monkeypatch.setattr(bitstream, "_GROUPS", 5)
+    assert np.array_equal(pack(codes, 3), whole)
+    assert np.array_equal(unpack(whole, 3, 1001), codes)
+
+
+def test_a_stream_of_another_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="take 2 bytes, not 3"):
+        unpack(np.zeros(3, dtype=np.uint8), 4, 4)
