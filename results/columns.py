@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from objectives.files import replacing
-from results.bootstrap import Interval
+from results.statistics.bootstrap import Interval
 
 Row = TypeVar("Row")
 

@@ -13,10 +13,10 @@ from objectives.layers import Bits
 from objectives.loading.models import Classifier
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.quantization.quantized_model import QuantizedModel
-from results.checkpoint import Checkpoint, load_checkpoint, read_manifest, read_quantized, write_checkpoint
+from results.export.packed import Checkpoint, load_checkpoint, read_manifest, read_quantized, write_checkpoint
+from results.export.torchao import write_torchao
 from results.outcome import Trial
-from results.polished import read_polished
-from results.torchao_export import write_torchao
+from results.report.polished import read_polished
 from search.profile import Profile
 from search.study import warn_of_other_codes
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from objectives.errors import InputError
-from results.findings import select
+from results.statistics.analysis import select
 from search.confirming import open_confirmation
 from search.guided import GuidedSampler
 from search.reporting import outcome_of_run

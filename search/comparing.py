@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from objectives.errors import InputError
-from results.comparison import comparison_info, write_comparison
+from results.report.comparison import comparison_info, write_comparison
 from search.reading import load_study
 from search.reporting import outcome_of_run
 from search.run_directory import RunDirectory

@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 
 from objectives.errors import InputError
 from objectives.problem import Problem
-from results.findings import select
 from results.outcome import Outcome
+from results.statistics.analysis import select
 from search.opening import opened_after, record_opening
 from search.storage import Store
 from search.trials import claimed

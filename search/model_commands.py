@@ -35,7 +35,7 @@ def evaluate(
 
     from objectives.bit_maps import quantizer_of, read_bit_map
     from objectives.scores import divergences
-    from results.statistics import damage_interval, mcc_interval
+    from results.statistics.intervals import damage_interval, mcc_interval
     from search.checkpoints import evaluate_checkpoint
 
     if (bitmap is None) == (checkpoint is None):
@@ -113,8 +113,8 @@ def sensitivity(
     """Measure the damage of each layer alone at each width: a table and a heat map."""
     from objectives.layers import WIDTHS
     from objectives.problem import cache_directory
-    from results.plot_heat_maps import write_sensitivity_plot
-    from results.words import nats
+    from results.formatting import nats
+    from results.plots.heat_maps import write_sensitivity_plot
     from search.sensitivity import measure
     from search.terminal import progress_display
 

@@ -13,12 +13,12 @@ from objectives.problem import Evaluation, Problem, polishing_sentences
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import divergences
 from objectives.training.distillation import polish
-from results.bit_map_files import bit_map_path, bit_map_provenance
-from results.checkpoint import read_manifest, write_checkpoint
-from results.findings import Selection
+from results.export.bit_map_files import bit_map_path, bit_map_provenance
+from results.export.packed import read_manifest, write_checkpoint
 from results.outcome import Outcome, Trial
-from results.polished import FOLDER, PolishedMap, polished_line, read_polished, write_polished
-from results.statistics import damage_interval, mcc_interval
+from results.report.polished import FOLDER, PolishedMap, polished_line, read_polished, write_polished
+from results.statistics.analysis import Selection
+from results.statistics.intervals import damage_interval, mcc_interval
 from search.checkpoints import FINGERPRINT
 from search.run_directory import RunDirectory
 

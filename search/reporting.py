@@ -11,11 +11,11 @@ from typing import Any
 import optuna
 
 from objectives.errors import InputError
-from results.evidence import Evidence
+from results.formatting import maps, nats
 from results.outcome import Outcome
 from results.pareto import front
-from results.picks import headline_limits, pick
-from results.words import maps, nats
+from results.statistics.candidates import Evidence
+from results.statistics.picks import headline_limits, pick
 from search.profile import Profile, checked_profile
 from search.reading import outcome
 from search.run_directory import RunDirectory

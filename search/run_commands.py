@@ -83,8 +83,8 @@ def report(
         return
     if run is None or runs:
         raise InputError("say which run: --run runs/x; or several to compare: --compare runs/x runs/y")
-    from results.findings import conclude
-    from results.report import write_report
+    from results.report.report import write_report
+    from results.statistics.analysis import conclude
     from search.reading import load_study
     from search.reporting import outcome_of_run
     from search.run_directory import RunDirectory
@@ -113,9 +113,9 @@ def export(
     """Export one bit map of a run, as a file or as a checkpoint."""
     from objectives.bit_maps import read_bit_map, to_json, to_text
     from objectives.files import write_text
-    from results.bit_map_files import bit_map_provenance
-    from results.picks import pick as pick_map
-    from results.picks import trial_by_number
+    from results.export.bit_map_files import bit_map_provenance
+    from results.statistics.picks import pick as pick_map
+    from results.statistics.picks import trial_by_number
     from search.reading import load_study
     from search.reporting import outcome_of_run
     from search.run_directory import RunDirectory
@@ -172,11 +172,11 @@ def polish(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training sentences.")] = 1,
 ) -> None:
     """Tune what costs no bits, by distillation from the FP32 model; each map becomes a packed checkpoint as small."""
-    from results.findings import conclude, select
-    from results.picks import pick as pick_map
-    from results.picks import trial_by_number
-    from results.polished import polished_line
-    from results.report import write_report
+    from results.report.polished import polished_line
+    from results.report.report import write_report
+    from results.statistics.analysis import conclude, select
+    from results.statistics.picks import pick as pick_map
+    from results.statistics.picks import trial_by_number
     from search.checkpoints import problem_of_run
     from search.polishing import maps_to_polish, polish_maps
     from search.reading import load_study

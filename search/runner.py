@@ -18,9 +18,9 @@ import torch
 
 from objectives.errors import InputError
 from objectives.problem import Problem, cache_directory, polishing_sentences
-from results.findings import Findings, conclude
-from results.plot_heat_maps import write_sensitivity_plot
-from results.report import write_report
+from results.plots.heat_maps import write_sensitivity_plot
+from results.report.report import write_report
+from results.statistics.analysis import Findings, conclude
 from search.closing import look_closer
 from search.contenders import all_contenders
 from search.crew import WorkerPool

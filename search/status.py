@@ -9,8 +9,8 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from results.formatting import DAMAGE, duration, maps
 from results.outcome import Outcome
-from results.words import DAMAGE, duration, maps
 from search.progress import Progress
 from search.reading import NoStudyError, load_study, outcome
 from search.reporting import front_line

@@ -16,8 +16,8 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as ProgressBar
 
-from results.findings import Findings
-from results.words import duration
+from results.formatting import duration
+from results.statistics.analysis import Findings
 from search.progress import REFRESH_S, Display, Progress
 
 MOST_COLUMNS = 100
@@ -52,7 +52,7 @@ def progress_display(console: Console) -> Iterator[Display]:
 def answer(found: Findings, run: Path) -> str:
     """Return what a search ends with, as wide as the terminal within 80 to 100 characters."""
     # pandas takes a while to import, and `status` prints no table.
-    from results.summary import ending_lines, export_commands
+    from results.report.summary import ending_lines, export_commands
 
     packed = f"--format packed --out {shlex.quote(f'{run}-packed')}"
     commands = export_commands(found, str(run), packed)

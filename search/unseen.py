@@ -18,9 +18,9 @@ from objectives.layers import Bits
 from objectives.loading.fingerprint import short_digest
 from objectives.problem import Problem, unseen_sentences
 from objectives.scores import LogOdds
-from results.findings import Selection, select
 from results.outcome import Outcome, Trial
 from results.pareto import exact_sizes, non_dominated
+from results.statistics.analysis import Selection, select
 from search.arrays import pack_array
 from search.unseen_record import SCORES, SENTENCES, WANTED, scores_on_unseen
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from objectives.files import write_text
 from objectives.miniature import SHIPPED, Miniature
-from results import plot_compare, plot_heat_maps, plot_pareto, plot_progress, plot_unseen
+from results.plots import comparison, heat_maps, pareto, progress, unseen
 from tests.shared import ROOT
 
 # Tests leave the user's own cache alone; commands that they start inherit this.
@@ -56,5 +56,5 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
             write_text(directory / f"{stem}.{ending}", "<svg></svg>")
         return "<svg></svg>"
 
-    for module in (plot_compare, plot_heat_maps, plot_pareto, plot_progress, plot_unseen):
+    for module in (comparison, plot_heat_maps, plot_pareto, plot_progress, plot_unseen):
         monkeypatch.setattr(module, "save_plot", save_nothing)

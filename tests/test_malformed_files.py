@@ -27,7 +27,7 @@ from objectives.packing.scheme import PER_ROW, Scheme
 from objectives.problem import load_problem
 from objectives.quantization.bank import WeightBank
 from objectives.quantization.quantized_model import QuantizedModel
-from results.checkpoint import BIT_MAP, MANIFEST, WEIGHTS, load_checkpoint, write_checkpoint
+from results.export.packed import BIT_MAP, MANIFEST, WEIGHTS, load_checkpoint, write_checkpoint
 from search.contenders import uniform_maps
 from search.feasible import SizeConstraint
 from search.profile import Profile, resolve_profile

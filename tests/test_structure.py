@@ -20,17 +20,17 @@ LOADING = {
     "objectives/loading/sentences.py",
     "objectives/training/finetune.py",
 }
-CHECKPOINTS = {"results/checkpoint.py", "results/torchao_export.py"}  # what came out as a model, in tensors
+CHECKPOINTS = {"results/export/packed.py", "results/export/torchao.py"}  # what came out as a model, in tensors
 FENCES: dict[str, Callable[[str], bool]] = {
     "optuna": lambda path: path.startswith("search/"),
     "transformers": lambda path: path in LOADING,
     "datasets": lambda path: path in LOADING,
     "matplotlib": lambda path: path.startswith("results/") and "plot" in path,
-    "torchao": lambda path: path == "results/torchao_export.py",
+    "torchao": lambda path: path == "results/export/torchao.py",
     "torch": lambda path: not path.startswith("results/") or path in CHECKPOINTS,
     "tests": lambda path: False,
 }
-READING = ("search.status", "search.reporting", "search.comparing", "search.profile", "results.report")
+READING = ("search.status", "search.reporting", "search.comparing", "search.profile", "results.report.report")
 
 
 def modules() -> list[str]:

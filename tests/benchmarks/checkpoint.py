@@ -22,7 +22,7 @@ from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import load_classifier
 from objectives.quantization.bank import WeightBank
 from objectives.quantization.quantized_model import QuantizedModel
-from results.checkpoint import load_checkpoint, write_checkpoint
+from results.export.packed import load_checkpoint, write_checkpoint
 from tests.objectives.tiny_bert import SPECIAL, WORDS
 
 REPEATS = 3

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from results.bootstrap import Bootstrapped, Resamples
-from results.luck import FOLDS, REPEATS, corrected
+from results.statistics.bootstrap import Bootstrapped, Resamples
+from results.statistics.cross_fitting import FOLDS, REPEATS, corrected
 from tests.results.simulated import best_mcc, cola_like, evidence_of
 
 MAPS = 1000

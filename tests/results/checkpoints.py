@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from results.checkpoint import MANIFEST, _hashes
+from results.export.packed import MANIFEST, _hashes
 
 
 def hash_anew(directory: Path) -> None:

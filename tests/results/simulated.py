@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.scores import Labels, mcc_of_counts
-from results.evidence import Evidence
+from results.statistics.candidates import Evidence
 
 # The validation set of CoLA: in-domain and out-of-domain sentences, unacceptable and acceptable ones.
 _SIZES = {(0, True): 162, (0, False): 160, (1, True): 365, (1, False): 356}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from results.bootstrap import Interval
 from results.columns import Column, Measured, to_frame, to_html, to_markdown, to_terminal, write_csv
+from results.statistics.bootstrap import Interval
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pytest
 from optuna.trial import TrialState
 
 from objectives.problem import Problem
-from results.tables import trials_table
+from results.report.tables import trials_table
 from search.crew import WorkerPool, _WorkerProcess
 from search.reading import load_study, outcome
 from search.storage import Place

@@ -19,8 +19,8 @@ from objectives.errors import InputError
 from objectives.layers import WIDTHS
 from objectives.problem import Evaluation, Problem
 from results.columns import write_csv
-from results.findings import Findings
-from results.report import write_report
+from results.report.report import write_report
+from results.statistics.analysis import Findings
 from search.notify import notifying
 from search.profile import Profile
 from search.reading import load_study, outcome
@@ -170,7 +170,7 @@ def test_who_leaves_while_the_files_are_written_finds_them_whole(
             os.kill(os.getpid(), signal.SIGINT)
         write_csv(table, path)
 
-    monkeypatch.setattr("results.report.write_csv", impatient)
+    monkeypatch.setattr("results.report.report.write_csv", impatient)
     spoken = bitfront(*search_on(tiny, tmp_path / "run", 10))
     assert spoken.status == 130
     assert "interrupted; start the same command again to continue" in spoken.err

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from results.evidence import Evidence
 from results.outcome import Outcome
-from results.picks import pick
+from results.statistics.candidates import Evidence
+from results.statistics.picks import pick
 from search.profile import Profile, resolve_profile
 from search.progress import Progress
 from search.reporting import command_of, front_line

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from results.words import duration
+from results.formatting import duration
 from search.options import LastingConsole
 from search.progress import Progress
 from search.terminal import progress_display, status_line

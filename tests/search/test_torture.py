@@ -18,7 +18,7 @@ from objectives.errors import InputError
 from objectives.layers import Bits
 from objectives.problem import Problem, load_problem, unseen_sentences
 from objectives.scores import divergences
-from results.findings import select
+from results.statistics.analysis import select
 from search.journal import JournalFile
 from search.profile import Profile
 from search.progress import Progress

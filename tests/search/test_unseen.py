@@ -11,8 +11,8 @@ import pytest
 
 from objectives.loading.sentences import load_sentences
 from objectives.problem import Problem, load_problem, polishing_sentences, unseen_sentences
-from results.findings import select
-from results.unseen import unseen_damages
+from results.statistics.analysis import select
+from results.statistics.unseen import unseen_damages
 from search.reading import load_study, outcome
 from search.run_directory import RunDirectory
 from search.status import status_lines

@@ -16,7 +16,7 @@ from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import divergences
 from objectives.training import distillation as polishing
 from objectives.training.distillation import TrainingSentences, polish
-from results.checkpoint import WEIGHTS, load_checkpoint, write_checkpoint
+from results.export.packed import WEIGHTS, load_checkpoint, write_checkpoint
 from tests.objectives.random_models import random_bert, random_roberta, random_sentences
 from tests.search.tiny_problem import make_tiny_problem
 

@@ -1,0 +1,96 @@
+"""Hand-off to torchao: a quantised model as a checkpoint that ``transformers`` loads by itself, torchao installed.
+
+It carries the very codes, scales and zero points of the map; nothing is quantised anew. torchao keeps each code in a
+byte of its own, whatever the width of its layer, so that such a checkpoint is larger than a packed one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from objectives.errors import InputError
+from objectives.files import replacing_directory
+from objectives.loading.models import Classifier, save_all_but_weights
+from objectives.quantization.affine import AffineParameters
+from objectives.quantization.quantized_model import QuantizedModel
+from objectives.tensor_files import save_tensors
+from results.export.packed import write_manifest, write_map
+
+WEIGHTS = "model.safetensors"
+
+
+def write_torchao(
+    classifier: Classifier, quantized: QuantizedModel, provenance: Mapping[str, Any], directory: Path
+) -> int:
+    """Write a checkpoint for ``from_pretrained`` and return the length of its weights' file in bytes.
+
+    Args:
+        classifier: the FP32 model, for its config and tokenizer.
+        quantized: what it became.
+        provenance: plain JSON values: where the map came from.
+        directory: to be made; it appears when all of it is written.
+
+    Raises:
+        InputError: torchao cannot express the scheme, is not installed, or has changed what this needs of it.
+        FileExistsError: the directory is there already.
+    """
+    if quantized.scheme.kind == "codebook":
+        raise InputError(
+            "--format torchao: its integers stand for evenly spaced levels, not for a codebook's codewords; "
+            "export --format packed, or search with another quantizer"
+        )
+    group_size = quantized.scheme.group_size
+    if ragged := [layer for layer in quantized.layers if 0 < group_size < layer.columns and layer.columns % group_size]:
+        raise InputError(
+            f"--format torchao: its groups of columns are of one size, and {ragged[0].name} has {ragged[0].columns} "
+            f"columns in groups of {group_size}; export --format packed, or search with another --group-size"
+        )
+    try:
+        from torchao.core.config import config_to_dict
+        from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
+        from torchao.quantization import FqnToConfig, IntxUnpackedToInt8Tensor, IntxWeightOnlyConfig
+        from torchao.quantization.granularity import PerAxis, PerGroup
+    except ImportError as error:
+        raise InputError(
+            f"--format torchao needs torchao 0.18 or newer ({error}); install it with pip install -e '.[torchao]'"
+        ) from None
+    state: dict[str, Tensor] = {name: tensor.contiguous().cpu() for name, tensor in quantized.kept.items()}
+    configs = {}
+    for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
+        assert isinstance(parameters, AffineParameters)
+        dtype = getattr(torch, f"int{parameters.bits}")
+        # Codes of b bits lie about zero there: both they and their zero points move by half the range.
+        middle = 2 ** (parameters.bits - 1)
+        state[layer.parameter] = IntxUnpackedToInt8Tensor(
+            qdata=(codes.cpu().short() - middle).to(torch.int8),
+            scale=parameters.scale.cpu(),
+            zero_point=parameters.zero_point.cpu() - middle,
+            target_dtype=dtype,
+            block_size=(1, layer.columns if parameters.groups is None else group_size),
+            dtype=torch.float32,
+            activation_quantization=None,
+        )
+        granularity = PerAxis(0) if parameters.groups is None else PerGroup(group_size)
+        configs[layer.parameter] = IntxWeightOnlyConfig(weight_dtype=dtype, granularity=granularity)
+    tensors, metadata = flatten_tensor_state_dict(state)
+    settings = {
+        "quant_method": "torchao",
+        "quant_type": {"default": config_to_dict(FqnToConfig(configs))},
+        "include_input_output_embeddings": True,
+    }
+    with replacing_directory(directory) as temporary:
+        save_all_but_weights(classifier, temporary)
+        config = json.loads((temporary / "config.json").read_text(encoding="utf-8"))
+        config = config | {"quantization_config": settings, "dtype": "float32"}
+        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_tensors(temporary / WEIGHTS, tensors, {"format": "pt", **metadata})
+        length = (temporary / WEIGHTS).stat().st_size
+        write_map(quantized, temporary)
+        write_manifest(quantized, {**provenance, "torchao": {"file_bytes": length}}, temporary)
+    return length

@@ -1,0 +1,1 @@
+"""Plots: info functions say what to draw, draw functions draw it."""

@@ -1,0 +1,1 @@
+"""The report in HTML, Markdown and on the terminal."""

@@ -1,0 +1,183 @@
+"""Several runs beside each other: their fronts on one plot, and what each has at every size that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from objectives.files import write_text
+from objectives.packing.footprint import SizeAxis
+from results import formatting
+from results.columns import Column, Measured, to_frame, to_html
+from results.outcome import Outcome, Trial, Unseen
+from results.plots.comparison import write_compare_plot
+from results.report.report import inline, render
+from results.report.tables import asked_words
+from results.statistics.analysis import Findings, conclude
+from results.statistics.picks import in_order
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run of a comparison: what it is called, what follows from it, and its front by rising compression."""
+
+    name: str
+    found: Findings
+    front: tuple[Trial, ...]
+
+
+@dataclass(frozen=True)
+class ComparisonInfo:
+    """What a comparison shows.
+
+    Attributes:
+        size_axis: what compression counts, on the whole page: as the first run does.
+        runs: in the order in which they were given.
+        warnings: in what the runs are not alike, in sentences.
+    """
+
+    size_axis: SizeAxis
+    runs: tuple[ComparedRun, ...]
+    warnings: tuple[str, ...]
+
+
+def comparison_info(outcomes: Sequence[Outcome], names: Sequence[str]) -> ComparisonInfo:
+    """Return what a comparison of runs shows; every front is that of damage, on the size axis of the first run."""
+    axis = outcomes[0].size_axis
+    runs = []
+    for outcome, name in zip(outcomes, names, strict=True):
+        found = conclude(replace(outcome, quality="damage", size_axis=axis))
+        runs.append(ComparedRun(name, found, found.front))
+    return ComparisonInfo(axis, tuple(runs), tuple(_warnings(outcomes, names)))
+
+
+@dataclass(frozen=True)
+class ComparedMap:
+    """One map of one run, and the pick that it is."""
+
+    run: ComparedRun
+    trial: Trial
+    pick: str = ""
+
+    @property
+    def damage(self) -> Measured | None:
+        """On the run's own sentences, nats a sentence."""
+        scores = self.trial.scores
+        return Measured(scores.damage, self.run.found.intervals[self.trial.number].damage) if scores else None
+
+    @property
+    def unseen_damage(self) -> Measured | None:
+        """On unseen sentences; None if the map was not scored there."""
+        known = self.run.found.unseen.get(self.trial.number)
+        return Measured(known.damage, known.interval) if known else None
+
+    @property
+    def mcc(self) -> Measured | None:
+        """On the run's own sentences."""
+        scores = self.trial.scores
+        return Measured(scores.mcc, self.run.found.intervals[self.trial.number].mcc) if scores else None
+
+    @property
+    def against_fp32(self) -> Measured:
+        """Its MCC less FP32's."""
+        known = self.run.found.against_fp32[self.trial.number]
+        return Measured(known.difference, known.interval)
+
+
+def map_columns(info: ComparisonInfo) -> list[Column[ComparedMap]]:
+    """Return the columns of ``comparison.csv`` and of the table of picks."""
+    axis = info.size_axis
+    return [
+        Column("", "pick", lambda row: asked_words(row.run.found.outcome, row.pick)),
+        Column("run", "run", lambda row: row.run.name),
+        Column("number", "", lambda row: row.trial.number),
+        Column("label", "map", lambda row: row.trial.label),
+        Column("", axis, lambda row: row.trial.compression(axis), formatting.times),
+        Column("nominal_compression", "", lambda row: row.trial.nominal_compression),
+        Column("packed_compression", "", lambda row: row.trial.packed_compression),
+        Column("damage", formatting.DAMAGE, lambda row: row.damage, formatting.nats, interval=True),
+        Column("", "damage, unseen", lambda row: row.unseen_damage, formatting.nats, interval=True),
+        Column("mcc", "MCC (95% interval)", lambda row: row.mcc, formatting.mcc, interval=True),
+        Column("", "MCC against FP32", lambda row: row.against_fp32, formatting.difference, interval=True),
+    ]
+
+
+def comparison_table(info: ComparisonInfo) -> pd.DataFrame:
+    """Return the numbers of the plot: a row for each map of each front."""
+    return to_frame(map_columns(info), [ComparedMap(run, trial) for run in info.runs for trial in run.front])
+
+
+def write_comparison(info: ComparisonInfo, directory: Path) -> None:
+    """Write ``comparison.html`` and ``comparison.{png,svg,csv}`` into a directory, each in one step.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    lines = [
+        (run.name, [(trial.compression(info.size_axis), trial.scores.damage) for trial in run.front if trial.scores])
+        for run in info.runs
+    ]
+    references = [
+        (trial.compression(info.size_axis), trial.scores.damage)
+        for run in info.runs
+        if (trial := run.found.reference) is not None and trial.scores is not None
+    ]
+    svg = write_compare_plot(lines, references, info.size_axis, comparison_table(info), directory)
+    page = render(
+        "comparison.html.j2",
+        info=info,
+        picks=to_html(map_columns(info), picks_comparison(info), "sortable"),
+        facts=to_html(RUN_COLUMNS, info.runs, "sortable"),
+        plot=inline(svg, "comparison", "The fronts of the runs; comparison.csv has the numbers"),
+    )
+    write_text(directory / "comparison.html", page)
+
+
+def _warnings(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[str]:
+    first = outcomes[0]
+    found = []
+    for outcome, name in zip(outcomes[1:], names[1:], strict=True):
+        if not np.array_equal(outcome.labels, first.labels):
+            found.append(f"{name} was scored on other sentences than {names[0]}: its damage and MCC do not compare.")
+        elif not np.allclose(outcome.fp32_log_odds, first.fp32_log_odds, atol=1e-3):
+            found.append(f"{name} has another FP32 model than {names[0]}: each damage is from its own FP32 model.")
+        if not _same_unseen(outcome.unseen, first.unseen):
+            found.append(
+                f"{name} was checked on other unseen sentences than {names[0]}, or one of them on none: what picks "
+                "were made by does not compare."
+            )
+        if outcome.size_axis != first.size_axis:
+            found.append(f"{name} was searched by {outcome.size_axis} size; here all is by {first.size_axis} size.")
+    return found
+
+
+def _same_unseen(one: Unseen | None, other: Unseen | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    same_number = one.fp32_log_odds.size == other.fp32_log_odds.size
+    return same_number and np.allclose(one.fp32_log_odds, other.fp32_log_odds, atol=1e-3)
+
+
+def picks_comparison(info: ComparisonInfo) -> list[ComparedMap]:
+    """Return the picks of all runs, those for one request one under the other."""
+    asked = {headline.request for run in info.runs for headline in run.found.headlines}
+    headlines = [(run, run.found.headline(request)) for request in in_order(asked) for run in info.runs]
+    return [
+        ComparedMap(run, headline.trial, headline.request)
+        for run, headline in headlines
+        if headline is not None and headline.trial is not None
+    ]
+
+
+RUN_COLUMNS: list[Column[ComparedRun]] = [
+    Column("", "run", lambda run: run.name),
+    Column("", "model", lambda run: run.found.outcome.model),
+    Column("", "data", lambda run: run.found.outcome.data),
+    Column("", "sampler", lambda run: dict(run.found.outcome.provenance).get("sampler", "")),
+    Column("", "maps evaluated", lambda run: run.found.complete, "{:,}".format),
+    Column("", "maps on the front", lambda run: len(run.front), "{:,}".format),
+]

@@ -1,0 +1,22 @@
+"""The answer of a run as Markdown, for pasting into a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from results.columns import escaped, to_markdown
+from results.report.summary import caution_lines, front_lines, lead_lines
+from results.report.tables import compared_pick_rows, pick_columns
+from results.statistics.analysis import Findings
+
+
+def summary_markdown(found: Findings, commands: Sequence[str]) -> str:
+    """Return a heading, the answer in words, the picks as a table, and the commands that export them."""
+    outcome = found.outcome
+    lines = [f"## Bits a layer: {escaped(outcome.name)}", ""]
+    lines += [f"- **{escaped(claim)}** {escaped(reason)}" for claim, reason in lead_lines(found)]
+    lines += ["", *to_markdown(pick_columns(found), compared_pick_rows(found)), ""]
+    lines += [escaped(line) for line in (*front_lines(found), *caution_lines(found))]
+    if commands:
+        lines += ["", "```", *([outcome.command] if outcome.command else []), *commands, "```"]
+    return "\n".join(lines) + "\n"

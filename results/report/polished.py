@@ -1,0 +1,125 @@
+"""What polishing made of a run's maps: a table beside the search's own results, never among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from objectives.errors import InputError
+from results.columns import Column, Measured, shown, to_frame, write_csv
+from results.formatting import DAMAGE, mcc, nats, times
+from results.statistics.bootstrap import Interval
+
+FOLDER = "polished"
+"""Where a run's polished checkpoints lie; their table lies beside it."""
+
+
+@dataclass(frozen=True)
+class PolishedMap:
+    """One map before and after polishing; damage in nats a sentence, intervals of 95%.
+
+    Attributes:
+        number: its trial.
+        label: what it is called.
+        nominal_compression: FP32 size over size, codes only; polishing changes neither size.
+        packed_compression: FP32 size over size, every byte.
+        kept: whether it did less damage on the held-out sentences; where it did not, both figures are of the same map.
+        held_out_damage_before: on the training sentences that decided, which polishing did not see.
+        held_out_damage_after: likewise, after polishing.
+        damage_before: on the validation sentences, with ``damage_before_low`` to ``damage_before_high``.
+        damage_after: likewise, after polishing.
+        mcc_before: on the validation sentences, with ``mcc_before_low`` to ``mcc_before_high``.
+        mcc_after: likewise, after polishing.
+        checkpoint: its directory within the run's.
+    """
+
+    number: int
+    label: str
+    nominal_compression: float
+    packed_compression: float
+    kept: bool
+    held_out_damage_before: float
+    held_out_damage_after: float
+    damage_before: float
+    damage_before_low: float
+    damage_before_high: float
+    damage_after: float
+    damage_after_low: float
+    damage_after_high: float
+    mcc_before: float
+    mcc_before_low: float
+    mcc_before_high: float
+    mcc_after: float
+    mcc_after_low: float
+    mcc_after_high: float
+    checkpoint: str
+
+
+_TYPES = {field.name: str(field.type) for field in fields(PolishedMap)}  # the column types, by pandas' own names
+
+
+def _measured(what: str, when: str) -> Callable[[PolishedMap], Measured]:
+    def value(row: PolishedMap) -> Measured:
+        number, low, high = (getattr(row, f"{what}_{when}{end}") for end in ("", "_low", "_high"))
+        return Measured(number, Interval(low, high))
+
+    return value
+
+
+def _label(row: PolishedMap) -> str:
+    return row.label if row.kept else f"{row.label}, not kept: polishing did more damage on held-out sentences"
+
+
+POLISHED_COLUMNS: list[Column[PolishedMap]] = [
+    Column("number", "", lambda row: row.number),
+    Column("label", "", lambda row: row.label),
+    Column("", "map", _label),
+    Column("nominal_compression", "nominal", lambda row: row.nominal_compression, times),
+    Column("packed_compression", "packed", lambda row: row.packed_compression, times),
+    Column("kept", "", lambda row: row.kept),
+    Column("held_out_damage_before", "", lambda row: row.held_out_damage_before),
+    Column("held_out_damage_after", "", lambda row: row.held_out_damage_after),
+    Column("damage_before", f"{DAMAGE} before", _measured("damage", "before"), nats, interval=True),
+    Column("damage_after", "damage polished", _measured("damage", "after"), nats, interval=True),
+    Column("mcc_before", "MCC before", _measured("mcc", "before"), mcc, interval=True),
+    Column("mcc_after", "MCC polished", _measured("mcc", "after"), mcc, interval=True),
+    Column("checkpoint", "checkpoint", lambda row: row.checkpoint),
+]
+
+
+def polished_line(polished: PolishedMap) -> str:
+    """Return what became of a map, in one line."""
+    name, *figures = shown(POLISHED_COLUMNS, [polished])
+    return f"{name.line(polished)}: " + ", ".join(f"{column.heading} {column.line(polished)}" for column in figures)
+
+
+def polished_path(run: Path) -> Path:
+    """Return where a run's table of polished maps lies."""
+    return run / f"{FOLDER}.csv"
+
+
+def write_polished(maps: Sequence[PolishedMap], run: Path) -> None:
+    """Write a run's table of polished maps, from the largest to the smallest."""
+    rows = sorted(maps, key=lambda polished: polished.nominal_compression)
+    write_csv(to_frame(POLISHED_COLUMNS, rows), polished_path(run))
+
+
+def read_polished(run: Path) -> tuple[PolishedMap, ...]:
+    """Return a run's polished maps, of which there may be none.
+
+    Raises:
+        InputError: the table cannot be read.
+    """
+    path = polished_path(run)
+    if not path.is_file():
+        return ()
+    try:
+        table = pd.read_csv(path, dtype=_TYPES)
+        if list(table.columns) != list(_TYPES):
+            raise ValueError("its columns are others")
+        return tuple(PolishedMap(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records"))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it and polish again") from None

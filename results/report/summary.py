@@ -1,0 +1,305 @@
+"""The answer of a run in words: a few sentences for the top of the report, and what the terminal ends with."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from dataclasses import replace
+from statistics import median
+
+from results.columns import to_terminal
+from results.formatting import (
+    DAMAGE,
+    QUALITY_WORDS,
+    bits_a_weight,
+    confidence,
+    constraint,
+    difference_with,
+    loss,
+    maps,
+    megabytes,
+    nats,
+    times,
+)
+from results.outcome import Trial, Unseen
+from results.pareto import beaten_by, front
+from results.report.tables import brief_pick_columns, compared_pick_rows, request_with_margin
+from results.statistics.analysis import Findings, Headline
+from results.statistics.bootstrap import CONFIDENCE
+from results.statistics.picks import KNEE, SMALLEST
+
+Lead = tuple[str, str]
+"""A claim, and what it rests on; neither begins with a capital letter of its own or ends with a full stop."""
+
+
+def ending_lines(found: Findings, run: str, export: str, width: int = 100) -> list[str]:
+    """Return what a search ends with on a terminal: the verdict, the picks, and where to go from there.
+
+    Paths are never broken, so a long one may not fit a line.
+
+    Args:
+        found: what the run has found.
+        run: its directory, as the user names it.
+        export: the command that exports a pick; empty if there is none yet.
+        width: of a line, in characters.
+    """
+    verdict = [f"{claim}: {reason}." for claim, reason in verdict_leads(found)]
+    lines = [line for sentence in verdict for line in textwrap.wrap(sentence, width, break_on_hyphens=False)]
+    lines += ["", *to_terminal(brief_pick_columns(found), compared_pick_rows(found), width), ""]
+    lines.append(f"report: {run}/report.html")
+    if export and len(f"export: {export}") > width:
+        pick, _, target = export.partition(" --format ")
+        lines += [f"export: {pick} \\", f"    --format {target}"]
+    elif export:
+        lines.append(f"export: {export}")
+    return lines
+
+
+def verdict_leads(found: Findings) -> list[Lead]:
+    """Return the answer in at most three sentences: the smallest map, the gain of searching, and the holdout set."""
+    if not found.complete:
+        return [("No answer yet", _nothing(found))]
+    return [_smallest_lead(found), *unseen_lead(found), holdout_lead(found)]
+
+
+def lead_lines(found: Findings) -> list[Lead]:
+    """Return the answer as the report begins with it: each claim and its reason as sentences of their own."""
+    if not found.complete:
+        leads = [("No answer yet", _nothing(found))]
+    else:
+        claim, reason = _smallest_lead(found)
+        smallest = (claim, reason + _more_of_smallest(found.headline(SMALLEST)))
+        others = [lead for lead in (_knee_lead(found), _documented_lead(found)) if lead is not None]
+        claim, reason = holdout_lead(found)
+        holdout = (claim, reason + (_fitted(found) if found.confirmed else ""))
+        leads = [smallest, *others, *unseen_lead(found), holdout]
+    reasons = _with_damage_defined([reason for _, reason in leads])
+    return [
+        (f"{claim}.", f"{reason[:1].upper()}{reason[1:]}.") for (claim, _), reason in zip(leads, reasons, strict=True)
+    ]
+
+
+def unseen_lead(found: Findings) -> list[Lead]:
+    """Return what the search is worth on sentences that it did not see; nothing if that is not known."""
+    if unscored := found.outcome.unscored:
+        return [
+            (
+                "Not checked on unseen sentences yet",
+                f"{maps(unscored)} must still be scored there, and picks may change; if the search was interrupted, "
+                "start it again",
+            )
+        ]
+    gain, unseen = found.gain, found.outcome.unseen
+    if gain is None or unseen is None:
+        return []
+    if gain.interval.high < 1:
+        claim = "The search beats the knapsack"
+    elif gain.interval.low > 1:
+        claim = "The knapsack beats the search"
+    else:
+        claim = "No clear difference between the search and the knapsack"
+    sizes = "1 size" if gain.sizes == 1 else f"{gain.sizes} sizes"
+    return [
+        (
+            claim,
+            f"on {unseen.fp32_log_odds.size:,} unseen training sentences, searched maps do {gain.ratio:.0%} of the "
+            f"damage of knapsack maps of their size "
+            f"(95%: {gain.interval.low:.0%} to {gain.interval.high:.0%}; {sizes}){_outdated(unseen)}",
+        )
+    ]
+
+
+def _outdated(unseen: Unseen) -> str:
+    if not unseen.outdated:
+        return ""
+    return f"; since then, after {maps(unseen.trials)}, the search went on"
+
+
+def holdout_lead(found: Findings) -> Lead:
+    """Return whether the holdout set, which no search has seen, confirms the answer."""
+    scored, source = found.outcome.confirmation, found.outcome.held_back
+    if scored is None:
+        if source:
+            return "Holdout set not scored yet", f"its sentences ({source}) are scored when the search ends"
+        return "No holdout set", "--confirm 0.3 keeps a share of the sentences from the search, to check its answer"
+    if scored.withdrawn:
+        after = f"its sentences ({source}) were scored after {maps(scored.trials)}, and the search went on"
+        return "Holdout result out of date", after
+    sentences = f"{scored.labels.size:,} sentences that the search has not seen"
+    first = next((headline for headline in found.headlines if headline.trial is not None), None)
+    picked = None if first is None else first.trial
+    if first is None or picked is None or picked.number not in found.confirmed:
+        label = "any pick" if picked is None else picked.label
+        return "Not confirmed", f"the picks of that time were scored on {sentences}, and not {label}"
+    against = found.confirmed[picked.number].against_fp32
+    if first.request != SMALLEST:  # no other pick is claimed to be no worse
+        claim = "Scored on the holdout set"
+    elif against.no_worse >= CONFIDENCE:
+        claim = "Confirmed on the holdout set"
+    else:
+        claim = "Not confirmed on the holdout set"
+    return (
+        claim,
+        f"on {sentences}, the MCC of {picked.label} is {difference_with(against)} against FP32's, no worse by more "
+        f"than {loss(against.margin)} with {confidence(against.no_worse)} confidence",
+    )
+
+
+def _fitted(found: Findings) -> str:
+    """Return how far the search has fitted the sentences that it saw: damage there is no guide to damage elsewhere."""
+    growth: dict[bool, list[float]] = {True: [], False: []}
+    for trial in found.outcome.trials:
+        if trial.number in found.confirmed and trial.scores is not None and trial.scores.damage > 0:
+            ratio = found.confirmed[trial.number].damage / trial.scores.damage
+            growth[trial.origin == "sampler"].append(ratio)
+    if not growth[True]:
+        return ""
+    sentence = f". There the sampler's picks do {median(growth[True]):.2g} times the damage that the search saw"
+    return f"{sentence}, the baselines {median(growth[False]):.2g} times" if growth[False] else sentence
+
+
+def front_lines(found: Findings) -> list[str]:
+    """Return how large the front is, who proposed its maps, and which baselines stand unbeaten."""
+    outcome = found.outcome
+    evaluated = f"{maps(found.complete)} evaluated"
+    if found.failed:
+        evaluated += f", {len(found.failed):,} failed"
+    if not found.front:
+        if not found.complete:
+            return [f"The front is empty: {evaluated}."]
+        return [f"The front is empty: {evaluated}, none meets the constraint of {constraint(outcome)}."]
+    sampled = sum(trial.origin == "sampler" for trial in found.front)
+    others = [trial for trial in found.front if trial.origin != "sampler"]
+    composition = f"{sampled:,} proposed by the sampler"
+    if others:
+        composition += f", {len(others):,} not: {_listed(others)}"
+    lines = [
+        f"The front of {QUALITY_WORDS[outcome.quality]} against {outcome.size_axis} size has {maps(len(found.front))} "
+        f"({evaluated}): {composition}."
+    ]
+    rivals = [trial for trial in found.contenders if trial.scores is not None and trial.feasible]
+    if rivals:
+        own = tuple(trial for trial in outcome.trials if trial.origin == "sampler")
+        searched = front(replace(outcome, trials=own))  # what any of them beats, one of these does
+        standing = [trial for trial in rivals if beaten_by(outcome, searched, trial) is None]
+        ending = f"; not beaten: {_listed(standing)}" if standing else ""
+        lines.append(
+            f"The sampler's maps beat {len(rivals) - len(standing)} of the {len(rivals)} baselines that meet the "
+            f"constraint, in quality and size{ending}."
+        )
+    return lines
+
+
+def caution_lines(found: Findings) -> list[str]:
+    """Return how far these figures can be trusted."""
+    return [
+        f"Intervals are 95%, over {found.outcome.labels.size:,} sentences. One MCC has a standard error of about "
+        f"{found.fp32_standard_error:.3f} there, so the best MCC among many maps is partly luck. Damage (mean KL "
+        "divergence from FP32, nats a sentence) needs no labels and is far less noisy. Picks by size minimise it among "
+        "the maps whose MCC is not clearly below the best. Once maps are scored on unseen sentences, picks minimise it "
+        "there. Corrected figures come from sentences that had no part in choosing the map, though the search has "
+        "seen them."
+    ]
+
+
+def export_commands(found: Findings, run: str, target: str = "--format text") -> list[str]:
+    """Return the command that exports each pick; picks that nothing answers yet are left out.
+
+    It names the margin, as these findings may be of another than the run's. ``target`` is as what, and where to.
+    """
+    answered = [headline.request for headline in found.headlines if headline.trial is not None]
+    requests = (request_with_margin(found.outcome, request) for request in answered)
+    return [f"bitfront export --run {shlex.quote(run)} --pick {request} {target}" for request in requests]
+
+
+def _nothing(found: Findings) -> str:
+    if found.failed:
+        return f"no map has been scored: all {len(found.failed):,} evaluations failed; trials.csv says why"
+    return "no map has been evaluated yet"
+
+
+def _smallest_lead(found: Findings) -> Lead:
+    headline = found.headline(SMALLEST)
+    margin = loss(found.outcome.margin)
+    if headline is None or headline.trial is None:
+        return (
+            f"No map is proven to be within {margin} of FP32",
+            "that takes 95% confidence; more sentences, a larger margin or more evaluations may give it",
+        )
+    trial = headline.trial
+    sure = confidence(found.against_fp32[trial.number].no_worse)
+    return (
+        f"{times(trial.compression(found.outcome.size_axis))} smaller, within {margin} of FP32",
+        f"{_weighed(found, trial)} is no worse than FP32 by more than {margin} with {sure} confidence",
+    )
+
+
+def _more_of_smallest(headline: Headline | None) -> str:
+    if headline is None or headline.trial is None:
+        return ""
+    rest = ". So is every larger map of the front"
+    if headline.corrected is None:
+        return rest
+    against = headline.corrected.against_fp32
+    return f"{rest}. Corrected for the luck of selection, its MCC is {difference_with(against)} against FP32's"
+
+
+def _knee_lead(found: Findings) -> Lead | None:
+    headline = found.headline(KNEE)
+    if headline is None or headline.trial is None or headline.trial.scores is None:
+        return None
+    trial, against = headline.trial, found.against_fp32[headline.trial.number]
+    return (
+        f"Beyond {times(trial.compression(found.outcome.size_axis))} it gets expensive",
+        f"{_weighed(found, trial)} is where the front bends most: damage {nats(headline.trial.scores.damage)}, "
+        f"MCC {difference_with(against)} against FP32's",
+    )
+
+
+def _documented_lead(found: Findings) -> Lead | None:
+    """Return how much smaller a map may be that does no more damage than the documented one.
+
+    It compares damage on unseen sentences once maps are scored there: the smallest map of a whole front that does as
+    little damage on the search's own sentences is the luckiest.
+    """
+    reference, axis = found.reference, found.outcome.size_axis
+    if reference is None or reference.scores is None:
+        return None
+    if reference.number in found.unseen:
+        where = " on unseen sentences"
+        damages = {number: unseen.damage for number, unseen in found.unseen.items()}
+    else:
+        where = ""
+        # Any map, as a front of MCC or agreement may lack them; one in bf16 does not compare with one in FP32.
+        alike = (trial for trial in found.outcome.trials if trial.precision == reference.precision)
+        damages = {trial.number: trial.scores.damage for trial in alike if trial.scores}
+    size, damage = reference.compression(axis), damages[reference.number]
+    maps_there = [trial for trial in found.outcome.trials if trial.number in damages]
+    smaller = [trial for trial in maps_there if damages[trial.number] <= damage and trial.compression(axis) > size]
+    known = f"the documented map has {times(size)} and damage {nats(damage)}{where}"
+    if not smaller:
+        return "The documented map stands", f"{known}; no smaller map that was scored does as little"
+    best = max(smaller, key=lambda trial: trial.compression(axis))
+    return (
+        "Smaller than the documented map, with less damage",
+        f"{known}; {best.label} has damage {nats(damages[best.number])} at {times(best.compression(axis))}",
+    )
+
+
+def _weighed(found: Findings, trial: Trial) -> str:
+    """Return a map with its weight, as ``trial 8 (17.3 MB instead of 133 MB, 4.00 bits a weight)``."""
+    footprint = found.outcome.footprint
+    return (
+        f"{trial.label} ({megabytes(footprint.packed_bytes(trial.bits))} instead of "
+        f"{megabytes(footprint.fp32_packed_bytes)}, {bits_a_weight(trial)})"
+    )
+
+
+def _with_damage_defined(texts: list[str]) -> list[str]:
+    """Return the texts; the first that speaks of damage says what it is."""
+    at = next((at for at, text in enumerate(texts) if "damage" in text), len(texts))
+    return [*texts[:at], *(text.replace("damage", DAMAGE, 1) for text in texts[at : at + 1]), *texts[at + 1 :]]
+
+
+def _listed(trials: list[Trial]) -> str:
+    return ", ".join(trial.label for trial in trials)

@@ -1,0 +1,1 @@
+"""Intervals, comparisons, picks and what follows from them."""

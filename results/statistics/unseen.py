@@ -1,0 +1,113 @@
+"""The damage of maps on sentences that the search has not seen, and the sampler's gain over the knapsack there.
+
+Notation, for the sizes s of the knapsack's maps:
+    d(s): the mean damage of the knapsack's map of size s.
+    e(s): the mean damage of the sampler's best map of that size or less, chosen and judged on different sentences.
+    The gain is exp(mean over s of (log e(s) - log d(s))), and its interval is that of the mean, transformed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from objectives.scores import divergences
+from results.outcome import Outcome, Unseen
+from results.statistics.bootstrap import Bootstrapped, Interval, Resamples
+
+_LEAST = 1e-12  # nats: a damage of nothing has a logarithm too
+
+
+@dataclass(frozen=True)
+class UnseenDamage:
+    """A map's mean damage on unseen sentences, nats a sentence, and its 95% interval over the sentences."""
+
+    damage: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The sampler's damage over the knapsack's on unseen sentences; below 1 the search paid.
+
+    Attributes:
+        ratio: the geometric mean over sizes.
+        interval: 95%, over the sentences.
+        sizes: the number of sizes.
+    """
+
+    ratio: float
+    interval: Interval
+    sizes: int
+
+
+def unseen_losses(unseen: Unseen | None) -> dict[int, npt.NDArray[np.float64]]:
+    """Return the divergence from FP32 on each unseen sentence, ``(n_sentences,)`` in nats, by trial number."""
+    if unseen is None:
+        return {}
+    return {number: divergences(log_odds, unseen.fp32_log_odds) for number, log_odds in unseen.log_odds.items()}
+
+
+def unseen_damages(unseen: Unseen | None) -> dict[int, UnseenDamage]:
+    """Return the damage on unseen sentences by trial number, each with its interval over the sentences."""
+    losses = unseen_losses(unseen)
+    if not losses:
+        return {}
+    means = mean_losses(list(losses.values()))
+    return {
+        number: UnseenDamage(float(damage), interval)
+        for number, damage, interval in zip(losses, means.point, means.intervals(), strict=True)
+    }
+
+
+def gain_over_plain(outcome: Outcome) -> Gain | None:
+    """Compare each of the knapsack's maps with the sampler's best map of that size or less; None without either.
+
+    The best is chosen on every other sentence and judged on the rest, and the other way round, so that choosing among
+    many maps is no advantage.
+    """
+    axis, losses = outcome.size_axis, unseen_losses(outcome.unseen)
+    scored = [trial for trial in outcome.trials if trial.number in losses and trial.feasible]
+    sampled = [trial for trial in scored if trial.origin == "sampler"]
+    own, knapsack = [], []
+    for rival in scored:
+        within = [trial for trial in sampled if trial.compression(axis) >= rival.compression(axis)]
+        if rival.origin != "plain" or not within:
+            continue
+        damages = np.array([losses[trial.number] for trial in within])
+        even = np.arange(damages.shape[1]) % 2 == 0
+        for judged in (even, ~even):
+            best = damages[np.argmin(damages[:, ~judged].mean(axis=1))]
+            own.append(best * judged)
+            knapsack.append(losses[rival.number] * judged)
+    if not own:
+        return None
+    difference = _mean_logarithm(mean_losses(own)) - _mean_logarithm(mean_losses(knapsack))
+    [interval] = difference.intervals()
+    low, high = float(np.exp(interval.low)), float(np.exp(interval.high))
+    return Gain(float(np.exp(difference.point[0])), Interval(low, high), len(own) // 2)
+
+
+def _mean_logarithm(means: Bootstrapped) -> Bootstrapped:
+    """Return the mean over maps of the logarithm of a statistic, as a statistic of one map."""
+    point, replicates, jackknife = (
+        np.log(np.maximum(values, _LEAST)) for values in (means.point, means.replicates, means.jackknife)
+    )
+    averages = (
+        point.mean(keepdims=True),
+        replicates.mean(axis=1, keepdims=True),
+        jackknife.mean(axis=0, keepdims=True),
+    )
+    return Bootstrapped(*averages, means.strata)
+
+
+def mean_losses(losses: Sequence[npt.NDArray[np.float64]]) -> Bootstrapped:
+    """Return the means of losses, ``(n_sentences,)`` each, on the same draws of the unseen sentences.
+
+    These sentences have no labels, so they are one stratum.
+    """
+    values = np.array(losses)
+    return Resamples.draw(np.zeros(values.shape[1], dtype=np.int8)).mean(values)
