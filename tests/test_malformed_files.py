@@ -28,14 +28,14 @@ from objectives.problem import load_problem
 from objectives.quantization.bank import WeightBank
 from objectives.quantization.quantized_model import QuantizedModel
 from results.export.packed import BIT_MAP, MANIFEST, WEIGHTS, load_checkpoint, write_checkpoint
-from search.contenders import uniform_maps
-from search.feasible import SizeConstraint
-from search.profile import Profile, resolve_profile
-from search.reading import load_study, outcome
-from search.run_directory import RunDirectory
-from search.samplers import FeasibleSampler
-from search.storage import JournalStore
-from search.study import open_study, tell
+from search.allocation.baselines import uniform_maps
+from search.allocation.constraint import SizeConstraint
+from search.run.profile import Profile, resolve_profile
+from search.run.run_directory import RunDirectory
+from search.samplers.optuna_samplers import FeasibleSampler
+from search.storage.stores import JournalStore
+from search.study.reading import load_study, outcome
+from search.study.study import open_study, tell
 from tests.malformed import malformed
 from tests.objectives.example_layers import LAYERS
 from tests.objectives.tiny_bert import make_tiny_bert

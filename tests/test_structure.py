@@ -30,7 +30,13 @@ FENCES: dict[str, Callable[[str], bool]] = {
     "torch": lambda path: not path.startswith("results/") or path in CHECKPOINTS,
     "tests": lambda path: False,
 }
-READING = ("search.status", "search.reporting", "search.comparing", "search.profile", "results.report.report")
+READING = (
+    "search.cli.status",
+    "search.run.reporting",
+    "search.cli.comparing",
+    "search.run.profile",
+    "results.report.report",
+)
 
 
 def modules() -> list[str]:

@@ -19,7 +19,7 @@ import torch
 from objectives.evaluation.cuda_graphs import multiplies_bf16
 from objectives.problem import Problem, load_problem, unseen_sentences
 from objectives.scores import Precision, divergences
-from search.allocation import Choice, Sizes, layer_sizes, to_bits, to_choice
+from search.allocation.knapsack import Choice, Sizes, layer_sizes, to_bits, to_choice
 from tests.benchmarks.search import GUIDED_COST, TAIL, best_map, search, source_of
 from tests.shared import ABSENT
 

@@ -27,12 +27,12 @@ from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier
 from objectives.problem import Evaluation, Problem
 from objectives.scores import Labels, LogOdds, score
-from search.feasible import SizeConstraint, repair
-from search.guided import GuidedSampler
-from search.samplers import search_space
-from search.sensitivity import Sensitivities
-from search.storage import JournalStore
-from search.study import claim, open_study, tell, write_widths
+from search.allocation.constraint import SizeConstraint, repair
+from search.allocation.sensitivity import Sensitivities
+from search.samplers.guided import GuidedSampler
+from search.samplers.optuna_samplers import search_space
+from search.storage.stores import JournalStore
+from search.study.study import claim, open_study, tell, write_widths
 from tests.benchmarks.evaluate import cola_tokens
 from tests.search.tiny_problem import ask
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from objectives.scores import divergences
 from results.outcome import Outcome
-from search.reading import load_study, outcome
+from search.study.reading import load_study, outcome
 
 BLOCKS = 8
 RISK = 0.01

@@ -34,11 +34,11 @@ from objectives.evaluation.cuda_graphs import multiplies_bf16
 from objectives.layers import Bits
 from objectives.problem import MINIATURE, Problem, load_problem
 from objectives.scores import Precision
-from search.contenders import all_contenders
-from search.feasible import SizeConstraint
-from search.sensitivity import measure
-from search.study import open_study, tell
-from search.worker import make_sampler
+from search.allocation.baselines import all_contenders
+from search.allocation.constraint import SizeConstraint
+from search.allocation.sensitivity import measure
+from search.run.worker import make_sampler
+from search.study.study import open_study, tell
 from tests.results.hypervolume import hypervolume_2d
 from tests.search.tiny_problem import ask
 from tests.shared import COLA, MODEL

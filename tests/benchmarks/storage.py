@@ -27,11 +27,11 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from objectives.problem import Evaluation, Problem
 from objectives.scores import LogOdds, score
-from search.feasible import SizeConstraint
-from search.journal import JournalFile
-from search.samplers import FeasibleSampler
-from search.storage import STUDY_NAME, Place
-from search.study import claim, open_study, tell, write_widths
+from search.allocation.constraint import SizeConstraint
+from search.samplers.optuna_samplers import FeasibleSampler
+from search.storage.journal import JournalFile
+from search.storage.stores import STUDY_NAME, Place
+from search.study.study import claim, open_study, tell, write_widths
 from tests.benchmarks.overhead import made_up_problem
 from tests.search.postgresql import server_url
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from objectives.packing.scheme import QuantizerName
 from objectives.problem import MINIATURE, cache_directory, load_problem
-from search.allocation import layer_sizes
-from search.contenders import plain_budgets
-from search.feasible import SizeConstraint
-from search.sensitivity import measure
-from search.trust import TRUSTS, choose_trust, damages_elsewhere
+from search.allocation.baselines import plain_budgets
+from search.allocation.constraint import SizeConstraint
+from search.allocation.knapsack import layer_sizes
+from search.allocation.sensitivity import measure
+from search.samplers.shrinkage import TRUSTS, choose_trust, damages_elsewhere
 from tests.shared import COLA, MODEL
 
 _QUANTIZERS: tuple[QuantizerName, ...] = ("affine", "calibrated")

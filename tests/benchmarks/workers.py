@@ -13,8 +13,8 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-from search.reading import load_study, outcome
-from search.run_directory import RunDirectory
+from search.run.run_directory import RunDirectory
+from search.study.reading import load_study, outcome
 from tests.search.postgresql import server_url
 from tests.shared import ABSENT, COLA, MODEL
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 def command_line(*arguments: object) -> list[str]:
     """Return the command line for a process of its own."""
-    return [sys.executable, "-m", "search.cli", *(str(argument) for argument in arguments)]
+    return [sys.executable, "-m", "search.cli.app", *(str(argument) for argument in arguments)]
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from objectives.problem import Problem, load_problem
-from search.cli import main
+from search.cli.app import main
 from tests.search.commands import command_line
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 

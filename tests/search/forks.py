@@ -15,14 +15,14 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from objectives.problem import Problem
-from search.contenders import uniform_maps
-from search.feasible import SizeConstraint
-from search.profile import Profile
-from search.samplers import FeasibleSampler
-from search.storage import Place, Store
-from search.study import open_study
-from search.trials import finished
-from search.worker import Worker
+from search.allocation.baselines import uniform_maps
+from search.allocation.constraint import SizeConstraint
+from search.run.profile import Profile
+from search.run.worker import Worker
+from search.samplers.optuna_samplers import FeasibleSampler
+from search.storage.stores import Place, Store
+from search.study.study import open_study
+from search.study.trials import finished
 from tests.waiting import wait_until
 
 PROFILE = Profile(model="tiny", data="tiny", sampler="random", sensitivity="none")

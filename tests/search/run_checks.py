@@ -6,8 +6,8 @@ from objectives.bit_maps import parse_bit_map
 from objectives.errors import InputError
 from objectives.layers import Bits
 from results.outcome import Outcome, Trial
-from search.reading import load_study, outcome
-from search.run_directory import RunDirectory
+from search.run.run_directory import RunDirectory
+from search.study.reading import load_study, outcome
 from tests.search.commands import rows
 
 LOCKS = {".lock", ".study.journal.lock", ".study.journal.claim.lock"}

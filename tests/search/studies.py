@@ -8,9 +8,9 @@ import optuna
 from objectives.layers import WIDTHS, Bits
 from objectives.problem import Problem
 from results.outcome import Quality
-from search.feasible import SizeConstraint
-from search.sensitivity import Sensitivities
-from search.study import tell
+from search.allocation.constraint import SizeConstraint
+from search.allocation.sensitivity import Sensitivities
+from search.study.study import tell
 from tests.search.tiny_problem import ask
 
 

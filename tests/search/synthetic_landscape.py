@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from objectives.layers import WIDTHS
 from objectives.scores import LogOdds, divergences
-from search.allocation import Choice, Sizes
-from search.common import Floats
-from search.landscape import Observations
-from search.sensitivity import Sensitivities
+from search.allocation.knapsack import Choice, Sizes
+from search.allocation.sensitivity import Sensitivities
+from search.samplers.common_mode import Floats
+from search.samplers.surrogate import Observations
 
 
 class SyntheticNetwork:

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from objectives.layers import Bits, Layer
 from objectives.loading.hub import quiet_libraries
-from search.study import claim, write_widths
+from search.study.study import claim, write_widths
 from tests.objectives.tiny_bert import WORDS, make_tiny_bert
 
 

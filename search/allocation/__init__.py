@@ -1,0 +1,1 @@
+"""Which bits to which layer: sensitivities, the exact knapsack, constraints, baselines."""

@@ -1,0 +1,80 @@
+"""The baselines: the documented configuration, uniform maps, and the exact knapsack on one-layer sensitivities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from objectives.bit_maps import documented_bit_map
+from objectives.errors import InputError
+from objectives.layers import WIDTHS, Bits, Layer, uniform
+from objectives.problem import Problem
+from results.outcome import Origin
+from search.allocation.constraint import SizeConstraint
+from search.allocation.knapsack import Damages, allocate_bits
+from search.allocation.sensitivity import Sensitivities
+
+_PLAIN_COMPRESSIONS = (6.4, 8.0, 9.2, 32 / 3, 11.6, 12.8, 14.2)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A baseline: a map to evaluate before the sampler's, even if it misses the constraint."""
+
+    origin: Origin
+    label: str
+    bits: Bits
+
+
+def all_contenders(
+    problem: Problem, constraint: SizeConstraint, sensitivities: Sensitivities | None
+) -> tuple[list[Contender], str]:
+    """Return the baselines in the order of their evaluation, and why the reference is missing; empty if it is not.
+
+    The knapsack's maps are among them if there are sensitivities.
+    """
+    contenders, reference_note = reference(problem.layers)
+    contenders += uniform_maps(problem.layers)
+    if sensitivities is not None:
+        contenders += plain_allocations(sensitivities.damages, constraint)
+    return contenders, reference_note
+
+
+def reference(layers: Sequence[Layer]) -> tuple[list[Contender], str]:
+    """Return the documented configuration, or nothing and the reason why it does not fit."""
+    try:
+        return [Contender("reference", "documented", documented_bit_map(layers))], ""
+    except InputError as error:
+        return [], str(error)
+
+
+def uniform_maps(layers: Sequence[Layer]) -> list[Contender]:
+    """Return the uniform maps, from 2 bits up."""
+    return [Contender("uniform", f"uniform {width}", uniform(layers, width)) for width in WIDTHS]
+
+
+def plain_allocations(damages: Damages, constraint: SizeConstraint) -> list[Contender]:
+    """Return the knapsack's maps, at the size constraint and at some smaller sizes.
+
+    Args:
+        damages: of each layer alone, ``(n_layers, n_widths)``.
+        constraint: the size constraint, which the largest map just meets.
+    """
+    footprint, axis = constraint.footprint, constraint.axis
+    maps: dict[Bits, Contender] = {}
+    for budget in plain_budgets(constraint):
+        try:
+            bits = allocate_bits(damages, footprint, axis, budget)
+        except ValueError:
+            continue  # smaller than any map
+        compression = footprint.compression(bits, axis)
+        maps.setdefault(bits, Contender("plain", f"plain {compression:.2f}x", bits))
+    return list(maps.values())
+
+
+def plain_budgets(constraint: SizeConstraint) -> list[int]:
+    """Return the knapsack's size limits in bits, from the constraint down."""
+    footprint = constraint.footprint
+    fp32_bits = footprint.fp32_nominal_bits if constraint.axis == "nominal" else 8 * footprint.fp32_packed_bytes
+    wanted = [int(fp32_bits / compression) for compression in _PLAIN_COMPRESSIONS]
+    return [constraint.largest_bits, *(budget for budget in wanted if budget < constraint.largest_bits)]

@@ -1,0 +1,31 @@
+"""Several runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from objectives.errors import InputError
+from results.report.comparison import comparison_info, write_comparison
+from search.run.reporting import outcome_of_run
+from search.run.run_directory import RunDirectory
+from search.study.reading import load_study
+
+
+def compare_runs(runs: Sequence[Path], margin: float | None, out: Path) -> tuple[str, ...]:
+    """Write the comparison of several runs into a directory, and return in what they are not alike.
+
+    Raises:
+        InputError: there are fewer than two, one is named twice, or one is no run.
+        OSError: the directory cannot be written.
+    """
+    if len(runs) < 2 or len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("--compare needs two runs or more, each once: --compare runs/x runs/y")
+    directories = [RunDirectory(run) for run in runs]
+    for directory in directories:
+        directory.read_settings()
+    outcomes = [outcome_of_run(load_study(directory.place()), directory, margin) for directory in directories]
+    names = [directory.name for directory in directories]
+    info = comparison_info(outcomes, names if len(set(names)) == len(names) else [str(run) for run in runs])
+    write_comparison(info, out)
+    return info.warnings

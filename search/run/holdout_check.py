@@ -1,0 +1,56 @@
+"""The holdout: scored once, when a search has ended, for the picks, their rivals and the reference."""
+
+from __future__ import annotations
+
+import logging
+
+import optuna
+from optuna.trial import TrialState
+
+from objectives.errors import InputError
+from objectives.problem import Problem
+from results.outcome import Outcome
+from results.statistics.analysis import select
+from search.storage.stores import Store
+from search.study.holdout_record import opened_after, record_opening
+from search.study.trials import claimed
+
+log = logging.getLogger("bitfront")
+
+
+def open_confirmation(problem: Problem, store: Store, study: optuna.Study, outcome: Outcome) -> bool:
+    """Score the picks, their rivals and the reference on the holdout, in FP32; return whether that was done.
+
+    The scores are recorded, and made once. Nothing happens if there is no holdout, if it has been scored, or while
+    other machines search on: their maps would withdraw the scores.
+
+    Args:
+        problem: the run's problem.
+        store: the store of its study.
+        study: the run's study.
+        outcome: what the study holds now.
+    """
+    if problem.confirmation is None or outcome.confirmation is not None or not outcome.trials:
+        return False
+    if store.shared:
+        with store.exclusive():
+            store.fail_abandoned(study, claimed)  # a machine that died after our last trial searches no more
+            running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if running:
+            log.info("other machines search on: the last one to end scores the holdout")
+            return False
+    selection = select(outcome)
+    rivals = [headline.rival for headline in selection.headlines if headline.rival is not None]
+    chosen = selection.picked | {trial.number: trial for trial in rivals}
+    log.info("scoring %d maps on the holdout of %d sentences", len(chosen), problem.confirmation.labels.size)
+    try:
+        fp32, log_odds = problem.confirmed_log_odds([trial.bits for trial in chosen.values()])
+    except InputError as error:
+        log.warning("no scores on the holdout: %s", error)
+        return False
+    with store.exclusive():
+        if opened_after(study):  # another machine ended at the same moment
+            return False
+        by_number = dict(zip(chosen, log_odds, strict=True))
+        record_opening(study, problem.confirmation, fp32, by_number, len(outcome.trials))
+    return True

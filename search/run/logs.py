@@ -1,0 +1,66 @@
+"""The log of a run: its file and its first lines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+
+import optuna
+
+from objectives.batching import device_of
+from objectives.evaluation.cuda_graphs import multiplies_bf16
+from objectives.problem import Problem
+from search.run.profile import Profile
+from search.run.run_directory import RunDirectory
+from search.study.holdout_record import opened_after
+from search.study.trials import finished
+
+log = logging.getLogger("bitfront")
+
+_LOG_BYTES = 10_000_000
+
+
+class _LogFile(RotatingFileHandler):
+    """A log that is skipped if it cannot be written: on a full disk, other errors matter more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name is logging's
+        """Say nothing."""
+
+
+@contextmanager
+def logging_to(run: RunDirectory) -> Iterator[None]:
+    """Also write every log line to the run's own file."""
+    handler = _LogFile(run.log, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.DEBUG)
+    log.setLevel(logging.DEBUG)  # the file has a line for each trial; the terminal shows progress instead
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optuna.Study) -> None:
+    """Log what is searched, how, and how many maps are recorded already."""
+    done = finished(study)
+    log.info(
+        "%s %s: %s on %s, sampler %s, seed %d",
+        "continuing" if done else "starting",
+        run.path,
+        profile.model,
+        profile.data,
+        profile.sampler,
+        profile.seed,
+    )
+    if opened := opened_after(study):
+        log.warning(
+            "the confirmation sentences were opened after %d maps; more maps withdraw what they confirm", opened
+        )
+    log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), done)
+    log.info("evaluating with the %s", problem.scout.description)
+    if problem.scout.precision == "bf16" and not multiplies_bf16(device_of(problem.network)):
+        log.warning("this processor has no bf16 products: --precision fp32 would be faster")

@@ -1,0 +1,306 @@
+"""The search: ask, evaluate, tell and keep the run's files current, until the budget ends or a signal comes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import optuna
+import torch
+
+from objectives.errors import InputError
+from objectives.problem import Problem, cache_directory, polishing_sentences
+from results.plots.heat_maps import write_sensitivity_plot
+from results.report.report import write_report
+from results.statistics.analysis import Findings, conclude
+from search.allocation.baselines import all_contenders
+from search.allocation.sensitivity import Sensitivities, measure
+from search.run.final_checks import look_closer
+from search.run.logs import log_start, logging_to
+from search.run.polishing import maps_to_polish, polish_maps
+from search.run.profile import GUIDED, Profile
+from search.run.progress import BY_SIGNAL, REFRESH_S, Display, Progress
+from search.run.reporting import front_line, outcome_of_run
+from search.run.run_directory import RunDirectory
+from search.run.signals import stop_requests
+from search.run.worker import Job, Worker, constraint_of, load_searched_problem, make_sampler
+from search.run.worker_pool import WorkerPool
+from search.samplers.guided import GuidedSampler
+from search.storage.stores import Place, Store, redacted
+from search.study.study import check_joinable, open_study
+from search.study.trials import begun, exhausted, finished
+
+log = logging.getLogger("bitfront")
+
+_PAUSE_S = 0.5
+_REFRESH_SHARE = 0.02  # writing the run's files takes at most this share of the time
+
+
+def run_search(profile: Profile, run: RunDirectory, display: Display, storage_url: str = "") -> Findings:
+    """Search until the profile's budget ends or SIGINT, SIGTERM or SIGHUP comes, and return the analysis.
+
+    After a first signal the current evaluation finishes; a second SIGINT raises KeyboardInterrupt. Either way the run's
+    files are complete for what was recorded.
+
+    Args:
+        profile: what to search and for how long.
+        run: the run, new or to be continued.
+        display: shows the progress.
+        storage_url: a database that other machines share; if empty, the run's own database or journal.
+
+    Raises:
+        InputError: the profile's model, sentences or constraint cannot be used, the run is another search's, or the
+            storage cannot be opened.
+        StorageLostError: the database went away for good.
+    """
+    started = time.monotonic()
+    start: dict[str, Any] = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
+    with ExitStack() as held:
+        place, store, problem = _take(profile, run, storage_url, held)
+        should_stop = held.enter_context(stop_requests())
+        versions = _versions()
+        # The codes that the run was begun with, as in its study.
+        codes = run.read_settings()["fingerprint"].get("codes", "") if run.exists() else ""
+
+        def write_settings() -> None:
+            fingerprint = {**problem.fingerprint, "codes": codes or problem.codes}
+            run.write_settings(profile.to_dict(), fingerprint, versions, place, start)
+
+        write_settings()
+        run.clear_up()
+        budget = _Budget(profile, started, should_stop)
+        sensitivities = _sensitivities(profile, problem, run, budget, display)
+        constraint = constraint_of(profile, problem)
+        contenders, reference_note = all_contenders(problem, constraint, sensitivities)
+        # A search that is stopped while it measures still opens its study, so that there is a report.
+        name = "random" if sensitivities is None and profile.sampler == GUIDED else profile.sampler
+        sampler = make_sampler(name, problem, constraint, sensitivities, profile.seed)
+        if isinstance(sampler, GuidedSampler):
+            log.info("interaction shrinkage %.2f (0 treats layers as independent)", sampler.trust)
+        if store is None:
+            store = place.open(recover=True)
+
+        def opened(store: Store = store) -> optuna.Study:
+            with store.exclusive():
+                return open_study(
+                    store.backend,
+                    problem,
+                    profile.quality,
+                    constraint,
+                    sampler,
+                    contenders,
+                    reference_note,
+                    _provenance(profile, problem, versions),
+                    store.study_name,
+                    store.shared,
+                )
+
+        study = store.patiently(opened, should_stop)
+        store.patiently(lambda: log_start(profile, run, problem, study), should_stop)
+        worker = Worker(store, study, problem, constraint, profile, should_stop)
+        job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
+        findings, out_of_maps = _loop(worker, job, run, budget, display)
+        if profile.polish and not should_stop():
+            trials = maps_to_polish(findings)
+            polish_maps(problem, findings.outcome, trials, run, profile.seed, should_stop=should_stop)
+            write_report(findings, run.path)
+        end = "running out of maps" if out_of_maps else "its budget"
+        start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if should_stop() else end}
+        write_settings()
+        return findings
+
+
+def _take(
+    profile: Profile, run: RunDirectory, storage_url: str, held: ExitStack
+) -> tuple[Place, Store | None, Problem]:
+    """Lock the run, open its storage if that is a database, load its problem, and check that all can be used.
+
+    An existing run is locked first. A new one gets its directory last.
+    """
+
+    def hold() -> None:
+        held.enter_context(run.locked())
+        held.enter_context(logging_to(run))
+
+    known = run.exists()
+    if known:
+        hold()
+        run.check_same(profile.objective, run.read_settings()["profile"])
+    place = run.place(storage_url)
+    if known and not place.url:
+        run.check_journal()
+    store = place.open() if place.url else None  # its faults are reported before minutes are spent
+    problem = load_searched_problem(profile, log.info)
+    constraint = constraint_of(profile, problem)
+    if profile.polish:
+        polishing_sentences(problem)  # raises if there are none, before a night is spent
+    if store is not None:
+        recorded = run.place().url if known else ""
+        moved_from = recorded if recorded != redacted(place.url) else ""
+        asked = (store.backend, store.study_name, problem, profile.quality, constraint, moved_from)
+
+        def check(store: Store = store) -> None:
+            with store.exclusive():  # else the study might be half-made
+                check_joinable(*asked)
+
+        store.patiently(check, lambda: False)
+    if not known:
+        hold()
+        known = run.exists()  # another process may have begun it meanwhile
+    if known:
+        # The holdout must be the same as before.
+        settings = run.read_settings()
+        run.check_same(profile.objective, settings["profile"])
+        run.check_same({"confirmation": None, **problem.fingerprint}, settings["fingerprint"])
+    return place, store, problem
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """The limits of a search, counted from this start; a signal ends it too."""
+
+    profile: Profile
+    started: float
+    should_stop: Callable[[], bool]
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def lasts(self) -> bool:
+        """Return whether there is time left and no signal has come."""
+        limit_s = self.profile.hours * 3600
+        return self.should_stop() or bool(limit_s and self.elapsed_s >= limit_s)
+
+    def allows(self, trials: int) -> bool:
+        """Return whether the search may go on after so many trials."""
+        return self.lasts() and not (self.profile.trials and trials >= self.profile.trials)
+
+
+def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> tuple[Findings, bool]:
+    """Search until the budget ends or no map is left; return the analysis and whether no map was left."""
+    store, study = worker.store, worker.study
+    began = time.monotonic()
+
+    def count() -> int:
+        return store.patiently(lambda: finished(study), budget.should_stop)
+
+    def no_map_left() -> bool:  # and no running trial whose map may have to be tried again
+        return store.patiently(lambda: exhausted(study) and begun(study) == finished(study), budget.should_stop)
+
+    over = no_map_left()
+    already = done = count()
+    front = ""
+    tried, refresh_cost_s = float("-inf"), 0.0
+    try:
+        with _evaluating(worker, job, needed=budget.allows(done) and not over) as evaluate:
+            while budget.allows(done) and not over:
+                news = evaluate()
+                over = no_map_left()
+                if not news:
+                    continue
+                done = count()
+                now = time.monotonic()
+                if now - tried >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
+                    front = store.patiently(lambda: _try_to_refresh(study, run), budget.should_stop) or front
+                    tried = time.monotonic()
+                    refresh_cost_s = tried - now
+                rate = (done - already) / (time.monotonic() - began)
+                display.trials(_progress(job.profile, done, budget.elapsed_s, rate, front))
+        look_closer(worker, run, display.closing)
+        findings = store.patiently(lambda: refresh(study, run), budget.should_stop)
+    except BaseException as error:
+        # A second Ctrl-C may come while the files are written: write them anew, so that all are of the same state.
+        with suppress(OSError, InputError):  # the error that ended the search is the one to report
+            store.patiently(lambda: refresh(study, run), lambda: True)
+        if isinstance(error, (OSError, MemoryError)):
+            log.warning("all that was finished is recorded; start the same command again to continue")
+        raise
+    ended = "no further map meets the constraint" if over else "budget reached"
+    log.info("%s", "stopped by a signal" if budget.should_stop() else ended)
+    return findings, over
+
+
+@contextmanager
+def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[], bool]]:
+    """Yield a function that waits for the next evaluation and returns whether the study may have changed.
+
+    Several workers are started only if ``needed``.
+    """
+    if job.profile.workers == 1 or not needed:
+
+        def one() -> bool:
+            if worker.evaluate_next():
+                return True
+            time.sleep(_PAUSE_S)  # other machines evaluate the last maps
+            return worker.store.shared
+
+        yield one
+        return
+    log.info("%d workers with %d threads each", job.profile.workers, job.threads)
+    pool = WorkerPool(job, worker.store, worker.study, [layer.name for layer in worker.problem.layers])
+    try:
+        yield lambda: bool(pool.watch(_PAUSE_S)) or worker.store.shared
+        pool.shutdown()
+    finally:
+        pool.kill()
+
+
+def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> str:
+    """Return the front in one line; an empty line if the files cannot be written or read."""
+    try:
+        return front_line(refresh(study, run).outcome)
+    except (OSError, InputError) as error:  # all results are in the storage, and the files are written at the end
+        log.warning("cannot write the report for now (%s); the search goes on", error)
+        return ""
+
+
+def refresh(study: optuna.Study, run: RunDirectory) -> Findings:
+    """Analyse what the study holds now, and write the run's tables, plots, report and bit maps."""
+    findings = conclude(outcome_of_run(study, run))
+    write_report(findings, run.path)
+    return findings
+
+
+def _sensitivities(
+    profile: Profile, problem: Problem, run: RunDirectory, budget: _Budget, display: Display
+) -> Sensitivities | None:
+    if profile.sensitivity == "none":
+        return None
+    started = time.monotonic()
+    measured = measure(problem, cache_directory(), profile.sensitivity, display.sensitivities, budget.lasts)
+    if measured is not None:
+        write_sensitivity_plot(problem.layers, measured.damages, measured.measured, run.path)
+        log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
+    return measured
+
+
+def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, front: str) -> Progress:
+    ends = []
+    if profile.trials and rate:
+        ends.append((profile.trials - done) / rate)
+    if profile.hours:
+        ends.append(profile.hours * 3600 - elapsed_s)
+    return Progress(done, profile.trials, elapsed_s, max(0.0, min(ends)) if ends else None, rate, front)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("bitfront", "torch", "transformers", "optuna", "numpy")
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}
+
+
+def _provenance(profile: Profile, problem: Problem, versions: dict[str, str]) -> list[tuple[str, str]]:
+    return [
+        ("sampler", f"{profile.sampler}, seed {profile.seed}"),
+        *((f"fingerprint of {key}", value) for key, value in problem.fingerprint.items()),
+        *versions.items(),
+        ("machine", f"{platform.machine()}, {torch.get_num_threads()} threads, {platform.system()}"),
+    ]

@@ -1,0 +1,129 @@
+"""Polishing maps of a run after the search: the picks and the documented map, or one that the user names."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from objectives.errors import InputError
+from objectives.problem import Evaluation, Problem, polishing_sentences
+from objectives.quantization.quantized_model import QuantizedModel
+from objectives.scores import divergences
+from objectives.training.distillation import polish
+from results.export.bit_map_files import bit_map_path, bit_map_provenance
+from results.export.packed import read_manifest, write_checkpoint
+from results.outcome import Outcome, Trial
+from results.report.polished import FOLDER, PolishedMap, polished_line, read_polished, write_polished
+from results.statistics.analysis import Selection
+from results.statistics.intervals import damage_interval, mcc_interval
+from search.run.checkpoints import FINGERPRINT
+from search.run.run_directory import RunDirectory
+
+log = logging.getLogger("bitfront")
+
+EPOCHS = 1
+"""Passes over the training sentences, unless more are asked for."""
+
+
+def maps_to_polish(selection: Selection) -> tuple[Trial, ...]:
+    """Return the picks and the documented map, each once, by falling size."""
+    return tuple(sorted(selection.picked.values(), key=lambda trial: trial.nominal_compression))
+
+
+def polish_maps(
+    problem: Problem,
+    outcome: Outcome,
+    trials: Sequence[Trial],
+    run: RunDirectory,
+    seed: int,
+    epochs: int = EPOCHS,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[PolishedMap, ...]:
+    """Polish maps of a run, each into a packed checkpoint under ``polished/``, and return their figures.
+
+    The table of polished maps is written after each map. Maps that are polished already are left as they are.
+
+    Args:
+        problem: the run's problem.
+        outcome: the run's outcome.
+        trials: the maps.
+        run: the run's directory.
+        seed: of everything random in polishing.
+        epochs: passes over the training sentences.
+        should_stop: asked now and then; once it returns true, the maps polished by then are returned.
+
+    Raises:
+        InputError: there are no training sentences, or the run's table of polished maps cannot be read.
+    """
+    done = {polished.number: polished for polished in read_polished(run.path)}
+    sentences = polishing_sentences(problem)
+    for trial in trials:
+        checkpoint = f"{FOLDER}/{Path(bit_map_path(outcome, trial, 'txt')).stem}"
+        if (run.path / checkpoint).exists():
+            polished, passes = _recorded(run.path / checkpoint)
+            if passes != epochs:
+                log.warning(
+                    "%s was polished with --epochs %d; remove it to polish it anew", run.path / checkpoint, passes
+                )
+            if trial.number in done:
+                continue
+        else:
+            log.info(
+                "polishing %s of %.2fx on %d sentences",
+                trial.label,
+                trial.nominal_compression,
+                len(sentences.token_ids),
+            )
+            began = time.monotonic()
+            quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, trial.bits)
+            result = polish(quantized, problem.network, sentences, epochs, seed, log.info, should_stop)
+            if result is None:
+                break
+            before, after = problem.confirm_quantized(quantized), problem.confirm_quantized(result.model)
+            polished = PolishedMap(
+                number=trial.number,
+                label=trial.label,
+                nominal_compression=trial.nominal_compression,
+                packed_compression=trial.packed_compression,
+                kept=result.kept,
+                held_out_damage_before=result.damage_before,
+                held_out_damage_after=result.damage_after,
+                checkpoint=checkpoint,
+                **_figures(problem, before, "before"),
+                **_figures(problem, after, "after"),
+            )
+            provenance = bit_map_provenance(outcome, trial) | {
+                "polished": asdict(polished) | {"seed": seed, "epochs": epochs},
+                FINGERPRINT: problem.fingerprint,
+            }
+            write_checkpoint(problem.classifier, result.model, provenance, run.path / checkpoint)
+            log.info("%s after %.0f s", polished_line(polished), time.monotonic() - began)
+        done[trial.number] = polished
+        write_polished(list(done.values()), run.path)
+    return tuple(done[trial.number] for trial in trials if trial.number in done)
+
+
+def _recorded(checkpoint: Path) -> tuple[PolishedMap, int]:
+    """Return the figures in a polished checkpoint's manifest, and its number of passes."""
+    try:
+        figures = read_manifest(checkpoint)["polished"]
+        return PolishedMap(**{field.name: figures[field.name] for field in fields(PolishedMap)}), figures["epochs"]
+    except (KeyError, TypeError):
+        raise InputError(f"{checkpoint}: is damaged; remove it and polish again") from None
+
+
+def _figures(problem: Problem, evaluation: Evaluation, when: str) -> dict[str, float]:
+    sentences = problem.labels, problem.in_domain
+    damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds), *sentences)
+    mcc = mcc_interval(evaluation.log_odds, *sentences)
+    return {
+        f"damage_{when}": evaluation.scores.damage,
+        f"damage_{when}_low": damage.low,
+        f"damage_{when}_high": damage.high,
+        f"mcc_{when}": evaluation.scores.mcc,
+        f"mcc_{when}_low": mcc.low,
+        f"mcc_{when}_high": mcc.high,
+    }

@@ -1,0 +1,130 @@
+"""The check on unseen sentences: after a search, its best maps are scored on sentences that it did not see.
+
+A search fits the sentences that it scores maps on, so the damage there is optimistic. Damage needs no labels, so it can
+be measured on training sentences. The sampler never sees these scores; picks are made by them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import optuna
+
+from objectives.errors import InputError
+from objectives.layers import Bits
+from objectives.loading.fingerprint import short_digest
+from objectives.problem import Problem, unseen_sentences
+from objectives.scores import LogOdds
+from results.outcome import Outcome, Trial
+from results.pareto import exact_sizes, non_dominated
+from results.statistics.analysis import Selection, select
+from search.study.arrays import pack_array
+from search.study.unseen_record import SCORES, SENTENCES, WANTED, scores_on_unseen
+
+log = logging.getLogger("bitfront")
+
+_MOST_OF_FRONT = 32
+
+DamageElsewhere = Callable[[Bits, LogOdds], float]
+"""The expected damage of a map on other sentences, in nats a sentence, from its log-odds on the search's own."""
+
+
+def check_on_unseen(
+    problem: Problem,
+    study: optuna.Study,
+    outcome: Outcome,
+    most_sentences: int,
+    should_stop: Callable[[], bool],
+    damage_elsewhere: DamageElsewhere | None = None,
+    show: Callable[[int, int], object] = lambda done, wanted: None,
+) -> None:
+    """Score the best maps on unseen sentences, in FP32, and record it; recorded scores are not computed again.
+
+    The scores count only once all are there: the baselines come first, and would win against maps not scored yet.
+
+    Args:
+        problem: the run's problem.
+        study: the run's study.
+        outcome: what the study holds now.
+        most_sentences: how many sentences to take; 0 for no check.
+        should_stop: asked before each map.
+        damage_elsewhere: the expected damage of a map there, by which the sampler's maps are chosen; without it, by
+            their damage on the search's own sentences.
+        show: called with how many maps are scored and how many are to be.
+    """
+    if not most_sentences:
+        if study.user_attrs.get(WANTED):
+            study.set_user_attr(WANTED, None)
+        return
+    trials = candidates(select(outcome), damage_elsewhere)
+    if not trials:
+        return
+    try:
+        token_ids = unseen_sentences(problem, most_sentences)
+    except InputError as error:
+        log.warning("not checked on unseen sentences: %s", error)
+        return
+    digest = short_digest(json.dumps(token_ids))
+    recorded = study.user_attrs  # one query, where the study is in a database
+    missing = [trial for trial in trials if scores_on_unseen(recorded, trial.number, digest) is None]
+    known = recorded.get(SENTENCES)
+    if known is not None and known["digest"] != digest:
+        study.set_user_attr(SENTENCES, None)
+        known = None
+    fp32 = None if known is None else known["fp32_log_odds"]
+    if fp32 is None or missing:  # a search killed at the end of this may lack the former alone
+        log.info("scoring %d maps on %d training sentences that the search did not see", len(missing), len(token_ids))
+        study.set_user_attr(WANTED, {"digest": digest, "numbers": [trial.number for trial in missing]})
+        evaluator = problem.evaluator_on(token_ids)
+        fp32 = fp32 or pack_array(evaluator.fp32_log_odds())
+        for done, trial in enumerate(missing):
+            show(done, len(missing))
+            if should_stop():
+                log.warning("not all maps are scored on unseen sentences; start the run again")
+                return
+            log_odds = evaluator.log_odds(trial.bits)
+            if np.isfinite(log_odds).all():
+                record = {"digest": digest, "log_odds": pack_array(log_odds)}
+                study.set_user_attr(f"{SCORES} {trial.number}", record)
+            else:
+                log.warning("%s has no finite scores on them and is left out", trial.label)
+    latest = study.user_attrs.get(SENTENCES)  # another machine may have gone on meanwhile
+    considered = len(outcome.trials)
+    if latest is not None and latest["digest"] == digest:
+        considered = max(considered, latest.get("trials", 0))  # older studies do not record it
+    if (whole := {"digest": digest, "fp32_log_odds": fp32, "trials": considered}) != latest:
+        study.set_user_attr(SENTENCES, whole)
+    if missing or recorded.get(WANTED):
+        study.set_user_attr(WANTED, None)
+
+
+def candidates(selection: Selection, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
+    """Return the maps that picks are made among: the picks so far, the baselines, and the sampler's best.
+
+    The sampler's best are its front of size and expected damage, thinned if it is long, and its best of each baseline's
+    size. The front of damage on the search's own sentences would hold the luckiest maps instead.
+    """
+    outcome = selection.outcome
+    sampled = [trial for trial in outcome.trials if trial.feasible and trial.origin == "sampler"]
+    scored = [trial for trial in sampled if trial.scores is not None]
+    sizes = exact_sizes(outcome.footprint, scored, outcome.size_axis)
+
+    def expected_of(trial: Trial) -> float:
+        assert trial.scores is not None
+        assert trial.log_odds is not None
+        return damage_elsewhere(trial.bits, trial.log_odds) if damage_elsewhere else trial.scores.damage
+
+    expected = [expected_of(trial) for trial in scored]
+    front = np.flatnonzero(non_dominated(np.column_stack([expected, sizes])))
+    front = front[np.argsort(sizes[front], kind="stable")]
+    kept = np.unique(np.linspace(0, len(front) - 1, min(len(front), _MOST_OF_FRONT)).astype(int))
+    chosen = [scored[at] for at in front[kept]] + list(selection.picked.values())
+    baselines = [trial for trial in selection.contenders if trial.feasible and trial.scores is not None]
+    for limit in exact_sizes(outcome.footprint, baselines, outcome.size_axis):
+        within = front[sizes[front] <= limit]
+        chosen += [scored[at] for at in within[-1:]]  # the largest of a front has the least damage
+    chosen += baselines
+    return [trial for _, trial in sorted({trial.number: trial for trial in chosen}.items())]

@@ -1,0 +1,1 @@
+"""Who proposes bit maps: the guided sampler and those of Optuna."""

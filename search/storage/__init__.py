@@ -1,0 +1,1 @@
+"""Where a study is stored: a journal file or a database."""

@@ -1,0 +1,132 @@
+"""Reading a study back as an outcome.
+
+The study holds everything that results need (layers, labels, FP32 scores, each trial's log-odds), so that a front and a
+report need the storage alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.errors import InputError
+from objectives.layers import Layer
+from objectives.packing.footprint import Footprint
+from objectives.packing.scheme import Scheme
+from objectives.scores import Scores, score
+from results.outcome import Outcome, Trial
+from search.allocation.constraint import SizeConstraint
+from search.storage.stores import Place
+from search.study.arrays import unpack_array
+from search.study.holdout_record import read_opening
+from search.study.study import CONFIRMATION, CONTEXT, STUDY_SCHEMA
+from search.study.trials import EVALUATION, FAILURE, LABEL, MOST_ATTEMPTS, map_of, origin_of, settled, trials_of
+from search.study.unseen_record import read_unseen, unscored
+
+
+class NoStudyError(InputError):
+    """A run has no study yet, or an incomplete one."""
+
+
+def load_study(where: Path | Place) -> optuna.Study:
+    """Open the study of a run for reading.
+
+    Args:
+        where: its journal, or its place.
+
+    Raises:
+        NoStudyError: the study has not been made yet.
+        InputError: the journal is damaged, the study is not bitfront's, or the database cannot be reached.
+    """
+    place = where if isinstance(where, Place) else Place(where)
+    subject = f"study {place.study_name!r}" if place.url else str(place.journal)
+    if not place.url and not place.journal.is_file():
+        raise NoStudyError(f"{subject}: the run has no study yet; start it again with `bitfront search`")
+    storage = place.open().backend
+    try:
+        study = optuna.load_study(study_name=place.study_name, storage=storage)
+    except KeyError as error:
+        raise NoStudyError(f"{subject}: cannot be read as a study ({error}); start another run") from None
+    context = study.user_attrs.get(CONTEXT)
+    if context is None:
+        raise NoStudyError(f"{subject}: the study is not complete yet; start the search again")
+    if context.get("schema") != STUDY_SCHEMA:
+        raise InputError(f"{subject}: the study is of another version; start another run")
+    return study
+
+
+def outcome(study: optuna.Study, name: str) -> Outcome:
+    """Return the state of a study as an outcome of that name."""
+    context = study.user_attrs[CONTEXT]
+    layers = tuple(Layer(**layer) for layer in context["layers"])
+    labels = unpack_array(context["labels"], np.int8)
+    fp32_log_odds = unpack_array(context["fp32_log_odds"], np.float32)
+    kept = {key: tuple(shape) for key, shape in context["kept"].items()}
+    footprint = Footprint(layers, kept, Scheme(**context.get("scheme", {})))  # older studies have the default's
+    constraint = SizeConstraint(footprint, context["size_axis"], context["min_compression"])
+    names = [layer.name for layer in layers]
+    frozen = trials_of(study)
+    attributes = study.user_attrs  # one query, if the study is in a database
+    began = min((trial.datetime_start for trial in frozen if trial.datetime_start), default=None)
+    trials = []
+    for trial in frozen:
+        if not settled(trial) or map_of(trial, names) is None:
+            continue
+        assert began is not None
+        assert trial.datetime_complete is not None
+        confirmation = attributes.get(f"{CONFIRMATION} {trial.number}")
+        finished_s = max(0.0, (trial.datetime_complete - began).total_seconds())  # clocks may be set back
+        trials.append(_trial(trial, confirmation, constraint, finished_s))
+    return Outcome(
+        name=name,
+        model=context["model"],
+        data=context["data"],
+        footprint=footprint,
+        quality=context["quality"],
+        size_axis=context["size_axis"],
+        min_compression=context["min_compression"],
+        labels=labels,
+        in_domain=None if context["in_domain"] is None else unpack_array(context["in_domain"], np.bool_),
+        fp32_log_odds=fp32_log_odds,
+        fp32=score(fp32_log_odds, labels, fp32_log_odds),
+        reference_note=context["reference_note"],
+        trials=tuple(trials),
+        provenance=tuple((key, value) for key, value in context["provenance"]),
+        held_back=context.get("held_back", ""),
+        confirmation=read_opening(study, len(trials)),
+        unseen=read_unseen(study, len(trials)),
+        unscored=unscored(study),
+    )
+
+
+def _trial(
+    trial: FrozenTrial, confirmation: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float
+) -> Trial:
+    footprint = constraint.footprint
+    bits = map_of(trial, [layer.name for layer in footprint.layers])
+    assert bits is not None
+    recorded: dict[str, Any] | None = trial.user_attrs.get(EVALUATION) if trial.state == TrialState.COMPLETE else None
+    packed_bytes = recorded["packed_bytes"] if recorded else footprint.packed_bytes(bits)
+    size_bits = 8 * packed_bytes if constraint.axis == "packed" else footprint.nominal_bits(bits)
+    elapsed_s = recorded["elapsed_s"] if recorded else 0.0
+    recorded = confirmation or recorded
+    return Trial(
+        number=trial.number,
+        origin=origin_of(trial),
+        label=trial.user_attrs.get(LABEL, f"trial {trial.number}"),
+        bits=bits,
+        nominal_compression=footprint.compression(bits, "nominal"),
+        packed_compression=footprint.fp32_packed_bytes / packed_bytes,
+        feasible=size_bits <= constraint.largest_bits,
+        scores=Scores(**{field.name: recorded[field.name] for field in fields(Scores)}) if recorded else None,
+        log_odds=unpack_array(recorded["log_odds"], np.float32) if recorded else None,
+        elapsed_s=elapsed_s,
+        finished_s=finished_s,
+        precision=recorded["precision"] if recorded else "fp32",
+        failure="" if recorded else trial.user_attrs.get(FAILURE, f"its process died each of {MOST_ATTEMPTS} times"),
+    )

@@ -1,0 +1,100 @@
+"""Reading the trials of a study: their maps and origins, their scores, and how they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from objectives.layers import Bits
+from objectives.scores import LogOdds
+from results.outcome import Origin
+from search.study.arrays import unpack_array
+
+# Attributes of a trial.
+EVALUATION, ORIGIN, LABEL, FAILURE, ATTEMPT, MAP = "evaluation", "origin", "label", "failure", "attempt", "map"
+NO_MAP = "no map left"
+MOST_ATTEMPTS = 3
+"""A map counts as failed after so many workers died while they evaluated it."""
+
+
+def trials_of(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the study's trials as its storage holds them; do not change them.
+
+    Ended trials share one description of their possible widths. Optuna makes an object for each layer of each trial,
+    which is a third of a trial's memory, in every process for a whole night.
+    """
+    trials = study.get_trials(deepcopy=False)
+    # A trial with scores has all widths; others may have ended before they were written.
+    shared = next((trial.distributions for trial in trials if trial.state == TrialState.COMPLETE), None)
+    for trial in trials:
+        widths = trial.distributions
+        if widths is not shared and trial.state.is_finished() and widths == shared:
+            trial.distributions = shared
+    return trials
+
+
+def claimed(trial: FrozenTrial) -> bool:
+    """Return whether a map has been claimed for a trial."""
+    return MAP in trial.user_attrs
+
+
+def map_of(trial: FrozenTrial, names: Sequence[str]) -> Bits | None:
+    """Return a trial's map, claimed or enqueued; None if none has been claimed yet."""
+    if claimed(trial):
+        return tuple(trial.user_attrs[MAP])
+    widths = trial.params if len(trial.params) == len(names) else trial.system_attrs.get("fixed_params", {})
+    return tuple(widths[name] for name in names) if len(widths) == len(names) else None
+
+
+def origin_of(trial: FrozenTrial) -> Origin:
+    """Return where a trial's map came from."""
+    return cast(Origin, trial.user_attrs.get(ORIGIN, "sampler"))
+
+
+def recorded_log_odds(trial: FrozenTrial) -> LogOdds | None:
+    """Return the log-odds ``(n_sentences,)`` of a trial's map; None if it has no scores."""
+    recorded: dict[str, Any] | None = trial.user_attrs.get(EVALUATION)
+    return unpack_array(recorded["log_odds"], np.float32) if recorded and trial.state == TrialState.COMPLETE else None
+
+
+def settled(trial: FrozenTrial) -> bool:
+    """Return whether a trial has ended for good."""
+    return trial.state.is_finished() and not interrupted(trial)
+
+
+def interrupted(trial: FrozenTrial) -> bool:
+    """Return whether a dead process left a trial half-done, so that its map must be tried again."""
+    # A trial that we fail has a reason; one without a reason was left behind by a dead process.
+    if trial.state != TrialState.FAIL or FAILURE in trial.user_attrs:
+        return False
+    return bool(trial.user_attrs.get(ATTEMPT, 1) < MOST_ATTEMPTS)
+
+
+def place_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+    """Return a trial's 0-based place in the study, without interrupted trials: these are repeated later.
+
+    Proposals depend on the place, so that a killed run proposes what it would have proposed undisturbed.
+    """
+    return sum(not interrupted(before) for before in trials[: trial.number])
+
+
+def finished(study: optuna.Study) -> int:
+    """Return how many maps have been evaluated, with failed evaluations and without interrupted ones."""
+    return sum(settled(trial) for trial in trials_of(study))
+
+
+def begun(study: optuna.Study) -> int:
+    """Return how many maps have been evaluated or are being evaluated now."""
+    trials = trials_of(study)
+    return sum(settled(trial) or trial.state == TrialState.RUNNING for trial in trials)
+
+
+def exhausted(study: optuna.Study) -> bool:
+    """Return whether every map that meets the constraint has been evaluated or is being evaluated now."""
+    trials = trials_of(study)
+    waiting = any(trial.state == TrialState.WAITING for trial in trials)
+    return not waiting and any(NO_MAP in trial.user_attrs for trial in trials)

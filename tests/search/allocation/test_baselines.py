@@ -1,0 +1,33 @@
+import numpy as np
+
+from objectives.layers import WIDTHS
+from objectives.packing.footprint import footprint
+from search.allocation.baselines import plain_allocations, uniform_maps
+from search.allocation.constraint import SizeConstraint
+from search.allocation.knapsack import allocate, layer_sizes, to_bits
+from tests.objectives.random_models import bert_base_layers
+
+LAYERS = bert_base_layers()[:40]
+SIZES, _ = layer_sizes(footprint(LAYERS, {}), "nominal")
+ROWS = np.arange(len(LAYERS))
+
+
+def test_plain_allocations_are_exact_and_within_the_constraint() -> None:
+    sizes = footprint(LAYERS, {})
+    constraint = SizeConstraint(sizes, "nominal", 5.5)
+    falling = 4.0 ** -np.arange(len(WIDTHS))
+    damages = falling * np.random.default_rng(3).lognormal(-5, 1, (len(LAYERS), 1))
+    plain = plain_allocations(damages, constraint)
+    assert len(plain) == 8
+    assert len({contender.bits for contender in plain}) == 8
+    for contender in plain:
+        assert contender.origin == "plain"
+        assert constraint.excess_bits(contender.bits) <= 0
+        assert contender.label == f"plain {sizes.compression(contender.bits, 'nominal'):.2f}x"
+    assert plain[0].bits == to_bits(allocate(damages, SIZES, constraint.largest_bits))
+    for contender in plain:
+        budget = sizes.nominal_bits(contender.bits)
+        for uniform in uniform_maps(LAYERS):
+            if sizes.nominal_bits(uniform.bits) <= budget:
+                harm, plain_harm = (damages[ROWS, np.array(bits) - 2].sum() for bits in (uniform.bits, contender.bits))
+                assert plain_harm <= harm

@@ -1,0 +1,174 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from objectives.errors import InputError
+from objectives.evaluation.evaluator import Evaluator
+from objectives.layers import WIDTHS
+from objectives.problem import Problem
+from objectives.quantization.bank import FP32_WIDTH
+from objectives.scores import LogOdds
+from search.allocation.sensitivity import MEASURED_WIDTHS, Sensitivities, measure
+
+
+def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path) -> None:
+    shown: list[tuple[int, int]] = []
+    found = measure(problem, tmp_path, show=lambda done, wanted: shown.append((done, wanted)))
+    assert found is not None
+    n_layers = len(problem.layers)
+    wanted = len(MEASURED_WIDTHS) * n_layers
+    assert shown == [(0, wanted), *((done, wanted) for done in range(wanted))]
+    for width in WIDTHS:
+        assert (found.measured[:, WIDTHS.index(width)] == (width in MEASURED_WIDTHS)).all()
+    for index in (0, 5, n_layers - 1):
+        bits = tuple(3 if other == index else FP32_WIDTH for other in range(n_layers))
+        alone = problem.evaluator.log_odds(bits) - problem.fp32_log_odds
+        assert np.array_equal(found.shifts[index, WIDTHS.index(3)], alone)
+    assert (np.diff(found.damages, axis=1) <= 0).all()
+    shown.clear()
+    again = measure(problem, tmp_path, show=lambda done, wanted: shown.append((done, wanted)))
+    assert again is not None
+    assert shown == [(0, wanted)]  # nothing was measured twice
+    assert np.array_equal(again.shifts, found.shifts)
+
+
+@pytest.mark.parametrize("answers", [[False] * 200, [False] * 4 + [True]])
+def test_no_hidden_states_are_kept_for_the_night(problem: Problem, tmp_path: Path, answers: list[bool]) -> None:
+    measure(problem, tmp_path, source="gradient")
+    asked = iter(answers)
+    kept = []
+
+    def should_stop() -> bool:
+        kept.append(len(problem.evaluator._states))
+        return next(asked)
+
+    measure(problem, tmp_path, should_stop=should_stop)
+    assert all(kept)
+    assert not problem.evaluator._states
+
+
+def test_the_gradient_gives_every_width_without_an_evaluation(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = measure(problem, tmp_path)
+    monkeypatch.delattr(Evaluator, "log_odds")
+    for cache in (tmp_path, tmp_path / "another"):  # what was measured does not get in its way
+        found = measure(problem, cache, source="gradient")
+        assert found is not None
+        assert measured is not None
+        assert not found.measured.any()
+        fine = slice(WIDTHS.index(4), None)
+        assert np.array_equal(found.shifts[:, fine], measured.shifts[:, fine])
+        assert not np.array_equal(found.shifts, measured.shifts)
+
+
+def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Evaluator.log_odds
+    calls = 0
+
+    def tiring(self: Evaluator, bits: tuple[int, ...], remember: bool = False) -> LogOdds:
+        nonlocal calls
+        calls += 1
+        if calls == 12:
+            raise KeyboardInterrupt
+        return honest(self, bits, remember)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Evaluator, "log_odds", tiring)
+        with pytest.raises(KeyboardInterrupt):
+            measure(problem, tmp_path)
+    shown: list[int] = []
+    measure(problem, tmp_path, show=lambda done, wanted: shown.append(done))
+    assert shown[:2] == [0, 10]
+
+
+def test_two_searches_of_one_problem_share_what_each_measures(problem: Problem, tmp_path: Path) -> None:
+    answers = iter([False] * 3 + [True])
+    other: list[Sensitivities | None] = []
+
+    def overtaken() -> bool:
+        stop = next(answers)
+        if stop:
+            other.append(measure(problem, tmp_path))  # the other search is done with all of it meanwhile
+        return stop
+
+    assert measure(problem, tmp_path, should_stop=overtaken) is None
+    assert other[0] is not None
+    shown: list[tuple[int, int]] = []
+    again = measure(problem, tmp_path, show=lambda done, wanted: shown.append((done, wanted)))
+    assert shown == [(0, len(MEASURED_WIDTHS) * len(problem.layers))]  # nothing was lost
+    assert again is not None and np.array_equal(again.shifts, other[0].shifts)
+
+
+def test_a_stop_keeps_what_was_measured(problem: Problem, tmp_path: Path) -> None:
+    assert measure(problem, tmp_path, should_stop=lambda: True) is None
+    assert list(tmp_path.iterdir()) == []
+    measure(problem, tmp_path, source="gradient")
+    answers = iter([False] * 4 + [True])
+    assert measure(problem, tmp_path, should_stop=lambda: next(answers)) is None
+    shown: list[int] = []
+    measure(problem, tmp_path, show=lambda done, wanted: shown.append(done))
+    assert shown[1] == 4
+
+
+def test_damages_are_made_to_fall_with_the_width() -> None:
+    fp32 = np.zeros(5, dtype=np.float32)
+    shifts = np.zeros((1, len(WIDTHS), 5), dtype=np.float32)
+    shifts[0, :4] = np.array([0.4, 0.1, 0.2, 0.05], dtype=np.float32)[:, None]
+    damages = Sensitivities.of(shifts, np.zeros((1, len(WIDTHS)), dtype=np.bool_), fp32).damages[0]
+    assert damages[0] == pytest.approx(0.4**2 / 8, rel=0.02)
+    assert damages[1] == damages[2] == pytest.approx(0.2**2 / 8, rel=0.02)
+    assert (damages[4:] == 0).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"not an archive"])
+def test_damaged_files_are_refused(problem: Problem, tmp_path: Path, content: bytes) -> None:
+    measure(problem, tmp_path, source="gradient")
+    (path,) = tmp_path.glob("*.npz")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="delete it"):
+        measure(problem, tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["shape", "missing", "nan", "type", "pickle"])
+def test_files_of_other_content_are_refused(problem: Problem, tmp_path: Path, fault: str) -> None:
+    measure(problem, tmp_path, source="gradient")
+    (path,) = tmp_path.glob("*.npz")
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    match fault:
+        case "shape":
+            arrays["shifts"] = arrays["shifts"][:-1]
+        case "missing":
+            del arrays["measured"]
+        case "nan":
+            arrays["gradient"][0, 0, 0] = np.nan
+        case "type":
+            arrays["shifts"] = arrays["shifts"].astype(np.float64)
+        case "pickle":
+            arrays["measured"] = arrays["measured"].astype(object)
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match="delete it"):
+        measure(problem, tmp_path)
+
+
+def test_a_layer_without_finite_scores_is_as_bad_as_can_be_and_stops_nothing(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    honest = Evaluator.log_odds
+
+    def overflowing(self: Evaluator, bits: tuple[int, ...], remember: bool = False) -> LogOdds:
+        log_odds = honest(self, bits, remember)
+        return np.full_like(log_odds, np.nan) if bits[3] == 2 else log_odds
+
+    monkeypatch.setattr(Evaluator, "log_odds", overflowing)
+    for _ in range(2):  # measured, and out of the cache
+        found = measure(problem, tmp_path)
+        assert found is not None
+        assert np.isfinite(found.shifts).all()
+        assert found.damages[3, WIDTHS.index(2)] > 5
+        assert (found.damages[:3] < 5).all()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{problem.layers[3].name} at 2 bits alone has no finite scores"
+    ]

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+
+import pytest
+
+from search.cli.options import PROFILES_SET
+from search.run.profile import PROFILES, SETTINGS
+from tests.search.conftest import Command
+from tests.shared import ROOT
+
+
+def sections(text: str) -> dict[str, str]:
+    """Return what a help says under each heading, in one line."""
+    _, *parts = re.split(r"╭─ (.+?) ─+╮", text)
+    plain = (" ".join(re.sub("[│╰╯─]", " ", body).split()) for body in parts[1::2])
+    return dict(zip(parts[::2], plain, strict=True))
+
+
+def test_help_groups_the_settings_and_shows_what_the_model_says(
+    bitfront: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = sections(bitfront("search", "--help").out)
+    assert set(shown) == {"Options", *(schema["group"] for schema in SETTINGS.values())}
+    for name, schema in SETTINGS.items():
+        _, _, text = shown[schema["group"]].partition(f"--{name.replace('_', '-')} ")
+        kind = "|".join(schema.get("enum", ())) or {"string": "<str>", "integer": "<int>", "number": "<float>"}.get(
+            schema["type"], "<bool>"
+        )
+        default = "the profile's" if name in PROFILES_SET else schema["default"]
+        expected = f"{kind} {schema['description']}" + ("" if kind == "<bool>" else f" [default: ({default})]")
+        assert text.startswith(expected), name
+
+
+def test_the_profiles_own_settings_are_theirs() -> None:
+    for name in PROFILES:
+        assert set(tomllib.loads((ROOT / "search" / f"{name}.toml").read_text("utf-8"))) <= set(PROFILES_SET)
+
+
+def test_help_and_version_import_nothing_slow() -> None:
+    slow = "{'torch', 'optuna', 'transformers', 'pandas', 'matplotlib'}"
+    for arguments, expected in (("['search', '--help']", "After the search"), ("['--version']", version("bitfront"))):
+        code = (
+            f"import sys, search.cli.app\nsys.argv[1:] = {arguments}\ntry: search.cli.app.main()\n"
+            f"finally: assert not {slow} & set(sys.modules), 'slow imports'"
+        )
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+        assert expected in ended.stdout

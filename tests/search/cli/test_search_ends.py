@@ -1,0 +1,97 @@
+"""How a `search` ends: by a signal, by its budget, for want of maps."""
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from objectives.layers import WIDTHS
+from objectives.problem import Problem
+from search.cli.app import main
+from search.run.run_directory import RunDirectory
+from search.study.reading import load_study, outcome
+from tests.search.commands import rows
+from tests.search.conftest import Command
+from tests.search.forks import fork
+from tests.search.tiny_problem import TinyProblem
+from tests.waiting import wait_until
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("undrawn")
+def test_a_signal_ends_the_search_with_everything_written(
+    tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run = tmp_path / "run"
+    words = ("bitfront", "search", "--model", tiny.model, "--data", tiny.data, "--run", run)
+    monkeypatch.setattr("sys.argv", list(map(str, words)))
+    search = fork(main)
+    log = run / "search.log"
+    wait_until(lambda: not search.is_alive() or (log.is_file() and "uniform 8" in log.read_text()), timeout_s=120)
+    assert search.is_alive()
+    assert search.pid is not None
+    os.kill(search.pid, number)
+    search.join(timeout=60)
+    assert search.exitcode == 0
+    recorded = outcome(load_study(run / "study.journal"), "x").trials
+    assert len(rows(run / "trials.csv")) == len(recorded) >= 7
+    assert "stopped by a signal" in log.read_text()
+
+
+def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BITFRONT_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "run"
+    where = ("--model", tiny.model, "--data", tiny.data, "--run", run)
+    spoken = bitfront("search", *where, "--hours", 1e-9)
+    assert spoken.status == 0, spoken.err
+    assert rows(run / "trials.csv") == []
+    assert (run / "report.html").is_file()
+    spoken = bitfront("search", *where, "--hours", 0, "--trials", 17)
+    assert spoken.status == 0, spoken.err
+    labels = [row["label"] for row in rows(run / "trials.csv")]
+    assert len(set(labels)) == 17
+    assert any(label.startswith("plain") for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("compression", "asked"),
+    [
+        (16, ("--sensitivity", "gradient")),
+        (15.5, ("--sensitivity", "none", "--sampler", "random")),
+        pytest.param(15.5, ("--sensitivity", "none", "--sampler", "random", "--workers", 2), marks=pytest.mark.slow),
+    ],
+)
+def test_a_search_ends_once_no_further_map_meets_the_constraint(
+    tiny: TinyProblem,
+    problem: Problem,
+    bitfront: Command,
+    tmp_path: Path,
+    compression: float,
+    asked: tuple[object, ...],
+) -> None:
+    sizes = Counter({0: 1})  # how many maps there are of each size
+    for layer in problem.layers:
+        wider: Counter[int] = Counter()
+        for size, ways in sizes.items():
+            for width in WIDTHS:
+                wider[size + layer.elements * width] += ways
+        sizes = wider
+    within = sum(ways for size, ways in sizes.items() if size * compression <= problem.footprint.fp32_nominal_bits)
+    run = tmp_path / "run"
+    where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--quantizer", "affine")
+    for _ in range(2):  # starting it again finds nothing either
+        spoken = bitfront("search", *where, "--min-compression", compression, *asked, "--hours", 1)
+        assert spoken.status == 0, spoken.err
+        assert spoken.err.count("no further map meets the constraint") == 1
+        assert ": ended by running out of maps, " in bitfront("status", "--run", run).out
+        with RunDirectory(run).locked():  # another start, before it has told of itself
+            assert ": starting again" in bitfront("status", "--run", run).out
+        trials = rows(run / "trials.csv")
+        assert len({row["bits"] for row in trials}) == len(trials)
+        assert sum(row["feasible"] == "True" for row in trials) == within
+        assert rows(run / "front.csv")
+        assert (run / "report.html").is_file()

@@ -1,0 +1,57 @@
+import io
+
+from rich.console import Console
+
+from results.formatting import duration
+from search.cli.options import LastingConsole
+from search.cli.terminal import progress_display, status_line
+from search.run.progress import Progress
+
+HALFWAY = Progress(trials=40, trials_wanted=150, elapsed_s=60.0, left_s=165.0, rate_per_s=2 / 3, front="front of 3")
+
+
+def test_the_status_line_says_trials_rate_and_time_left() -> None:
+    assert status_line(HALFWAY) == f"40/150 trials, 40.0 a minute, {duration(165.0)} left"
+    endless = Progress(trials=7, trials_wanted=0, elapsed_s=60.0, left_s=None, rate_per_s=0.1, front="")
+    assert status_line(endless) == "7 trials, 6.0 a minute"
+
+
+def test_a_pipe_gets_plain_lines_now_and_then() -> None:
+    said = io.StringIO()
+    with progress_display(Console(file=said, force_terminal=False, width=200)) as display:
+        display.sensitivities(3, 228)
+        for _ in range(5):
+            display.trials(HALFWAY)  # within half a minute of the first line
+    assert said.getvalue() == "sensitivities: 3/228 measured\n"
+
+
+def test_a_reader_that_goes_away_ends_nothing() -> None:
+    class Gone(io.StringIO):
+        error: OSError | None = None
+
+        def write(self, text: str) -> int:
+            if self.error is not None:
+                raise self.error
+            return super().write(text)
+
+    pipe = Gone()
+    console = LastingConsole(file=pipe)
+    with progress_display(console) as display:
+        pipe.error = BrokenPipeError()
+        display.trials(HALFWAY)
+    assert console.quiet
+    terminal = Gone()
+    with progress_display(LastingConsole(file=terminal, force_terminal=True)) as display:
+        display.trials(HALFWAY)
+        terminal.error = OSError(5, "Input/output error")
+
+
+def test_a_terminal_gets_a_bar_that_leaves_nothing_behind() -> None:
+    said = io.StringIO()
+    console = Console(file=said, force_terminal=True, width=120, color_system=None)
+    with progress_display(console) as display:
+        display.sensitivities(3, 228)
+        display.trials(HALFWAY)
+    assert "40/150 trials" in said.getvalue()
+    assert "front of 3" in said.getvalue()
+    assert said.getvalue().endswith("\x1b[2K")

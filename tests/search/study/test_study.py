@@ -1,0 +1,277 @@
+import gc
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import optuna
+import pytest
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+from objectives.errors import InputError
+from objectives.layers import WIDTHS, uniform
+from objectives.packing.safetensors_size import safetensors_bytes
+from objectives.problem import Problem
+from objectives.scores import predictions
+from results.outcome import Quality
+from search.allocation.baselines import Contender, reference, uniform_maps
+from search.allocation.constraint import SizeConstraint
+from search.samplers.guided import GuidedSampler
+from search.samplers.optuna_samplers import SAMPLERS, FeasibleSampler
+from search.storage.stores import JournalStore
+from search.study.reading import NoStudyError, load_study, outcome
+from search.study.study import check_joinable, fail, open_study, tell
+from search.study.trials import finished, trials_of
+from tests.search.studies import guess_of_sensitivities, run
+from tests.search.tiny_problem import ask
+
+CONTENDERS = len(WIDTHS)  # the documented map does not fit the tiny model
+
+
+def open_at(
+    path: Path, problem: Problem, sampler: str = "random", quality: Quality = "damage", seed: int = 0
+) -> optuna.Study:
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    contenders, note = reference(problem.layers)
+    contenders += uniform_maps(problem.layers)
+    proposer: BaseSampler = (
+        GuidedSampler(constraint, guess_of_sensitivities(problem), problem.fp32_log_odds, seed)
+        if sampler == "guided"
+        else FeasibleSampler(sampler, constraint, seed)
+    )
+    return open_study(JournalStore(path).backend, problem, quality, constraint, proposer, contenders, note)
+
+
+def test_contenders_come_first_and_infeasible_ones_say_so(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    maps = run(study, problem, CONTENDERS + 2)
+    assert maps[:CONTENDERS] == [uniform(problem.layers, width) for width in WIDTHS]
+    found = outcome(study, "x")
+    assert [trial.label for trial in found.trials[:2]] == ["uniform 2", "uniform 3"]
+    assert [trial.feasible for trial in found.trials] == [True] * 4 + [False] * 3 + [True] * 2
+    constraints = [next(iter(trial.constraints.values())) for trial in study.get_trials(deepcopy=False)]
+    assert [value <= 0 for value in constraints] == [trial.feasible for trial in found.trials]
+    assert "not a layer of this model" in found.reference_note
+    assert study.metric_names == ["damage", "nominal_bits_per_weight"]
+    assert study.trials[0].values[1] == 2.0
+
+
+@pytest.mark.parametrize("sampler", ["guided", *SAMPLERS])
+def test_every_sampler_proposes_feasible_maps_once(tmp_path: Path, problem: Problem, sampler: str) -> None:
+    study = open_at(tmp_path / "j", problem, sampler)
+    trials = 70 if sampler == "nsga2" else 30  # beyond the 50 of NSGA-II's first generation
+    maps = run(study, problem, trials)
+    assert len(set(maps)) == trials
+    limit = 32 / 5.5 * sum(layer.elements for layer in problem.layers)
+    for bits, trial in zip(maps[CONTENDERS:], study.trials[CONTENDERS:], strict=True):
+        assert problem.footprint.nominal_bits(bits) <= limit
+        assert tuple(trial.params[layer.name] for layer in problem.layers) == bits
+
+
+def test_the_seeds_of_nsga2_are_part_of_its_population(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem, "nsga2")
+    run(study, problem, 55)
+    generations = [
+        next((value for key, value in trial.system_attrs.items() if key.endswith(":generation")), None)
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    assert generations == [0] * 50 + [1] * 5
+
+
+@pytest.mark.parametrize("sampler", ["guided", *SAMPLERS])
+def test_a_seed_reproduces_a_run_however_it_was_stopped_or_killed(
+    tmp_path: Path, problem: Problem, sampler: str
+) -> None:
+    trials = 60 if sampler == "nsga2" else 32  # beyond the 50 of NSGA-II's first generation
+    whole = run(open_at(tmp_path / "whole", problem, sampler), problem, trials)
+    parts = run(open_at(tmp_path / "parts", problem, sampler), problem, 15)
+    parts += run(open_at(tmp_path / "parts", problem, sampler), problem, trials - 15)
+    assert parts == whole
+    other = run(open_at(tmp_path / "other", problem, sampler, seed=1), problem, 12)
+    assert other[CONTENDERS:] != whole[CONTENDERS:12]
+    study = open_at(tmp_path / "killed", problem, sampler)
+    maps = run(study, problem, 14)
+    ask(study, problem.layers)  # the process dies here
+    study = open_at(tmp_path / "killed", problem, sampler)
+    maps += run(study, problem, 8)
+    study.ask()  # and here, before it has a map
+    maps += run(open_at(tmp_path / "killed", problem, sampler), problem, trials - len(maps))
+    assert maps == whole
+
+
+def test_a_trial_keeps_what_it_scored_to_the_last_prediction(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    bits = run(study, problem, 3)[-1]
+    evaluation = problem.evaluate(bits)
+    kept = outcome(load_study(tmp_path / "j"), "x").trials[-1]
+    assert kept.bits == bits
+    assert kept.log_odds is not None
+    assert np.array_equal(kept.log_odds, evaluation.log_odds)
+    assert np.array_equal(predictions(kept.log_odds), predictions(evaluation.log_odds))
+    assert kept.scores == evaluation.scores
+    assert kept.nominal_compression == problem.footprint.compression(bits, "nominal")
+    assert kept.packed_compression == problem.footprint.compression(bits, "packed")
+
+
+@pytest.mark.parametrize("quality", ["mcc", "agreement"])
+def test_other_objectives_are_maximised_and_all_three_recorded(
+    tmp_path: Path, problem: Problem, quality: Quality
+) -> None:
+    study = open_at(tmp_path / "j", problem, quality=quality)
+    run(study, problem, CONTENDERS, quality)
+    found = outcome(study, "x")
+    assert found.quality == quality
+    for trial, frozen in zip(found.trials, study.trials, strict=True):
+        assert trial.scores is not None
+        assert frozen.values[0] == getattr(trial.scores, quality)
+        assert trial.scores.damage >= 0
+    assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+
+
+def test_packed_sizes_are_read_back_rather_than_counted_again(
+    tmp_path: Path, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fours = problem.footprint.compression(uniform(problem.layers, 4), "packed")
+    constraint = SizeConstraint(problem.footprint, "packed", 1.01 * fours)
+    contenders = uniform_maps(problem.layers)
+    sampler = FeasibleSampler("random", constraint, 0)
+    study = open_study(JournalStore(tmp_path / "j").backend, problem, "damage", constraint, sampler, contenders)
+    for _ in range(CONTENDERS):
+        trial, bits = ask(study, problem.layers)
+        tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
+    counting = Mock(wraps=safetensors_bytes)
+    monkeypatch.setattr("objectives.packing.footprint.safetensors_bytes", counting)
+    found = outcome(study, "x").trials
+    assert counting.call_count <= 2  # the FP32 model, and the smallest map for whether the constraint can be met
+    assert [trial.feasible for trial in found] == [width < 4 for width in WIDTHS]
+
+
+def test_a_contender_that_is_another_one_is_evaluated_once(tmp_path: Path, problem: Problem) -> None:
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    contenders = [*uniform_maps(problem.layers), Contender("plain", "plain 16.00x", uniform(problem.layers, 2))]
+    sampler = FeasibleSampler("random", constraint, 0)
+    study = open_study(JournalStore(tmp_path / "j").backend, problem, "damage", constraint, sampler, contenders)
+    maps = run(study, problem, CONTENDERS + 1)
+    assert len(set(maps)) == CONTENDERS + 1
+    assert "plain 16.00x" not in [trial.label for trial in outcome(study, "x").trials]
+
+
+def test_a_recorded_trial_takes_little_memory_for_a_night(tmp_path: Path, problem: Problem) -> None:
+    written = open_at(tmp_path / "j", problem)
+    run(written, problem, CONTENDERS + 20)
+    tracemalloc.start()
+    try:
+        study = optuna.load_study(study_name=written.study_name, storage=JournalStore(tmp_path / "j").backend)
+        trials = trials_of(study)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [trial.params for trial in trials] == [trial.params for trial in written.trials]
+    assert [trial.distributions for trial in trials] == [trial.distributions for trial in written.trials]
+    # A width is a reference in a dictionary; with a name and a distribution of its own it would be 300 bytes.
+    assert taken / len(trials) < 150 * len(problem.layers) + 4000
+
+
+def test_trials_share_their_widths_also_where_the_first_had_none(tmp_path: Path, problem: Problem) -> None:
+    written = open_at(tmp_path / "j", problem)
+    written.tell(written.ask(), state=TrialState.FAIL)  # as of a process that died before it wrote them
+    run(written, problem, 3)
+    study = optuna.load_study(study_name=written.study_name, storage=JournalStore(tmp_path / "j").backend)
+    first, *others = [trial.distributions for trial in trials_of(study) if trial.state.is_finished()]
+    assert first == {}
+    assert all(distributions is others[0] for distributions in others)
+
+
+def test_a_half_done_trial_is_tried_again(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    run(study, problem, CONTENDERS - 1)
+    _, contender = ask(study, problem.layers)  # the process dies here
+    study = open_at(tmp_path / "j", problem)
+    assert run(study, problem, 1) == [contender]
+    _, proposed = ask(study, problem.layers)  # and here
+    study = open_at(tmp_path / "j", problem)
+    assert run(study, problem, 1) == [proposed]
+    assert finished(study) == CONTENDERS + 1
+    found = outcome(study, "x")
+    assert [trial.label for trial in found.trials][CONTENDERS - 1] == "uniform 8"
+    assert len(found.trials) == CONTENDERS + 1
+    assert len({trial.bits for trial in found.trials}) == CONTENDERS + 1
+
+
+def test_a_trial_killed_while_its_map_was_written_is_given_up(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    run(study, problem, CONTENDERS)
+    half = study.ask()
+    half.suggest_int(problem.layers[0].name, WIDTHS[0], WIDTHS[-1])
+    study = open_at(tmp_path / "j", problem)
+    assert study.trials[-1].state == TrialState.FAIL
+    run(study, problem, 2)
+    assert len(outcome(study, "x").trials) == CONTENDERS + 2
+
+
+def test_a_failed_evaluation_is_recorded_and_never_on_the_front(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    run(study, problem, CONTENDERS)
+    trial, bits = ask(study, problem.layers)
+    fail(study, trial, "3 of 80 log-odds are not finite")
+    study = open_at(tmp_path / "j", problem)
+    last = outcome(study, "x").trials[-1]
+    assert (last.bits, last.scores, last.failure) == (bits, None, "3 of 80 log-odds are not finite")
+    assert finished(study) == CONTENDERS + 1
+
+
+def test_storages_that_are_no_study_of_ours_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(NoStudyError, match="has no study yet"):
+        load_study(tmp_path / "missing")
+    optuna.create_study(storage=JournalStore(tmp_path / "empty").backend, study_name="another")
+    with pytest.raises(NoStudyError, match="cannot be read as a study"):
+        load_study(tmp_path / "empty")
+    study = optuna.create_study(storage=JournalStore(tmp_path / "j").backend, study_name="bitfront")
+    with pytest.raises(NoStudyError, match="not complete yet"):
+        load_study(tmp_path / "j")
+    study.set_user_attr("context", {"schema": "bitfront-study-0"})
+    with pytest.raises(InputError, match="another version"):
+        load_study(tmp_path / "j")
+    (tmp_path / "text").write_text("hello\nworld\n")
+    with pytest.raises(InputError, match="cannot be read as a study"):
+        load_study(tmp_path / "text")
+
+
+def test_another_study_of_that_name_is_left_alone(tmp_path: Path, problem: Problem) -> None:
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    storage = JournalStore(tmp_path / "j").backend
+    theirs = optuna.create_study(storage=storage, study_name="night", directions=["minimize", "minimize"])
+    check_joinable(storage, "night", problem, "damage", constraint)  # might be one of ours, half-made
+    theirs.ask()
+    with pytest.raises(InputError, match="is not bitfront's"):
+        check_joinable(storage, "night", problem, "damage", constraint)
+    optuna.create_study(storage=storage, study_name="single")
+    with pytest.raises(InputError, match="is not bitfront's"):
+        check_joinable(storage, "single", problem, "damage", constraint)
+
+
+def test_sentences_held_back_by_others_must_be_held_back(tmp_path: Path, problem: Problem) -> None:
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    held_back = replace(problem, fingerprint={**problem.fingerprint, "confirmation": "0123"})
+    study = open_at(tmp_path / "j", held_back)
+    with pytest.raises(InputError, match="confirmation was '0123' and is now None"):
+        check_joinable(study._storage, study.study_name, problem, "damage", constraint)
+
+
+def test_a_run_that_goes_on_with_other_settings_tells_of_all_of_them(tmp_path: Path, problem: Problem) -> None:
+    def provenance(*facts: tuple[str, str]) -> dict[str, str]:
+        constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+        sampler = FeasibleSampler("random", constraint, seed=0)
+        study = open_study(
+            JournalStore(tmp_path / "j").backend, problem, "damage", constraint, sampler, [], provenance=facts
+        )
+        return dict(outcome(study, "x").provenance)
+
+    assert provenance(("sampler", "nsga2"), ("torch", "2.13.0")) == {"sampler": "nsga2", "torch": "2.13.0"}
+    assert provenance(("sampler", "guided"), ("torch", "2.13.0"))["sampler"] == "nsga2, then guided"
+    for _ in range(2):
+        told = provenance(("sampler", "nsga2"), ("torch", "2.13.0"), ("python", "3.12"))
+        assert told == {"sampler": "nsga2, then guided", "torch": "2.13.0", "python": "3.12"}
