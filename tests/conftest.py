@@ -56,5 +56,5 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
             write_text(directory / f"{stem}.{ending}", "<svg></svg>")
         return "<svg></svg>"
 
-    for module in (comparison, plot_heat_maps, plot_pareto, plot_progress, plot_unseen):
+    for module in (comparison, heat_maps, pareto, progress, unseen):
         monkeypatch.setattr(module, "save_plot", save_nothing)

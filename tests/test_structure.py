@@ -1,4 +1,4 @@
-"""The import direction objectives <- results <- search, the fences around third-party packages, and rules for tests."""
+"""Imports form a tree: between the packages, between their rooms, and towards third-party packages; and rules for tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,29 +15,29 @@ from tests.shared import ROOT
 
 PACKAGES = ("objectives", "results", "search")
 MAY_IMPORT = {"objectives": {"objectives"}, "results": {"objectives", "results"}, "search": set(PACKAGES)}
-LOADING = {
-    "objectives/loading/hub.py",
-    "objectives/loading/models.py",
-    "objectives/loading/sentences.py",
-    "objectives/training/finetune.py",
+ROOMS = {
+    "objectives": ("packing", "miniature", "loading", "quantization", "evaluation", "training"),
+    "results": ("statistics", "export", "plots", "report"),
+    "search": ("storage", "allocation", "study", "samplers", "run", "cli"),
 }
-CHECKPOINTS = {"results/export/packed.py", "results/export/torchao.py"}  # what came out as a model, in tensors
+"""The rooms of each package, from the bottom up: a room imports only from those before it."""
+INDEPENDENT = {"search.storage", "search.allocation"}  # side by side: neither imports the other
+LOADING = ("objectives/loading/", "objectives/training/")
+EXPORTED_MODELS = {"results/export/packed.py", "results/export/torchao.py"}  # tensors leave the product here
 FENCES: dict[str, Callable[[str], bool]] = {
     "optuna": lambda path: path.startswith("search/"),
-    "transformers": lambda path: path in LOADING,
-    "datasets": lambda path: path in LOADING,
-    "matplotlib": lambda path: path.startswith("results/") and "plot" in path,
+    "transformers": lambda path: path.startswith(LOADING),
+    "datasets": lambda path: path.startswith(LOADING),
+    "matplotlib": lambda path: path.startswith("results/plots/"),
     "torchao": lambda path: path == "results/export/torchao.py",
-    "torch": lambda path: not path.startswith("results/") or path in CHECKPOINTS,
+    "torch": lambda path: not path.startswith("results/") or path in EXPORTED_MODELS,
     "tests": lambda path: False,
 }
 READING = (
-    "search.cli.status",
-    "search.run.reporting",
-    "search.cli.comparing",
-    "search.run.profile",
+    *("search.cli.status", "search.cli.comparing", "search.run.reporting", "search.run.profile"),
     "results.report.report",
 )
+MOST_MODULES = 14
 
 
 def modules() -> list[str]:
@@ -49,27 +50,58 @@ def files_of_tests() -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py"))
 
 
-def imported_packages(path: Path) -> Iterator[str]:
-    """Yield the top-level package of each import anywhere in a file."""
+def imports(path: Path) -> Iterator[str]:
+    """Yield the dotted name of each module that is imported anywhere in a file, or of what is imported from it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import at line {node.lineno}"
             assert node.module is not None
-            yield node.module.split(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_there_are_modules_in_every_package() -> None:
-    assert {module.split("/")[0] for module in modules()} == set(PACKAGES)
+def node_of(dotted: str) -> str:
+    """Return the room of a module, or the module itself if it lies at the top of its package."""
+    return ".".join(dotted.split(".")[:2])
+
+
+def test_there_are_modules_in_every_room() -> None:
+    rooms = {tuple(module.split("/")[:2]) for module in modules() if module.count("/") > 1}
+    assert rooms == {(package, room) for package in PACKAGES for room in ROOMS[package]}
 
 
 @pytest.mark.parametrize("module", modules())
 def test_imports_follow_the_one_direction(module: str) -> None:
-    imported = set(imported_packages(ROOT / module))
-    assert imported & set(PACKAGES) <= MAY_IMPORT[module.split("/")[0]]
-    outside = {name for name, allows in FENCES.items() if name in imported and not allows(module)}
+    imported = list(imports(ROOT / module))
+    packages = {name.split(".")[0] for name in imported}
+    package, *inner = module.split("/")
+    assert packages & set(PACKAGES) <= MAY_IMPORT[package]
+    outside = {name for name, allows in FENCES.items() if name in packages and not allows(module)}
     assert not outside, f"{module} imports {outside} across its fence"
+    if len(inner) > 1:
+        order = ROOMS[package]
+        below = {f"{package}.{room}" for room in order[: order.index(inner[0])]}
+        rooms = {f"{package}.{room}" for room in order}
+        used = {node_of(name) for name in imported} & rooms - {f"{package}.{inner[0]}"}
+        assert used <= below, f"{module} imports {used - below}, which lie above it"
+        assert not (f"{package}.{inner[0]}" in INDEPENDENT and used & INDEPENDENT)
+
+
+def test_rooms_and_top_modules_form_no_cycle() -> None:
+    graph: dict[str, set[str]] = {}
+    for module in modules():
+        own = node_of(module.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+        used = {node_of(name) for name in imports(ROOT / module) if name.split(".")[0] in PACKAGES}
+        graph.setdefault(own, set()).update(used - {own})
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_no_folder_is_too_full_to_find_a_module_in() -> None:
+    folders = {path.parent for path in map(Path, modules())}
+    for folder in folders:
+        count = sum(path.name != "__init__.py" for path in (ROOT / folder).glob("*.py"))
+        assert count <= MOST_MODULES, f"{folder} has {count} modules"
 
 
 @pytest.mark.parametrize("file", files_of_tests())

@@ -30,7 +30,7 @@ def multiplies_bf16(device: torch.device) -> bool:
 
 @cache
 def kernels_on(device: torch.device) -> ModuleType | None:
-    """Return ``objectives.evaluation.triton_kernels`` where they can run; None on a CPU, on an old GPU and where Triton is missing.
+    """Return the module of Triton kernels if it can run; None on a CPU, on an old GPU and without Triton.
 
     Triton also needs a C compiler, and whatever else it may miss is told once.
     """

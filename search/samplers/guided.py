@@ -38,13 +38,13 @@ class GuidedSampler(BaseSampler):
     """Proposes maps from sensitivities and from every finished trial of the study.
 
     Each budget between the smallest map and the constraint has its turn; those where it has found nothing better than
-    the contenders yet come more often. It takes a landscape from the model of :mod:`search.samplers.surrogate`, half of the time
-    the most plausible one and half of the time one drawn at random, and improves the best map known there, or at a
+    the baselines yet come more often. It takes a surrogate (:mod:`search.samplers.surrogate`), half of the time the
+    posterior mean and half of the time a posterior sample, and improves the best map known there, or at a
     budget nearby, by exchanges between layers until none helps. Feasible by construction, never a map that was proposed
     before, and reproduced by its seed and the trials before it.
 
     Attributes:
-        trust: how far it counts on what layers do together on the sentences at hand; see :mod:`search.samplers.shrinkage`.
+        trust: the weight of interactions between layers, 0 to 1; see :mod:`search.samplers.shrinkage`.
     """
 
     def __init__(

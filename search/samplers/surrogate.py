@@ -12,9 +12,9 @@ moved to pass through the map from which it is searched.
 
 What cancels on a thousand sentences need not cancel on others: damage is so uneven that about a hundred sentences make
 up most of it. What a map is expected to do elsewhere is therefore a mean of what the summed shifts do here and of what
-is left when only what layers do to all sentences alike (:mod:`search.samplers.common_mode`) can cancel and the rest of each does its
-damage alone. The weight of the former is a ``trust`` that :mod:`search.samplers.shrinkage` finds by cross-validation: the shrinkage
-of a covariance towards one of few factors (Ledoit and Wolf, Journal of Empirical Finance 10 (2003)).
+is left when only what layers do to all sentences alike (:mod:`search.samplers.common_mode`) can cancel and the rest of
+each does its damage alone. The weight of the former is found by cross-validation
+(:mod:`search.samplers.shrinkage`): the shrinkage of a covariance towards one of few factors (Ledoit and Wolf, Journal of Empirical Finance 10 (2003)).
 """
 
 from __future__ import annotations
