@@ -81,14 +81,14 @@ def quantizer_of(path: Path) -> str:
         return ""
 
 
-def to_text(layers: Sequence[Layer], bits: Bits) -> str:
+def to_text(layers: Sequence[Layer], bit_map: Bits) -> str:
     """Return the map in the documented format, a line for each layer."""
-    return "".join(f"Layer: {layer.name} | bit: {width}\n" for layer, width in zip(layers, bits, strict=True))
+    return "".join(f"Layer: {layer.name} | bit: {width}\n" for layer, width in zip(layers, bit_map, strict=True))
 
 
-def to_json(layers: Sequence[Layer], bits: Bits, provenance: Mapping[str, Any]) -> str:
+def to_json(layers: Sequence[Layer], bit_map: Bits, provenance: Mapping[str, Any]) -> str:
     """Return the map as JSON with its provenance (plain JSON values: where it came from, what it scored)."""
-    widths = {layer.name: width for layer, width in zip(layers, bits, strict=True)}
+    widths = {layer.name: width for layer, width in zip(layers, bit_map, strict=True)}
     return json.dumps({"schema": JSON_SCHEMA, "provenance": dict(provenance), "bits": widths}, indent=2) + "\n"
 
 

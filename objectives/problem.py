@@ -87,21 +87,21 @@ class Problem:
         """The fingerprint of the codes that lie in files of the cache; empty where the bank makes them as it goes."""
         return self.evaluator.bank.fingerprint
 
-    def evaluate(self, bits: Bits) -> Evaluation:
+    def evaluate(self, bit_map: Bits) -> Evaluation:
         """Score a map on every sentence, in the precision of the search.
 
         Raises:
             ValueError: a log-odds is not finite.
         """
-        return self._evaluate(self.scout, bits)
+        return self._evaluate(self.scout, bit_map)
 
-    def confirm(self, bits: Bits) -> Evaluation:
+    def confirm(self, bit_map: Bits) -> Evaluation:
         """Score a map on every sentence in FP32.
 
         Raises:
             ValueError: a log-odds is not finite.
         """
-        return self._evaluate(self.evaluator, bits)
+        return self._evaluate(self.evaluator, bit_map)
 
     def confirmed_log_odds(self, maps: Sequence[Bits]) -> tuple[LogOdds, list[LogOdds]]:
         """Return the log-odds of the FP32 model and of maps on the confirmation sentences, in FP32.
@@ -112,7 +112,7 @@ class Problem:
         if self.confirmation is None:
             raise InputError("no sentences were held back; name some with --confirm")
         evaluator = self.evaluator_on(self.confirmation.token_ids)
-        fp32, *scored = [evaluator.log_odds(bits) for bits in (uniform(self.layers, FP32_WIDTH), *maps)]
+        fp32, *scored = [evaluator.log_odds(bit_map) for bit_map in (uniform(self.layers, FP32_WIDTH), *maps)]
         if not all(np.isfinite(log_odds).all() for log_odds in (fp32, *scored)):
             raise InputError("scores on the confirmation sentences are not finite")
         return fp32, scored
@@ -138,9 +138,9 @@ class Problem:
         evaluator = Evaluator(network, self.layers, self.token_ids)
         return self._evaluate(evaluator, uniform(self.layers, FP32_WIDTH))
 
-    def _evaluate(self, evaluator: Evaluator, bits: Bits) -> Evaluation:
+    def _evaluate(self, evaluator: Evaluator, bit_map: Bits) -> Evaluation:
         started = time.perf_counter()
-        log_odds = evaluator.log_odds(bits)
+        log_odds = evaluator.log_odds(bit_map)
         scores = score(log_odds, self.labels, self.fp32_log_odds)
         return Evaluation(scores, log_odds, evaluator.precision, elapsed_s=time.perf_counter() - started)
 

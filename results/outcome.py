@@ -29,7 +29,7 @@ class Trial:
         number: the trial's number in the study.
         origin: who proposed it.
         label: what plots and tables call it: ``documented``, ``uniform 4``, or ``trial 17``.
-        bits: the map.
+        bit_map: the map.
         nominal_compression: FP32 size over size, codes only; higher is smaller.
         packed_compression: FP32 size over size, every byte of the file; higher is smaller.
         feasible: whether it meets the size constraint.
@@ -43,7 +43,7 @@ class Trial:
     number: int
     origin: Origin
     label: str
-    bits: Bits
+    bit_map: Bits
     nominal_compression: float
     packed_compression: float
     feasible: bool

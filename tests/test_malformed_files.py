@@ -71,9 +71,9 @@ def read_all(path: Path, seed: int, count: int, read: Callable[[], Callable[[byt
 @COUNTS
 @pytest.mark.parametrize("kind", ["text", "json"])
 def test_bit_maps(kind: str, count: int, tmp_path: Path) -> None:
-    bits = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(LAYERS)))
+    bit_map = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(LAYERS)))
     path = tmp_path / "map"
-    path.write_text(to_text(LAYERS, bits) if kind == "text" else to_json(LAYERS, bits, {"run": "x"}), encoding="utf-8")
+    path.write_text(to_text(LAYERS, bit_map) if kind == "text" else to_json(LAYERS, bit_map, {"run": "x"}), encoding="utf-8")
 
     def read() -> Callable[[bytes], None]:
         taken = read_bit_map(path, LAYERS)
@@ -167,8 +167,8 @@ def packed_tiny_bert(directory: Path, scheme: Scheme = PER_ROW) -> QuantizedMode
     source = make_tiny_bert(directory.with_name("model"))
     classifier = load_classifier(str(source))
     layers = find_layers(classifier.model)
-    bits = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
-    quantized = QuantizedModel.of(classifier.model, WeightBank.of(classifier.model, layers, scheme), bits)
+    bit_map = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
+    quantized = QuantizedModel.of(classifier.model, WeightBank.of(classifier.model, layers, scheme), bit_map)
     write_checkpoint(classifier, quantized, {"run": "x"}, directory)
     shutil.rmtree(source)
     return quantized
@@ -178,14 +178,14 @@ def packed_tiny_bert(directory: Path, scheme: Scheme = PER_ROW) -> QuantizedMode
 @pytest.mark.parametrize("name", [WEIGHTS, MANIFEST, "config.json", "tokenizer.json"])
 def test_packed_checkpoints(name: str, count: int, tmp_path: Path) -> None:
     directory = tmp_path / "packed"
-    bits = packed_tiny_bert(directory).bits
+    bit_map = packed_tiny_bert(directory).bit_map
     weights = load_checkpoint(directory).classifier.model.state_dict()
 
     def read() -> Callable[[bytes], None]:
         taken = load_checkpoint(directory)
 
         def check(damaged: bytes) -> None:
-            assert taken.bits == bits
+            assert taken.bit_map == bit_map
             assert all(torch.equal(tensor, weights[key]) for key, tensor in taken.classifier.model.state_dict().items())
 
         return check
@@ -218,7 +218,7 @@ def test_packed_checkpoints_behind_their_hashes(name: str, scheme: Scheme, count
         taken = load_checkpoint(directory)
 
         def check(damaged: bytes) -> None:
-            assert taken.bits == quantized.bits
+            assert taken.bit_map == quantized.bit_map
             state = taken.classifier.model.state_dict()
             if name != WEIGHTS:
                 assert all(torch.equal(tensor, weights[key]) for key, tensor in state.items())
@@ -242,8 +242,8 @@ def test_journals(count: int, tmp_path: Path) -> None:
     contenders = uniform_maps(problem.layers)[:2]
     study = open_study(JournalStore(path).backend, problem, "damage", constraint, sampler, contenders)
     for _ in range(4):
-        trial, bits = ask(study, problem.layers)
-        tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
+        trial, bit_map = ask(study, problem.layers)
+        tell(study, trial, bit_map, problem.evaluate(bit_map), constraint, "damage")
     whole = outcome(load_study(path), "x")
 
     def read() -> Callable[[bytes], None]:

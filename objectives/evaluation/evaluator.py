@@ -76,20 +76,20 @@ class Evaluator:
         """What the matrix products are really computed in."""
         return "fp32" if self._forward.dtype == torch.float32 else "bf16"
 
-    def log_odds(self, bits: Bits, remember: bool = False) -> LogOdds:
+    def log_odds(self, bit_map: Bits, remember: bool = False) -> LogOdds:
         """Return the log-odds ``(n_sentences,)`` of a map, in the order of the sentences.
 
         Args:
-            bits: a width for each layer, 2..8, or ``FP32_WIDTH`` for a layer that keeps its FP32 weights.
+            bit_map: a width for each layer, 2..8, or ``FP32_WIDTH`` for a layer that keeps its FP32 weights.
             remember: keep the hidden states, for maps that share their lower layers with this one. What was used
                 longest ago makes room.
         """
-        start, states = self._deepest_known(bits)
-        self._load(bits, first=0 if states is None else self._below[start])
+        start, states = self._deepest_known(bit_map)
+        self._load(bit_map, first=0 if states is None else self._below[start])
         keep: dict[int, States] | None = {} if remember else None
         log_odds = self._forward.run(start, states, keep)
         if keep is not None:
-            self._remember(bits, keep)
+            self._remember(bit_map, keep)
         return log_odds
 
     def fp32_log_odds(self, remember: bool = False) -> LogOdds:
@@ -100,29 +100,29 @@ class Evaluator:
         """Let go of the hidden states that were to be remembered."""
         self._states.clear()
 
-    def _deepest_known(self, bits: Bits) -> tuple[int, States | None]:
+    def _deepest_known(self, bit_map: Bits) -> tuple[int, States | None]:
         for boundary in reversed(range(len(self._below))):
-            prefix = bits[: self._below[boundary]]
+            prefix = bit_map[: self._below[boundary]]
             if prefix in self._states:
                 self._states.move_to_end(prefix)
                 return boundary, self._states[prefix]
         return -1, None
 
-    def _remember(self, bits: Bits, kept: dict[int, States]) -> None:
+    def _remember(self, bit_map: Bits, kept: dict[int, States]) -> None:
         for boundary, states in kept.items():
-            self._states[bits[: self._below[boundary]]] = states
+            self._states[bit_map[: self._below[boundary]]] = states
         used = sum(map(_size_bytes, self._states.values()))
         while used > _REMEMBERED_BYTES:
             used -= _size_bytes(self._states.popitem(last=False)[1])
 
-    def _load(self, bits: Bits, first: int) -> None:
-        changed = [index for index in range(first, len(self.layers)) if self._loaded[index] != bits[index]]
+    def _load(self, bit_map: Bits, first: int) -> None:
+        changed = [index for index in range(first, len(self.layers)) if self._loaded[index] != bit_map[index]]
         for index in changed:
             self._loaded[index] = None  # neither the old nor the new, should this be interrupted
-        self._writer.write({index: bits[index] for index in changed})
+        self._writer.write({index: bit_map[index] for index in changed})
         self._forward.refresh(changed)
         for index in changed:
-            self._loaded[index] = bits[index]
+            self._loaded[index] = bit_map[index]
 
 
 def _size_bytes(states: States) -> int:

@@ -10,46 +10,46 @@ Bytes = npt.NDArray[np.uint8]
 _GROUPS = 1 << 17  # eight codes each, worked on at a time: a few megabytes
 
 
-def packed_length(count: int, bits: int) -> int:
+def packed_length(count: int, width: int) -> int:
     """Return how many bytes so many codes take."""
-    return (count * bits + 7) // 8
+    return (count * width + 7) // 8
 
 
-def pack(codes: Bytes, bits: int) -> Bytes:
-    """Return codes ``(count,)``, each below ``2**bits``, as a stream ``(packed_length(count, bits),)``.
+def pack(codes: Bytes, width: int) -> Bytes:
+    """Return codes ``(count,)``, each below ``2**width``, as a stream ``(packed_length(count, bits),)``.
 
     The first code is in the lowest bits of the first byte, and a code that does not end with its byte goes on in the
     lowest bits of the next.
     """
-    shifts = np.arange(8, dtype=np.uint64) * np.uint64(bits)
-    stream = np.empty(-(-len(codes) // 8) * bits, dtype=np.uint8)
+    shifts = np.arange(8, dtype=np.uint64) * np.uint64(width)
+    stream = np.empty(-(-len(codes) // 8) * width, dtype=np.uint8)
     for start in range(0, len(codes), 8 * _GROUPS):
         part = codes[start : start + 8 * _GROUPS]
         groups = np.zeros((-(-len(part) // 8), 8), dtype=np.uint64)
         groups.ravel()[: len(part)] = part
         words = np.bitwise_or.reduce(groups << shifts, axis=1).astype("<u8")
-        first = start // 8 * bits
-        stream[first : first + len(groups) * bits] = words.view(np.uint8).reshape(-1, 8)[:, :bits].ravel()
-    return stream[: packed_length(len(codes), bits)]
+        first = start // 8 * width
+        stream[first : first + len(groups) * width] = words.view(np.uint8).reshape(-1, 8)[:, :width].ravel()
+    return stream[: packed_length(len(codes), width)]
 
 
-def unpack(stream: Bytes, bits: int, count: int) -> Bytes:
+def unpack(stream: Bytes, width: int, count: int) -> Bytes:
     """Return the codes ``(count,)`` of a stream.
 
     Raises:
         ValueError: the stream is not of the length that so many codes take.
     """
-    if len(stream) != packed_length(count, bits):
-        raise ValueError(f"{count} codes of {bits} bits take {packed_length(count, bits)} bytes, not {len(stream)}")
-    shifts = np.arange(8, dtype=np.uint64) * np.uint64(bits)
+    if len(stream) != packed_length(count, width):
+        raise ValueError(f"{count} codes of {width} bits take {packed_length(count, width)} bytes, not {len(stream)}")
+    shifts = np.arange(8, dtype=np.uint64) * np.uint64(width)
     codes = np.empty(-(-count // 8) * 8, dtype=np.uint8)
-    for start in range(0, len(stream), _GROUPS * bits):
-        part = stream[start : start + _GROUPS * bits]
-        groups = np.zeros((-(-len(part) // bits), 8), dtype=np.uint8)
-        whole = np.zeros(len(groups) * bits, dtype=np.uint8)
+    for start in range(0, len(stream), _GROUPS * width):
+        part = stream[start : start + _GROUPS * width]
+        groups = np.zeros((-(-len(part) // width), 8), dtype=np.uint8)
+        whole = np.zeros(len(groups) * width, dtype=np.uint8)
         whole[: len(part)] = part
-        groups[:, :bits] = whole.reshape(-1, bits)
+        groups[:, :width] = whole.reshape(-1, width)
         words = groups.view("<u8").astype(np.uint64)
-        first = start // bits * 8
-        codes[first : first + len(groups) * 8] = ((words >> shifts) & np.uint64(2**bits - 1)).ravel()
+        first = start // width * 8
+        codes[first : first + len(groups) * 8] = ((words >> shifts) & np.uint64(2**width - 1)).ravel()
     return codes[:count]

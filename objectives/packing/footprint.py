@@ -45,27 +45,27 @@ class Footprint:
         weights = {layer.parameter: StoredTensor("F32", (layer.rows, layer.columns)) for layer in self.layers}
         return safetensors_bytes({**weights, **self._kept_tensors()}, {"format": "pt"})
 
-    def nominal_bits(self, bits: Bits) -> int:
+    def nominal_bits(self, bit_map: Bits) -> int:
         """Return the sum over layers of elements x bits."""
-        return sum(layer.elements * width for layer, width in zip(self.layers, bits, strict=True))
+        return sum(layer.elements * width for layer, width in zip(self.layers, bit_map, strict=True))
 
-    def packed_bytes(self, bits: Bits) -> int:
+    def packed_bytes(self, bit_map: Bits) -> int:
         """Return the length in bytes of the packed checkpoint."""
-        return safetensors_bytes(self.packed_tensors(bits), self.packed_metadata)
+        return safetensors_bytes(self.packed_tensors(bit_map), self.packed_metadata)
 
     @property
     def packed_metadata(self) -> dict[str, str]:
         """What the file of a packed checkpoint says of itself."""
         return {"format": self.scheme.format}
 
-    def packed_tensors(self, bits: Bits) -> dict[str, StoredTensor]:
+    def packed_tensors(self, bit_map: Bits) -> dict[str, StoredTensor]:
         """Return every tensor of the packed checkpoint.
 
-        For each layer: ``NAME.codes``, its rows x columns codes of ``bits`` bits one after the other in
-        ``ceil(rows * columns * bits / 8)`` bytes, and ``NAME.PART`` for each part of the scheme.
+        For each layer: ``NAME.codes``, its rows x columns codes of ``width`` bits one after the other in
+        ``ceil(rows * columns * width / 8)`` bytes, and ``NAME.PART`` for each part of the scheme.
         """
         tensors = self._kept_tensors()
-        for layer, width in zip(self.layers, bits, strict=True):
+        for layer, width in zip(self.layers, bit_map, strict=True):
             tensors[f"{layer.name}.codes"] = StoredTensor("U8", (packed_length(layer.elements, width),))
             tensors |= {f"{layer.name}.{part}": tensor for part, tensor in self.scheme.parts(layer, width).items()}
         return tensors
@@ -74,23 +74,23 @@ class Footprint:
         """Return the bytes of data that the packed checkpoint has of a layer beside its codes."""
         return sum(tensor.size_bytes for tensor in self.scheme.parts(layer, width).values())
 
-    def compression(self, bits: Bits, axis: SizeAxis) -> float:
+    def compression(self, bit_map: Bits, axis: SizeAxis) -> float:
         """Return the FP32 size over the map's size, both counted as ``axis`` says; higher is smaller."""
-        return float(self.exact_compression(bits, axis))
+        return float(self.exact_compression(bit_map, axis))
 
-    def exact_compression(self, bits: Bits, axis: SizeAxis) -> Fraction:
+    def exact_compression(self, bit_map: Bits, axis: SizeAxis) -> Fraction:
         """Return the compression as an exact fraction, for comparisons against a constraint."""
         if axis == "nominal":
-            return Fraction(self.fp32_nominal_bits, self.nominal_bits(bits))
-        return Fraction(self.fp32_packed_bytes, self.packed_bytes(bits))
+            return Fraction(self.fp32_nominal_bits, self.nominal_bits(bit_map))
+        return Fraction(self.fp32_packed_bytes, self.packed_bytes(bit_map))
 
-    def figures(self, bits: Bits) -> dict[str, int | float]:
+    def figures(self, bit_map: Bits) -> dict[str, int | float]:
         """Return both sizes of a map and both compressions, by the names that they have in files."""
         return {
-            "nominal_compression": self.compression(bits, "nominal"),
-            "packed_compression": self.compression(bits, "packed"),
-            "nominal_bits": self.nominal_bits(bits),
-            "packed_bytes": self.packed_bytes(bits),
+            "nominal_compression": self.compression(bit_map, "nominal"),
+            "packed_compression": self.compression(bit_map, "packed"),
+            "nominal_bits": self.nominal_bits(bit_map),
+            "packed_bytes": self.packed_bytes(bit_map),
         }
 
     def highest_compression(self, axis: SizeAxis) -> float:

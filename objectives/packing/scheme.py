@@ -61,7 +61,7 @@ class Scheme:
         """Return what a packed file has of a layer beside its codes.
 
         ``scale``, FP32, ``(rows,)``, or ``(rows, n_groups)`` with groups; and ``zero_point``, a byte for each scale, in
-        steps of ``2**(bits - 8)``, or ``codewords``, FP32 ``(2**bits,)``.
+        steps of ``2**(width - 8)``, or ``codewords``, FP32 ``(2**width,)``.
         """
         scale = StoredTensor("F32", (layer.rows, self.n_groups(layer)) if self.group_size else (layer.rows,))
         if self.kind == "codebook":

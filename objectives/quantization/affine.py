@@ -1,8 +1,8 @@
 """Affine quantisation of a weight matrix as pure tensor functions: choose parameters and encode.
 
-A row's weights become codes of ``bits`` bits, ``w ~ scale * (code - zero_point)``, with one FP32 scale and one zero
+A row's weights become codes of ``width`` bits, ``w ~ scale * (code - zero_point)``, with one FP32 scale and one zero
 point for each row (an output channel, or the row of an embedding), or for each row and group of columns. A zero point
-is stored as one byte, which counts it in steps of ``2**(bits - 8)``: of its bits as many as a code has are whole, and
+is stored as one byte, which counts it in steps of ``2**(width - 8)``: of its bits as many as a code has are whole, and
 the rest is fraction.
 """
 
@@ -24,14 +24,14 @@ _SHARES = tuple(1.0 - 0.025 * step for step in range(33))
 
 @dataclass(frozen=True)
 class AffineParameters:
-    """Scales, positive, and zero points, 0 to below 2**bits; both FP32 ``(rows, n_groups)``.
+    """Scales, positive, and zero points, 0 to below 2**width; both FP32 ``(rows, n_groups)``.
 
     ``groups`` ``(columns,)`` is the group of each column; None where all are of one.
     """
 
     scale: Tensor
     zero_point: Tensor
-    bits: int
+    width: int
     groups: Tensor | None = None
 
     @property
@@ -59,7 +59,7 @@ class AffineParameters:
 
         Zero points are rounded to what can be stored.
         """
-        zero_point = storable_zero_point(self.zero_point - shift[:, None] / self.scale, self.bits)
+        zero_point = storable_zero_point(self.zero_point - shift[:, None] / self.scale, self.width)
         return replace(self, scale=self.scale * gain[:, None], zero_point=zero_point)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -68,26 +68,26 @@ class AffineParameters:
 
     def stored(self) -> dict[str, Tensor]:
         """Return scales, FP32, and zero points, uint8, for a packed checkpoint, both ``(rows, n_groups)``."""
-        return {"scale": self.scale, "zero_point": byte_of_zero_point(self.zero_point, self.bits)}
+        return {"scale": self.scale, "zero_point": byte_of_zero_point(self.zero_point, self.width)}
 
     def fault(self) -> str:
         """Return what is out of range in words, nothing where all is sound."""
         return "" if self.scale.isfinite().all() and (self.scale > 0).all() else "scales out of range"
 
 
-def storable_zero_point(zero_point: Tensor, bits: int) -> Tensor:
+def storable_zero_point(zero_point: Tensor, width: int) -> Tensor:
     """Return the zero points nearest to these that can be stored."""
-    return zero_point_of_byte(zero_point.mul(2.0 ** (8 - bits)).round_().clamp_(0.0, 255.0), bits)
+    return zero_point_of_byte(zero_point.mul(2.0 ** (8 - width)).round_().clamp_(0.0, 255.0), width)
 
 
-def zero_point_of_byte(byte: Tensor, bits: int) -> Tensor:
+def zero_point_of_byte(byte: Tensor, width: int) -> Tensor:
     """Return the zero points, FP32, that stored bytes stand for."""
-    return byte.float() * 2.0 ** (bits - 8)
+    return byte.float() * 2.0 ** (width - 8)
 
 
-def byte_of_zero_point(zero_point: Tensor, bits: int) -> Tensor:
+def byte_of_zero_point(zero_point: Tensor, width: int) -> Tensor:
     """Return the bytes, uint8, that stand for storable zero points."""
-    return zero_point.mul(2.0 ** (8 - bits)).to(torch.uint8)
+    return zero_point.mul(2.0 ** (8 - width)).to(torch.uint8)
 
 
 def column_groups(columns: int, group_size: int, device: torch.device | None = None) -> Tensor | None:
@@ -107,7 +107,7 @@ def members(groups: Tensor | None) -> Sequence[Tensor | slice]:
     return [torch.nonzero(groups == group)[:, 0] for group in range(int(groups.max()) + 1)]
 
 
-def choose_affine(weight: Tensor, bits: int, groups: Tensor | None = None) -> AffineParameters:
+def choose_affine(weight: Tensor, width: int, groups: Tensor | None = None) -> AffineParameters:
     """Choose each row's scale and whole zero point by a clipping search for the least squared error.
 
     Each row's range [min(w, 0), max(w, 0)] is shrunk by a common share; of all shares the one whose rounded weights are
@@ -115,7 +115,7 @@ def choose_affine(weight: Tensor, bits: int, groups: Tensor | None = None) -> Af
 
     Args:
         weight: ``(rows, columns)``, finite.
-        bits: width of the codes, 2..8.
+        width: width of the codes, 2..8.
         groups: of columns, each with scales and zero points of its own; as ``column_groups`` returns them.
     """
     of_groups = members(groups)
@@ -123,17 +123,17 @@ def choose_affine(weight: Tensor, bits: int, groups: Tensor | None = None) -> Af
     for group, columns in enumerate(of_groups):
         part = weight[:, columns]
         for chunk in row_chunks(part):
-            found = _search_clipping(part[chunk].float(), bits)
+            found = _search_clipping(part[chunk].float(), width)
             scale[chunk, group : group + 1], zero_point[chunk, group : group + 1] = found
-    return AffineParameters(scale, zero_point, bits, groups)
+    return AffineParameters(scale, zero_point, width, groups)
 
 
 def encode(weight: Tensor, parameters: AffineParameters) -> Tensor:
-    """Return the codes of ``weight`` ``(rows, columns)``: uint8 of the same shape, 0..2**bits - 1.
+    """Return the codes of ``weight`` ``(rows, columns)``: uint8 of the same shape, 0..2**width - 1.
 
     Zero points are whole.
     """
-    top = float(2**parameters.bits - 1)
+    top = float(2**parameters.width - 1)
     codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
     for chunk in row_chunks(weight):
         scale, zero_point = parameters.of_rows(chunk).of_columns(0, weight.shape[1])
@@ -141,8 +141,8 @@ def encode(weight: Tensor, parameters: AffineParameters) -> Tensor:
     return codes
 
 
-def _search_clipping(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    top = float(2**bits - 1)
+def _search_clipping(weight: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    top = float(2**width - 1)
     low = weight.amin(dim=1, keepdim=True).clamp_(max=0.0)
     high = weight.amax(dim=1, keepdim=True).clamp_(min=0.0)
     full_scale = (high - low) / top

@@ -1,6 +1,6 @@
 """Codebook quantisation of a weight matrix: each code names one of a layer's own codewords.
 
-``w ~ scale * codewords[code]``, with ``2**bits`` FP32 codewords a layer, found by k-means over its weights, and an FP32
+``w ~ scale * codewords[code]``, with ``2**width`` FP32 codewords a layer, found by k-means over its weights, and an FP32
 scale for each row. Codewords need not be evenly spaced, so they lie where the weights do; each takes four bytes,
 and there are no zero points. Weights in few groups with an FP32 value each are GOBO's (Zadeh et al., MICRO 2020), which
 keeps outliers aside in FP32; row scales are here instead, so that every weight takes the bits that its map says.
@@ -23,11 +23,11 @@ _FEW = 16  # codewords
 
 @dataclass(frozen=True)
 class CodebookParameters:
-    """Scales ``(rows, 1)``, zero or more, and codewords ``(2**bits,)``, none below the one before; both in FP32."""
+    """Scales ``(rows, 1)``, zero or more, and codewords ``(2**width,)``, none below the one before; both in FP32."""
 
     scale: Tensor
     codewords: Tensor
-    bits: int
+    width: int
 
     @property
     def shiftable(self) -> bool:
@@ -51,7 +51,7 @@ class CodebookParameters:
         return {"scale": self.scale, "codewords": self.codewords}
 
     def stored(self) -> dict[str, Tensor]:
-        """Return scales ``(rows, 1)`` and codewords ``(2**bits,)`` for a packed checkpoint, both FP32."""
+        """Return scales ``(rows, 1)`` and codewords ``(2**width,)`` for a packed checkpoint, both FP32."""
         return self.tensors()
 
     def fault(self) -> str:
@@ -63,7 +63,7 @@ class CodebookParameters:
         return ""
 
 
-def quantize_codebook(weight: Tensor, bits: int) -> tuple[Tensor, CodebookParameters]:
+def quantize_codebook(weight: Tensor, width: int) -> tuple[Tensor, CodebookParameters]:
     """Return codes, uint8 ``(rows, columns)``, and parameters: each weight rounded to the nearest codeword.
 
     Rows are brought to a root mean square of 1 before the codewords are found. Then each row's scale is fitted to its
@@ -71,12 +71,12 @@ def quantize_codebook(weight: Tensor, bits: int) -> tuple[Tensor, CodebookParame
 
     Args:
         weight: ``(rows, columns)``, finite.
-        bits: width of the codes, 2..8.
+        width: width of the codes, 2..8.
     """
     weight = weight.float()
     spread = weight.square().mean(dim=1, keepdim=True).sqrt()
     spread = torch.where(spread > torch.finfo(torch.float32).tiny, spread, torch.ones_like(spread))
-    codewords = k_means((weight / spread).flatten(), 2**bits)
+    codewords = k_means((weight / spread).flatten(), 2**width)
     scale = torch.empty_like(spread)
     codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
     for chunk in row_chunks(weight):
@@ -87,7 +87,7 @@ def quantize_codebook(weight: Tensor, bits: int) -> tuple[Tensor, CodebookParame
         scale[chunk] = torch.where(fitted.isfinite() & (fitted >= 0), fitted, spread[chunk])
         divisor = torch.where(scale[chunk] > 0, scale[chunk], torch.ones_like(scale[chunk]))
         codes[chunk] = _nearest(part / divisor, codewords).to(torch.uint8)
-    return codes, CodebookParameters(scale, codewords, bits)
+    return codes, CodebookParameters(scale, codewords, width)
 
 
 def _nearest(values: Tensor, codewords: Tensor) -> Tensor:

@@ -45,6 +45,6 @@ def stored_parameters(scheme: Scheme, codes: Tensor, width: int, stored: Mapping
 
 def fits(scheme: Scheme, layer: Layer, parameters: Parameters) -> bool:
     """Return whether parameters have the shapes that a layer's have."""
-    shapes = {part: tensor.shape for part, tensor in scheme.parts(layer, parameters.bits).items()}
+    shapes = {part: tensor.shape for part, tensor in scheme.parts(layer, parameters.width).items()}
     shapes |= {part: (layer.rows, scheme.n_groups(layer)) for part in shapes if part != "codewords"}
     return {part: tuple(tensor.shape) for part, tensor in parameters.tensors().items()} == shapes

@@ -59,7 +59,7 @@ class Compensation:
 
 def quantize_calibrated(
     weight: Tensor,
-    bits: int,
+    width: int,
     compensation: Compensation,
     groups: Tensor | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -68,13 +68,13 @@ def quantize_calibrated(
 
     Args:
         weight: ``(rows, columns)``, finite; FP32.
-        bits: width of the codes, 2..8.
+        width: width of the codes, 2..8.
         compensation: of the layer's moments.
         groups: of columns, each with scales and zero points of its own; as ``column_groups`` returns them.
         should_stop: asked every few thousand rows; whether the codes are no longer wanted.
 
     Returns:
-        codes, uint8 of the weight's shape, 0..2**bits - 1; parameters with storable zero points.
+        codes, uint8 of the weight's shape, 0..2**width - 1; parameters with storable zero points.
 
     Raises:
         CancelledError: ``should_stop`` became true.
@@ -85,18 +85,18 @@ def quantize_calibrated(
         if should_stop():
             raise CancelledError
         rows = slice(start, start + _ROWS)
-        codes[rows], parameters = _quantize_rows(weight[rows], bits, compensation, groups)
+        codes[rows], parameters = _quantize_rows(weight[rows], width, compensation, groups)
         parts.append(parameters)
     scale, zero_point = (torch.cat(lines) for lines in zip(*((p.scale, p.zero_point) for p in parts), strict=True))
-    return codes, AffineParameters(scale, zero_point, bits, groups)
+    return codes, AffineParameters(scale, zero_point, width, groups)
 
 
 def _quantize_rows(
-    weight: Tensor, bits: int, compensation: Compensation, groups: Tensor | None
+    weight: Tensor, width: int, compensation: Compensation, groups: Tensor | None
 ) -> tuple[Tensor, AffineParameters]:
     ordered = weight[:, compensation.order].float()
     in_order = None if groups is None else groups[compensation.order]
-    parameters = choose_weighted(ordered, bits, compensation.factor.diagonal() ** -2, in_order)
+    parameters = choose_weighted(ordered, width, compensation.factor.diagonal() ** -2, in_order)
     codes = round_compensating(ordered, parameters, compensation)
     for _ in range(_ROUNDS):
         parameters = fit_parameters(ordered, codes, parameters, compensation.moments)
@@ -107,7 +107,7 @@ def _quantize_rows(
     return restored, parameters
 
 
-def choose_weighted(weight: Tensor, bits: int, importance: Tensor, groups: Tensor | None = None) -> AffineParameters:
+def choose_weighted(weight: Tensor, width: int, importance: Tensor, groups: Tensor | None = None) -> AffineParameters:
     """Choose each row's scale and zero point for a small weighted squared error of rounding to the nearest.
 
     From several shares of the row's range, codes and their weighted least-squares line are found in turns (Lloyd's
@@ -116,7 +116,7 @@ def choose_weighted(weight: Tensor, bits: int, importance: Tensor, groups: Tenso
 
     Args:
         weight: ``(rows, columns)``.
-        bits: width of the codes.
+        width: width of the codes.
         importance: of each column, ``(columns,)``, positive. Where columns make up for each other's errors it is
             1 / U_jj^2, with U the factor of a ``Compensation``: what an error in column j costs after the columns
             behind it have made up for it (Frantar and Alistarh, 2022, equation 3).
@@ -127,13 +127,13 @@ def choose_weighted(weight: Tensor, bits: int, importance: Tensor, groups: Tenso
     for group, columns in enumerate(of_groups):
         part, shares = weight[:, columns], importance[columns] / importance[columns].sum()
         for chunk in row_chunks(part, _CHUNK_ELEMENTS):
-            found = _best_line(part[chunk], bits, shares)
+            found = _best_line(part[chunk], width, shares)
             scale[chunk, group : group + 1], zero_point[chunk, group : group + 1] = found
-    return AffineParameters(scale, zero_point, bits, groups)
+    return AffineParameters(scale, zero_point, width, groups)
 
 
-def _best_line(weight: Tensor, bits: int, shares: Tensor) -> tuple[Tensor, Tensor]:
-    top = float(2**bits - 1)
+def _best_line(weight: Tensor, width: int, shares: Tensor) -> tuple[Tensor, Tensor]:
+    top = float(2**width - 1)
     # Zero lies between the lowest and the highest level, or the zero point could not be stored.
     low = weight.amin(dim=1, keepdim=True).clamp_(max=0.0)
     high = weight.amax(dim=1, keepdim=True).clamp_(min=0.0)
@@ -145,7 +145,7 @@ def _best_line(weight: Tensor, bits: int, shares: Tensor) -> tuple[Tensor, Tenso
     best_scale, best_zero_point = torch.ones_like(low), torch.zeros_like(low)
     for share in _SHARES:
         scale = spread * (share / top)
-        zero_point = storable_zero_point(top / 2 - (share * (low + high) / 2 + (1 - share) * mean) / scale, bits)
+        zero_point = storable_zero_point(top / 2 - (share * (low + high) / 2 + (1 - share) * mean) / scale, width)
         zero_point = torch.where(flat, torch.zeros_like(low), zero_point)
         for _ in range(_FITS + 1):
             codes = (weight / scale).add_(zero_point).round_().clamp_(0.0, top)
@@ -160,7 +160,7 @@ def _best_line(weight: Tensor, bits: int, shares: Tensor) -> tuple[Tensor, Tenso
             variance = (codes.square() @ shares)[:, None]
             covariance = ((codes * weight) @ shares)[:, None]
             slope = covariance / variance
-            moved = storable_zero_point(mean_code - mean / slope, bits)
+            moved = storable_zero_point(mean_code - mean / slope, width)
             slope = (covariance + (mean_code - moved) * mean) / (variance + (mean_code - moved).square())
             sound = slope.isfinite() & (slope > tiny)
             scale, zero_point = torch.where(sound, slope, scale), torch.where(sound, moved, zero_point)
@@ -175,7 +175,7 @@ def round_compensating(weight: Tensor, parameters: AffineParameters, compensatio
         parameters: each row's scale and zero point.
         compensation: of the layer's moments.
     """
-    top = float(2**parameters.bits - 1)
+    top = float(2**parameters.width - 1)
     factor = compensation.factor
     left = weight.clone()
     codes = torch.empty_like(left)
@@ -208,7 +208,7 @@ def fit_parameters(weight: Tensor, codes: Tensor, parameters: AffineParameters, 
     """
     if parameters.groups is None:
         line = (parameters.scale, parameters.zero_point)
-        return AffineParameters(*_fit_line(weight, codes, line, parameters.bits, moments, slice(None)), parameters.bits)
+        return AffineParameters(*_fit_line(weight, codes, line, parameters.width, moments, slice(None)), parameters.width)
     scale, zero_point = parameters.scale.clone(), parameters.zero_point.clone()
     # Worth its time: with groups of 128 to 32 columns, layers of a fine-tuned BERT err by 1 to 9% less at 2 to 4 bits
     # than with the scales that they begin with.
@@ -217,13 +217,13 @@ def fit_parameters(weight: Tensor, codes: Tensor, parameters: AffineParameters, 
         at, part = slice(group, group + 1), codes[:, columns]
         left[:, columns] = weight[:, columns]  # what is left of the weight by all other groups
         line = (scale[:, at], zero_point[:, at])
-        scale[:, at], zero_point[:, at] = _fit_line(left, part, line, parameters.bits, moments[columns], columns)
+        scale[:, at], zero_point[:, at] = _fit_line(left, part, line, parameters.width, moments[columns], columns)
         left[:, columns] -= (part - zero_point[:, at]) * scale[:, at]
-    return AffineParameters(scale, zero_point, parameters.bits, parameters.groups)
+    return AffineParameters(scale, zero_point, parameters.width, parameters.groups)
 
 
 def _fit_line(
-    weight: Tensor, codes: Tensor, line: tuple[Tensor, Tensor], bits: int, moments: Tensor, columns: Tensor | slice
+    weight: Tensor, codes: Tensor, line: tuple[Tensor, Tensor], width: int, moments: Tensor, columns: Tensor | slice
 ) -> tuple[Tensor, Tensor]:
     """Return the scale and the zero point ``(rows, 1)`` with which the codes of some columns weigh least.
 
@@ -234,7 +234,7 @@ def _fit_line(
         weight: ``(rows, columns)``, all columns: what the codes are to make up.
         codes: ``(rows, n)``, of some columns.
         line: scale and zero point so far.
-        bits: width of the codes.
+        width: width of the codes.
         moments: of those columns with all, ``(n, columns)``.
         columns: which they are.
     """
@@ -252,7 +252,7 @@ def _fit_line(
     asked = zero_point + torch.nan_to_num(moved, nan=0.0, posinf=0.0, neginf=0.0).float()
     best_gain = torch.full_like(dd, -torch.inf)
     start = zero_point
-    for candidate in (start, storable_zero_point(asked, bits)):
+    for candidate in (start, storable_zero_point(asked, width)):
         shift = (candidate - start).double()
         square, product = dd - 2 * shift * d1 + shift.square() * one_one, dw - shift * one_w
         fitted = (product / square).float()
@@ -272,7 +272,7 @@ def descend(weight: Tensor, codes: Tensor, parameters: AffineParameters, moments
         parameters: of the codes.
         moments: ``(columns, columns)``.
     """
-    top = float(2**parameters.bits - 1)
+    top = float(2**parameters.width - 1)
     columns = weight.shape[1]
     errors = _decoded(codes, parameters) - weight
     for _ in range(_SWEEPS):

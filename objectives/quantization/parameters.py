@@ -18,10 +18,10 @@ _CHUNK_ELEMENTS = 1 << 19
 
 
 class Parameters(Protocol):
-    """What a layer's codes of ``bits`` bits are decoded with; a value that never changes."""
+    """What a layer's codes of ``width`` bits are decoded with; a value that never changes."""
 
     @property
-    def bits(self) -> int:
+    def width(self) -> int:
         """The width of the codes, 2..8."""
 
     @property

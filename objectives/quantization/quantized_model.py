@@ -23,14 +23,14 @@ class QuantizedModel:
 
     Attributes:
         layers: the searchable layers.
-        bits: the width of each.
+        bit_map: the width of each.
         entries: codes, uint8 ``(rows, columns)``, and their parameters, of each.
         kept: name and value of every other floating-point tensor of the state dict, FP32.
         scheme: what codes are decoded with.
     """
 
     layers: tuple[Layer, ...]
-    bits: Bits
+    bit_map: Bits
     entries: tuple[Entry, ...]
     kept: Mapping[str, Tensor]
     scheme: Scheme = PER_ROW
@@ -41,12 +41,12 @@ class QuantizedModel:
         return Footprint(self.layers, {name: tuple(tensor.shape) for name, tensor in self.kept.items()}, self.scheme)
 
     @classmethod
-    def of(cls, model: nn.Module, bank: WeightBank, bits: Bits) -> QuantizedModel:
+    def of(cls, model: nn.Module, bank: WeightBank, bit_map: Bits) -> QuantizedModel:
         """Return a map of an FP32 model, with the codes of its bank."""
         sizes, state = footprint_of(model, bank.scheme), model.state_dict()
-        entries = tuple(bank.entry(layer, width) for layer, width in zip(sizes.layers, bits, strict=True))
+        entries = tuple(bank.entry(layer, width) for layer, width in zip(sizes.layers, bit_map, strict=True))
         kept = {name: state[name].detach().float() for name in sizes.kept}
-        return cls(sizes.layers, bits, entries, kept, bank.scheme)
+        return cls(sizes.layers, bit_map, entries, kept, bank.scheme)
 
     def decoded(self, model: nn.Module) -> nn.Module:
         """Return a copy of the FP32 model ``model`` with these weights."""

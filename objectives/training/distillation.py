@@ -168,7 +168,7 @@ class _Student(nn.Module):
         self.shifts = nn.ParameterList()
         self._spreads: list[Tensor] = []
         for layer, (_, parameters) in zip(quantized.layers, quantized.entries, strict=True):
-            shifted = parameters.shiftable and parameters.bits <= _WIDEST_SHIFTED
+            shifted = parameters.shiftable and parameters.width <= _WIDEST_SHIFTED
             weight = self.network.get_parameter(layer.parameter)
             self.log_gains.append(nn.Parameter(weight.new_zeros(layer.rows)))
             self.shifts.append(nn.Parameter(weight.new_zeros(layer.rows), requires_grad=shifted))

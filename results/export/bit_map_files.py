@@ -47,8 +47,8 @@ def bit_map_provenance(outcome: Outcome, trial: Trial) -> dict[str, Any]:
         "feasible": trial.feasible,
         "nominal_compression": trial.nominal_compression,
         "packed_compression": trial.packed_compression,
-        "nominal_bits": outcome.footprint.nominal_bits(trial.bits),
-        "packed_bytes": outcome.footprint.packed_bytes(trial.bits),
+        "nominal_bits": outcome.footprint.nominal_bits(trial.bit_map),
+        "packed_bytes": outcome.footprint.packed_bytes(trial.bit_map),
         "scores": None if trial.scores is None else asdict(trial.scores),
         "fp32_scores": asdict(outcome.fp32),
         "facts": dict(outcome.provenance),
@@ -59,9 +59,9 @@ def write_bit_maps(outcome: Outcome, maps: Sequence[Trial], directory: Path) -> 
     """Write each map as text and JSON into the run directory; what is there already as it should be is left alone."""
     layers = outcome.footprint.layers
     for trial in maps:
-        _write_changed(directory / bit_map_path(outcome, trial, "txt"), to_text(layers, trial.bits))
+        _write_changed(directory / bit_map_path(outcome, trial, "txt"), to_text(layers, trial.bit_map))
         provenance = bit_map_provenance(outcome, trial)
-        _write_changed(directory / bit_map_path(outcome, trial, "json"), to_json(layers, trial.bits, provenance))
+        _write_changed(directory / bit_map_path(outcome, trial, "json"), to_json(layers, trial.bit_map, provenance))
 
 
 def remove_stale_bit_maps(outcome: Outcome, maps: Sequence[Trial], directory: Path) -> None:

@@ -38,7 +38,7 @@ class Checkpoint:
     """What a packed checkpoint gives back: the model with its tokenizer, its map, and the sizes of such maps."""
 
     classifier: Classifier
-    bits: Bits
+    bit_map: Bits
     footprint: Footprint
 
 
@@ -65,7 +65,7 @@ def write_checkpoint(
         save_all_but_weights(classifier, temporary)
         save_tensors(temporary / WEIGHTS, tensors, sizes.packed_metadata)
         length = (temporary / WEIGHTS).stat().st_size
-        assert length == sizes.packed_bytes(quantized.bits)
+        assert length == sizes.packed_bytes(quantized.bit_map)
         write_map(quantized, temporary)
         packed = {"packed_bytes": length, "sha256": _hashes(temporary)}
         write_manifest(quantized, {**provenance, "packed": packed}, temporary)
@@ -74,12 +74,12 @@ def write_checkpoint(
 
 def write_map(quantized: QuantizedModel, directory: Path) -> None:
     """Write a checkpoint's bit map as text."""
-    (directory / BIT_MAP).write_text(to_text(quantized.layers, quantized.bits), encoding="utf-8")
+    (directory / BIT_MAP).write_text(to_text(quantized.layers, quantized.bit_map), encoding="utf-8")
 
 
 def write_manifest(quantized: QuantizedModel, provenance: Mapping[str, Any], directory: Path) -> None:
     """Write a checkpoint's bit map as JSON with its provenance."""
-    (directory / MANIFEST).write_text(to_json(quantized.layers, quantized.bits, provenance), encoding="utf-8")
+    (directory / MANIFEST).write_text(to_json(quantized.layers, quantized.bit_map, provenance), encoding="utf-8")
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -112,12 +112,12 @@ def load_checkpoint(directory: Path, device: str | torch.device = "cpu") -> Chec
     """
     with _opened(directory) as packed, torch.no_grad():
         state = packed.classifier.model.to(device).state_dict()  # type: ignore[arg-type]
-        for layer, width in zip(packed.footprint.layers, packed.bits, strict=True):
+        for layer, width in zip(packed.footprint.layers, packed.bit_map, strict=True):
             codes, parameters = packed.entry(layer, width, device)
             decode(codes, parameters, out=state[layer.parameter])
         for name in packed.footprint.kept:
             state[name].copy_(packed.kept(name))
-        return Checkpoint(packed.classifier, packed.bits, packed.footprint)
+        return Checkpoint(packed.classifier, packed.bit_map, packed.footprint)
 
 
 def read_quantized(directory: Path) -> tuple[Classifier, QuantizedModel]:
@@ -130,9 +130,9 @@ def read_quantized(directory: Path) -> tuple[Classifier, QuantizedModel]:
     """
     with _opened(directory) as packed:
         sizes = packed.footprint
-        entries = tuple(packed.entry(layer, width) for layer, width in zip(sizes.layers, packed.bits, strict=True))
+        entries = tuple(packed.entry(layer, width) for layer, width in zip(sizes.layers, packed.bit_map, strict=True))
         kept = {name: packed.kept(name) for name in sizes.kept}
-        return packed.classifier, QuantizedModel(sizes.layers, packed.bits, entries, kept, sizes.scheme)
+        return packed.classifier, QuantizedModel(sizes.layers, packed.bit_map, entries, kept, sizes.scheme)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class _Packed:
     """An open checkpoint whose files and tensors are those of its map; what they hold is checked as it is read."""
 
     classifier: Classifier  # its weights yet to be filled in
-    bits: Bits
+    bit_map: Bits
     footprint: Footprint
     path: Path
     stored: Any
@@ -178,18 +178,18 @@ def _opened(directory: Path) -> Iterator[_Packed]:
     try:
         with safe_open(path, framework="pt") as stored:
             sizes = footprint_of(classifier.model, _scheme(stored.metadata(), path))
-            bits = parse_bit_map(manifest.read_text(encoding="utf-8"), sizes.layers, str(manifest))
+            bit_map = parse_bit_map(manifest.read_text(encoding="utf-8"), sizes.layers, str(manifest))
             text = (directory / BIT_MAP).read_text(encoding="utf-8", errors="replace") if BIT_MAP in described else ""
-            if text != to_text(sizes.layers, bits) or packed.get("packed_bytes") != sizes.packed_bytes(bits):
+            if text != to_text(sizes.layers, bit_map) or packed.get("packed_bytes") != sizes.packed_bytes(bit_map):
                 raise InputError(f"{manifest}: its bit map or size is not that of the files beside it; {_AGAIN}")
-            wanted = sizes.packed_tensors(bits)
+            wanted = sizes.packed_tensors(bit_map)
             if set(stored.keys()) != set(wanted):
                 raise InputError(f"{path}: does not hold the tensors of its bit map; {_AGAIN}")
             for name, tensor in wanted.items():
                 found = stored.get_slice(name)
                 if found.get_dtype() != tensor.dtype or tuple(found.get_shape()) != tensor.shape:
                     raise InputError(f"{path}: {name} has not the type and shape of its bit map; {_AGAIN}")
-            yield _Packed(classifier, bits, sizes, path, stored)
+            yield _Packed(classifier, bit_map, sizes, path, stored)
     except SafetensorError as error:
         raise InputError(f"{path}: cannot be read ({error}); {_AGAIN}") from None
 
@@ -207,8 +207,8 @@ def _scheme(metadata: Mapping[str, str] | None, path: Path) -> Scheme:
 def _packed_tensors(quantized: QuantizedModel) -> dict[str, Tensor]:
     tensors = {name: tensor.contiguous().cpu() for name, tensor in quantized.kept.items()}
     for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
-        tensors[f"{layer.name}.codes"] = torch.from_numpy(pack(codes.cpu().numpy().ravel(), parameters.bits))
-        shapes = quantized.scheme.parts(layer, parameters.bits)
+        tensors[f"{layer.name}.codes"] = torch.from_numpy(pack(codes.cpu().numpy().ravel(), parameters.width))
+        shapes = quantized.scheme.parts(layer, parameters.width)
         for part, tensor in parameters.stored().items():
             tensors[f"{layer.name}.{part}"] = tensor.reshape(shapes[part].shape).contiguous().cpu()
     return tensors

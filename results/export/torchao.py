@@ -64,9 +64,9 @@ def write_torchao(
     configs = {}
     for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
         assert isinstance(parameters, AffineParameters)
-        dtype = getattr(torch, f"int{parameters.bits}")
+        dtype = getattr(torch, f"int{parameters.width}")
         # Codes of b bits lie about zero there: both they and their zero points move by half the range.
-        middle = 2 ** (parameters.bits - 1)
+        middle = 2 ** (parameters.width - 1)
         state[layer.parameter] = IntxUnpackedToInt8Tensor(
             qdata=(codes.cpu().short() - middle).to(torch.int8),
             scale=parameters.scale.cpu(),

@@ -74,7 +74,7 @@ def draw_bits(info: BitsInfo) -> Figure:
     """Draw the width of every layer, a panel for each map; the input is at the top, the output at the bottom."""
     colours = ListedColormap(matplotlib.colormaps["viridis_r"](np.linspace(0.05, 0.95, len(WIDTHS))))
     norm = BoundaryNorm(np.arange(WIDTHS[0] - 0.5, WIDTHS[-1] + 1), len(WIDTHS))
-    panels = [_Panel(shown.title, shown.bits, [str(bits) for bits in shown.bits]) for shown in info.maps]
+    panels = [_Panel(shown.title, shown.bit_map, [str(width) for width in shown.bit_map]) for shown in info.maps]
     return _draw(info.grid, panels, colours, norm, "bits", WIDTHS)
 
 

@@ -102,7 +102,7 @@ class ShownMap:
     number: int
     label: str
     title: tuple[str, ...]
-    bits: Bits
+    bit_map: Bits
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def pareto_info(found: Findings) -> ParetoInfo:
                 mcc_interval=found.intervals[trial.number].mcc if barred else None,
                 feasible=trial.feasible,
                 on_front=trial.number in on_front,
-                widths=tuple(sorted(set(trial.bits))),
+                widths=tuple(sorted(set(trial.bit_map))),
                 corrected=found.corrected.get(trial.number),
             )
         )
@@ -231,7 +231,7 @@ def bits_table(info: BitsInfo) -> pd.DataFrame:
             "bits": width,
         }
         for shown in info.maps
-        for cell, width in zip(info.grid.cells, shown.bits, strict=True)
+        for cell, width in zip(info.grid.cells, shown.bit_map, strict=True)
     ]
     return pd.DataFrame(rows, columns=["number", "map", "layer", "row", "part", "bits"])
 
@@ -273,4 +273,4 @@ def _shown(found: Findings, trial: Trial, heading: str) -> ShownMap:
         interval = found.intervals[trial.number].mcc
         scores = f"damage {nats(trial.scores.damage)}"
         scores += f", MCC {trial.scores.mcc:.2f} ({interval.low:.2f} to {interval.high:.2f})"
-    return ShownMap(number=trial.number, label=trial.label, title=(heading, size, scores), bits=trial.bits)
+    return ShownMap(number=trial.number, label=trial.label, title=(heading, size, scores), bit_map=trial.bit_map)

@@ -290,7 +290,7 @@ def _weighed(found: Findings, trial: Trial) -> str:
     """Return a map with its weight, as ``trial 8 (17.3 MB instead of 133 MB, 4.00 bits a weight)``."""
     footprint = found.outcome.footprint
     return (
-        f"{trial.label} ({megabytes(footprint.packed_bytes(trial.bits))} instead of "
+        f"{trial.label} ({megabytes(footprint.packed_bytes(trial.bit_map))} instead of "
         f"{megabytes(footprint.fp32_packed_bytes)}, {bits_a_weight(trial)})"
     )
 

@@ -215,7 +215,7 @@ def _map_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapColum
         Column("packed_compression", "packed", compression("packed"), formatting.times),
         Column("nominal_bits", "", size("nominal")),
         Column("packed_bytes", "packed size", size("packed"), formatting.megabytes),
-        Column("bits", "", _of(lambda trial: "".join(map(str, trial.bits)))),
+        Column("bits", "", _of(lambda trial: "".join(map(str, trial.bit_map)))),
     ]
 
 

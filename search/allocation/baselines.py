@@ -23,7 +23,7 @@ class Contender:
 
     origin: Origin
     label: str
-    bits: Bits
+    bit_map: Bits
 
 
 def all_contenders(
@@ -64,11 +64,11 @@ def plain_allocations(damages: Damages, constraint: SizeConstraint) -> list[Cont
     maps: dict[Bits, Contender] = {}
     for budget in plain_budgets(constraint):
         try:
-            bits = allocate_bits(damages, footprint, axis, budget)
+            bit_map = allocate_bits(damages, footprint, axis, budget)
         except ValueError:
             continue  # smaller than any map
-        compression = footprint.compression(bits, axis)
-        maps.setdefault(bits, Contender("plain", f"plain {compression:.2f}x", bits))
+        compression = footprint.compression(bit_map, axis)
+        maps.setdefault(bit_map, Contender("plain", f"plain {compression:.2f}x", bit_map))
     return list(maps.values())
 
 

@@ -47,20 +47,20 @@ class SizeConstraint:
         fp32_bits = self.footprint.fp32_nominal_bits if nominal else 8 * self.footprint.fp32_packed_bytes
         return int(fp32_bits / Fraction(str(self.min_compression)))  # 5.5 as written, not as a binary fraction
 
-    def size_bits(self, bits: Bits) -> int:
+    def size_bits(self, bit_map: Bits) -> int:
         """Return the size of a map in bits, counted on the axis."""
-        return self.footprint.nominal_bits(bits) if self.axis == "nominal" else 8 * self.footprint.packed_bytes(bits)
+        return self.footprint.nominal_bits(bit_map) if self.axis == "nominal" else 8 * self.footprint.packed_bytes(bit_map)
 
-    def excess_bits(self, bits: Bits) -> int:
+    def excess_bits(self, bit_map: Bits) -> int:
         """Return by how many bits a map is too large; zero or less where it meets the constraint."""
-        return self.size_bits(bits) - self.largest_bits
+        return self.size_bits(bit_map) - self.largest_bits
 
-    def violation(self, bits: Bits) -> float:
+    def violation(self, bit_map: Bits) -> float:
         """Return the excess as a share of the largest size allowed; zero or less where the constraint is met."""
-        return self.excess_bits(bits) / self.largest_bits
+        return self.excess_bits(bit_map) / self.largest_bits
 
 
-def repair(bits: Bits, constraint: SizeConstraint, seen: Container[Bits], rng: np.random.Generator) -> Bits:
+def repair(bit_map: Bits, constraint: SizeConstraint, seen: Container[Bits], rng: np.random.Generator) -> Bits:
     """Return the map itself where it is feasible and new, else one near it that is.
 
     Too large a map loses bits one at a time in randomly chosen layers until it fits; from a map seen before, random
@@ -69,7 +69,7 @@ def repair(bits: Bits, constraint: SizeConstraint, seen: Container[Bits], rng: n
     Raises:
         NoMapLeftError: there is none. All that fit are found on the way, as each can lose its bits one at a time.
     """
-    proposal = _shrink(bits, constraint, rng)
+    proposal = _shrink(bit_map, constraint, rng)
     if proposal not in seen:
         return proposal
     reached, centres = {proposal}, [proposal]
@@ -87,9 +87,9 @@ def repair(bits: Bits, constraint: SizeConstraint, seen: Container[Bits], rng: n
     raise NoMapLeftError
 
 
-def _shrink(bits: Bits, constraint: SizeConstraint, rng: np.random.Generator) -> Bits:
+def _shrink(bit_map: Bits, constraint: SizeConstraint, rng: np.random.Generator) -> Bits:
     layers = constraint.footprint.layers
-    shrunk = list(bits)
+    shrunk = list(bit_map)
     while (excess := constraint.excess_bits(tuple(shrunk))) > 0:
         # The packed size is a little more than the codes taken away, so the codes are counted first and the exact size
         # only when they should suffice. Codewords go with them: all may be gone before the codes alone suffice.

@@ -131,9 +131,9 @@ def to_bits(chosen: npt.NDArray[np.int64]) -> Bits:
     return tuple(WIDTHS[index] for index in chosen)
 
 
-def to_choice(bits: Bits) -> npt.NDArray[np.int64]:
+def to_choice(bit_map: Bits) -> npt.NDArray[np.int64]:
     """Return a bit map as a choice ``(n_layers,)``."""
-    return np.array(bits, dtype=np.int64) - WIDTHS[0]
+    return np.array(bit_map, dtype=np.int64) - WIDTHS[0]
 
 
 def _multiplier(damages: Damages, sizes: Sizes, budget: int) -> float:

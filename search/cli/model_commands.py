@@ -47,10 +47,10 @@ def evaluate(
     settings, problem = _load(profile, flags)
     if checkpoint is not None:
         evaluation, loaded = evaluate_checkpoint(problem, checkpoint)
-        bits, footprint = loaded.bits, loaded.footprint
+        bit_map, footprint = loaded.bit_map, loaded.footprint
     else:
         assert bitmap is not None
-        bits = read_bit_map(bitmap, problem.layers)
+        bit_map = read_bit_map(bitmap, problem.layers)
         made_with = quantizer_of(bitmap)
         if made_with not in ("", problem.fingerprint["quantizer"]):
             console.print(
@@ -61,14 +61,14 @@ def evaluate(
                 highlight=False,
                 soft_wrap=True,
             )
-        evaluation, footprint = problem.evaluate(bits), problem.footprint
+        evaluation, footprint = problem.evaluate(bit_map), problem.footprint
     made_by = problem.fingerprint["quantizer"] if checkpoint is None else "the checkpoint's own codes"
     scores = evaluation.scores
     sentences = (problem.labels, problem.in_domain)
     fp32_mcc = mcc_interval(problem.fp32_log_odds, *sentences)
     mcc = mcc_interval(evaluation.log_odds, *sentences)
     damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds), *sentences)
-    sizes = footprint.figures(bits)
+    sizes = footprint.figures(bit_map)
     if json_:
         figures = {
             "mcc": scores.mcc,

@@ -137,8 +137,8 @@ def export(
     found = outcome_of_run(load_study(directory.place()), directory)
     layers = found.footprint.layers
     if bitmap is not None:
-        bits = read_bit_map(bitmap, layers)
-        provenance: dict[str, Any] = {"bitmap": bitmap.name, **found.footprint.figures(bits)}
+        bit_map = read_bit_map(bitmap, layers)
+        provenance: dict[str, Any] = {"bitmap": bitmap.name, **found.footprint.figures(bit_map)}
     else:
         chosen = pick_map(found, pick) if pick is not None else trial_by_number(found, trial or 0)
         if polished:
@@ -147,15 +147,15 @@ def export(
             assert out is not None
             typer.echo(f"written: {out}, {export_polished(run, chosen, out, format_)}")
             return
-        bits, provenance = chosen.bits, bit_map_provenance(found, chosen)
+        bit_map, provenance = chosen.bit_map, bit_map_provenance(found, chosen)
     if is_checkpoint:
         from search.run.checkpoints import export_checkpoint
 
         assert out is not None
         log_to_console(console)
-        typer.echo(f"written: {out}, {export_checkpoint(settings, bits, provenance, out, format_)}")
+        typer.echo(f"written: {out}, {export_checkpoint(settings, bit_map, provenance, out, format_)}")
         return
-    text = to_text(layers, bits) if format_ == "text" else to_json(layers, bits, provenance)
+    text = to_text(layers, bit_map) if format_ == "text" else to_json(layers, bit_map, provenance)
     if out is None:
         sys.stdout.write(text)
     else:

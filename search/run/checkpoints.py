@@ -52,13 +52,13 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
 
 
 def export_checkpoint(
-    settings: Mapping[str, Any], bits: Bits, provenance: Mapping[str, Any], directory: Path, format_: str
+    settings: Mapping[str, Any], bit_map: Bits, provenance: Mapping[str, Any], directory: Path, format_: str
 ) -> str:
     """Write one map of a run as a checkpoint, and return a message about it.
 
     Args:
         settings: of the run's run.toml.
-        bits: the map.
+        bit_map: the map.
         provenance: where the map came from, as plain JSON values.
         directory: must not exist.
         format_: ``packed`` or ``torchao``.
@@ -70,7 +70,7 @@ def export_checkpoint(
     _check_new(directory)
     problem = problem_of_run(settings)
     provenance = {**provenance, FINGERPRINT: problem.fingerprint}
-    quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, bits)
+    quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, bit_map)
     return _write(problem.classifier, quantized, provenance, directory, format_)
 
 
@@ -107,7 +107,7 @@ def _write(
 ) -> str:
     if format_ == "torchao":
         length = write_torchao(classifier, quantized, provenance, directory)
-        packed = quantized.footprint.packed_bytes(quantized.bits)
+        packed = quantized.footprint.packed_bytes(quantized.bit_map)
         return f"weights of {length:,} bytes, one for each code; packed they take {packed:,}"
     length = write_checkpoint(classifier, quantized, provenance, directory)
     return f"weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {directory}"

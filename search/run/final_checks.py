@@ -81,7 +81,7 @@ def _confirm_shown(
                 log.warning("not all maps are confirmed in FP32; start the run again")
                 return
             try:
-                evaluation = problem.confirm(trial.bits)
+                evaluation = problem.confirm(trial.bit_map)
             except ValueError as error:
                 raise InputError(f"{trial.label} has no score in FP32: {error}; search with --precision fp32") from None
             confirm(study, trial.number, evaluation)

@@ -44,7 +44,7 @@ def open_confirmation(problem: Problem, store: Store, study: optuna.Study, outco
     chosen = selection.picked | {trial.number: trial for trial in rivals}
     log.info("scoring %d maps on the holdout of %d sentences", len(chosen), problem.confirmation.labels.size)
     try:
-        fp32, log_odds = problem.confirmed_log_odds([trial.bits for trial in chosen.values()])
+        fp32, log_odds = problem.confirmed_log_odds([trial.bit_map for trial in chosen.values()])
     except InputError as error:
         log.warning("no scores on the holdout: %s", error)
         return False

@@ -78,7 +78,7 @@ def polish_maps(
                 len(sentences.token_ids),
             )
             began = time.monotonic()
-            quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, trial.bits)
+            quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, trial.bit_map)
             result = polish(quantized, problem.network, sentences, epochs, seed, log.info, should_stop)
             if result is None:
                 break

@@ -85,7 +85,7 @@ def check_on_unseen(
             if should_stop():
                 log.warning("not all maps are scored on unseen sentences; start the run again")
                 return
-            log_odds = evaluator.log_odds(trial.bits)
+            log_odds = evaluator.log_odds(trial.bit_map)
             if np.isfinite(log_odds).all():
                 record = {"digest": digest, "log_odds": pack_array(log_odds)}
                 study.set_user_attr(f"{SCORES} {trial.number}", record)
@@ -115,7 +115,7 @@ def candidates(selection: Selection, damage_elsewhere: DamageElsewhere | None = 
     def expected_of(trial: Trial) -> float:
         assert trial.scores is not None
         assert trial.log_odds is not None
-        return damage_elsewhere(trial.bits, trial.log_odds) if damage_elsewhere else trial.scores.damage
+        return damage_elsewhere(trial.bit_map, trial.log_odds) if damage_elsewhere else trial.scores.damage
 
     expected = [expected_of(trial) for trial in scored]
     front = np.flatnonzero(non_dominated(np.column_stack([expected, sizes])))

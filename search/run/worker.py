@@ -102,23 +102,23 @@ class Worker:
                 return True  # the lock was lost meanwhile, and another process has ended the trial
             if begun_trial is None:
                 return False
-            trial, bits = begun_trial
+            trial, bit_map = begun_trial
             name = trial.user_attrs.get("label", f"trial {trial.number}")
             if not self._record(trial, lambda: self._write_widths(trial)):
                 return True
             try:
-                evaluation = self._evaluate(bits)
+                evaluation = self._evaluate(bit_map)
             except ValueError as error:  # scores that are not finite: only this map is useless
                 reason = str(error)
                 self._record(trial, lambda: fail(self.study, trial, reason))
                 log.warning("%s failed: %s", name, error)
                 return True
             quality = self.profile.quality
-            self._record(trial, lambda: tell(self.study, trial, bits, evaluation, self.constraint, quality))
+            self._record(trial, lambda: tell(self.study, trial, bit_map, evaluation, self.constraint, quality))
         log.debug(
             "%s: %.4fx nominal, damage %.5f, MCC %.4f, %.2f s",
             name,
-            self.problem.footprint.compression(bits, "nominal"),
+            self.problem.footprint.compression(bit_map, "nominal"),
             evaluation.scores.damage,
             evaluation.scores.mcc,
             evaluation.elapsed_s,
@@ -156,9 +156,9 @@ class Worker:
             except NoMapLeftError:
                 return None
 
-    def _evaluate(self, bits: Bits) -> Evaluation:
+    def _evaluate(self, bit_map: Bits) -> Evaluation:
         try:
-            return self.problem.evaluate(bits)
+            return self.problem.evaluate(bit_map)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise MemoryError(_OUT_OF_MEMORY) from error

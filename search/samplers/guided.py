@@ -88,8 +88,8 @@ class GuidedSampler(BaseSampler):
         rng = np.random.default_rng((self._seed, place))
         self._seen.update(trials)
         self._finished.update(trials)
-        bits = self._propose(self._budget(place, rng), rng)
-        return dict(zip(self._names, repair(bits, self._constraint, self._seen.maps, rng), strict=True))
+        bit_map = self._propose(self._budget(place, rng), rng)
+        return dict(zip(self._names, repair(bit_map, self._constraint, self._seen.maps, rng), strict=True))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -97,9 +97,9 @@ class GuidedSampler(BaseSampler):
         """Refuse: a parameter outside the map is a mistake of the caller."""
         raise ValueError(f"{param_name!r} is not a layer of this study")
 
-    def damage_elsewhere(self, bits: Bits, log_odds: LogOdds) -> float:
+    def damage_elsewhere(self, bit_map: Bits, log_odds: LogOdds) -> float:
         """Return the damage to expect on other sentences of a map with these log-odds here, in nats a sentence."""
-        return self._model.damage_elsewhere(to_choice(bits), log_odds)
+        return self._model.damage_elsewhere(to_choice(bit_map), log_odds)
 
     def _budget(self, place: int, rng: np.random.Generator) -> int:
         """Return the budget of the trial in a place: all have their turn, in an order drawn anew each time round."""
@@ -124,10 +124,10 @@ class GuidedSampler(BaseSampler):
             if known is not None:
                 landscape = landscape.through(start, known.log_odds - self._fp32_log_odds)
             _, chosen = descend(landscape, self._sizes, start, budget)
-            if (bits := to_bits(chosen)) not in self._seen.maps:
+            if (bit_map := to_bits(chosen)) not in self._seen.maps:
                 break
             temperature += 0.5  # all that looks plausible here is known: look further
-        return bits
+        return bit_map
 
     def _starting_budget(self, budget: int, rng: np.random.Generator) -> int:
         """Return the budget itself or one nearby: a good map may lie in a basin that is known at another size only."""
@@ -173,10 +173,10 @@ class _FinishedMaps:
             self._read.add(trial.number)
             log_odds = recorded_log_odds(trial)
             if log_odds is not None:
-                bits = tuple(trial.params[name] for name in self._names)
-                chosen = to_choice(bits)
+                bit_map = tuple(trial.params[name] for name in self._names)
+                chosen = to_choice(bit_map)
                 self._maps.append(_FinishedMap(chosen, log_odds, origin_of(trial) == "sampler"))
-                self._damages.append(self._damage_elsewhere(bits, log_odds))
+                self._damages.append(self._damage_elsewhere(bit_map, log_odds))
                 self._sizes.append(int(self._layer_sizes[np.arange(len(chosen)), chosen].sum()))
         while self._first_unread in self._read:
             self._first_unread += 1

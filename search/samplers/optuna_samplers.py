@@ -70,8 +70,8 @@ class FeasibleSampler(BaseSampler):
             for name, distribution in search_space.items()
         ]
         self._seen.update(trials_of(study))
-        bits = repair(tuple(int(width) for width in widths), self._constraint, self._seen.maps, self._rng)
-        return dict(zip(self._names, bits, strict=True))
+        bit_map = repair(tuple(int(width) for width in widths), self._constraint, self._seen.maps, self._rng)
+        return dict(zip(self._names, bit_map, strict=True))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -97,9 +97,9 @@ class SeenMaps:
         """Take in every trial of the study that has a whole map, enqueued and running ones too."""
         settled = True
         for trial in trials[self._read :]:
-            bits = map_of(trial, self._names)
-            if bits is not None:
-                self.maps.add(bits)
+            bit_map = map_of(trial, self._names)
+            if bit_map is not None:
+                self.maps.add(bit_map)
             # One that is only beginning gets its map later and is looked at again.
-            settled = settled and (bits is not None or trial.state.is_finished())
+            settled = settled and (bit_map is not None or trial.state.is_finished())
             self._read += settled

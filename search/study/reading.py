@@ -108,19 +108,19 @@ def _trial(
     trial: FrozenTrial, confirmation: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float
 ) -> Trial:
     footprint = constraint.footprint
-    bits = map_of(trial, [layer.name for layer in footprint.layers])
-    assert bits is not None
+    bit_map = map_of(trial, [layer.name for layer in footprint.layers])
+    assert bit_map is not None
     recorded: dict[str, Any] | None = trial.user_attrs.get(EVALUATION) if trial.state == TrialState.COMPLETE else None
-    packed_bytes = recorded["packed_bytes"] if recorded else footprint.packed_bytes(bits)
-    size_bits = 8 * packed_bytes if constraint.axis == "packed" else footprint.nominal_bits(bits)
+    packed_bytes = recorded["packed_bytes"] if recorded else footprint.packed_bytes(bit_map)
+    size_bits = 8 * packed_bytes if constraint.axis == "packed" else footprint.nominal_bits(bit_map)
     elapsed_s = recorded["elapsed_s"] if recorded else 0.0
     recorded = confirmation or recorded
     return Trial(
         number=trial.number,
         origin=origin_of(trial),
         label=trial.user_attrs.get(LABEL, f"trial {trial.number}"),
-        bits=bits,
-        nominal_compression=footprint.compression(bits, "nominal"),
+        bit_map=bit_map,
+        nominal_compression=footprint.compression(bit_map, "nominal"),
         packed_compression=footprint.fp32_packed_bytes / packed_bytes,
         feasible=size_bits <= constraint.largest_bits,
         scores=Scores(**{field.name: recorded[field.name] for field in fields(Scores)}) if recorded else None,

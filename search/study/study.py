@@ -96,9 +96,9 @@ def open_study(
     labels = {trial.user_attrs.get(LABEL) for trial in standing}
     maps = {map_of(trial, names) for trial in standing}
     for contender in contenders:  # a knapsack's map can be uniform, and no map is evaluated twice
-        if contender.label not in labels and contender.bits not in maps:
-            maps.add(contender.bits)
-            _enqueue(study, names, contender.bits, {ORIGIN: contender.origin, LABEL: contender.label})
+        if contender.label not in labels and contender.bit_map not in maps:
+            maps.add(contender.bit_map)
+            _enqueue(study, names, contender.bit_map, {ORIGIN: contender.origin, LABEL: contender.label})
     return study
 
 
@@ -132,18 +132,18 @@ def retry_lost(study: optuna.Study, names: Sequence[str], blamed: bool = False) 
     maps = {map_of(trial, names) for trial in trials if not interrupted(trial)}
     lost: dict[Bits, FrozenTrial] = {}
     for trial in trials:
-        bits = map_of(trial, names)
-        if bits is not None and bits not in maps:
-            lost[bits] = trial  # the last attempt counts
-    for bits, trial in lost.items():
+        bit_map = map_of(trial, names)
+        if bit_map is not None and bit_map not in maps:
+            lost[bit_map] = trial  # the last attempt counts
+    for bit_map, trial in lost.items():
         attributes = {key: value for key, value in trial.user_attrs.items() if key in (ORIGIN, LABEL)}
         attempt = trial.user_attrs.get(ATTEMPT, 1) + blamed
-        _enqueue(study, names, bits, {**attributes, ATTEMPT: attempt})
+        _enqueue(study, names, bit_map, {**attributes, ATTEMPT: attempt})
     return len(lost)
 
 
-def _enqueue(study: optuna.Study, names: Sequence[str], bits: Bits, attributes: Mapping[str, object]) -> None:
-    study.enqueue_trial(dict(zip(names, bits, strict=True)), user_attrs={**attributes, MAP: list(bits)})
+def _enqueue(study: optuna.Study, names: Sequence[str], bit_map: Bits, attributes: Mapping[str, object]) -> None:
+    study.enqueue_trial(dict(zip(names, bit_map, strict=True)), user_attrs={**attributes, MAP: list(bit_map)})
 
 
 def check_joinable(
@@ -231,9 +231,9 @@ def claim(
         return trial, tuple(trial.user_attrs[MAP])
     if not proposed:  # enqueued before maps were written in one piece
         return trial, write_widths(trial, layers)
-    bits = tuple(int(proposed[layer.name]) for layer in layers)
-    trial.set_user_attr(MAP, list(bits))
-    return trial, bits
+    bit_map = tuple(int(proposed[layer.name]) for layer in layers)
+    trial.set_user_attr(MAP, list(bit_map))
+    return trial, bit_map
 
 
 def write_widths(trial: optuna.Trial, layers: Sequence[Layer]) -> Bits:
@@ -244,16 +244,16 @@ def write_widths(trial: optuna.Trial, layers: Sequence[Layer]) -> Bits:
 def tell(
     study: optuna.Study,
     trial: optuna.Trial,
-    bits: Bits,
+    bit_map: Bits,
     evaluation: Evaluation,
     constraint: SizeConstraint,
     quality: Quality,
 ) -> None:
     """Record what a map scored and end its trial."""
-    trial.set_constraint("size", constraint.violation(bits))
-    trial.set_user_attr(EVALUATION, {**_recorded(evaluation), "packed_bytes": constraint.footprint.packed_bytes(bits)})
+    trial.set_constraint("size", constraint.violation(bit_map))
+    trial.set_user_attr(EVALUATION, {**_recorded(evaluation), "packed_bytes": constraint.footprint.packed_bytes(bit_map)})
     elements = sum(layer.elements for layer in constraint.footprint.layers)
-    study.tell(trial, [getattr(evaluation.scores, quality), constraint.size_bits(bits) / elements])
+    study.tell(trial, [getattr(evaluation.scores, quality), constraint.size_bits(bit_map) / elements])
 
 
 def confirm(study: optuna.Study, number: int, evaluation: Evaluation) -> None:

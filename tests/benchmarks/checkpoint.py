@@ -51,15 +51,15 @@ def _write(directories: dict[str, Path]) -> None:
         model.save_pretrained(directories[FP32])
         vocabulary = {token: index for index, token in enumerate((*SPECIAL, *WORDS))}
         BertTokenizer(vocab=vocabulary, model_max_length=512).save_pretrained(directories[FP32])
-    sizes, bits = footprint_of(model), documented_bit_map(find_layers(model))
+    sizes, bit_map = footprint_of(model), documented_bit_map(find_layers(model))
     started = time.perf_counter()
-    quantized = QuantizedModel.of(model, WeightBank.of(model, sizes.layers), bits)
+    quantized = QuantizedModel.of(model, WeightBank.of(model, sizes.layers), bit_map)
     print(f"quantising took {time.perf_counter() - started:.1f} s, {torch.get_num_threads()} threads")
     length = write_checkpoint(load_classifier(str(directories[FP32])), quantized, {}, directories[PACKED])
-    print(f"documented map: {sizes.nominal_bits(bits):,} bits, {sizes.compression(bits, 'nominal'):.4f}x nominal")
-    packed = sizes.compression(bits, "packed")
+    print(f"documented map: {sizes.nominal_bits(bit_map):,} bits, {sizes.compression(bit_map, 'nominal'):.4f}x nominal")
+    packed = sizes.compression(bit_map, "packed")
     print(f"on disk: {length:,} bytes against {sizes.fp32_packed_bytes:,}, {packed:.4f}x packed")
-    codes = -(-sizes.nominal_bits(bits) // 8)
+    codes = -(-sizes.nominal_bits(bit_map) // 8)
     scales = 5 * sum(layer.rows for layer in sizes.layers)
     print(f"of these {codes:,} codes, {scales:,} scales and zero points, {length - codes - scales:,} all the rest")
 
@@ -78,8 +78,8 @@ def _load(way: str, directory: Path) -> None:
         model: torch.nn.Module = load_checkpoint(directory).classifier.model
     else:
         fp32 = load_classifier(str(directory)).model
-        bits = documented_bit_map(find_layers(fp32))
-        model = QuantizedModel.of(fp32, WeightBank.of(fp32, find_layers(fp32)), bits).decoded(fp32)
+        bit_map = documented_bit_map(find_layers(fp32))
+        model = QuantizedModel.of(fp32, WeightBank.of(fp32, find_layers(fp32)), bit_map).decoded(fp32)
     figures = {
         "seconds": time.perf_counter() - started,
         "grown": _memory_bytes("VmHWM") - before,

@@ -77,8 +77,8 @@ def measure(
     """Print what one precision takes, as ratios."""
     device = device_of(model)
     evaluator = Evaluator(model, layers, sentences, precision)
-    for bits in maps:
-        evaluator.log_odds(bits)  # fills the bank
+    for bit_map in maps:
+        evaluator.log_odds(bit_map)  # fills the bank
     turn = iter(range(10**6))
     probe = maps[0]
     evaluator.log_odds(probe, remember=True)
@@ -134,13 +134,13 @@ def sensitivity_share(evaluator: Evaluator, device: torch.device) -> float:
 
 
 def time_twin(
-    model: BertForSequenceClassification, layers: tuple[Layer, ...], sentences: list[tuple[int, ...]], bits: Bits
+    model: BertForSequenceClassification, layers: tuple[Layer, ...], sentences: list[tuple[int, ...]], bit_map: Bits
 ) -> float:
     """Return the seconds of one evaluation written by hand; the forward is timed on every eighth batch."""
     weights = {layer.name: model.get_parameter(layer.parameter).detach().clone() for layer in layers}
 
     def quantise() -> None:
-        for layer, width in zip(layers, bits, strict=True):
+        for layer, width in zip(layers, bit_map, strict=True):
             parameters = choose_affine(weights[layer.name], width)
             decoded = decode(encode(weights[layer.name], parameters), parameters)
             model.get_parameter(layer.parameter).data = decoded

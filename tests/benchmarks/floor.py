@@ -91,8 +91,8 @@ def show(problem: Problem, maps: dict[str, tuple[int, ...]]) -> None:
     """Print each map's damage as a share of the first's, on the sentences searched with and on others, in FP32."""
     others = problem.evaluator_on(unseen_sentences(problem, UNSEEN))
     fp32_elsewhere = others.fp32_log_odds()
-    here = {name: problem.confirm(bits).scores.damage for name, bits in maps.items()}
-    elsewhere = {name: divergences(others.log_odds(bits), fp32_elsewhere) for name, bits in maps.items()}
+    here = {name: problem.confirm(bit_map).scores.damage for name, bit_map in maps.items()}
+    elsewhere = {name: divergences(others.log_odds(bit_map), fp32_elsewhere) for name, bit_map in maps.items()}
     first = next(iter(maps))
     print(f"share of {first} allocation's damage at {TAIL}x, on the search's own sentences and on others:")
     for name in maps:

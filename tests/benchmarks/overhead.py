@@ -47,9 +47,9 @@ def main(arguments: list[str]) -> None:
     problem = evaluated_problem(model)
     rng = np.random.default_rng(0)
     maps = [tuple(int(width) for width in rng.choice(WIDTHS, size=len(problem.layers))) for _ in range(3)]
-    for bits in maps:
-        problem.evaluate(bits)
-    evaluation_s = statistics.median(problem.evaluate(bits).elapsed_s for bits in maps)
+    for bit_map in maps:
+        problem.evaluate(bit_map)
+    evaluation_s = statistics.median(problem.evaluate(bit_map).elapsed_s for bit_map in maps)
 
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
     sensitivities = made_up_sensitivities(problem)
@@ -60,18 +60,18 @@ def main(arguments: list[str]) -> None:
         seen: set[Bits] = set()
         while len(seen) < RECORDED:
             narrow = rng.integers(3, 9)
-            bits = tuple(int(width) for width in rng.integers(2, narrow, size=len(problem.layers)))
-            seen.add(repair(bits, constraint, seen, rng))
+            bit_map = tuple(int(width) for width in rng.integers(2, narrow, size=len(problem.layers)))
+            seen.add(repair(bit_map, constraint, seen, rng))
         fill(study, problem, constraint, sorted(seen), sensitivities)
         ask(study, problem.layers)  # reads them all once
         proposing, telling = [], []
         for _ in range(MEASURED):
             started = time.perf_counter()
-            trial, bits = claim(study, problem.layers)
+            trial, bit_map = claim(study, problem.layers)
             with store.together():
                 write_widths(trial, problem.layers)
             asked = time.perf_counter()
-            tell(study, trial, bits, made_up_evaluation(problem, sensitivities, bits), constraint, "damage")
+            tell(study, trial, bit_map, made_up_evaluation(problem, sensitivities, bit_map), constraint, "damage")
             proposing.append(asked - started)
             telling.append(time.perf_counter() - asked)
     print(f"{RECORDED} trials recorded, {torch.get_num_threads()} threads, one evaluation {evaluation_s:.2f} s")
@@ -111,11 +111,11 @@ def fill(
     """Add finished trials in the form in which a search writes them."""
     template = optuna.create_study(directions=["minimize", "minimize"])
     space = search_space(problem.layers)
-    for bits in maps:
-        widths = dict(zip(space, bits, strict=True))
+    for bit_map in maps:
+        widths = dict(zip(space, bit_map, strict=True))
         template.enqueue_trial(widths)
         trial, _ = ask(template, problem.layers)
-        tell(template, trial, bits, made_up_evaluation(problem, sensitivities, bits), constraint, "damage")
+        tell(template, trial, bit_map, made_up_evaluation(problem, sensitivities, bit_map), constraint, "damage")
     study.add_trials(template.get_trials(deepcopy=False))
 
 
@@ -159,8 +159,8 @@ def made_up_sensitivities(problem: Problem) -> Sensitivities:
     return Sensitivities.of(shifts.astype(np.float32), np.ones(shape[:2], dtype=np.bool_), problem.fp32_log_odds)
 
 
-def made_up_evaluation(problem: Problem, sensitivities: Sensitivities, bits: Bits) -> Evaluation:
+def made_up_evaluation(problem: Problem, sensitivities: Sensitivities, bit_map: Bits) -> Evaluation:
     """Return what a map scores where the shifts of its layers add up."""
-    choice = np.array(bits) - WIDTHS[0]
-    log_odds = problem.fp32_log_odds + sensitivities.shifts[np.arange(len(bits)), choice].sum(axis=0)
+    choice = np.array(bit_map) - WIDTHS[0]
+    log_odds = problem.fp32_log_odds + sensitivities.shifts[np.arange(len(bit_map)), choice].sum(axis=0)
     return Evaluation(score(log_odds, problem.labels, problem.fp32_log_odds), log_odds, "fp32", elapsed_s=1.0)

@@ -76,10 +76,10 @@ def _scored(problem: Problem, bank: WeightBank) -> dict[str, tuple[float, float]
     evaluator = Evaluator(problem.network, problem.layers, problem.token_ids, bank=bank)
     sizes = footprint_of(problem.network, bank.scheme)
     return {
-        name: (_damage(problem, evaluator, bits), sizes.compression(bits, "packed"))
-        for name, bits in _maps(problem).items()
+        name: (_damage(problem, evaluator, bit_map), sizes.compression(bit_map, "packed"))
+        for name, bit_map in _maps(problem).items()
     }
 
 
-def _damage(problem: Problem, evaluator: Evaluator, bits: Bits) -> float:
-    return score(evaluator.log_odds(bits), problem.labels, problem.fp32_log_odds).damage
+def _damage(problem: Problem, evaluator: Evaluator, bit_map: Bits) -> float:
+    return score(evaluator.log_odds(bit_map), problem.labels, problem.fp32_log_odds).damage

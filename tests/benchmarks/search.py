@@ -135,28 +135,28 @@ def search(problem: Problem, min_compression: float, sampler: str, cost: int, se
     study = open_study(optuna.storages.InMemoryStorage(), problem, "damage", constraint, proposer, contenders)
     while spent < cost:
         started = time.perf_counter()
-        trial, bits = ask(study, problem.layers)
+        trial, bit_map = ask(study, problem.layers)
         propose_s = time.perf_counter() - started
-        evaluation = problem.evaluate(bits)
-        tell(study, trial, bits, evaluation, constraint, "damage")
+        evaluation = problem.evaluate(bit_map)
+        tell(study, trial, bit_map, evaluation, constraint, "damage")
         spent += 1
         row: Row = {
             "origin": trial.user_attrs.get("origin", "sampler"),
-            "bits_per_weight": constraint.size_bits(bits) / elements,
+            "bits_per_weight": constraint.size_bits(bit_map) / elements,
             "damage": evaluation.scores.damage,
             "cost": spent,
             "propose_s": round(propose_s, 4),
         }
-        yield row, bits
+        yield row, bit_map
 
 
 def one_evaluation_s(problem: Problem) -> float:
     """Return the median seconds of a full evaluation, once the bank holds what it needs."""
     rng = np.random.default_rng(0)
     maps = [tuple(int(width) for width in rng.choice(range(2, 9), size=len(problem.layers))) for _ in range(3)]
-    for bits in maps:
-        problem.evaluate(bits)
-    return float(np.median([problem.evaluate(bits).elapsed_s for bits in maps]))
+    for bit_map in maps:
+        problem.evaluate(bit_map)
+    return float(np.median([problem.evaluate(bit_map).elapsed_s for bit_map in maps]))
 
 
 def hypervolume(found: pd.DataFrame) -> float:

@@ -111,10 +111,10 @@ class Client:
         for _ in range(trials):
             started = time.perf_counter()
             with self.exclusive():
-                trial, bits = claim(self.study, self.problem.layers)
+                trial, bit_map = claim(self.study, self.problem.layers)
             claimed = time.perf_counter()
             write_widths(trial, self.problem.layers)
-            tell(self.study, trial, bits, made_up_evaluation(self.problem), self.constraint, "damage")
+            tell(self.study, trial, bit_map, made_up_evaluation(self.problem), self.constraint, "damage")
             taken.append(time.perf_counter() - started)
             held.append(claimed - started)
         return taken, held

@@ -61,6 +61,6 @@ def search(path: Path, trials: int, workers: int, url: str = "") -> float:
     words = [str(word) for pair in flags.items() for word in pair]
     subprocess.run([Path(sys.executable).with_name("bitfront"), "search", *words], check=True, capture_output=True)
     found = outcome(load_study(RunDirectory(path).place(url)), path.name).trials
-    assert len({trial.bits for trial in found}) == len(found) == trials
+    assert len({trial.bit_map for trial in found}) == len(found) == trials
     times = [trial.finished_s for trial in found if trial.origin == "sampler"]
     return 60 * (len(times) - 1) / (max(times) - min(times))

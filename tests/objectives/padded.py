@@ -40,8 +40,8 @@ def difference_from_transformers(model: nn.Module, sentences: Sequence[Sequence[
     """
     layers = find_layers(model)
     evaluator = Evaluator(model, layers, sentences)
-    bits = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
+    bit_map = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
     quantised = copy.deepcopy(model)
-    for layer, width in zip(layers, bits, strict=True):
+    for layer, width in zip(layers, bit_map, strict=True):
         evaluator.bank.write_weight(layer, width, quantised.get_parameter(layer.parameter).data)
-    return float(np.abs(evaluator.log_odds(bits) - padded_log_odds(quantised, sentences)).max())
+    return float(np.abs(evaluator.log_odds(bit_map) - padded_log_odds(quantised, sentences)).max())

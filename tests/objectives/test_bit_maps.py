@@ -21,10 +21,10 @@ def bert_base() -> tuple[Layer, ...]:
     return bert_base_layers()
 
 
-@given(bits=st.tuples(*[st.sampled_from(WIDTHS)] * len(LAYERS)))
-def test_text_and_json_round_trip(bits: tuple[int, ...]) -> None:
-    assert parse_bit_map(to_text(LAYERS, bits), LAYERS, "text") == bits
-    assert parse_bit_map(to_json(LAYERS, bits, {"trial": 3}), LAYERS, "json") == bits
+@given(bit_map=st.tuples(*[st.sampled_from(WIDTHS)] * len(LAYERS)))
+def test_text_and_json_round_trip(bit_map: tuple[int, ...]) -> None:
+    assert parse_bit_map(to_text(LAYERS, bit_map), LAYERS, "text") == bit_map
+    assert parse_bit_map(to_json(LAYERS, bit_map, {"trial": 3}), LAYERS, "json") == bit_map
 
 
 def test_text_is_the_documented_format(bert_base: tuple[Layer, ...]) -> None:

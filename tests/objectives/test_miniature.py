@@ -70,8 +70,8 @@ def test_no_path_of_the_machine_that_made_it_is_in_its_files(miniature: Miniatur
 def test_the_documented_map_is_feasible(miniature: Miniature) -> None:
     lines = (ROOT / "objectives" / "documented_map.txt").read_text(encoding="utf-8").splitlines()
     matches = [re.fullmatch(r"Layer: (\S+) \| bit: (\d)", line) for line in lines]
-    bits = {match[1]: int(match[2]) for match in matches if match}
+    widths = {match[1]: int(match[2]) for match in matches if match}
     with safe_open(miniature.model / "model.safetensors", framework="pt") as weights:
-        elements = {name: int(np.prod(weights.get_slice(f"{name}.weight").get_shape())) for name in bits}
+        elements = {name: int(np.prod(weights.get_slice(f"{name}.weight").get_shape())) for name in widths}
     assert len(elements) == 76
-    assert 32 * sum(elements.values()) / sum(elements[name] * bits[name] for name in bits) >= 5.5
+    assert 32 * sum(elements.values()) / sum(elements[name] * widths[name] for name in bits) >= 5.5

@@ -82,14 +82,14 @@ def test_the_documented_map_on_the_shared_model(shared: Problem) -> None:
 @needs_shared
 def test_quantised_class_scores_are_those_of_transformers(shared: Problem) -> None:
     network = load_classifier(str(MODEL)).model
-    bits = tuple(2 + index % 7 for index in range(len(shared.layers)))
-    for layer, width in zip(shared.layers, bits, strict=True):
+    bit_map = tuple(2 + index % 7 for index in range(len(shared.layers)))
+    for layer, width in zip(shared.layers, bit_map, strict=True):
         shared.evaluator.bank.write_weight(layer, width, network.get_parameter(layer.parameter))
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     texts = list(load_sentences(str(COLA), "validation").texts[::8])
     with torch.inference_mode():
         logits = network(**tokenizer(texts, padding=True, return_tensors="pt")).logits
-    ours = Evaluator(shared.network, shared.layers, shared.token_ids[::8], bank=shared.evaluator.bank).log_odds(bits)
+    ours = Evaluator(shared.network, shared.layers, shared.token_ids[::8], bank=shared.evaluator.bank).log_odds(bit_map)
     np.testing.assert_allclose(ours, (logits[:, 1] - logits[:, 0]).numpy(), atol=1e-4)
 
 

@@ -41,21 +41,21 @@ def bert_footprint(layers: Sequence[Layer]) -> Footprint:
 
 
 def made_up_trial(
-    outcome: Outcome, number: int, bits: Bits, origin: Origin = "sampler", label: str = "", seed: int = 0
+    outcome: Outcome, number: int, bit_map: Bits, origin: Origin = "sampler", label: str = "", seed: int = 0
 ) -> Trial:
     """Return a complete trial of ``outcome``: noise on FP32's log-odds, more of it the fewer bits the layers have."""
     random = np.random.default_rng([seed, number])
-    sensitivity = np.random.default_rng(seed).lognormal(sigma=1.0, size=len(bits))
-    noise = 6.0 * np.sqrt(np.sum(sensitivity / sensitivity.sum() * 4.0 ** (-np.array(bits, dtype=np.float64) + 1)))
+    sensitivity = np.random.default_rng(seed).lognormal(sigma=1.0, size=len(bit_map))
+    noise = 6.0 * np.sqrt(np.sum(sensitivity / sensitivity.sum() * 4.0 ** (-np.array(bit_map, dtype=np.float64) + 1)))
     log_odds = outcome.fp32_log_odds + random.normal(scale=noise, size=outcome.labels.size).astype(np.float32)
-    compression = outcome.footprint.exact_compression(bits, outcome.size_axis)
+    compression = outcome.footprint.exact_compression(bit_map, outcome.size_axis)
     return Trial(
         number=number,
         origin=origin,
         label=label or f"trial {number}",
-        bits=bits,
-        nominal_compression=outcome.footprint.compression(bits, "nominal"),
-        packed_compression=outcome.footprint.compression(bits, "packed"),
+        bit_map=bit_map,
+        nominal_compression=outcome.footprint.compression(bit_map, "nominal"),
+        packed_compression=outcome.footprint.compression(bit_map, "packed"),
         feasible=compression >= outcome.min_compression,
         scores=score(log_odds, outcome.labels, outcome.fp32_log_odds),
         log_odds=log_odds,
@@ -155,6 +155,6 @@ def made_up_outcome(
         # Bits where the made-up sensitivities ask for them, half a bit for each doubling of the noise; and some noise.
         wanted = level + 0.5 * np.log2(sensitivity) + random.normal(scale=random.choice([0.2, 2.0]), size=len(layers))
         made.append(
-            made_up_trial(outcome, number, tuple(int(bits) for bits in np.clip(np.rint(wanted), 2, 8)), seed=seed)
+            made_up_trial(outcome, number, tuple(int(width) for width in np.clip(np.rint(wanted), 2, 8)), seed=seed)
         )
     return with_trials(outcome, made)

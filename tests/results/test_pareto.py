@@ -82,9 +82,9 @@ def test_exact_sizes_are_those_of_the_footprint(axis: SizeAxis, hidden: int) -> 
     outcome = empty_outcome(layers=bert_layers(hidden=hidden, vocabulary=30522), sentences=10)
     random = np.random.default_rng(hidden)
     maps = [tuple(int(width) for width in random.integers(2, 9, size=76)) for _ in range(30)]
-    trials = [made_up_trial(outcome, number, bits) for number, bits in enumerate(maps)]
+    trials = [made_up_trial(outcome, number, bit_map) for number, bit_map in enumerate(maps)]
     weigh = outcome.footprint.nominal_bits if axis == "nominal" else outcome.footprint.packed_bytes
-    assert exact_sizes(outcome.footprint, trials, axis).tolist() == [weigh(bits) for bits in maps]
+    assert exact_sizes(outcome.footprint, trials, axis).tolist() == [weigh(bit_map) for bit_map in maps]
 
 
 def beats(one: tuple[float, int], other: tuple[float, int]) -> bool:
@@ -97,7 +97,7 @@ def cost_and_size(outcome: Outcome, trial: Trial) -> tuple[float, int]:
     assert trial.scores is not None
     costs = {"damage": trial.scores.damage, "mcc": 1 - trial.scores.mcc, "agreement": 1 - trial.scores.agreement}
     weigh = outcome.footprint.nominal_bits if outcome.size_axis == "nominal" else outcome.footprint.packed_bytes
-    return costs[outcome.quality], weigh(trial.bits)
+    return costs[outcome.quality], weigh(trial.bit_map)
 
 
 @pytest.mark.parametrize("quality", get_args(Quality))

@@ -19,7 +19,7 @@ def recorded(run: RunDirectory) -> dict[int, tuple[Bits, object]]:
         found = outcome(load_study(run.journal), "x")
     except InputError:
         return {}
-    return {trial.number: (trial.bits, trial.scores) for trial in found.trials}
+    return {trial.number: (trial.bit_map, trial.scores) for trial in found.trials}
 
 
 def slow_front(found: Outcome) -> set[int]:
@@ -39,14 +39,14 @@ def slow_front(found: Outcome) -> set[int]:
 def check(run: RunDirectory, wanted: int) -> None:
     """Check that a run that has come to its end is complete and true."""
     found = outcome(load_study(run.journal), run.name)
-    maps = [trial.bits for trial in found.trials]
+    maps = [trial.bit_map for trial in found.trials]
     assert len(maps) == len(set(maps)) >= wanted
     assert [int(row["number"]) for row in rows(run.path / "trials.csv")] == [trial.number for trial in found.trials]
     front = slow_front(found)
     assert {int(row["number"]) for row in rows(run.path / "front.csv")} == front
     texts = list((run.path / "bitmaps").glob("*.txt"))
     exported = {parse_bit_map(path.read_text(), found.footprint.layers, path.name) for path in texts}
-    assert exported == {trial.bits for trial in found.trials if trial.number in front}
+    assert exported == {trial.bit_map for trial in found.trials if trial.number in front}
     assert len(texts) == len(front)
     hidden = {path.name for path in run.path.rglob(".*")}
     assert hidden <= LOCKS

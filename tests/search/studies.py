@@ -26,7 +26,7 @@ def run(study: optuna.Study, problem: Problem, trials: int, quality: Quality = "
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
     maps = []
     for _ in range(trials):
-        trial, bits = ask(study, problem.layers)
-        tell(study, trial, bits, problem.evaluate(bits), constraint, quality)
-        maps.append(bits)
+        trial, bit_map = ask(study, problem.layers)
+        tell(study, trial, bit_map, problem.evaluate(bit_map), constraint, quality)
+        maps.append(bit_map)
     return maps

@@ -47,13 +47,13 @@ def test_a_map_scores_as_the_model_with_its_weights_replaced(model: BertForSeque
     evaluator = Evaluator(model, layers, sentences)
     rng = np.random.default_rng(0)
     for _ in range(3):
-        bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers)))
+        bit_map = tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers)))
         twin = copy.deepcopy(model)
-        for layer, width in zip(layers, bits, strict=True):
+        for layer, width in zip(layers, bit_map, strict=True):
             weight = twin.get_parameter(layer.parameter)
             parameters = choose_affine(weight.detach(), width)
             weight.data = decode(quantise(weight.detach(), parameters), parameters)
-        np.testing.assert_allclose(evaluator.log_odds(bits), padded_log_odds(twin, sentences), atol=1e-5)
+        np.testing.assert_allclose(evaluator.log_odds(bit_map), padded_log_odds(twin, sentences), atol=1e-5)
 
 
 @pytest.mark.parametrize("which", ["miniature", pytest.param("shared", marks=needs_shared)])
@@ -123,8 +123,8 @@ def test_remembered_states_change_nothing_but_the_work(
     remembering, plain = (Evaluator(model, layers, sentences, precision) for _ in range(2))
     remembering.fp32_log_odds(remember=True)
     for index in range(len(layers)):
-        bits = tuple(2 if other == index else FP32_WIDTH for other in range(len(layers)))
-        assert np.array_equal(remembering.log_odds(bits), plain.log_odds(bits)), layers[index].name
+        bit_map = tuple(2 if other == index else FP32_WIDTH for other in range(len(layers)))
+        assert np.array_equal(remembering.log_odds(bit_map), plain.log_odds(bit_map)), layers[index].name
     mixed = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
     assert np.array_equal(remembering.log_odds(mixed), plain.log_odds(mixed))
     assert np.array_equal(remembering.fp32_log_odds(), plain.fp32_log_odds())

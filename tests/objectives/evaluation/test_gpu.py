@@ -167,7 +167,7 @@ def test_a_map_scores_alike_through_interpreted_kernels(
 
     def score_maps() -> list[LogOdds]:
         evaluator = Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme))
-        return [evaluator.log_odds(bits) for bits in maps]
+        return [evaluator.log_odds(bit_map) for bit_map in maps]
 
     def attention_by_kernel(
         lengths: Sequence[int], heads: int, head_size: int, device: torch.device, dtype: torch.dtype
@@ -194,9 +194,9 @@ def test_a_map_scores_as_on_the_cpu(scheme: Scheme, lengths: list[int], model: B
     model.to("cuda")  # type: ignore[arg-type]
     evaluator = Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme))
     scout = Evaluator(model, layers, sentences, "bf16", evaluator.bank)
-    for bits, log_odds in zip(maps, expected, strict=True):
-        np.testing.assert_allclose(evaluator.log_odds(bits), log_odds, atol=1e-5)
-        np.testing.assert_allclose(scout.log_odds(bits), log_odds, atol=2e-2)
+    for bit_map, log_odds in zip(maps, expected, strict=True):
+        np.testing.assert_allclose(evaluator.log_odds(bit_map), log_odds, atol=1e-5)
+        np.testing.assert_allclose(scout.log_odds(bit_map), log_odds, atol=2e-2)
 
 
 @needs_gpu
@@ -209,12 +209,12 @@ def test_a_gpu_scores_the_same_whatever_it_scored_before(
     maps = random_maps(len(layers), 2)
     low, high = maps
     changed = [(*low[:at], *high[at:]) for at in range(len(layers))]
-    expected = [Evaluator(model, layers, sentences, precision).log_odds(bits) for bits in changed]
+    expected = [Evaluator(model, layers, sentences, precision).log_odds(bit_map) for bit_map in changed]
     evaluator, other = (Evaluator(model, layers, sentences, precision) for _ in range(2))
     evaluator.log_odds(low, remember=True)
-    for bits, log_odds in zip(changed, expected, strict=True):
+    for bit_map, log_odds in zip(changed, expected, strict=True):
         other.log_odds(high)  # has graphs and memory of its own
-        assert np.array_equal(evaluator.log_odds(bits), log_odds)
+        assert np.array_equal(evaluator.log_odds(bit_map), log_odds)
 
 
 @needs_gpu

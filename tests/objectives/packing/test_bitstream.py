@@ -9,18 +9,18 @@ from objectives.packing.bitstream import pack, packed_length, unpack
 
 
 @given(st.sampled_from(WIDTHS), st.integers(0, 70), st.integers(0, 2**32 - 1))
-def test_what_is_packed_comes_back(bits: int, count: int, seed: int) -> None:
-    codes = np.random.default_rng(seed).integers(0, 2**bits, size=count).astype(np.uint8)
-    stream = pack(codes, bits)
-    assert len(stream) == packed_length(count, bits) == -(-count * bits // 8)
-    assert np.array_equal(unpack(stream, bits, count), codes)
+def test_what_is_packed_comes_back(width: int, count: int, seed: int) -> None:
+    codes = np.random.default_rng(seed).integers(0, 2**width, size=count).astype(np.uint8)
+    stream = pack(codes, width)
+    assert len(stream) == packed_length(count, width) == -(-count * width // 8)
+    assert np.array_equal(unpack(stream, width, count), codes)
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_the_stream_is_the_codes_bits_lowest_first(bits: int) -> None:
-    codes = np.random.default_rng(bits).integers(0, 2**bits, size=37).astype(np.uint8)
-    by_hand = [code >> bit & 1 for code in codes.tolist() for bit in range(bits)]
-    assert np.unpackbits(pack(codes, bits), bitorder="little")[: 37 * bits].tolist() == by_hand
+def test_the_stream_is_the_codes_bits_lowest_first(width: int) -> None:
+    codes = np.random.default_rng(width).integers(0, 2**width, size=37).astype(np.uint8)
+    by_hand = [code >> bit & 1 for code in codes.tolist() for bit in range(width)]
+    assert np.unpackbits(pack(codes, width), bitorder="little")[: 37 * width].tolist() == by_hand
 
 
 def test_long_streams_are_packed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,9 +60,9 @@ def test_nominal_size_is_the_sum_over_layers() -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_uniform_map_compresses_by_32_over_its_width(bert_base: Footprint, width: int) -> None:
-    bits = uniform(bert_base.layers, width)
-    assert bert_base.exact_compression(bits, "nominal") == Fraction(32, width)
-    assert bert_base.compression(bits, "packed") < 32 / width  # scales, zero points and the rest weigh something
+    bit_map = uniform(bert_base.layers, width)
+    assert bert_base.exact_compression(bit_map, "nominal") == Fraction(32, width)
+    assert bert_base.compression(bit_map, "packed") < 32 / width  # scales, zero points and the rest weigh something
     assert bert_base.highest_compression("nominal") == 16
 
 
@@ -78,9 +78,9 @@ def test_packed_size_is_the_length_of_the_file(scheme: Scheme, tmp_path: Path) -
     sizes = footprint(LAYERS, KEPT, scheme)
     rng = np.random.default_rng(0)
     for number in range(20):
-        bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(LAYERS)))
+        bit_map = tuple(int(width) for width in rng.choice(WIDTHS, size=len(LAYERS)))
         path = tmp_path / f"{number}.safetensors"
-        assert write(path, sizes.packed_tensors(bits), sizes.packed_metadata) == sizes.packed_bytes(bits), bits
+        assert write(path, sizes.packed_tensors(bit_map), sizes.packed_metadata) == sizes.packed_bytes(bit_map), bit_map
 
 
 def test_fp32_size_is_the_length_of_the_saved_model(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_calibrated_bank_is_made_once(
         for width in WIDTHS:
             codes, parameters = first.entry(layer, width)
             nearest = encode(weight, choose_affine(weight, width))
-            assert parameters.bits == width
+            assert parameters.width == width
             changed += not torch.equal(codes, nearest)
     assert changed > 0.5 * len(layers) * len(WIDTHS)
 

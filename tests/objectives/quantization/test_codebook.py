@@ -21,11 +21,11 @@ def test_codewords_of_a_gaussian_are_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_each_weight_is_at_its_nearest_codeword(bits: int) -> None:
-    weight = random_weight(9, 70, bits)
-    codes, parameters = quantize_codebook(weight, bits)
+def test_each_weight_is_at_its_nearest_codeword(width: int) -> None:
+    weight = random_weight(9, 70, width)
+    codes, parameters = quantize_codebook(weight, width)
     assert codes.dtype == torch.uint8
-    assert int(codes.max()) < 2**bits
+    assert int(codes.max()) < 2**width
     assert parameters.fault() == ""
     levels = parameters.scale * parameters.codewords  # of each row
     distances = (weight[:, :, None] - levels[:, None, :]).abs()
@@ -33,10 +33,10 @@ def test_each_weight_is_at_its_nearest_codeword(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_it_errs_less_than_even_levels_on_gaussian_rows(bits: int) -> None:
+def test_it_errs_less_than_even_levels_on_gaussian_rows(width: int) -> None:
     weight = random_weight(200, 500, 1)
-    even = choose_affine(weight, bits)
-    errors = (decode(encode(weight, even), even) - weight, decode(*quantize_codebook(weight, bits)) - weight)
+    even = choose_affine(weight, width)
+    errors = (decode(encode(weight, even), even) - weight, decode(*quantize_codebook(weight, width)) - weight)
     assert float(errors[1].square().sum()) < float(errors[0].square().sum())
 
 
@@ -44,8 +44,8 @@ def test_rows_of_zeros_stay_zeros_and_few_values_are_exact() -> None:
     weight = torch.stack([torch.zeros(30), torch.linspace(-1, 1, 30)])
     assert torch.equal(decode(*quantize_codebook(weight, 3))[0], torch.zeros(30))
     for exact in (torch.zeros(3, 4), torch.full((2, 5), -0.3), torch.tensor([[1.0, -1.0, 1.0, 1.0]])):
-        for bits in WIDTHS:
-            codes, parameters = quantize_codebook(exact, bits)
+        for width in WIDTHS:
+            codes, parameters = quantize_codebook(exact, width)
             assert parameters.fault() == ""
             torch.testing.assert_close(decode(codes, parameters), exact, rtol=1e-5, atol=0)
 

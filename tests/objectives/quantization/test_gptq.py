@@ -38,13 +38,13 @@ def row_errors(weight: torch.Tensor, decoded: torch.Tensor, moments: torch.Tenso
 
 @pytest.mark.parametrize("bits", WIDTHS)
 @pytest.mark.parametrize("columns", [24, 150])  # within one block of columns, and over three
-def test_outputs_are_nearer_than_with_rounding_to_the_nearest(bits: int, columns: int) -> None:
-    weight, inputs = random_weight(40, columns, bits), correlated_inputs(columns, seed=1)
-    codes, parameters = quantize_calibrated(weight, bits, Compensation.of(inputs.T @ inputs / len(inputs)))
+def test_outputs_are_nearer_than_with_rounding_to_the_nearest(width: int, columns: int) -> None:
+    weight, inputs = random_weight(40, columns, width), correlated_inputs(columns, seed=1)
+    codes, parameters = quantize_calibrated(weight, width, Compensation.of(inputs.T @ inputs / len(inputs)))
     assert codes.dtype == torch.uint8
-    assert int(codes.max()) < 2**bits
-    assert torch.equal(parameters.zero_point, storable_zero_point(parameters.zero_point, bits))
-    affine = choose_affine(weight, bits)
+    assert int(codes.max()) < 2**width
+    assert torch.equal(parameters.zero_point, storable_zero_point(parameters.zero_point, width))
+    affine = choose_affine(weight, width)
     nearest, ours = (
         float((inputs @ (decoded - weight).T).square().mean())
         for decoded in (decode(encode(weight, affine), affine), decode(codes, parameters))
@@ -53,14 +53,14 @@ def test_outputs_are_nearer_than_with_rounding_to_the_nearest(bits: int, columns
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_each_step_weighs_less_than_the_one_before(bits: int) -> None:
-    weight, inputs = random_weight(30, 100, bits), correlated_inputs(100, seed=2)
+def test_each_step_weighs_less_than_the_one_before(width: int) -> None:
+    weight, inputs = random_weight(30, 100, width), correlated_inputs(100, seed=2)
     compensation = Compensation.of(inputs.T @ inputs / len(inputs))
     ordered, moments = weight[:, compensation.order], compensation.moments
-    parameters = choose_weighted(ordered, bits, compensation.factor.diagonal() ** -2)
+    parameters = choose_weighted(ordered, width, compensation.factor.diagonal() ** -2)
     codes = round_compensating(ordered, parameters, compensation)
     compensated = row_errors(ordered, weights_of(codes, parameters), moments)
-    rounded = (ordered / parameters.scale + parameters.zero_point).round().clamp(0, 2**bits - 1)
+    rounded = (ordered / parameters.scale + parameters.zero_point).round().clamp(0, 2**width - 1)
     assert compensated.sum() < row_errors(ordered, weights_of(rounded, parameters), moments).sum()
 
     fitted = fit_parameters(ordered, codes, parameters, moments)
@@ -71,7 +71,7 @@ def test_each_step_weighs_less_than_the_one_before(bits: int) -> None:
     after = row_errors(ordered, weights_of(descended, fitted), moments)
     assert (after <= before * 1.001).all()
     assert after.sum() < before.sum()
-    assert ((descended >= 0) & (descended <= 2**bits - 1) & (descended == descended.round())).all()
+    assert ((descended >= 0) & (descended <= 2**width - 1) & (descended == descended.round())).all()
 
 
 def test_fitted_scales_are_the_least_squares_of_each_row() -> None:
@@ -142,20 +142,20 @@ def test_levels_of_two_bits_lie_evenly_about_the_mean() -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_compensating_rounds_each_column_by_the_scale_of_its_group(bits: int) -> None:
-    weight, inputs = random_weight(5, 90, bits), correlated_inputs(90, seed=3)
+def test_compensating_rounds_each_column_by_the_scale_of_its_group(width: int) -> None:
+    weight, inputs = random_weight(5, 90, width), correlated_inputs(90, seed=3)
     compensation = Compensation.of(inputs.T @ inputs / len(inputs))
     groups = column_groups(90, 7)
     assert groups is not None
     ordered, in_order = weight[:, compensation.order], groups[compensation.order]
-    parameters = choose_weighted(ordered, bits, compensation.factor.diagonal() ** -2, in_order)
+    parameters = choose_weighted(ordered, width, compensation.factor.diagonal() ** -2, in_order)
     assert parameters.scale.shape == (5, 13)
     found = round_compensating(ordered, parameters, compensation)
     for row in range(5):
         left, factor = ordered[row].double(), compensation.factor.double()
         for column in range(90):
             scale, zero_point = (of[row, in_order[column]].double() for of in (parameters.scale, parameters.zero_point))
-            code = (left[column] / scale + zero_point).round().clamp(0, 2**bits - 1)
+            code = (left[column] / scale + zero_point).round().clamp(0, 2**width - 1)
             if code != found[row, column]:  # a tie in FP32
                 assert abs(float(left[column] / scale + zero_point) % 1 - 0.5) < 1e-3
                 break
@@ -167,14 +167,14 @@ def test_compensating_rounds_each_column_by_the_scale_of_its_group(bits: int) ->
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_groups_of_columns_weigh_less_at_each_step(bits: int) -> None:
-    weight, inputs = random_weight(30, 100, bits), correlated_inputs(100, seed=2)
+def test_groups_of_columns_weigh_less_at_each_step(width: int) -> None:
+    weight, inputs = random_weight(30, 100, width), correlated_inputs(100, seed=2)
     compensation = Compensation.of(inputs.T @ inputs / len(inputs))
     groups = column_groups(100, 16)
     assert groups is not None
     ordered, moments = weight[:, compensation.order], compensation.moments
     importance = compensation.factor.diagonal() ** -2
-    parameters = choose_weighted(ordered, bits, importance, groups[compensation.order])
+    parameters = choose_weighted(ordered, width, importance, groups[compensation.order])
     codes = round_compensating(ordered, parameters, compensation)
     before = row_errors(ordered, decode(codes.to(torch.uint8), parameters), moments)
     fitted = fit_parameters(ordered, codes, parameters, moments)
@@ -186,7 +186,7 @@ def test_groups_of_columns_weigh_less_at_each_step(bits: int) -> None:
     assert (last <= after * 1.001).all()
 
     grouped, per_row = (
-        row_errors(weight, decode(*quantize_calibrated(weight, bits, compensation, of)), inputs.T @ inputs)
+        row_errors(weight, decode(*quantize_calibrated(weight, width, compensation, of)), inputs.T @ inputs)
         for of in (groups, None)
     )
     assert grouped.sum() < per_row.sum()
@@ -220,9 +220,9 @@ def test_inputs_that_never_occur_are_no_obstacle() -> None:
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_rows_of_one_value_or_none_are_kept(bits: int) -> None:
+def test_rows_of_one_value_or_none_are_kept(width: int) -> None:
     weight = torch.tensor([[0.0] * 6, [5.0] * 6, [-3.0] * 6, [1e-44] * 6])
     inputs = correlated_inputs(6, seed=5)
-    codes, parameters = quantize_calibrated(weight, bits, Compensation.of(inputs.T @ inputs))
+    codes, parameters = quantize_calibrated(weight, width, Compensation.of(inputs.T @ inputs))
     assert (parameters.scale > 0).all()
     torch.testing.assert_close(decode(codes, parameters), weight, rtol=0.02, atol=1e-30)

@@ -36,8 +36,8 @@ def sentences(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) 
 SCHEMES = pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme(group_size=6)], ids=str)
 
 
-def quantized_to(model: torch.nn.Module, bits: Bits, scheme: Scheme = PER_ROW) -> QuantizedModel:
-    return QuantizedModel.of(model, WeightBank.of(model, find_layers(model), scheme), bits)
+def quantized_to(model: torch.nn.Module, bit_map: Bits, scheme: Scheme = PER_ROW) -> QuantizedModel:
+    return QuantizedModel.of(model, WeightBank.of(model, find_layers(model), scheme), bit_map)
 
 
 def mixed_bits(model: torch.nn.Module) -> Bits:
@@ -81,14 +81,14 @@ def test_polishing_does_less_damage_in_as_many_bytes(
     for (codes, start), (polished_codes, end) in zip(quantized.entries, polished.model.entries, strict=True):
         assert torch.equal(codes, polished_codes)
         if isinstance(end, AffineParameters):
-            assert torch.equal(end.zero_point, storable_zero_point(end.zero_point, end.bits))
+            assert torch.equal(end.zero_point, storable_zero_point(end.zero_point, end.width))
         assert end.fault() == ""
         assert not torch.equal(start.scale, end.scale)
     lengths = {
         write_checkpoint(classifier, model, {}, tmp_path / name)
         for name, model in (("before", quantized), ("after", polished.model))
     }
-    assert lengths == {footprint_of(classifier.model, scheme).packed_bytes(quantized.bits)}
+    assert lengths == {footprint_of(classifier.model, scheme).packed_bytes(quantized.bit_map)}
     assert len({(tmp_path / name / WEIGHTS).stat().st_size for name in ("before", "after")}) == 1
     loaded = load_checkpoint(tmp_path / "after").classifier
     decoded = polished.model.decoded(classifier.model)
@@ -138,8 +138,8 @@ def test_what_is_tuned_computes_what_is_stored(model: torch.nn.Module, scheme: S
             if student.shifts[index].requires_grad and not scheme.group_size:  # no shift is whole steps of all groups
                 assert isinstance(parameters, AffineParameters)
                 # Whole steps of what is stored, towards the middle: nothing is lost when they are rounded.
-                sign = torch.where(parameters.zero_point < 2 ** (parameters.bits - 1), -1.0, 1.0)
-                steps = torch.randint(0, 3, sign.shape, generator=generator) * sign * 2.0 ** (parameters.bits - 8)
+                sign = torch.where(parameters.zero_point < 2 ** (parameters.width - 1), -1.0, 1.0)
+                steps = torch.randint(0, 3, sign.shape, generator=generator) * sign * 2.0 ** (parameters.width - 8)
                 student.shifts[index].copy_((steps * parameters.scale).flatten() / student._spreads[index])
         for parameter in student.network.parameters():
             if parameter.requires_grad:

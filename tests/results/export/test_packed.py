@@ -33,38 +33,38 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def bits(classifier: Classifier) -> Bits:
+def bit_map(classifier: Classifier) -> Bits:
     rng = np.random.default_rng(0)
     return tuple(int(width) for width in rng.choice(WIDTHS, size=len(find_layers(classifier.model))))
 
 
-def quantized_by(classifier: Classifier, bits: Bits, scheme: Scheme = PER_ROW) -> QuantizedModel:
+def quantized_by(classifier: Classifier, bit_map: Bits, scheme: Scheme = PER_ROW) -> QuantizedModel:
     bank = WeightBank.of(classifier.model, find_layers(classifier.model), scheme)
-    return QuantizedModel.of(classifier.model, bank, bits)
+    return QuantizedModel.of(classifier.model, bank, bit_map)
 
 
 @pytest.fixture
-def directory(classifier: Classifier, bits: Bits, tmp_path: Path) -> Path:
-    write_checkpoint(classifier, quantized_by(classifier, bits), {"run": "x"}, tmp_path / "packed")
+def directory(classifier: Classifier, bit_map: Bits, tmp_path: Path) -> Path:
+    write_checkpoint(classifier, quantized_by(classifier, bit_map), {"run": "x"}, tmp_path / "packed")
     return tmp_path / "packed"
 
 
-def test_the_file_is_as_long_as_was_claimed(classifier: Classifier, bits: Bits, directory: Path) -> None:
-    assert (directory / WEIGHTS).stat().st_size == footprint_of(classifier.model).packed_bytes(bits)
+def test_the_file_is_as_long_as_was_claimed(classifier: Classifier, bit_map: Bits, directory: Path) -> None:
+    assert (directory / WEIGHTS).stat().st_size == footprint_of(classifier.model).packed_bytes(bit_map)
     assert read_manifest(directory)["run"] == "x"
     assert (directory / WEIGHTS).stat().st_mode == (directory / MANIFEST).stat().st_mode
     assert not list(directory.glob("model.safetensors"))  # transformers would fill in what is missing at random
 
 
-def test_a_loaded_model_scores_exactly_as_its_map(classifier: Classifier, bits: Bits, directory: Path) -> None:
+def test_a_loaded_model_scores_exactly_as_its_map(classifier: Classifier, bit_map: Bits, directory: Path) -> None:
     sentences = [[2, 7, 8, 3], [2, 9, 3], [2, 5, 6, 7, 8, 3]]
     layers = find_layers(classifier.model)
     evaluator = Evaluator(classifier.model, layers, sentences)
     checkpoint = load_checkpoint(directory)
     loaded = checkpoint.classifier
-    assert checkpoint.bits == bits
+    assert checkpoint.bit_map == bit_map
     assert checkpoint.footprint == footprint_of(classifier.model)
-    assert np.array_equal(Evaluator(loaded.model, layers, sentences).fp32_log_odds(), evaluator.log_odds(bits))
+    assert np.array_equal(Evaluator(loaded.model, layers, sentences).fp32_log_odds(), evaluator.log_odds(bit_map))
     with torch.inference_mode():
         logits = loaded.model(**loaded.tokenizer("the cat sleeps", return_tensors="pt")).logits
     assert logits.isfinite().all()
@@ -79,9 +79,9 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme(group_size=6)], ids=str)
 def test_a_model_is_loaded_where_it_shall_be(
-    device: str, scheme: Scheme, classifier: Classifier, bits: Bits, tmp_path: Path
+    device: str, scheme: Scheme, classifier: Classifier, bit_map: Bits, tmp_path: Path
 ) -> None:
-    quantized = quantized_by(classifier, bits, scheme)
+    quantized = quantized_by(classifier, bit_map, scheme)
     write_checkpoint(classifier, quantized, {}, tmp_path / "packed")
     loaded = load_checkpoint(tmp_path / "packed", device).classifier.model.state_dict()
     expected = quantized.decoded(classifier.model).state_dict()
@@ -90,9 +90,9 @@ def test_a_model_is_loaded_where_it_shall_be(
         torch.testing.assert_close(tensor.cpu(), expected[name], rtol=0, atol=0)
 
 
-def test_a_directory_is_never_overwritten(classifier: Classifier, bits: Bits, directory: Path) -> None:
+def test_a_directory_is_never_overwritten(classifier: Classifier, bit_map: Bits, directory: Path) -> None:
     with pytest.raises(FileExistsError):
-        write_checkpoint(classifier, quantized_by(classifier, bits), {}, directory)
+        write_checkpoint(classifier, quantized_by(classifier, bit_map), {}, directory)
     load_checkpoint(directory)
 
 
@@ -180,10 +180,10 @@ def shorten_codewords(tensors: dict[str, torch.Tensor]) -> None:
     ],
 )
 def test_codewords_that_cannot_be_are_refused(
-    classifier: Classifier, bits: Bits, edit: Callable[[dict[str, torch.Tensor]], None], said: str, tmp_path: Path
+    classifier: Classifier, bit_map: Bits, edit: Callable[[dict[str, torch.Tensor]], None], said: str, tmp_path: Path
 ) -> None:
     scheme = Scheme("codebook")
-    write_checkpoint(classifier, quantized_by(classifier, bits, scheme), {}, tmp_path / "packed")
+    write_checkpoint(classifier, quantized_by(classifier, bit_map, scheme), {}, tmp_path / "packed")
     assert load_checkpoint(tmp_path / "packed").footprint.scheme == scheme
     change(tmp_path / "packed", edit, scheme.format)
     with pytest.raises(InputError, match=said):
@@ -244,18 +244,18 @@ def test_files_that_were_not_exported_are_refused(directory: Path) -> None:
         load_checkpoint(directory)
 
 
-def slowly_unpacked(stream: bytes, bits: int, count: int) -> list[int]:
+def slowly_unpacked(stream: bytes, width: int, count: int) -> list[int]:
     number = int.from_bytes(stream, "little")
-    return [number >> (bits * index) & (2**bits - 1) for index in range(count)]
+    return [number >> (width * index) & (2**width - 1) for index in range(count)]
 
 
-def bank_of(model: torch.nn.Module, bits: Bits, quantizer: str, group_size: int, seed: int) -> WeightBank:
+def bank_of(model: torch.nn.Module, bit_map: Bits, quantizer: str, group_size: int, seed: int) -> WeightBank:
     """Return a bank, calibrated on random inputs where it is to be."""
     layers = find_layers(model)
     scheme = Scheme("codebook") if quantizer == "codebook" else Scheme(group_size=group_size)
     bank = WeightBank.of(model, layers, scheme)
     if quantizer == "calibrated":
-        for layer, width in zip(layers, bits, strict=True):
+        for layer, width in zip(layers, bit_map, strict=True):
             inputs = torch.randn(50, layer.columns, generator=torch.Generator().manual_seed(seed))
             weight = model.get_parameter(layer.parameter).detach()
             compensation = Compensation.of(inputs.T @ inputs)
@@ -305,19 +305,19 @@ def test_random_maps_of_odd_shapes_come_back_bit_by_bit(
     shapes = {"hidden_size": 2 * half_hidden, "intermediate_size": intermediate, "vocab_size": vocabulary}
     model = random_bert(seed, num_hidden_layers=1, max_position_embeddings=24, **shapes)
     layers = find_layers(model)
-    bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers)))
-    bank = bank_of(model, bits, quantizer, group_size, seed)
-    quantized = QuantizedModel.of(model, bank, bits)
+    bit_map = tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers)))
+    bank = bank_of(model, bit_map, quantizer, group_size, seed)
+    quantized = QuantizedModel.of(model, bank, bit_map)
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "packed"
         length = write_checkpoint(Classifier(model, classifier.tokenizer, "random"), quantized, {}, directory)
-        assert (directory / WEIGHTS).stat().st_size == length == quantized.footprint.packed_bytes(bits)
+        assert (directory / WEIGHTS).stat().st_size == length == quantized.footprint.packed_bytes(bit_map)
         stored = load_file(directory / WEIGHTS)
         checkpoint = load_checkpoint(directory)
-    assert checkpoint.bits == bits
+    assert checkpoint.bit_map == bit_map
     assert checkpoint.footprint == quantized.footprint
     loaded = checkpoint.classifier.model
-    for layer, width in zip(layers, bits, strict=True):
+    for layer, width in zip(layers, bit_map, strict=True):
         codes = slowly_unpacked(stored[f"{layer.name}.codes"].numpy().tobytes(), width, layer.elements)
         assert codes == bank.entry(layer, width)[0].flatten().tolist()
         weight = loaded.get_parameter(layer.parameter)
@@ -327,5 +327,5 @@ def test_random_maps_of_odd_shapes_come_back_bit_by_bit(
         slowly = slowly_decoded(stored, layer, codes, width, quantized.scheme.group_size)
         np.testing.assert_allclose(weight.double().numpy(), slowly, rtol=1e-6)
     sentences = [[int(token) for token in rng.integers(5, vocabulary, size=length)] for length in (3, 9, 5, 9)]
-    searched = Evaluator(model, layers, sentences, bank=bank).log_odds(bits)
+    searched = Evaluator(model, layers, sentences, bank=bank).log_odds(bit_map)
     np.testing.assert_allclose(Evaluator(loaded, layers, sentences).fp32_log_odds(), searched, atol=1e-5)

@@ -28,22 +28,22 @@ NEEDS_TORCHAO = pytest.mark.skipif(not find_spec("torchao"), reason="torchao is 
 def test_from_pretrained_gives_back_the_very_weights(fractional: bool, group_size: int, tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
-    bits = tuple(WIDTHS[index % len(WIDTHS)] for index in range(len(layers)))
+    bit_map = tuple(WIDTHS[index % len(WIDTHS)] for index in range(len(layers)))
     bank = WeightBank.of(classifier.model, layers, Scheme(group_size=group_size))
     if fractional:
-        for layer, width in zip(layers, bits, strict=True):
+        for layer, width in zip(layers, bit_map, strict=True):
             codes, chosen = bank.entry(layer, width)
             assert isinstance(chosen, AffineParameters)
             zero_point = storable_zero_point(chosen.zero_point + 0.37, width)
             bank.fill(layer, {width: (codes, replace(chosen, zero_point=zero_point))})
-    quantized = QuantizedModel.of(classifier.model, bank, bits)
+    quantized = QuantizedModel.of(classifier.model, bank, bit_map)
     length = write_torchao(classifier, quantized, {"run": "x"}, tmp_path / "ao")
     assert (tmp_path / "ao" / WEIGHTS).stat().st_size == length
-    assert read_bit_map(tmp_path / "ao" / "bitmap.txt", layers) == bits
+    assert read_bit_map(tmp_path / "ao" / "bitmap.txt", layers) == bit_map
 
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "ao").eval()
     decoded = quantized.decoded(classifier.model)
-    for layer, width in zip(layers, bits, strict=True):
+    for layer, width in zip(layers, bit_map, strict=True):
         weight = loaded.get_parameter(layer.parameter)
         assert weight.target_dtype == getattr(torch, f"int{width}")
         assert torch.equal(weight.dequantize(), decoded.get_parameter(layer.parameter))
@@ -74,9 +74,9 @@ def test_what_torchao_cannot_express_is_refused(scheme: Scheme, said: str, tmp_p
 def test_a_packed_checkpoint_is_handed_on_as_it_is(tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
-    bits = tuple(WIDTHS[index % len(WIDTHS)] for index in range(len(layers)))
+    bit_map = tuple(WIDTHS[index % len(WIDTHS)] for index in range(len(layers)))
     bank = WeightBank.of(classifier.model, layers, Scheme(group_size=8))
-    quantized = QuantizedModel.of(classifier.model, bank, bits)
+    quantized = QuantizedModel.of(classifier.model, bank, bit_map)
     polished = replace(quantized, kept={name: tensor * 1.25 for name, tensor in quantized.kept.items()})
     write_checkpoint(classifier, polished, {}, tmp_path / "packed")
     write_torchao(*read_quantized(tmp_path / "packed"), {}, tmp_path / "ao")

@@ -123,8 +123,8 @@ def test_heat_map_shows_a_map_once_however_often_it_is_picked() -> None:
 
 
 def one_map(outcome: Outcome) -> Outcome:
-    bits = (4,) * len(outcome.footprint.layers)
-    return with_trials(outcome, [made_up_trial(outcome, 0, bits)])
+    bit_map = (4,) * len(outcome.footprint.layers)
+    return with_trials(outcome, [made_up_trial(outcome, 0, bit_map)])
 
 
 # Runs without a trial, with failed ones alone, or none feasible: see the tests of the report, which draws them.
@@ -163,7 +163,7 @@ def test_the_same_outcome_gives_the_same_files(tmp_path: Path) -> None:
 def test_labels_are_drawn_as_they_are() -> None:
     # A dollar sign would begin a formula.
     outcome = empty_outcome()
-    trial = replace(made_up_trial(outcome, 0, (4,) * 76, "uniform", "a $ and b $"), bits=(4, 5) * 38)
+    trial = replace(made_up_trial(outcome, 0, (4,) * 76, "uniform", "a $ and b $"), bit_map=(4, 5) * 38)
     found = conclude(with_trials(outcome, [trial]))
     for figure in (draw_pareto(pareto_info(found)), draw_bits(bits_info(found))):
         texts = [text for axes in figure.axes for text in axes.texts if "$" in text.get_text()]

@@ -100,14 +100,14 @@ def test_bit_maps_of_the_front_read_back(directory: Path, outcome: Outcome) -> N
     assert {f"bitmaps/{name}" for name in names(directory / "bitmaps")} == set(listed)
     assert sorted(table["bit_map_text"]) == list(table["bit_map_text"])  # names sort by compression
     for trial, text, document in zip(front(outcome), table["bit_map_text"], table["bit_map_json"], strict=True):
-        assert read_bit_map(directory / text, layers) == trial.bits
+        assert read_bit_map(directory / text, layers) == trial.bit_map
         content = (directory / document).read_text(encoding="utf-8")
-        assert parse_bit_map(content, layers, subject="it") == trial.bits
+        assert parse_bit_map(content, layers, subject="it") == trial.bit_map
         provenance = json.loads(content)["provenance"]
         assert trial.scores is not None
         assert provenance["trial"] == trial.number
         assert provenance["scores"]["damage"] == trial.scores.damage
-        assert provenance["packed_bytes"] == outcome.footprint.packed_bytes(trial.bits)
+        assert provenance["packed_bytes"] == outcome.footprint.packed_bytes(trial.bit_map)
         assert provenance["facts"] == dict(outcome.provenance)
     sampled = next(trial for trial in front(outcome) if trial.origin == "sampler")
     assert f"bitmaps/{sampled.nominal_compression:05.2f}x-trial-{sampled.number}.txt" in listed

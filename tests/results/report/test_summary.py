@@ -19,8 +19,8 @@ from tests.results.synthetic import empty_outcome, made_up_outcome, made_up_tria
 def trial(outcome: Outcome, number: int, narrow: int, origin: Origin, **scores: float) -> Trial:
     """Return a map of 4 bits whose first ``narrow`` layers have 3."""
     layers = len(outcome.footprint.layers)
-    bits: Bits = (3,) * narrow + (4,) * (layers - narrow)
-    return scored(made_up_trial(outcome, number, bits, origin, f"{origin} {number}"), **scores)
+    bit_map: Bits = (3,) * narrow + (4,) * (layers - narrow)
+    return scored(made_up_trial(outcome, number, bit_map, origin, f"{origin} {number}"), **scores)
 
 
 def test_a_baseline_is_beaten_by_any_map_of_the_sampler_not_only_by_its_front() -> None:

@@ -62,13 +62,13 @@ def test_trials_table_has_a_row_a_trial() -> None:
         assert row["origin"] == trial.origin
         assert row["label"] == trial.label
         assert row["feasible"] == trial.feasible
-        assert row["nominal_bits"] == outcome.footprint.nominal_bits(trial.bits)
-        assert row["packed_bytes"] == outcome.footprint.packed_bytes(trial.bits)
+        assert row["nominal_bits"] == outcome.footprint.nominal_bits(trial.bit_map)
+        assert row["packed_bytes"] == outcome.footprint.packed_bytes(trial.bit_map)
         assert row["nominal_compression"] == trial.nominal_compression
         assert row["packed_compression"] == trial.packed_compression
         assert row["elapsed_s"] == trial.elapsed_s
         assert row["finished_s"] == trial.finished_s
-        assert tuple(int(digit) for digit in row["bits"]) == trial.bits
+        assert tuple(int(digit) for digit in row["bits"]) == trial.bit_map
         assert row["failure"] == trial.failure
         for name in ("mcc", "damage", "agreement", "accuracy", "cross_entropy"):
             if trial.scores is None:

@@ -30,7 +30,7 @@ def test_pick_is_the_least_damage_of_all_that_reach_it() -> None:
         reaching = [
             trial
             for trial in outcome.trials
-            if trial.feasible and trial.scores is not None and weigh(trial.bits, "nominal") >= least
+            if trial.feasible and trial.scores is not None and weigh(trial.bit_map, "nominal") >= least
         ]
         assert len(reaching) > 5
         best = min(reaching, key=lambda trial: trial.scores.damage if trial.scores else 0.0)

@@ -19,15 +19,15 @@ def test_plain_allocations_are_exact_and_within_the_constraint() -> None:
     damages = falling * np.random.default_rng(3).lognormal(-5, 1, (len(LAYERS), 1))
     plain = plain_allocations(damages, constraint)
     assert len(plain) == 8
-    assert len({contender.bits for contender in plain}) == 8
+    assert len({contender.bit_map for contender in plain}) == 8
     for contender in plain:
         assert contender.origin == "plain"
-        assert constraint.excess_bits(contender.bits) <= 0
-        assert contender.label == f"plain {sizes.compression(contender.bits, 'nominal'):.2f}x"
-    assert plain[0].bits == to_bits(allocate(damages, SIZES, constraint.largest_bits))
+        assert constraint.excess_bits(contender.bit_map) <= 0
+        assert contender.label == f"plain {sizes.compression(contender.bit_map, 'nominal'):.2f}x"
+    assert plain[0].bit_map == to_bits(allocate(damages, SIZES, constraint.largest_bits))
     for contender in plain:
-        budget = sizes.nominal_bits(contender.bits)
+        budget = sizes.nominal_bits(contender.bit_map)
         for uniform in uniform_maps(LAYERS):
-            if sizes.nominal_bits(uniform.bits) <= budget:
-                harm, plain_harm = (damages[ROWS, np.array(bits) - 2].sum() for bits in (uniform.bits, contender.bits))
+            if sizes.nominal_bits(uniform.bit_map) <= budget:
+                harm, plain_harm = (damages[ROWS, np.array(bit_map) - 2].sum() for bit_map in (uniform.bit_map, contender.bit_map))
                 assert plain_harm <= harm

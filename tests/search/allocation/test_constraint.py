@@ -28,8 +28,8 @@ def test_repaired_maps_meet_the_constraint_and_are_new(axis: SizeAxis) -> None:
     rng = np.random.default_rng(0)
     seen: set[tuple[int, ...]] = set()
     for _ in range(300):
-        bits = tuple(int(width) for width in rng.choice(WIDTHS, size=len(sizes.layers)))
-        repaired = repair(bits, constraint, seen, rng)
+        bit_map = tuple(int(width) for width in rng.choice(WIDTHS, size=len(sizes.layers)))
+        repaired = repair(bit_map, constraint, seen, rng)
         assert sizes.exact_compression(repaired, axis) >= Fraction(11, 2)
         assert repaired not in seen
         assert set(repaired) <= set(WIDTHS)
@@ -59,13 +59,13 @@ def test_where_every_map_has_been_seen_repair_gives_up() -> None:
     class Counted(set[Bits]):
         looked_up = 0
 
-        def __contains__(self, bits: object) -> bool:
+        def __contains__(self, bit_map: object) -> bool:
             self.looked_up += 1
             assert self.looked_up < 100 * len(self)
-            return super().__contains__(bits)
+            return super().__contains__(bit_map)
 
     tight = SizeConstraint(SIZES, "nominal", 14)  # room for few bits more
-    maps = {bits for bits in product(WIDTHS, repeat=len(LAYERS)) if tight.excess_bits(bits) <= 0}
+    maps = {bit_map for bit_map in product(WIDTHS, repeat=len(LAYERS)) if tight.excess_bits(bit_map) <= 0}
     assert len(maps) > 1
     for constraint, known in ((SizeConstraint(SIZES, "nominal", 16), {uniform(LAYERS, 2)}), (tight, maps)):
         with pytest.raises(NoMapLeftError):

@@ -101,9 +101,9 @@ def test_packed_sums_never_understate_the_file(scheme: Scheme) -> None:
     sizes, overhead = layer_sizes(sizes_of, "packed")
     rng = np.random.default_rng(0)
     for _ in range(20):
-        bits = tuple(int(width) for width in rng.choice(WIDTHS, size=76))
-        summed = total(sizes, to_choice(bits)) + overhead
-        exact = 8 * sizes_of.packed_bytes(bits)
+        bit_map = tuple(int(width) for width in rng.choice(WIDTHS, size=76))
+        summed = total(sizes, to_choice(bit_map)) + overhead
+        exact = 8 * sizes_of.packed_bytes(bit_map)
         assert exact <= summed <= exact + 8 * 1000
     budget = 8 * sizes_of.fp32_packed_bytes // 8
     damages, _ = bert_base_landscape(2)

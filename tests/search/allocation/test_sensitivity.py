@@ -22,8 +22,8 @@ def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path)
     for width in WIDTHS:
         assert (found.measured[:, WIDTHS.index(width)] == (width in MEASURED_WIDTHS)).all()
     for index in (0, 5, n_layers - 1):
-        bits = tuple(3 if other == index else FP32_WIDTH for other in range(n_layers))
-        alone = problem.evaluator.log_odds(bits) - problem.fp32_log_odds
+        bit_map = tuple(3 if other == index else FP32_WIDTH for other in range(n_layers))
+        alone = problem.evaluator.log_odds(bit_map) - problem.fp32_log_odds
         assert np.array_equal(found.shifts[index, WIDTHS.index(3)], alone)
     assert (np.diff(found.damages, axis=1) <= 0).all()
     shown.clear()
@@ -67,12 +67,12 @@ def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, mo
     honest = Evaluator.log_odds
     calls = 0
 
-    def tiring(self: Evaluator, bits: tuple[int, ...], remember: bool = False) -> LogOdds:
+    def tiring(self: Evaluator, bit_map: tuple[int, ...], remember: bool = False) -> LogOdds:
         nonlocal calls
         calls += 1
         if calls == 12:
             raise KeyboardInterrupt
-        return honest(self, bits, remember)
+        return honest(self, bit_map, remember)
 
     with monkeypatch.context() as patched:
         patched.setattr(Evaluator, "log_odds", tiring)
@@ -158,9 +158,9 @@ def test_a_layer_without_finite_scores_is_as_bad_as_can_be_and_stops_nothing(
 ) -> None:
     honest = Evaluator.log_odds
 
-    def overflowing(self: Evaluator, bits: tuple[int, ...], remember: bool = False) -> LogOdds:
-        log_odds = honest(self, bits, remember)
-        return np.full_like(log_odds, np.nan) if bits[3] == 2 else log_odds
+    def overflowing(self: Evaluator, bit_map: tuple[int, ...], remember: bool = False) -> LogOdds:
+        log_odds = honest(self, bit_map, remember)
+        return np.full_like(log_odds, np.nan) if bit_map[3] == 2 else log_odds
 
     monkeypatch.setattr(Evaluator, "log_odds", overflowing)
     for _ in range(2):  # measured, and out of the cache

@@ -50,12 +50,12 @@ def test_export_to_standard_output_round_trips(
     finished_run: Path, bitfront: Command, problem: Problem, tmp_path: Path
 ) -> None:
     spoken = bitfront("export", "--run", finished_run, "--pick", "best@8x")
-    bits = parse_bit_map(spoken.out, problem.layers, "standard output")
-    assert problem.footprint.compression(bits, "nominal") >= 8
+    bit_map = parse_bit_map(spoken.out, problem.layers, "standard output")
+    assert problem.footprint.compression(bit_map, "nominal") >= 8
     (tmp_path / "map.txt").write_text(spoken.out, encoding="utf-8")
     again = bitfront("export", "--run", finished_run, "--bitmap", tmp_path / "map.txt", "--format", "json")
     assert json.loads(again.out)["bits"] == {
-        layer.name: width for layer, width in zip(problem.layers, bits, strict=True)
+        layer.name: width for layer, width in zip(problem.layers, bit_map, strict=True)
     }
 
 

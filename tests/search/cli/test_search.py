@@ -50,8 +50,8 @@ def test_the_front_is_non_dominated_feasible_and_its_maps_are_what_they_say(
             and other["feasible"] == "True"
         ]
         assert not better
-        bits = tuple(int(width) for width in trials[row["number"]]["bits"])
-        assert problem.footprint.compression(bits, "nominal") == float(row["nominal_compression"])
+        bit_map = tuple(int(width) for width in trials[row["number"]]["bits"])
+        assert problem.footprint.compression(bit_map, "nominal") == float(row["nominal_compression"])
     for path in (finished_run / "bitmaps").glob("*.txt"):
         parsed = parse_bit_map(path.read_text(encoding="utf-8"), problem.layers, path.name)
         assert f"{problem.footprint.compression(parsed, 'nominal'):05.2f}x" in path.name
@@ -64,7 +64,7 @@ def test_starting_it_again_continues_it(finished_run: Path, bitfront: Command) -
     assert spoken.status == 0, spoken.err
     after = outcome(load_study(finished_run / "study.journal"), "x").trials
     assert len(after) == 23
-    assert [trial.bits for trial in after[:20]] == [trial.bits for trial in before]
+    assert [trial.bit_map for trial in after[:20]] == [trial.bit_map for trial in before]
     spoken = bitfront("search", "--run", finished_run)  # it has what it was asked for
     assert spoken.status == 0
     assert len(outcome(load_study(finished_run / "study.journal"), "x").trials) == 23
@@ -132,9 +132,9 @@ def test_maps_whose_scores_are_not_finite_fail_and_the_search_goes_on(
 
     honest = Evaluator.log_odds
 
-    def broken(self: Evaluator, bits: tuple[int, ...], remember: bool = False) -> LogOdds:
-        log_odds = honest(self, bits, remember)
-        if set(bits) == {2}:
+    def broken(self: Evaluator, bit_map: tuple[int, ...], remember: bool = False) -> LogOdds:
+        log_odds = honest(self, bit_map, remember)
+        if set(bit_map) == {2}:
             log_odds[5] = float("nan")
         return log_odds
 

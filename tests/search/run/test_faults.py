@@ -184,7 +184,7 @@ def test_a_lack_of_memory_is_told_and_the_map_tried_again(
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
 
-        def starved(self: Problem, bits: tuple[int, ...]) -> Evaluation:
+        def starved(self: Problem, bit_map: tuple[int, ...]) -> Evaluation:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
 
         patched.setattr(Problem, "evaluate", starved)
@@ -256,7 +256,7 @@ def test_what_ended_a_search_is_told_where_its_report_fails_too(
     def damaged(*_: object) -> None:
         raise InputError("polished: cannot be read")
 
-    def starved(self: Problem, bits: tuple[int, ...]) -> Evaluation:
+    def starved(self: Problem, bit_map: tuple[int, ...]) -> Evaluation:
         raise MemoryError
 
     monkeypatch.setattr("search.run.loop.write_report", damaged)

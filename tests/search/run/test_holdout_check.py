@@ -52,8 +52,8 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
     texts = list(load_sentences(str(tiny.data), "validation").texts)
     places = [texts.index(text) for text in held.texts]
     for number, log_odds in found.confirmation.log_odds.items():
-        bits = next(trial.bits for trial in found.trials if trial.number == number)
-        expected = everything.evaluate(bits).log_odds[places]
+        bit_map = next(trial.bit_map for trial in found.trials if trial.number == number)
+        expected = everything.evaluate(bit_map).log_odds[places]
         np.testing.assert_allclose(log_odds, expected, rtol=1e-4, atol=1e-4)
     picks = rows(run / "picks.csv")
     assert picks and all(row["confirmed_mcc"] for row in picks)
@@ -83,9 +83,9 @@ def test_a_search_that_a_signal_stops_opens_nothing(
     run = tmp_path / "run"
     honest = Problem.evaluate
 
-    def evaluate_and_stop(self: Problem, bits: Bits) -> Evaluation:
+    def evaluate_and_stop(self: Problem, bit_map: Bits) -> Evaluation:
         signal.raise_signal(signal.SIGTERM)
-        return honest(self, bits)
+        return honest(self, bit_map)
 
     monkeypatch.setattr(Problem, "evaluate", evaluate_and_stop)
     where = ("--model", tiny.model, "--data", tiny.data, "--sensitivity", "gradient", "--run", run)
@@ -102,11 +102,11 @@ def test_only_the_last_machine_that_searches_opens(tiny: TinyProblem, tmp_path: 
         store, study = search.open()
         ours, another = search.run.worker(), search.run.worker()
         with another.store.exclusive():
-            trial, bits = claim(another.study, problem.layers)
+            trial, bit_map = claim(another.study, problem.layers)
         with another.store.living(trial):
             assert ours.evaluate_next()
             assert not open_confirmation(problem, store, study, outcome(study, "x"))
-            tell(another.study, trial, bits, problem.evaluate(bits), another.constraint, "damage")
+            tell(another.study, trial, bit_map, problem.evaluate(bit_map), another.constraint, "damage")
         assert opened_after(study) == 0
         with another.store.exclusive():
             claim(another.study, problem.layers)  # and its machine dies

@@ -39,7 +39,7 @@ def test_machines_share_a_study_and_no_file_has_the_password(
     assert locked_out.out.startswith(f"{second}: starting again")
     assert "no maps yet" not in locked_out.out
     assert "no password supplied" in locked_out.err
-    assert len({trial.bits for trial in found.trials}) == len(found.trials) == 22
+    assert len({trial.bit_map for trial in found.trials}) == len(found.trials) == 22
     assert len(rows(second / "trials.csv")) == 22
     assert not (first / "study.journal").exists()
     assert moved.status == 2

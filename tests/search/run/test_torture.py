@@ -150,7 +150,7 @@ def test_a_search_killed_in_what_it_ends_with_goes_on_there(roomy: TinyProblem, 
         killed = fork(search)
         killed.join(timeout=300)
         assert killed.exitcode in (0, -signal.SIGKILL)
-        now: dict[int, object] = {at: bits for at, (bits, _) in recorded(run).items()}
+        now: dict[int, object] = {at: bit_map for at, (bit_map, _) in recorded(run).items()}
         assert known.items() <= now.items(), "a finished trial was lost or changed"
         known = now
         seen.append(ending(run))
@@ -173,8 +173,8 @@ def check_ending(run: RunDirectory, problem: Problem) -> None:
     for trial in select(found).shown:
         assert trial.precision == "fp32"
         assert trial.scores is not None
-        np.testing.assert_allclose(trial.scores.damage, problem.confirm(trial.bits).scores.damage, rtol=1e-3)
-    maps = {trial.number: trial.bits for trial in found.trials}
+        np.testing.assert_allclose(trial.scores.damage, problem.confirm(trial.bit_map).scores.damage, rtol=1e-3)
+    maps = {trial.number: trial.bit_map for trial in found.trials}
     evaluator = problem.evaluator_on(unseen_sentences(problem, 20))
     fp32 = evaluator.fp32_log_odds()
     written = {int(row["number"]): float(row["damage"]) for row in rows(run.path / "unseen.csv")}

@@ -70,7 +70,7 @@ def test_a_search_ends_with_its_best_maps_scored_on_unseen_sentences(
     known = unseen_damages(found.unseen)
     for trial in found.trials:
         if trial.number in known:
-            log_odds = evaluator.log_odds(trial.bits)
+            log_odds = evaluator.log_odds(trial.bit_map)
             np.testing.assert_allclose(found.unseen.log_odds[trial.number], log_odds, atol=1e-5)
     assert "damage, unseen" in (run / "report.html").read_text(encoding="utf-8")
 
@@ -170,9 +170,9 @@ def test_the_maps_scored_are_those_of_least_expected_damage_not_of_most_luck() -
     found = made_up_outcome(trials=60)
     sampled = [trial for trial in found.trials if trial.origin == "sampler" and trial.feasible and trial.scores]
     lucky = min(sampled, key=lambda trial: trial.scores.damage if trial.scores else 0.0)
-    expected = {trial.bits: 1.0 / trial.number for trial in sampled}  # the later, the better
+    expected = {trial.bit_map: 1.0 / trial.number for trial in sampled}  # the later, the better
 
-    numbers = {trial.number for trial in candidates(select(found), lambda bits, log_odds: expected[bits])}
+    numbers = {trial.number for trial in candidates(select(found), lambda bit_map, log_odds: expected[bit_map])}
     assert max(trial.number for trial in sampled) in numbers
     assert set(select(found).picked) <= numbers
     assert lucky.number in {trial.number for trial in candidates(select(found))}

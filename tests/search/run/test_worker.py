@@ -40,7 +40,7 @@ def check_complete(place: Place, wanted: int) -> None:
     """Check that a search of so many maps has each of them once and nothing half-done."""
     study = load_study(place)
     found = outcome(study, "x")
-    maps = [trial.bits for trial in found.trials if trial.scores is not None]
+    maps = [trial.bit_map for trial in found.trials if trial.scores is not None]
     assert len(maps) == len(set(maps)) == wanted
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
 
@@ -88,7 +88,7 @@ def test_the_map_of_a_killed_worker_is_tried_again(
         worker = tried.worker()
         for _ in range(8):
             worker.evaluate_next()
-        object.__setattr__(worker, "_evaluate", lambda bits: os.kill(os.getpid(), signal.SIGKILL))
+        object.__setattr__(worker, "_evaluate", lambda bit_map: os.kill(os.getpid(), signal.SIGKILL))
         worker.evaluate_next()
 
     victim = fork(die_on_the_way)
@@ -110,7 +110,7 @@ def test_a_trial_in_a_journal_is_abandoned_once_its_process_has_released_its_loc
     (store, study), worker = search.open(), search.run.worker()
     names = [layer.name for layer in problem.layers]
     with ExitStack() as alive, store.exclusive():
-        trial, bits = claim(worker.study, problem.layers, lambda trial: alive.enter_context(worker.store.living(trial)))
+        trial, bit_map = claim(worker.study, problem.layers, lambda trial: alive.enter_context(worker.store.living(trial)))
         assert not store.fail_abandoned(study, claimed)
         alive.close()
         assert store.fail_abandoned(study, claimed)
@@ -118,7 +118,7 @@ def test_a_trial_in_a_journal_is_abandoned_once_its_process_has_released_its_loc
         assert retry_lost(study, names, blamed=True) == 1
         assert retry_lost(study, names, blamed=True) == 0
         again, same = claim(worker.study, problem.layers)
-    assert (again.number > trial.number, same) == (True, bits)
+    assert (again.number > trial.number, same) == (True, bit_map)
     assert not list(tmp_path.glob(".j-*"))
 
 
@@ -156,7 +156,7 @@ def test_a_map_that_kills_every_worker_is_given_up(problem: Problem, tmp_path: P
             retry_lost(study, names, blamed=True)
     assert not study.get_trials(states=(TrialState.WAITING,))
     (given_up,) = outcome(study, "x").trials
-    assert {given_up.bits} == maps
+    assert {given_up.bit_map} == maps
     assert given_up.failure == "its process died each of 3 times"
 
 

@@ -43,7 +43,7 @@ def maps_of(run: Path) -> list[tuple[int, ...]]:
         numbers = [int(row["number"]) for row in csv.DictReader(file)]
     assert numbers == [trial.number for trial in found.trials]
     assert len(trials_table(found)) == len(found.trials)
-    return [trial.bits for trial in found.trials]
+    return [trial.bit_map for trial in found.trials]
 
 
 def maps_by_worker(log: str) -> dict[str, int]:
@@ -105,9 +105,9 @@ def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: Ti
     names = list(trials[0].params)
     for trial in trials:
         if trial.state == TrialState.FAIL and len(trial.params) == len(names):
-            bits = {name: trial.params[name] for name in names}
+            widths = {name: trial.params[name] for name in names}
             others = [other.params or other.system_attrs.get("fixed_params") for other in trials if other is not trial]
-            assert bits in others
+            assert widths in others
 
 
 def fill(pipe: Connection) -> None:

@@ -38,7 +38,7 @@ def descents(problem: Problem, monkeypatch: pytest.MonkeyPatch, trials: int) -> 
     sampler = GuidedSampler(constraint, sensitivities, problem.fp32_log_odds, seed=0)
     study = open_study(InMemoryStorage(), problem, "damage", constraint, sampler, contenders)
     run(study, problem, len(study.get_trials(deepcopy=False)) + trials)
-    return {contender.bits for contender in contenders}, starts, budgets
+    return {contender.bit_map for contender in contenders}, starts, budgets
 
 
 @pytest.mark.parametrize(("axis", "asked"), [("packed", None), ("nominal", 1.0)])

@@ -65,9 +65,9 @@ def test_every_sampler_proposes_feasible_maps_once(tmp_path: Path, problem: Prob
     maps = run(study, problem, trials)
     assert len(set(maps)) == trials
     limit = 32 / 5.5 * sum(layer.elements for layer in problem.layers)
-    for bits, trial in zip(maps[CONTENDERS:], study.trials[CONTENDERS:], strict=True):
-        assert problem.footprint.nominal_bits(bits) <= limit
-        assert tuple(trial.params[layer.name] for layer in problem.layers) == bits
+    for bit_map, trial in zip(maps[CONTENDERS:], study.trials[CONTENDERS:], strict=True):
+        assert problem.footprint.nominal_bits(bit_map) <= limit
+        assert tuple(trial.params[layer.name] for layer in problem.layers) == bit_map
 
 
 def test_the_seeds_of_nsga2_are_part_of_its_population(tmp_path: Path, problem: Problem) -> None:
@@ -103,16 +103,16 @@ def test_a_seed_reproduces_a_run_however_it_was_stopped_or_killed(
 
 def test_a_trial_keeps_what_it_scored_to_the_last_prediction(tmp_path: Path, problem: Problem) -> None:
     study = open_at(tmp_path / "j", problem)
-    bits = run(study, problem, 3)[-1]
-    evaluation = problem.evaluate(bits)
+    bit_map = run(study, problem, 3)[-1]
+    evaluation = problem.evaluate(bit_map)
     kept = outcome(load_study(tmp_path / "j"), "x").trials[-1]
-    assert kept.bits == bits
+    assert kept.bit_map == bit_map
     assert kept.log_odds is not None
     assert np.array_equal(kept.log_odds, evaluation.log_odds)
     assert np.array_equal(predictions(kept.log_odds), predictions(evaluation.log_odds))
     assert kept.scores == evaluation.scores
-    assert kept.nominal_compression == problem.footprint.compression(bits, "nominal")
-    assert kept.packed_compression == problem.footprint.compression(bits, "packed")
+    assert kept.nominal_compression == problem.footprint.compression(bit_map, "nominal")
+    assert kept.packed_compression == problem.footprint.compression(bit_map, "packed")
 
 
 @pytest.mark.parametrize("quality", ["mcc", "agreement"])
@@ -139,8 +139,8 @@ def test_packed_sizes_are_read_back_rather_than_counted_again(
     sampler = FeasibleSampler("random", constraint, 0)
     study = open_study(JournalStore(tmp_path / "j").backend, problem, "damage", constraint, sampler, contenders)
     for _ in range(CONTENDERS):
-        trial, bits = ask(study, problem.layers)
-        tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
+        trial, bit_map = ask(study, problem.layers)
+        tell(study, trial, bit_map, problem.evaluate(bit_map), constraint, "damage")
     counting = Mock(wraps=safetensors_bytes)
     monkeypatch.setattr("objectives.packing.footprint.safetensors_bytes", counting)
     found = outcome(study, "x").trials
@@ -198,7 +198,7 @@ def test_a_half_done_trial_is_tried_again(tmp_path: Path, problem: Problem) -> N
     found = outcome(study, "x")
     assert [trial.label for trial in found.trials][CONTENDERS - 1] == "uniform 8"
     assert len(found.trials) == CONTENDERS + 1
-    assert len({trial.bits for trial in found.trials}) == CONTENDERS + 1
+    assert len({trial.bit_map for trial in found.trials}) == CONTENDERS + 1
 
 
 def test_a_trial_killed_while_its_map_was_written_is_given_up(tmp_path: Path, problem: Problem) -> None:
@@ -215,11 +215,11 @@ def test_a_trial_killed_while_its_map_was_written_is_given_up(tmp_path: Path, pr
 def test_a_failed_evaluation_is_recorded_and_never_on_the_front(tmp_path: Path, problem: Problem) -> None:
     study = open_at(tmp_path / "j", problem)
     run(study, problem, CONTENDERS)
-    trial, bits = ask(study, problem.layers)
+    trial, bit_map = ask(study, problem.layers)
     fail(study, trial, "3 of 80 log-odds are not finite")
     study = open_at(tmp_path / "j", problem)
     last = outcome(study, "x").trials[-1]
-    assert (last.bits, last.scores, last.failure) == (bits, None, "3 of 80 log-odds are not finite")
+    assert (last.bit_map, last.scores, last.failure) == (bit_map, None, "3 of 80 log-odds are not finite")
     assert finished(study) == CONTENDERS + 1
 
 
