@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.errors import InputError, all_faults
-from objectives.layers import WIDTHS, Bits, Layer
+from objectives.layers import WIDTHS, BitMap, Layer
 
 JSON_SCHEMA = "bitfront-bit-map-1"
 
@@ -19,7 +19,7 @@ JSON_SCHEMA = "bitfront-bit-map-1"
 _LINE = re.compile(r"^\s*(?:[-*]\s+)?Layer:\s*(?P<name>.*?)\s*\|\s*bits?:\s*(?P<bits>.*?)\s*$", re.IGNORECASE)
 
 
-def read_bit_map(path: Path, layers: Sequence[Layer]) -> Bits:
+def read_bit_map(path: Path, layers: Sequence[Layer]) -> BitMap:
     """Read a bit map for exactly these layers from a text or JSON file.
 
     Text is the documented format, ``Layer: NAME | bit: N`` a line; lines that do not begin with ``Layer:`` are prose
@@ -41,7 +41,7 @@ def read_bit_map(path: Path, layers: Sequence[Layer]) -> Bits:
     return parse_bit_map(text, layers, subject=str(path))
 
 
-def parse_bit_map(text: str, layers: Sequence[Layer], subject: str) -> Bits:
+def parse_bit_map(text: str, layers: Sequence[Layer], subject: str) -> BitMap:
     """Parse the text of a bit map; ``subject`` names it in errors. See :func:`read_bit_map`."""
     as_text = any(line.lstrip().lower().startswith("layer:") for line in text.splitlines())
     as_json = not as_text and text.lstrip().startswith(("{", "["))
@@ -81,18 +81,18 @@ def quantizer_of(path: Path) -> str:
         return ""
 
 
-def to_text(layers: Sequence[Layer], bit_map: Bits) -> str:
+def to_text(layers: Sequence[Layer], bit_map: BitMap) -> str:
     """Return the map in the documented format, a line for each layer."""
     return "".join(f"Layer: {layer.name} | bit: {width}\n" for layer, width in zip(layers, bit_map, strict=True))
 
 
-def to_json(layers: Sequence[Layer], bit_map: Bits, provenance: Mapping[str, Any]) -> str:
+def to_json(layers: Sequence[Layer], bit_map: BitMap, provenance: Mapping[str, Any]) -> str:
     """Return the map as JSON with its provenance (plain JSON values: where it came from, what it scored)."""
     widths = {layer.name: width for layer, width in zip(layers, bit_map, strict=True)}
     return json.dumps({"schema": JSON_SCHEMA, "provenance": dict(provenance), "bits": widths}, indent=2) + "\n"
 
 
-def documented_bit_map(layers: Sequence[Layer]) -> Bits:
+def documented_bit_map(layers: Sequence[Layer]) -> BitMap:
     """Return the documented configuration for these layers.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Literal
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 """The widths a layer may have, in bits."""
 
-Bits = tuple[int, ...]
+BitMap = tuple[int, ...]
 """A bit map against a tuple of layers: the width of each layer, in the order of the layers."""
 
 
@@ -33,6 +33,6 @@ class Layer:
         return f"{self.name}.weight"
 
 
-def uniform(layers: Sequence[Layer], width: int) -> Bits:
+def uniform(layers: Sequence[Layer], width: int) -> BitMap:
     """Return the map that gives every layer the same width."""
     return (width,) * len(layers)

@@ -16,12 +16,12 @@ from torch import nn
 
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
-from objectives.layers import Bits, Layer, uniform
+from objectives.layers import BitMap, Layer, uniform
 from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
 from objectives.loading.holdout import AUTO, NONE, divide
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
-from objectives.loading.sentences import Sentences, encode, load_sentences, training_order
+from objectives.loading.sentences import Sentences, load_sentences, tokenize, training_order
 from objectives.miniature import SHIPPED
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import QuantizerName
@@ -46,7 +46,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Confirmation:
+class Holdout:
     """The sentences that no search sees: their labels, domains and tokens, and where they are from in words."""
 
     labels: Labels
@@ -59,7 +59,8 @@ class Confirmation:
 class Problem:
     """A model and labelled sentences, ready to score bit maps; see :func:`load_problem`.
 
-    ``scout`` scores what is searched; ``evaluator`` is FP32, for all that must be exact. With FP32 they are the same.
+    ``search_evaluator`` scores what is searched; ``evaluator`` is FP32, for all that must be exact. They are the same
+    if the search's precision is FP32.
     """
 
     model: str
@@ -74,8 +75,8 @@ class Problem:
     classifier: Classifier
     token_ids: Sequence[Sequence[int]]
     evaluator: Evaluator
-    scout: Evaluator
-    confirmation: Confirmation | None = None
+    search_evaluator: Evaluator
+    holdout: Holdout | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -87,15 +88,15 @@ class Problem:
         """The fingerprint of the codes that lie in files of the cache; empty where the bank makes them as it goes."""
         return self.evaluator.bank.fingerprint
 
-    def evaluate(self, bit_map: Bits) -> Evaluation:
+    def evaluate(self, bit_map: BitMap) -> Evaluation:
         """Score a map on every sentence, in the precision of the search.
 
         Raises:
             ValueError: a log-odds is not finite.
         """
-        return self._evaluate(self.scout, bit_map)
+        return self._evaluate(self.search_evaluator, bit_map)
 
-    def confirm(self, bit_map: Bits) -> Evaluation:
+    def confirm(self, bit_map: BitMap) -> Evaluation:
         """Score a map on every sentence in FP32.
 
         Raises:
@@ -103,15 +104,15 @@ class Problem:
         """
         return self._evaluate(self.evaluator, bit_map)
 
-    def confirmed_log_odds(self, maps: Sequence[Bits]) -> tuple[LogOdds, list[LogOdds]]:
+    def holdout_log_odds(self, maps: Sequence[BitMap]) -> tuple[LogOdds, list[LogOdds]]:
         """Return the log-odds of the FP32 model and of maps on the confirmation sentences, in FP32.
 
         Raises:
             InputError: there are none, or a log-odds is not finite.
         """
-        if self.confirmation is None:
+        if self.holdout is None:
             raise InputError("no sentences were held back; name some with --confirm")
-        evaluator = self.evaluator_on(self.confirmation.token_ids)
+        evaluator = self.evaluator_on(self.holdout.token_ids)
         fp32, *scored = [evaluator.log_odds(bit_map) for bit_map in (uniform(self.layers, FP32_WIDTH), *maps)]
         if not all(np.isfinite(log_odds).all() for log_odds in (fp32, *scored)):
             raise InputError("scores on the confirmation sentences are not finite")
@@ -138,7 +139,7 @@ class Problem:
         evaluator = Evaluator(network, self.layers, self.token_ids)
         return self._evaluate(evaluator, uniform(self.layers, FP32_WIDTH))
 
-    def _evaluate(self, evaluator: Evaluator, bit_map: Bits) -> Evaluation:
+    def _evaluate(self, evaluator: Evaluator, bit_map: BitMap) -> Evaluation:
         started = time.perf_counter()
         log_odds = evaluator.log_odds(bit_map)
         scores = score(log_odds, self.labels, self.fp32_log_odds)
@@ -151,7 +152,7 @@ def load_problem(
     precision: Precision = "fp32",
     device: str = "cpu",
     quantizer: QuantizerName = "affine",
-    say: Callable[[str], None] = lambda _: None,
+    report_progress: Callable[[str], None] = lambda _: None,
     bank_in_files: bool = False,
     confirm: str = NONE,
     group_size: int = 0,
@@ -164,7 +165,7 @@ def load_problem(
         precision: of the evaluations that the search makes.
         device: where to compute: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
         quantizer: how weights become codes.
-        say: told in one line what is being done.
+        report_progress: told in one line what is being done.
         bank_in_files: keep every quantiser's codes in files of the cache, so that processes have one copy in memory.
         confirm: the sentences that no search sees, as for ``divide``; ``auto`` for the miniature's held-out ones where
             it is searched with, and for none elsewhere.
@@ -179,19 +180,19 @@ def load_problem(
     model_source = str(SHIPPED.model) if model == MINIATURE else model
     data_source = str(SHIPPED.data) if data == MINIATURE else data
     confirm_source = str(SHIPPED.held_out) if confirm == MINIATURE else confirm
-    say(f"loading {model}")
+    report_progress(f"loading {model}")
     classifier = load_classifier(model_source)
     sentences, held = divide(load_sentences(data_source, "validation"), confirm_source)
     network = classifier.model
-    token_ids = encode(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
+    token_ids = tokenize(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
     layers = find_layers(network)
     chosen = load_quantizer(quantizer, classifier, data_source, group_size)
     identity = fingerprint(network, token_ids, sentences.labels, chosen.identity)
-    confirmation = _confirmation(held, classifier, confirm)
-    if confirmation is not None:
-        identity["confirmation"] = sentences_fingerprint(confirmation.token_ids, confirmation.labels)
+    holdout = _holdout(held, classifier, confirm)
+    if holdout is not None:
+        identity["confirmation"] = sentences_fingerprint(holdout.token_ids, holdout.labels)
     network.to(_device(device))  # type: ignore[arg-type]
-    say(f"scoring the FP32 model on {len(sentences.texts)} sentences")
+    report_progress(f"scoring the FP32 model on {len(sentences.texts)} sentences")
     # By an evaluator of its own: what is wrong is told before minutes of calibration, which need the memory.
     fp32_log_odds = Evaluator(network, layers, token_ids).fp32_log_odds()
     if not np.isfinite(fp32_log_odds).all():
@@ -203,9 +204,9 @@ def load_problem(
             "reversed. Class 1 must mean acceptable (id2label in its config.json); or it was never fine-tuned "
             "(`bitfront finetune`)"
         )
-    bank = make_bank(chosen, network, layers, identity["model"], cache_directory(), say, bank_in_files)
+    bank = make_bank(chosen, network, layers, identity["model"], cache_directory(), report_progress, bank_in_files)
     evaluator = Evaluator(network, layers, token_ids, bank=bank)
-    scout = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, bank)
+    search_evaluator = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, bank)
     return Problem(
         model=model,
         data=data,
@@ -219,8 +220,8 @@ def load_problem(
         classifier=classifier,
         token_ids=token_ids,
         evaluator=evaluator,
-        scout=scout,
-        confirmation=confirmation,
+        search_evaluator=search_evaluator,
+        holdout=holdout,
     )
 
 
@@ -232,7 +233,7 @@ def polishing_sentences(problem: Problem) -> TrainingSentences:
     """
     tokenizer = problem.classifier.tokenizer
     seen = _judging(problem)
-    encoded = encode(tokenizer, _training_texts(problem), problem.classifier.max_tokens)
+    encoded = tokenize(tokenizer, _training_texts(problem), problem.classifier.max_tokens)
     token_ids = [list(tokens) for tokens in dict.fromkeys(map(tuple, encoded)) if tokens not in seen]
     if len(token_ids) < 2:
         raise InputError(f"{problem.data}: has too few training sentences to polish on")
@@ -254,7 +255,7 @@ def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
     for index in reversed(training_order(len(texts))):
         if len(unseen) == most:
             break
-        [tokens] = encode(problem.classifier.tokenizer, [texts[index]], problem.classifier.max_tokens)
+        [tokens] = tokenize(problem.classifier.tokenizer, [texts[index]], problem.classifier.max_tokens)
         if tuple(tokens) not in seen:
             unseen[tuple(tokens)] = None
     if not unseen:
@@ -264,7 +265,7 @@ def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
 
 def _judging(problem: Problem) -> set[tuple[int, ...]]:
     """Return the tokens of the sentences that maps are scored on, those held back included."""
-    held = () if problem.confirmation is None else problem.confirmation.token_ids
+    held = () if problem.holdout is None else problem.holdout.token_ids
     return {tuple(tokens) for tokens in (*problem.token_ids, *held)}
 
 
@@ -273,11 +274,11 @@ def _training_texts(problem: Problem) -> Sequence[str]:
     return load_sentences(source, "train").texts
 
 
-def _confirmation(held: Sentences | None, classifier: Classifier, confirm: str) -> Confirmation | None:
+def _holdout(held: Sentences | None, classifier: Classifier, confirm: str) -> Holdout | None:
     if held is None:
         return None
-    token_ids = encode(classifier.tokenizer, held.texts, max_tokens=classifier.max_tokens)
-    return Confirmation(held.labels, held.in_domain, token_ids, confirm)
+    token_ids = tokenize(classifier.tokenizer, held.texts, max_tokens=classifier.max_tokens)
+    return Holdout(held.labels, held.in_domain, token_ids, confirm)
 
 
 def _device(name: str) -> torch.device:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.packing.footprint import Footprint, SizeAxis
 from objectives.scores import Labels, LogOdds, Precision, Scores
 
@@ -43,7 +43,7 @@ class Trial:
     number: int
     origin: Origin
     label: str
-    bit_map: Bits
+    bit_map: BitMap
     nominal_compression: float
     packed_compression: float
     feasible: bool
@@ -121,7 +121,7 @@ class Outcome:
         margin: the loss of MCC that the user accepts, 0 or more.
         command: the command that makes this run again; empty if unknown.
         held_back: the holdout, as the user named it; empty if there is none.
-        confirmation: the scores on the holdout, once it has been scored.
+        holdout: the scores on the holdout, once it has been scored.
         unseen: the scores of the best maps on unseen training sentences, once the search has ended.
         unscored: how many maps an interrupted check on these sentences still has to score.
     """
@@ -143,6 +143,6 @@ class Outcome:
     margin: float = DEFAULT_MARGIN
     command: str = ""
     held_back: str = ""
-    confirmation: HoldoutScores | None = None
+    holdout: HoldoutScores | None = None
     unseen: Unseen | None = None
     unscored: int = 0

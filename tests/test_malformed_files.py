@@ -73,7 +73,9 @@ def read_all(path: Path, seed: int, count: int, read: Callable[[], Callable[[byt
 def test_bit_maps(kind: str, count: int, tmp_path: Path) -> None:
     bit_map = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(LAYERS)))
     path = tmp_path / "map"
-    path.write_text(to_text(LAYERS, bit_map) if kind == "text" else to_json(LAYERS, bit_map, {"run": "x"}), encoding="utf-8")
+    path.write_text(
+        to_text(LAYERS, bit_map) if kind == "text" else to_json(LAYERS, bit_map, {"run": "x"}), encoding="utf-8"
+    )
 
     def read() -> Callable[[bytes], None]:
         taken = read_bit_map(path, LAYERS)
@@ -239,8 +241,8 @@ def test_journals(count: int, tmp_path: Path) -> None:
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
     path = tmp_path / "study.journal"
     sampler = FeasibleSampler("random", constraint, seed=0)
-    contenders = uniform_maps(problem.layers)[:2]
-    study = open_study(JournalStore(path).backend, problem, "damage", constraint, sampler, contenders)
+    baselines = uniform_maps(problem.layers)[:2]
+    study = open_study(JournalStore(path).backend, problem, "damage", constraint, sampler, baselines)
     for _ in range(4):
         trial, bit_map = ask(study, problem.layers)
         tell(study, trial, bit_map, problem.evaluate(bit_map), constraint, "damage")

@@ -1,4 +1,4 @@
-"""Imports form a tree: between the packages, between their rooms, and towards third-party packages; and rules for tests."""
+"""Imports form a tree between packages, between rooms and towards third-party packages; rules for tests."""
 
 from __future__ import annotations
 

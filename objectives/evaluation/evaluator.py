@@ -10,9 +10,9 @@ from torch import nn
 
 from objectives.batching import device_of
 from objectives.evaluation.forward import Forward, States, TransformersForward
-from objectives.evaluation.packed_bert import LeanBert, is_plain_bert
+from objectives.evaluation.packed_bert import PackedBert, is_plain_bert
 from objectives.evaluation.weight_writer import WeightWriter
-from objectives.layers import Bits, Layer, uniform
+from objectives.layers import BitMap, Layer, uniform
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from objectives.scores import LogOdds, Precision
 
@@ -55,7 +55,7 @@ class Evaluator:
         self.layers = tuple(layers)
         self.bank = bank or WeightBank.of(model, layers)
         self._forward: Forward = (
-            LeanBert(model, layers, token_ids, DTYPES[precision])
+            PackedBert(model, layers, token_ids, DTYPES[precision])
             if is_plain_bert(model)
             else TransformersForward(model, layers, token_ids)
         )
@@ -64,7 +64,7 @@ class Evaluator:
         # How many layers lie below each boundary: the hidden states there depend on those alone.
         above = [self._forward.first_boundary_above(index) for index in range(len(self.layers))]
         self._below = [sum(first <= boundary for first in above) for boundary in range(self._forward.n_boundaries)]
-        self._states: OrderedDict[Bits, States] = OrderedDict()
+        self._states: OrderedDict[BitMap, States] = OrderedDict()
 
     @property
     def description(self) -> str:
@@ -76,7 +76,7 @@ class Evaluator:
         """What the matrix products are really computed in."""
         return "fp32" if self._forward.dtype == torch.float32 else "bf16"
 
-    def log_odds(self, bit_map: Bits, remember: bool = False) -> LogOdds:
+    def log_odds(self, bit_map: BitMap, remember: bool = False) -> LogOdds:
         """Return the log-odds ``(n_sentences,)`` of a map, in the order of the sentences.
 
         Args:
@@ -100,7 +100,7 @@ class Evaluator:
         """Let go of the hidden states that were to be remembered."""
         self._states.clear()
 
-    def _deepest_known(self, bit_map: Bits) -> tuple[int, States | None]:
+    def _deepest_known(self, bit_map: BitMap) -> tuple[int, States | None]:
         for boundary in reversed(range(len(self._below))):
             prefix = bit_map[: self._below[boundary]]
             if prefix in self._states:
@@ -108,14 +108,14 @@ class Evaluator:
                 return boundary, self._states[prefix]
         return -1, None
 
-    def _remember(self, bit_map: Bits, kept: dict[int, States]) -> None:
+    def _remember(self, bit_map: BitMap, kept: dict[int, States]) -> None:
         for boundary, states in kept.items():
             self._states[bit_map[: self._below[boundary]]] = states
         used = sum(map(_size_bytes, self._states.values()))
         while used > _REMEMBERED_BYTES:
             used -= _size_bytes(self._states.popitem(last=False)[1])
 
-    def _load(self, bit_map: Bits, first: int) -> None:
+    def _load(self, bit_map: BitMap, first: int) -> None:
         changed = [index for index in range(first, len(self.layers)) if self._loaded[index] != bit_map[index]]
         for index in changed:
             self._loaded[index] = None  # neither the old nor the new, should this be interrupted

@@ -27,7 +27,7 @@ _GPU_CHUNK_TOKENS = 1 << 16
 
 
 def is_plain_bert(model: nn.Module) -> bool:
-    """Return whether a model is one that :class:`LeanBert` computes."""
+    """Return whether a model is one that :class:`PackedBert` computes."""
     config = model.config
     return (
         type(model).__name__ == "BertForSequenceClassification"
@@ -94,7 +94,7 @@ class _Chunk:
     attention: Attention
 
 
-class LeanBert:
+class PackedBert:
     """BERT for sequence classification over all sentences at once, as ``(tokens, hidden)`` matrices without padding.
 
     Sentences are sorted by length, so that attention runs over many of one length together. Query, key and value are

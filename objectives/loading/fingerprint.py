@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from objectives.scores import Labels
 
 Fingerprint = dict[str, str]
-"""What must be equal for two runs to be one: ``model``, ``sentences`` and ``quantizer``, and ``confirmation`` where
+"""What must be equal for two runs to be one: ``model``, ``sentences`` and ``quantizer``, and ``holdout`` where
 sentences were held back."""
 
 # What does not change a score: where the model was loaded from and by which version.

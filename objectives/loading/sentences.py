@@ -108,7 +108,7 @@ def training_order(count: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(0).permutation(count)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[tuple[int, ...], ...]:
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[tuple[int, ...], ...]:
     """Return each sentence's token ids, special tokens included, cut to ``max_tokens``; nothing is padded.
 
     Args:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
-from objectives.layers import WIDTHS, Bits, Layer
+from objectives.layers import WIDTHS, BitMap, Layer
 from objectives.packing.bitstream import packed_length
 from objectives.packing.safetensors_size import StoredTensor, safetensors_bytes
 from objectives.packing.scheme import PER_ROW, Scheme
@@ -45,11 +45,11 @@ class Footprint:
         weights = {layer.parameter: StoredTensor("F32", (layer.rows, layer.columns)) for layer in self.layers}
         return safetensors_bytes({**weights, **self._kept_tensors()}, {"format": "pt"})
 
-    def nominal_bits(self, bit_map: Bits) -> int:
+    def nominal_bits(self, bit_map: BitMap) -> int:
         """Return the sum over layers of elements x bits."""
         return sum(layer.elements * width for layer, width in zip(self.layers, bit_map, strict=True))
 
-    def packed_bytes(self, bit_map: Bits) -> int:
+    def packed_bytes(self, bit_map: BitMap) -> int:
         """Return the length in bytes of the packed checkpoint."""
         return safetensors_bytes(self.packed_tensors(bit_map), self.packed_metadata)
 
@@ -58,7 +58,7 @@ class Footprint:
         """What the file of a packed checkpoint says of itself."""
         return {"format": self.scheme.format}
 
-    def packed_tensors(self, bit_map: Bits) -> dict[str, StoredTensor]:
+    def packed_tensors(self, bit_map: BitMap) -> dict[str, StoredTensor]:
         """Return every tensor of the packed checkpoint.
 
         For each layer: ``NAME.codes``, its rows x columns codes of ``width`` bits one after the other in
@@ -74,17 +74,17 @@ class Footprint:
         """Return the bytes of data that the packed checkpoint has of a layer beside its codes."""
         return sum(tensor.size_bytes for tensor in self.scheme.parts(layer, width).values())
 
-    def compression(self, bit_map: Bits, axis: SizeAxis) -> float:
+    def compression(self, bit_map: BitMap, axis: SizeAxis) -> float:
         """Return the FP32 size over the map's size, both counted as ``axis`` says; higher is smaller."""
         return float(self.exact_compression(bit_map, axis))
 
-    def exact_compression(self, bit_map: Bits, axis: SizeAxis) -> Fraction:
+    def exact_compression(self, bit_map: BitMap, axis: SizeAxis) -> Fraction:
         """Return the compression as an exact fraction, for comparisons against a constraint."""
         if axis == "nominal":
             return Fraction(self.fp32_nominal_bits, self.nominal_bits(bit_map))
         return Fraction(self.fp32_packed_bytes, self.packed_bytes(bit_map))
 
-    def figures(self, bit_map: Bits) -> dict[str, int | float]:
+    def figures(self, bit_map: BitMap) -> dict[str, int | float]:
         """Return both sizes of a map and both compressions, by the names that they have in files."""
         return {
             "nominal_compression": self.compression(bit_map, "nominal"),

@@ -11,7 +11,7 @@ from objectives.packing.safetensors_size import StoredTensor
 
 QuantizerName = Literal["affine", "codebook", "calibrated"]
 """``affine``: each weight rounded to the nearest of its row's even levels. ``codebook``: to the nearest of its layer's
-own codewords. ``calibrated``: even levels, by ``quantize_calibrated``."""
+own codewords. ``calibrated``: even levels, by ``quantize_gptq``."""
 
 _FORMAT = "bitfront-packed-2"
 

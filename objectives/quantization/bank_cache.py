@@ -20,12 +20,12 @@ from objectives.errors import InputError
 from objectives.layers import WIDTHS, Layer
 from objectives.loading.fingerprint import short_digest, tensors_fingerprint
 from objectives.loading.models import Classifier
-from objectives.loading.sentences import encode, load_sentences, training_order
+from objectives.loading.sentences import load_sentences, tokenize, training_order
 from objectives.memory import give_back_freed
 from objectives.packing.scheme import PER_ROW, QuantizerName, Scheme
 from objectives.quantization.bank import WeightBank
 from objectives.quantization.dispatch import fits, groups_of, parameters_of
-from objectives.quantization.gptq import Compensation, quantize_calibrated
+from objectives.quantization.gptq import HessianFactors, quantize_gptq
 from objectives.quantization.parameters import Entry
 from objectives.quantization.second_moments import second_moments
 from objectives.tensor_files import save_tensors
@@ -69,7 +69,7 @@ def load_quantizer(name: QuantizerName, classifier: Classifier, data: str, group
     except InputError as error:
         raise InputError(f"{error}; or use --quantizer affine, which needs no training sentences") from error
     chosen = training_order(len(texts))[:_CALIBRATION_SENTENCES]
-    token_ids = encode(classifier.tokenizer, [texts[index] for index in sorted(chosen)], classifier.max_tokens)
+    token_ids = tokenize(classifier.tokenizer, [texts[index] for index in sorted(chosen)], classifier.max_tokens)
     return Quantizer(f"calibrated-2{grouped} on {short_digest(json.dumps(token_ids))}", token_ids, scheme)
 
 
@@ -79,7 +79,7 @@ def make_bank(
     layers: Sequence[Layer],
     fingerprint: str,
     cache: Path,
-    say: Callable[[str], None],
+    report_progress: Callable[[str], None],
     in_files: bool = False,
 ) -> WeightBank:
     """Return the bank of a model.
@@ -95,7 +95,7 @@ def make_bank(
         layers: its searchable layers.
         fingerprint: the model's.
         cache: a directory.
-        say: told now and then how far it is.
+        report_progress: told now and then how far it is.
         in_files: make one that needs no calibration that way too, for processes to share.
     """
     bank = WeightBank.of(model, layers, quantizer.scheme)
@@ -119,7 +119,7 @@ def make_bank(
             fill(layer, *found)
     made: Iterable[tuple[Layer, Entries]]
     if quantizer.token_ids and missing:
-        say(f"calibrating on {len(quantizer.token_ids)} training sentences")
+        report_progress(f"calibrating on {len(quantizer.token_ids)} training sentences")
         made = calibrated_entries(quantizer, _on_cpu(model), missing)
     else:
         made = ((layer, {width: bank.entry(layer, width) for width in WIDTHS}) for layer in missing)
@@ -130,7 +130,7 @@ def make_bank(
         give_back_freed()  # gigabytes in the end: glibc keeps it for the threads that had it
         if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
-            say(f"quantising: {done}/{len(layers)} layers")
+            report_progress(f"quantising: {done}/{len(layers)} layers")
     return bank
 
 
@@ -158,10 +158,10 @@ def calibrated_entries(
     over = threading.Event()
 
     def entries_of(layer: Layer) -> tuple[Layer, Entries]:
-        compensation = Compensation.of(moments.pop(layer.name))  # as large as all weights: each is let go
+        factors = HessianFactors.of(moments.pop(layer.name))  # as large as all weights: each is let go
         weight = model.get_parameter(layer.parameter).detach()
         groups = groups_of(quantizer.scheme, weight)
-        return layer, {width: quantize_calibrated(weight, width, compensation, groups, over.is_set) for width in widths}
+        return layer, {width: quantize_gptq(weight, width, factors, groups, over.is_set) for width in widths}
 
     # A layer's columns follow one another: more threads help little within it, and much across layers.
     threads = torch.get_num_threads()

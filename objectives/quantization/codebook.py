@@ -1,7 +1,7 @@
 """Codebook quantisation of a weight matrix: each code names one of a layer's own codewords.
 
-``w ~ scale * codewords[code]``, with ``2**width`` FP32 codewords a layer, found by k-means over its weights, and an FP32
-scale for each row. Codewords need not be evenly spaced, so they lie where the weights do; each takes four bytes,
+``w ~ scale * codewords[code]``, with ``2**width`` FP32 codewords a layer, found by k-means over its weights, and an
+FP32 scale for each row. Codewords need not be evenly spaced, so they lie where the weights do; each takes four bytes,
 and there are no zero points. Weights in few groups with an FP32 value each are GOBO's (Zadeh et al., MICRO 2020), which
 keeps outliers aside in FP32; row scales are here instead, so that every weight takes the bits that its map says.
 """

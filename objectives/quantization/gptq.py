@@ -32,7 +32,7 @@ _CHUNK_ELEMENTS = 1 << 17  # one thread's; with others the sums of rows would en
 
 
 @dataclass(frozen=True)
-class Compensation:
+class HessianFactors:
     """How columns make up for each other's errors; all tensors in the order of rounding.
 
     Attributes:
@@ -46,7 +46,7 @@ class Compensation:
     factor: Tensor
 
     @classmethod
-    def of(cls, moments: Tensor) -> Compensation:
+    def of(cls, moments: Tensor) -> HessianFactors:
         """Work it out, once for all widths; the error of a row e weighs e' M e with ``moments`` M."""
         # What matters most is rounded first, while all others can make up for it.
         order = torch.argsort(moments.diagonal(), descending=True)
@@ -57,10 +57,10 @@ class Compensation:
         return cls(order, exact.float(), factor.float())
 
 
-def quantize_calibrated(
+def quantize_gptq(
     weight: Tensor,
     width: int,
-    compensation: Compensation,
+    factors: HessianFactors,
     groups: Tensor | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor, AffineParameters]:
@@ -69,7 +69,7 @@ def quantize_calibrated(
     Args:
         weight: ``(rows, columns)``, finite; FP32.
         width: width of the codes, 2..8.
-        compensation: of the layer's moments.
+        factors: of the layer's moments.
         groups: of columns, each with scales and zero points of its own; as ``column_groups`` returns them.
         should_stop: asked every few thousand rows; whether the codes are no longer wanted.
 
@@ -85,25 +85,25 @@ def quantize_calibrated(
         if should_stop():
             raise CancelledError
         rows = slice(start, start + _ROWS)
-        codes[rows], parameters = _quantize_rows(weight[rows], width, compensation, groups)
+        codes[rows], parameters = _quantize_rows(weight[rows], width, factors, groups)
         parts.append(parameters)
     scale, zero_point = (torch.cat(lines) for lines in zip(*((p.scale, p.zero_point) for p in parts), strict=True))
     return codes, AffineParameters(scale, zero_point, width, groups)
 
 
 def _quantize_rows(
-    weight: Tensor, width: int, compensation: Compensation, groups: Tensor | None
+    weight: Tensor, width: int, factors: HessianFactors, groups: Tensor | None
 ) -> tuple[Tensor, AffineParameters]:
-    ordered = weight[:, compensation.order].float()
-    in_order = None if groups is None else groups[compensation.order]
-    parameters = choose_weighted(ordered, width, compensation.factor.diagonal() ** -2, in_order)
-    codes = round_compensating(ordered, parameters, compensation)
+    ordered = weight[:, factors.order].float()
+    in_order = None if groups is None else groups[factors.order]
+    parameters = choose_weighted(ordered, width, factors.factor.diagonal() ** -2, in_order)
+    codes = round_with_compensation(ordered, parameters, factors)
     for _ in range(_ROUNDS):
-        parameters = fit_parameters(ordered, codes, parameters, compensation.moments)
-        descend(ordered, codes, parameters, compensation.moments)
-    parameters = fit_parameters(ordered, codes, parameters, compensation.moments)
+        parameters = fit_parameters(ordered, codes, parameters, factors.moments)
+        coordinate_descent(ordered, codes, parameters, factors.moments)
+    parameters = fit_parameters(ordered, codes, parameters, factors.moments)
     restored = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
-    restored[:, compensation.order] = codes.to(torch.uint8)
+    restored[:, factors.order] = codes.to(torch.uint8)
     return restored, parameters
 
 
@@ -118,7 +118,7 @@ def choose_weighted(weight: Tensor, width: int, importance: Tensor, groups: Tens
         weight: ``(rows, columns)``.
         width: width of the codes.
         importance: of each column, ``(columns,)``, positive. Where columns make up for each other's errors it is
-            1 / U_jj^2, with U the factor of a ``Compensation``: what an error in column j costs after the columns
+            1 / U_jj^2, with U the factor of a ``HessianFactors``: what an error in column j costs after the columns
             behind it have made up for it (Frantar and Alistarh, 2022, equation 3).
         groups: of columns, each with scales and zero points of its own.
     """
@@ -167,16 +167,16 @@ def _best_line(weight: Tensor, width: int, shares: Tensor) -> tuple[Tensor, Tens
     return best_scale, best_zero_point
 
 
-def round_compensating(weight: Tensor, parameters: AffineParameters, compensation: Compensation) -> Tensor:
+def round_with_compensation(weight: Tensor, parameters: AffineParameters, factors: HessianFactors) -> Tensor:
     """Return codes, FP32 ``(rows, columns)``, rounding each column after what those before it left to make up for.
 
     Args:
         weight: FP32 ``(rows, columns)``, columns in the order of rounding; left as it is.
         parameters: each row's scale and zero point.
-        compensation: of the layer's moments.
+        factors: of the layer's moments.
     """
     top = float(2**parameters.width - 1)
-    factor = compensation.factor
+    factor = factors.factor
     left = weight.clone()
     codes = torch.empty_like(left)
     columns = left.shape[1]
@@ -208,7 +208,9 @@ def fit_parameters(weight: Tensor, codes: Tensor, parameters: AffineParameters, 
     """
     if parameters.groups is None:
         line = (parameters.scale, parameters.zero_point)
-        return AffineParameters(*_fit_line(weight, codes, line, parameters.width, moments, slice(None)), parameters.width)
+        return AffineParameters(
+            *_fit_line(weight, codes, line, parameters.width, moments, slice(None)), parameters.width
+        )
     scale, zero_point = parameters.scale.clone(), parameters.zero_point.clone()
     # Worth its time: with groups of 128 to 32 columns, layers of a fine-tuned BERT err by 1 to 9% less at 2 to 4 bits
     # than with the scales that they begin with.
@@ -263,7 +265,7 @@ def _fit_line(
     return scale, zero_point
 
 
-def descend(weight: Tensor, codes: Tensor, parameters: AffineParameters, moments: Tensor) -> None:
+def coordinate_descent(weight: Tensor, codes: Tensor, parameters: AffineParameters, moments: Tensor) -> None:
     """Move codes one column at a time to where the whole row's error weighs least, in place.
 
     Args:

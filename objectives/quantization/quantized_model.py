@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from objectives.layers import Bits, Layer
+from objectives.layers import BitMap, Layer
 from objectives.loading.layer_discovery import footprint_of
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import PER_ROW, Scheme
@@ -30,7 +30,7 @@ class QuantizedModel:
     """
 
     layers: tuple[Layer, ...]
-    bit_map: Bits
+    bit_map: BitMap
     entries: tuple[Entry, ...]
     kept: Mapping[str, Tensor]
     scheme: Scheme = PER_ROW
@@ -41,7 +41,7 @@ class QuantizedModel:
         return Footprint(self.layers, {name: tuple(tensor.shape) for name, tensor in self.kept.items()}, self.scheme)
 
     @classmethod
-    def of(cls, model: nn.Module, bank: WeightBank, bit_map: Bits) -> QuantizedModel:
+    def of(cls, model: nn.Module, bank: WeightBank, bit_map: BitMap) -> QuantizedModel:
         """Return a map of an FP32 model, with the codes of its bank."""
         sizes, state = footprint_of(model, bank.scheme), model.state_dict()
         entries = tuple(bank.entry(layer, width) for layer, width in zip(sizes.layers, bit_map, strict=True))

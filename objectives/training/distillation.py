@@ -76,7 +76,7 @@ def polish(
     sentences: TrainingSentences,
     epochs: int,
     seed: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    report_progress: Callable[[str], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Polished | None:
     """Tune what costs no bits; a tenth of the sentences is held out and decides whether the result is kept.
@@ -90,7 +90,7 @@ def polish(
         sentences: two of them at least.
         epochs: passes over the sentences.
         seed: of the held-out sentences, the order and the exchanges.
-        say: told now and then how far it is.
+        report_progress: told now and then how far it is.
         should_stop: asked before each batch; once true, None is returned.
 
     Raises:
@@ -106,7 +106,7 @@ def polish(
     exchange = _Exchange.of(training, sentences.special_ids)
     held_out += [exchange(ids, rng) for ids in held_out]
     damage = _damage_on(held_out, fp32, quantized.layers)
-    tuned = _tune(quantized, fp32, training, exchange, epochs, rng, say, should_stop)
+    tuned = _tune(quantized, fp32, training, exchange, epochs, rng, report_progress, should_stop)
     if tuned is None:
         return None
     before, after = damage(quantized), damage(tuned)
@@ -228,7 +228,7 @@ def _tune(
     exchange: _Exchange,
     epochs: int,
     rng: np.random.Generator,
-    say: Callable[[str], None],
+    report_progress: Callable[[str], None],
     should_stop: Callable[[], bool],
 ) -> QuantizedModel | None:
     student = _Student(quantized, fp32)
@@ -252,7 +252,7 @@ def _tune(
             optimizer.step()
             step += 1
             if step % max(1, int(_SAY_EVERY * steps)) == 0:
-                say(f"polishing: {step}/{steps} batches")
+                report_progress(f"polishing: {step}/{steps} batches")
     return student.tuned()
 
 

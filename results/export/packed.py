@@ -17,7 +17,7 @@ from torch import Tensor
 from objectives.bit_maps import parse_bit_map, to_json, to_text
 from objectives.errors import InputError
 from objectives.files import replacing_directory
-from objectives.layers import Bits, Layer
+from objectives.layers import BitMap, Layer
 from objectives.loading.layer_discovery import footprint_of
 from objectives.loading.models import Classifier, empty_classifier, save_all_but_weights
 from objectives.packing.bitstream import pack, unpack
@@ -38,7 +38,7 @@ class Checkpoint:
     """What a packed checkpoint gives back: the model with its tokenizer, its map, and the sizes of such maps."""
 
     classifier: Classifier
-    bit_map: Bits
+    bit_map: BitMap
     footprint: Footprint
 
 
@@ -140,7 +140,7 @@ class _Packed:
     """An open checkpoint whose files and tensors are those of its map; what they hold is checked as it is read."""
 
     classifier: Classifier  # its weights yet to be filled in
-    bit_map: Bits
+    bit_map: BitMap
     footprint: Footprint
     path: Path
     stored: Any

@@ -62,7 +62,7 @@ def _draw_damage(axes: Axes, info: ParetoInfo) -> None:
     others = info.others
     _scatter_others(axes, others, _damage(others))
     _markers(axes, front, _damage(front), label=_front_label(info), **_FRONT)
-    _draw_contenders(axes, info, [max(point.damage, DAMAGE_FLOOR) for point in info.contenders])
+    _draw_baselines(axes, info, [max(point.damage, DAMAGE_FLOOR) for point in info.baselines])
     _draw_reference(axes, info, [max(info.reference.damage, DAMAGE_FLOOR)] if info.reference else [], named=True)
     axes.set_ylabel("damage, nats a sentence")
     if any(point.damage < DAMAGE_FLOOR for point in info.points):
@@ -93,11 +93,11 @@ def _draw_mcc(axes: Axes, info: ParetoInfo) -> None:
         axes.vlines([x for x, _ in corrected], lows, highs, color=BLUE, alpha=0.35, linewidth=1.3, zorder=1.8)
         heights = [known.mcc for _, known in corrected]
         axes.plot([x for x, _ in corrected], heights, label=_CORRECTED_LABEL, **_CORRECTED)
-    uniform = [point for point in info.contenders if point.origin != "plain" and not point.on_front]
+    uniform = [point for point in info.baselines if point.origin != "plain" and not point.on_front]
     _bars(axes, uniform, GREEN, alpha=0.6)
     _bars(axes, [info.reference] if info.reference else [], VERMILION, alpha=0.9)
     _markers(axes, front, [point.mcc for point in front], label=_front_label(info), **_FRONT)
-    _draw_contenders(axes, info, [point.mcc for point in info.contenders])
+    _draw_baselines(axes, info, [point.mcc for point in info.baselines])
     # In this panel all maps are about as high, and words would cover them.
     _draw_reference(axes, info, [info.reference.mcc] if info.reference else [], named=False)
     axes.set_ylabel("MCC, with 95% intervals")
@@ -168,9 +168,9 @@ def _markers(axes: Axes, points: Sequence[Point], heights: Sequence[float], **st
         axes.plot(_x(points), heights, linestyle="none", **style)
 
 
-def _draw_contenders(axes: Axes, info: ParetoInfo, heights: Sequence[float]) -> None:
+def _draw_baselines(axes: Axes, info: ParetoInfo, heights: Sequence[float]) -> None:
     labelled: set[str] = set()
-    for point, height in zip(info.contenders, heights, strict=True):
+    for point, height in zip(info.baselines, heights, strict=True):
         label, marker, size, colour = _PLAIN if point.origin == "plain" else _UNIFORM
         axes.plot(
             [point.compression],

@@ -9,11 +9,11 @@ from math import nan
 
 import pandas as pd
 
-from objectives.layers import Bits, Layer
+from objectives.layers import BitMap, Layer
 from objectives.packing.footprint import SizeAxis
 from results.formatting import nats, times
 from results.outcome import Origin, Quality, Trial
-from results.statistics.analysis import Findings
+from results.statistics.analysis import Analysis
 from results.statistics.bootstrap import Interval
 from results.statistics.intervals import Estimate
 
@@ -76,7 +76,7 @@ class ParetoInfo:
         return tuple(point for point in self.points if point.origin == "sampler" and not point.on_front)
 
     @property
-    def contenders(self) -> tuple[Point, ...]:
+    def baselines(self) -> tuple[Point, ...]:
         """The points that no search proposed, save the reference; some may be on the front."""
         return tuple(point for point in self.points if point.origin not in ("sampler", "reference"))
 
@@ -102,7 +102,7 @@ class ShownMap:
     number: int
     label: str
     title: tuple[str, ...]
-    bit_map: Bits
+    bit_map: BitMap
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class BitsInfo:
     maps: tuple[ShownMap, ...]
 
 
-def pareto_info(found: Findings) -> ParetoInfo:
+def pareto_info(found: Analysis) -> ParetoInfo:
     """Return what the Pareto plot shows of an outcome."""
     outcome = found.outcome
     on_front = found.front_numbers
@@ -203,7 +203,7 @@ def pareto_table(info: ParetoInfo) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def bits_info(found: Findings) -> BitsInfo:
+def bits_info(found: Analysis) -> BitsInfo:
     """Return what the heat map shows: the documented map where it fits, then the distinct picks by size."""
     shown: list[ShownMap] = []
     if found.reference is not None:
@@ -265,7 +265,7 @@ def _short(name: str) -> str:
     return re.sub(r"[._]+", " ", words)
 
 
-def _shown(found: Findings, trial: Trial, heading: str) -> ShownMap:
+def _shown(found: Analysis, trial: Trial, heading: str) -> ShownMap:
     size = f"{times(trial.nominal_compression)} nominal, {times(trial.packed_compression)} packed"
     if trial.scores is None:
         scores = "evaluation failed"

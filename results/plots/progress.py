@@ -45,8 +45,8 @@ def draw_progress(info: ProgressInfo) -> Figure:
     by_count.set_ylabel("least damage so far, nats a sentence")
     by_count.set_xlabel("maps evaluated")
     by_time.set_xlabel(f"{unit} since the first evaluation began, pauses included")
-    if 0 < info.contenders < info.evaluations:
-        by_count.axvline(info.contenders + 0.5, color="#9a9a9a", linewidth=1, label="the sampler begins")
+    if 0 < info.baselines < info.evaluations:
+        by_count.axvline(info.baselines + 0.5, color="#9a9a9a", linewidth=1, label="the sampler begins")
     for axes in (by_count, by_time):
         _dress(axes)
     handles, labels = by_count.get_legend_handles_labels()

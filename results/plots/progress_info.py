@@ -8,7 +8,7 @@ from fractions import Fraction
 import pandas as pd
 
 from results.pareto import exact_sizes, fp32_size
-from results.statistics.analysis import Findings
+from results.statistics.analysis import Analysis
 from results.statistics.picks import headline_limits
 
 PROGRESS_COLUMNS = ("evaluations", "finished_s", "request", "damage", "number")
@@ -32,16 +32,16 @@ class ProgressInfo:
         lines: by request, as ``best@8x``: the least damage so far, each step lower than the one before.
         evaluations: how many maps have been evaluated, failed ones included.
         elapsed_s: when the last of them ended, since the first began.
-        contenders: how many evaluations there were before the sampler's first.
+        baselines: how many evaluations there were before the sampler's first.
     """
 
     lines: tuple[tuple[str, tuple[Step, ...]], ...]
     evaluations: int
     elapsed_s: float
-    contenders: int
+    baselines: int
 
 
-def progress_info(found: Findings) -> ProgressInfo:
+def progress_info(found: Analysis) -> ProgressInfo:
     """Return what the plot of progress shows of an outcome; feasible maps count, whoever proposed them."""
     outcome = found.outcome
     trials = sorted(outcome.trials, key=lambda trial: (trial.finished_s, trial.number))

@@ -13,7 +13,7 @@ from results.columns import write_csv
 from results.outcome import Origin
 from results.plots.pareto import DAMAGE_FLOOR
 from results.plots.style import BLUE, GREEN, ORANGE, VERMILION, save_plot
-from results.statistics.analysis import Findings
+from results.statistics.analysis import Analysis
 
 UNSEEN_COLUMNS = ("number", "origin", "label", "compression", "damage", "damage_low", "damage_high", "damage_seen")
 
@@ -25,7 +25,7 @@ _STYLES: dict[Origin, dict[str, Any]] = {
 }
 
 
-def unseen_table(found: Findings) -> pd.DataFrame:
+def unseen_table(found: Analysis) -> pd.DataFrame:
     """Return one row a map scored on unseen sentences, from the largest to the smallest: ``UNSEEN_COLUMNS``.
 
     Compression is on the run's size axis; damages are in nats a sentence, ``damage_seen`` on the search's sentences.
@@ -41,7 +41,7 @@ def unseen_table(found: Findings) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(UNSEEN_COLUMNS))
 
 
-def write_unseen_plot(found: Findings, directory: Path) -> str:
+def write_unseen_plot(found: Analysis, directory: Path) -> str:
     """Write ``unseen.png``, ``.svg`` and ``.csv`` into a directory, each in one step; return the SVG."""
     table = unseen_table(found)
     write_csv(table, directory / "unseen.csv")

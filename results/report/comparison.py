@@ -17,7 +17,7 @@ from results.outcome import Outcome, Trial, Unseen
 from results.plots.comparison import write_compare_plot
 from results.report.report import inline, render
 from results.report.tables import asked_words
-from results.statistics.analysis import Findings, conclude
+from results.statistics.analysis import Analysis, analyse
 from results.statistics.picks import in_order
 
 
@@ -26,7 +26,7 @@ class ComparedRun:
     """One run of a comparison: what it is called, what follows from it, and its front by rising compression."""
 
     name: str
-    found: Findings
+    found: Analysis
     front: tuple[Trial, ...]
 
 
@@ -50,7 +50,7 @@ def comparison_info(outcomes: Sequence[Outcome], names: Sequence[str]) -> Compar
     axis = outcomes[0].size_axis
     runs = []
     for outcome, name in zip(outcomes, names, strict=True):
-        found = conclude(replace(outcome, quality="damage", size_axis=axis))
+        found = analyse(replace(outcome, quality="damage", size_axis=axis))
         runs.append(ComparedRun(name, found, found.front))
     return ComparisonInfo(axis, tuple(runs), tuple(_warnings(outcomes, names)))
 

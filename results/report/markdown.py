@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from results.columns import escaped, to_markdown
 from results.report.summary import caution_lines, front_lines, lead_lines
 from results.report.tables import compared_pick_rows, pick_columns
-from results.statistics.analysis import Findings
+from results.statistics.analysis import Analysis
 
 
-def summary_markdown(found: Findings, commands: Sequence[str]) -> str:
+def summary_markdown(found: Analysis, commands: Sequence[str]) -> str:
     """Return a heading, the answer in words, the picks as a table, and the commands that export them."""
     outcome = found.outcome
     lines = [f"## Bits a layer: {escaped(outcome.name)}", ""]

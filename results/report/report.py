@@ -35,7 +35,7 @@ from results.report.tables import (
     picks_table,
     trials_table,
 )
-from results.statistics.analysis import Findings
+from results.statistics.analysis import Analysis
 
 MOST_FAILURES = 20
 """How many failed trials the page lists; trials.csv has them all."""
@@ -49,7 +49,7 @@ _PLOTS = {
 }
 
 
-def write_report(found: Findings, directory: Path) -> None:
+def write_report(found: Analysis, directory: Path) -> None:
     """Write everything that a run shows into its directory, each file in one step.
 
     That is ``trials.csv``, ``front.csv``, ``picks.csv``, ``{pareto,bits,progress}.{png,svg,csv}``, ``report.html``,
@@ -84,7 +84,7 @@ def write_report(found: Findings, directory: Path) -> None:
     remove_stale_bit_maps(outcome, found.front, directory)
 
 
-def report_page(found: Findings, run: str, plots: dict[str, str], polished: Sequence[PolishedMap] = ()) -> str:
+def report_page(found: Analysis, run: str, plots: dict[str, str], polished: Sequence[PolishedMap] = ()) -> str:
     """Return the page as HTML that needs no other file and no network.
 
     Args:
@@ -149,8 +149,8 @@ def _read(name: str) -> str:
 
 
 def _holdout(outcome: Outcome) -> str:
-    if outcome.confirmation is not None:
-        scored = outcome.confirmation
+    if outcome.holdout is not None:
+        scored = outcome.holdout
         return f"{outcome.held_back}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
     return f"{outcome.held_back}, not scored yet" if outcome.held_back else "none"
 
@@ -162,7 +162,7 @@ def _unseen(outcome: Outcome) -> str:
     return f"{outcome.unseen.fp32_log_odds.size:,} of those for training, without labels; {scored}"
 
 
-def _facts(found: Findings) -> list[tuple[str, str]]:
+def _facts(found: Analysis) -> list[tuple[str, str]]:
     """Return where everything came from, in order."""
     outcome = found.outcome
     facts = [

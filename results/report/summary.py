@@ -24,7 +24,7 @@ from results.formatting import (
 from results.outcome import Trial, Unseen
 from results.pareto import beaten_by, front
 from results.report.tables import brief_pick_columns, compared_pick_rows, request_with_margin
-from results.statistics.analysis import Findings, Headline
+from results.statistics.analysis import Analysis, Headline
 from results.statistics.bootstrap import CONFIDENCE
 from results.statistics.picks import KNEE, SMALLEST
 
@@ -32,7 +32,7 @@ Lead = tuple[str, str]
 """A claim, and what it rests on; neither begins with a capital letter of its own or ends with a full stop."""
 
 
-def ending_lines(found: Findings, run: str, export: str, width: int = 100) -> list[str]:
+def ending_lines(found: Analysis, run: str, export: str, width: int = 100) -> list[str]:
     """Return what a search ends with on a terminal: the verdict, the picks, and where to go from there.
 
     Paths are never broken, so a long one may not fit a line.
@@ -55,14 +55,14 @@ def ending_lines(found: Findings, run: str, export: str, width: int = 100) -> li
     return lines
 
 
-def verdict_leads(found: Findings) -> list[Lead]:
+def verdict_leads(found: Analysis) -> list[Lead]:
     """Return the answer in at most three sentences: the smallest map, the gain of searching, and the holdout set."""
     if not found.complete:
         return [("No answer yet", _nothing(found))]
     return [_smallest_lead(found), *unseen_lead(found), holdout_lead(found)]
 
 
-def lead_lines(found: Findings) -> list[Lead]:
+def lead_lines(found: Analysis) -> list[Lead]:
     """Return the answer as the report begins with it: each claim and its reason as sentences of their own."""
     if not found.complete:
         leads = [("No answer yet", _nothing(found))]
@@ -79,7 +79,7 @@ def lead_lines(found: Findings) -> list[Lead]:
     ]
 
 
-def unseen_lead(found: Findings) -> list[Lead]:
+def unseen_lead(found: Analysis) -> list[Lead]:
     """Return what the search is worth on sentences that it did not see; nothing if that is not known."""
     if unscored := found.outcome.unscored:
         return [
@@ -115,9 +115,9 @@ def _outdated(unseen: Unseen) -> str:
     return f"; since then, after {maps(unseen.trials)}, the search went on"
 
 
-def holdout_lead(found: Findings) -> Lead:
+def holdout_lead(found: Analysis) -> Lead:
     """Return whether the holdout set, which no search has seen, confirms the answer."""
-    scored, source = found.outcome.confirmation, found.outcome.held_back
+    scored, source = found.outcome.holdout, found.outcome.held_back
     if scored is None:
         if source:
             return "Holdout set not scored yet", f"its sentences ({source}) are scored when the search ends"
@@ -145,7 +145,7 @@ def holdout_lead(found: Findings) -> Lead:
     )
 
 
-def _fitted(found: Findings) -> str:
+def _fitted(found: Analysis) -> str:
     """Return how far the search has fitted the sentences that it saw: damage there is no guide to damage elsewhere."""
     growth: dict[bool, list[float]] = {True: [], False: []}
     for trial in found.outcome.trials:
@@ -158,7 +158,7 @@ def _fitted(found: Findings) -> str:
     return f"{sentence}, the baselines {median(growth[False]):.2g} times" if growth[False] else sentence
 
 
-def front_lines(found: Findings) -> list[str]:
+def front_lines(found: Analysis) -> list[str]:
     """Return how large the front is, who proposed its maps, and which baselines stand unbeaten."""
     outcome = found.outcome
     evaluated = f"{maps(found.complete)} evaluated"
@@ -177,7 +177,7 @@ def front_lines(found: Findings) -> list[str]:
         f"The front of {QUALITY_WORDS[outcome.quality]} against {outcome.size_axis} size has {maps(len(found.front))} "
         f"({evaluated}): {composition}."
     ]
-    rivals = [trial for trial in found.contenders if trial.scores is not None and trial.feasible]
+    rivals = [trial for trial in found.baselines if trial.scores is not None and trial.feasible]
     if rivals:
         own = tuple(trial for trial in outcome.trials if trial.origin == "sampler")
         searched = front(replace(outcome, trials=own))  # what any of them beats, one of these does
@@ -190,7 +190,7 @@ def front_lines(found: Findings) -> list[str]:
     return lines
 
 
-def caution_lines(found: Findings) -> list[str]:
+def caution_lines(found: Analysis) -> list[str]:
     """Return how far these figures can be trusted."""
     return [
         f"Intervals are 95%, over {found.outcome.labels.size:,} sentences. One MCC has a standard error of about "
@@ -202,7 +202,7 @@ def caution_lines(found: Findings) -> list[str]:
     ]
 
 
-def export_commands(found: Findings, run: str, target: str = "--format text") -> list[str]:
+def export_commands(found: Analysis, run: str, target: str = "--format text") -> list[str]:
     """Return the command that exports each pick; picks that nothing answers yet are left out.
 
     It names the margin, as these findings may be of another than the run's. ``target`` is as what, and where to.
@@ -212,13 +212,13 @@ def export_commands(found: Findings, run: str, target: str = "--format text") ->
     return [f"bitfront export --run {shlex.quote(run)} --pick {request} {target}" for request in requests]
 
 
-def _nothing(found: Findings) -> str:
+def _nothing(found: Analysis) -> str:
     if found.failed:
         return f"no map has been scored: all {len(found.failed):,} evaluations failed; trials.csv says why"
     return "no map has been evaluated yet"
 
 
-def _smallest_lead(found: Findings) -> Lead:
+def _smallest_lead(found: Analysis) -> Lead:
     headline = found.headline(SMALLEST)
     margin = loss(found.outcome.margin)
     if headline is None or headline.trial is None:
@@ -244,7 +244,7 @@ def _more_of_smallest(headline: Headline | None) -> str:
     return f"{rest}. Corrected for the luck of selection, its MCC is {difference_with(against)} against FP32's"
 
 
-def _knee_lead(found: Findings) -> Lead | None:
+def _knee_lead(found: Analysis) -> Lead | None:
     headline = found.headline(KNEE)
     if headline is None or headline.trial is None or headline.trial.scores is None:
         return None
@@ -256,7 +256,7 @@ def _knee_lead(found: Findings) -> Lead | None:
     )
 
 
-def _documented_lead(found: Findings) -> Lead | None:
+def _documented_lead(found: Analysis) -> Lead | None:
     """Return how much smaller a map may be that does no more damage than the documented one.
 
     It compares damage on unseen sentences once maps are scored there: the smallest map of a whole front that does as
@@ -286,7 +286,7 @@ def _documented_lead(found: Findings) -> Lead | None:
     )
 
 
-def _weighed(found: Findings, trial: Trial) -> str:
+def _weighed(found: Analysis, trial: Trial) -> str:
     """Return a map with its weight, as ``trial 8 (17.3 MB instead of 133 MB, 4.00 bits a weight)``."""
     footprint = found.outcome.footprint
     return (

@@ -15,7 +15,7 @@ from results.columns import Column, Measured, Value, to_frame
 from results.export.bit_map_files import bit_map_path
 from results.outcome import Outcome, Trial
 from results.pareto import beaten_by, exact_sizes, fp32_size, front, least_damage
-from results.statistics.analysis import Findings, Headline
+from results.statistics.analysis import Analysis, Headline
 from results.statistics.intervals import Comparison, Estimate
 from results.statistics.picks import KNEE, SMALLEST
 from results.statistics.unseen import UnseenDamage
@@ -50,7 +50,7 @@ def trials_table(outcome: Outcome) -> pd.DataFrame:
     return to_frame(trial_columns(outcome, on_front), [MapRow(trial) for trial in outcome.trials])
 
 
-def front_table(found: Findings) -> pd.DataFrame:
+def front_table(found: Analysis) -> pd.DataFrame:
     """Return ``front.csv``: one row a map of the front, from the largest to the smallest.
 
     ``*_low`` to ``*_high`` are 95% intervals over the sentences; ``no_worse_than_fp32`` is the confidence that the MCC
@@ -60,7 +60,7 @@ def front_table(found: Findings) -> pd.DataFrame:
     return to_frame(front_columns(found), front_rows(found))
 
 
-def picks_table(found: Findings) -> pd.DataFrame:
+def picks_table(found: Analysis) -> pd.DataFrame:
     """Return ``picks.csv``: one row for each pick that there is; see :func:`front_table`.
 
     ``confirmed_*`` is on the holdout set; ``corrected_*`` is what choosing this way is worth on sentences that had no
@@ -86,7 +86,7 @@ def trial_columns(outcome: Outcome, on_front: Collection[int]) -> MapColumns:
     ]
 
 
-def front_columns(found: Findings) -> MapColumns:
+def front_columns(found: Analysis) -> MapColumns:
     """Return the columns of the front's table."""
     outcome = found.outcome
     return [
@@ -98,12 +98,12 @@ def front_columns(found: Findings) -> MapColumns:
     ]
 
 
-def front_rows(found: Findings) -> list[MapRow]:
+def front_rows(found: Analysis) -> list[MapRow]:
     """Return the front, from the largest map to the smallest."""
     return [MapRow(trial) for trial in found.front]
 
 
-def baseline_columns(found: Findings) -> MapColumns:
+def baseline_columns(found: Analysis) -> MapColumns:
     """Return the columns of the table of the documented map and the baselines."""
     outcome = found.outcome
     return [
@@ -113,12 +113,12 @@ def baseline_columns(found: Findings) -> MapColumns:
     ]
 
 
-def baseline_rows(found: Findings) -> list[MapRow]:
+def baseline_rows(found: Analysis) -> list[MapRow]:
     """Return the documented map and the baselines, by number."""
-    return [MapRow(trial) for trial in ([found.reference] if found.reference else []) + list(found.contenders)]
+    return [MapRow(trial) for trial in ([found.reference] if found.reference else []) + list(found.baselines)]
 
 
-def pick_columns(found: Findings) -> MapColumns:
+def pick_columns(found: Analysis) -> MapColumns:
     """Return the columns of the picks' table; corrected damage is that on unseen sentences once it is known there."""
     outcome = found.outcome
 
@@ -157,18 +157,18 @@ def pick_columns(found: Findings) -> MapColumns:
     ]
 
 
-def pick_rows(found: Findings) -> list[MapRow]:
+def pick_rows(found: Analysis) -> list[MapRow]:
     """Return the picks that there are."""
     return [MapRow(headline.trial, headline.request, headline) for headline in found.headlines if headline.trial]
 
 
-def compared_pick_rows(found: Findings) -> list[MapRow]:
+def compared_pick_rows(found: Analysis) -> list[MapRow]:
     """Return the FP32 model and the documented map, and below them the picks."""
     documented = [MapRow(found.reference, "documented")] if found.reference else []
     return [MapRow(None, "FP32"), *documented, *pick_rows(found)]
 
 
-def brief_pick_columns(found: Findings) -> MapColumns:
+def brief_pick_columns(found: Analysis) -> MapColumns:
     """Return the columns of the picks' table that fit a terminal; it names each pick as ``export --pick`` takes it."""
     outcome = found.outcome
     size = f"{outcome.size_axis}_compression"
@@ -219,7 +219,7 @@ def _map_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapColum
     ]
 
 
-def _judged_columns(found: Findings) -> MapColumns:
+def _judged_columns(found: Analysis) -> MapColumns:
     """Return MCC and damage with their intervals, and how the MCC compares with FP32's."""
     outcome = found.outcome
 
@@ -306,7 +306,7 @@ def _no_worse(known: Comparison | None) -> float | None:
     return None if known is None else known.no_worse
 
 
-def _best_baseline(found: Findings, row: MapRow) -> str | None:
+def _best_baseline(found: Analysis, row: MapRow) -> str | None:
     """Return the baseline that the same request picks, and whether the pick is one itself."""
     if row.trial is None or row.headline is None or row.headline.request in (SMALLEST, KNEE):
         return None
@@ -320,7 +320,7 @@ def _best_baseline(found: Findings, row: MapRow) -> str | None:
     return f"{rival.label}, {size}, damage {formatting.nats(rival.scores.damage)}"
 
 
-def _remark(found: Findings, trial: Trial) -> str:
+def _remark(found: Analysis, trial: Trial) -> str:
     if trial.scores is None:
         return f"failed: {trial.failure}"
     missed = "" if trial.feasible else "misses the constraint; "
@@ -336,7 +336,7 @@ def _remark(found: Findings, trial: Trial) -> str:
     return f"{standing}; the sampler's best of that size or less is {_compared(found, challenger, trial)}"
 
 
-def _compared(found: Findings, other: Trial, trial: Trial) -> str:
+def _compared(found: Analysis, other: Trial, trial: Trial) -> str:
     """Return by how much another map's damage is less, or more, at what size."""
     assert other.scores is not None
     assert trial.scores is not None

@@ -1,6 +1,6 @@
 """What follows from an outcome: first the front and the picks, then intervals, comparisons and corrections.
 
-``select`` is quick and is all that the final checks need. ``conclude`` adds the statistics, and takes seconds.
+``select`` is quick and is all that the final checks need. ``analyse`` adds the statistics, and takes seconds.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from objectives.errors import InputError
 from results.outcome import Outcome, Trial
 from results.pareto import front
 from results.statistics.bootstrap import Interval
-from results.statistics.candidates import Evidence
+from results.statistics.candidates import Candidates
 from results.statistics.cross_fitting import FOLDS_OF_PROOFS, REPEATS_OF_PROOFS, corrected, corrected_unseen
-from results.statistics.holdout import confirmed_estimates
+from results.statistics.holdout import holdout_estimates
 from results.statistics.intervals import Comparison, Estimate, Intervals, compare, score_intervals
 from results.statistics.picks import SMALLEST, headline_requests, pick, rule_of
-from results.statistics.unseen import Gain, UnseenDamage, gain_over_plain, unseen_damages
+from results.statistics.unseen import Gain, UnseenDamage, gain_over_knapsack, unseen_damages
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,16 @@ class Selection:
 
     Attributes:
         outcome: what they are chosen from.
-        evidence: its complete trials.
+        candidates: its complete trials.
         front: the Pareto front, from the largest map to the smallest.
-        contenders: the trials of the baselines, without the reference, by number.
+        baselines: the trials of the baselines, without the reference, by number.
         headlines: the picks that answer the question.
     """
 
     outcome: Outcome
-    evidence: Evidence
+    candidates: Candidates
     front: tuple[Trial, ...]
-    contenders: tuple[Trial, ...]
+    baselines: tuple[Trial, ...]
     headlines: tuple[Headline, ...]
 
     @property
@@ -107,7 +107,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Findings(Selection):
+class Analysis(Selection):
     """A selection with its statistics: what tables, plots and the report share.
 
     Attributes:
@@ -139,34 +139,34 @@ class Findings(Selection):
 
 def select(outcome: Outcome) -> Selection:
     """Return the front and the picks; about 0.1 s for 30 maps on 1,000 sentences."""
-    evidence = Evidence.of(outcome)
-    contenders = tuple(trial for trial in outcome.trials if trial.origin not in ("reference", "sampler"))
-    baselines = replace(outcome, trials=contenders)
-    of_baselines = Evidence.of(baselines)
+    candidates = Candidates.of(outcome)
+    trials = tuple(trial for trial in outcome.trials if trial.origin not in ("reference", "sampler"))
+    baselines = replace(outcome, trials=trials)
+    of_baselines = Candidates.of(baselines)
     headlines = []
     for request in headline_requests(outcome):
-        trial, missing = _picked(outcome, request, evidence)
+        trial, missing = _picked(outcome, request, candidates)
         rival = _picked(baselines, request, of_baselines)[0] if "@" in request else None
         headlines.append(Headline(request, trial, rival, missing))
-    return Selection(outcome, evidence, front(outcome), contenders, tuple(headlines))
+    return Selection(outcome, candidates, front(outcome), trials, tuple(headlines))
 
 
-def _picked(outcome: Outcome, request: str, evidence: Evidence) -> tuple[Trial | None, str]:
+def _picked(outcome: Outcome, request: str, candidates: Candidates) -> tuple[Trial | None, str]:
     try:
-        return pick(outcome, request, evidence), ""
+        return pick(outcome, request, candidates), ""
     except InputError as error:
         return None, str(error).partition(": ")[2]
 
 
-def conclude(outcome: Outcome) -> Findings:
+def analyse(outcome: Outcome) -> Analysis:
     """Return the front and the picks with their statistics."""
     selection = select(outcome)
-    evidence, reference = selection.evidence, selection.reference
-    rated = {trial.number for trial in (*selection.front, *selection.contenders) if trial.scores is not None}
+    candidates, reference = selection.candidates, selection.reference
+    rated = {trial.number for trial in (*selection.front, *selection.baselines) if trial.scores is not None}
     numbers = sorted(rated | set(selection.picked))
-    rows = np.searchsorted(evidence.numbers, numbers)
-    mccs, intervals = score_intervals(evidence.draws, evidence.accepted[rows], evidence.losses[rows])
-    fp32 = evidence.draws.mcc(evidence.fp32_accepted[np.newaxis])
+    rows = np.searchsorted(candidates.numbers, numbers)
+    mccs, intervals = score_intervals(candidates.draws, candidates.accepted[rows], candidates.losses[rows])
+    fp32 = candidates.draws.mcc(candidates.fp32_accepted[np.newaxis])
 
     def against(trial: Trial, other: Trial | None) -> Comparison | None:
         if other is None or other.number == trial.number or other.number not in numbers:
@@ -184,32 +184,32 @@ def conclude(outcome: Outcome) -> Findings:
         )
         for headline in selection.headlines
     ]
-    return Findings(
+    return Analysis(
         outcome=outcome,
-        evidence=evidence,
+        candidates=candidates,
         front=selection.front,
-        contenders=selection.contenders,
-        headlines=_with_corrections(outcome, evidence, headlines),
+        baselines=selection.baselines,
+        headlines=_with_corrections(outcome, candidates, headlines),
         intervals=dict(zip(numbers, intervals, strict=True)),
         against_fp32=dict(zip(numbers, compare(mccs, fp32, outcome.margin), strict=True)),
-        confirmed=confirmed_estimates(outcome.confirmation, outcome.margin),
+        confirmed=holdout_estimates(outcome.holdout, outcome.margin),
         unseen=unseen_damages(outcome.unseen),
-        gain=gain_over_plain(outcome),
+        gain=gain_over_knapsack(outcome),
         fp32_mcc=fp32.intervals()[0],
         fp32_standard_error=float(fp32.standard_errors()[0]),
     )
 
 
-def _with_corrections(outcome: Outcome, evidence: Evidence, headlines: Sequence[Headline]) -> tuple[Headline, ...]:
+def _with_corrections(outcome: Outcome, candidates: Candidates, headlines: Sequence[Headline]) -> tuple[Headline, ...]:
     """Return the headlines with what choosing each way is worth on sentences that the choice was not made by."""
     answered = [headline.request for headline in headlines if headline.trial is not None]
-    rules = {request: rule_of(outcome, request, evidence) for request in answered}
+    rules = {request: rule_of(outcome, request, candidates) for request in answered}
     of_damage = {request: rule for request, rule in rules.items() if request != SMALLEST}
-    estimates = dict(zip(of_damage, corrected(evidence, list(of_damage.values()), outcome.margin), strict=True))
+    estimates = dict(zip(of_damage, corrected(candidates, list(of_damage.values()), outcome.margin), strict=True))
     if SMALLEST in rules:
         folds, repeats = FOLDS_OF_PROOFS, REPEATS_OF_PROOFS
-        [estimates[SMALLEST]] = corrected(evidence, [rules[SMALLEST]], outcome.margin, folds=folds, repeats=repeats)
-    unseen = dict(zip(rules, corrected_unseen(evidence, outcome.unseen, list(rules.values())), strict=True))
+        [estimates[SMALLEST]] = corrected(candidates, [rules[SMALLEST]], outcome.margin, folds=folds, repeats=repeats)
+    unseen = dict(zip(rules, corrected_unseen(candidates, outcome.unseen, list(rules.values())), strict=True))
     return tuple(
         replace(headline, corrected=estimates.get(headline.request), unseen=unseen.get(headline.request))
         for headline in headlines

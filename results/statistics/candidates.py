@@ -23,7 +23,7 @@ RESAMPLES_OF_A_FOLD = 400  # choices are made anew for every fold
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Candidates:
     """The maps that have scores, with their results on some sentences.
 
     Attributes:
@@ -53,7 +53,7 @@ class Evidence:
     resamples: int = RESAMPLES
 
     @classmethod
-    def of(cls, outcome: Outcome) -> Evidence:
+    def of(cls, outcome: Outcome) -> Candidates:
         """Return the complete trials of an outcome, on all sentences."""
         trials = [trial for trial in outcome.trials if trial.scores is not None and trial.log_odds is not None]
         unseen = unseen_losses(outcome.unseen)
@@ -71,7 +71,7 @@ class Evidence:
             unseen=np.array([unseen[trial.number].mean() if trial.number in unseen else np.nan for trial in trials]),
         )
 
-    def on(self, kept: Mask) -> Evidence:
+    def on(self, kept: Mask) -> Candidates:
         """Return the same maps on some of the sentences, ``kept`` being ``(n_sentences,)``."""
         losses = self.losses[:, kept]
         return replace(
@@ -133,14 +133,14 @@ class Evidence:
         return Resamples.draw(self.labels, self.in_domain, resamples=0)
 
 
-Rule = Callable[[Evidence], int | None]
+Rule = Callable[[Candidates], int | None]
 """A way to choose a map: returns its index, or None if there is none to choose."""
 
 
 def least_damage_rule(eligible: Mask) -> Rule:
     """Return the rule: the least damage among the maps whose MCC cannot be told from the best MCC of them all.
 
-    Damage is that on unseen sentences once it is known (``Evidence.judged``). Ties go to the smaller map, then to the
+    Damage is that on unseen sentences once it is known (``Candidates.judged``). Ties go to the smaller map, then to the
     earlier. Comparisons with the best, corrected for their number:
     J. C. Hsu, "Simultaneous confidence intervals for all distances from the 'best'", Annals of Statistics 9 (1981).
 
@@ -148,13 +148,15 @@ def least_damage_rule(eligible: Mask) -> Rule:
         eligible: which maps are small enough, ``(n_maps,)``.
     """
 
-    def choose(evidence: Evidence) -> int | None:
-        judged, damages = evidence.judged(eligible)
+    def choose(candidates: Candidates) -> int | None:
+        judged, damages = candidates.judged(eligible)
         if not judged.size:
             return None
-        order = judged[np.lexsort((evidence.sizes[judged], damages[judged]))]
-        champion = int(order[np.argmax(evidence.mccs[order])])
-        return next(int(at) for at in order if at == champion or not evidence.lags(int(at), champion, judged.size - 1))
+        order = judged[np.lexsort((candidates.sizes[judged], damages[judged]))]
+        champion = int(order[np.argmax(candidates.mccs[order])])
+        return next(
+            int(at) for at in order if at == champion or not candidates.lags(int(at), champion, judged.size - 1)
+        )
 
     return choose
 
@@ -168,10 +170,10 @@ def smallest_rule(margin: float) -> Rule:
     preclinical assays: a-priori ordered hypotheses" (1995).
     """
 
-    def choose(evidence: Evidence) -> int | None:
-        front = evidence.front(evidence.feasible)
-        fp32 = evidence.draws.mcc(evidence.fp32_accepted[np.newaxis])
-        confidences = (evidence.draws.mcc(evidence.accepted[front]) - fp32).confidence_above(-margin)
+    def choose(candidates: Candidates) -> int | None:
+        front = candidates.front(candidates.feasible)
+        fp32 = candidates.draws.mcc(candidates.fp32_accepted[np.newaxis])
+        confidences = (candidates.draws.mcc(candidates.accepted[front]) - fp32).confidence_above(-margin)
         failing = np.flatnonzero(confidences < CONFIDENCE)
         passed = int(failing[0]) if failing.size else front.size
         return int(front[passed - 1]) if passed else None
@@ -187,12 +189,12 @@ def knee_rule() -> Rule:
     "Finding a 'kneedle' in a haystack" (2011).
     """
 
-    def choose(evidence: Evidence) -> int | None:
-        front = evidence.front(evidence.feasible)
+    def choose(candidates: Candidates) -> int | None:
+        front = candidates.front(candidates.feasible)
         if front.size < 3:
             return None
-        _, judged = evidence.judged(evidence.feasible)
-        sizes, damages = evidence.sizes[front].astype(np.float64), judged[front]
+        _, judged = candidates.judged(candidates.feasible)
+        sizes, damages = candidates.sizes[front].astype(np.float64), judged[front]
         across = (sizes - sizes[-1]) / (sizes[0] - sizes[-1])
         up = (damages - damages[0]) / (damages[-1] - damages[0])
         return int(front[np.argmax(1 - across - up)])

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from results.outcome import Unseen
 from results.statistics.bootstrap import Floats, Interval, strata_of
-from results.statistics.candidates import RESAMPLES_OF_A_FOLD, Evidence, Mask, Rule
+from results.statistics.candidates import RESAMPLES_OF_A_FOLD, Candidates, Mask, Rule
 from results.statistics.intervals import Comparison, Estimate, compare
 from results.statistics.unseen import UnseenDamage, mean_losses, unseen_losses
 
@@ -40,28 +40,28 @@ FOLDS_OF_PROOFS, REPEATS_OF_PROOFS = 10, 4
 
 
 def corrected(
-    evidence: Evidence, rules: Sequence[Rule], margin: float, *, folds: int = FOLDS, repeats: int = REPEATS
+    candidates: Candidates, rules: Sequence[Rule], margin: float, *, folds: int = FOLDS, repeats: int = REPEATS
 ) -> list[Estimate | None]:
     """Return the MCC and damage that choosing by each rule gives; None if a rule found no map on some part.
 
     The rule need not choose the same map each time: the estimate is of choosing this way, not of one map.
 
     Args:
-        evidence: the maps on all sentences.
+        candidates: the maps on all sentences.
         rules: each gives one result, in order.
         margin: for the comparison with FP32, in MCC.
         folds: K, the number of parts.
         repeats: how often the sentences are dealt.
     """
-    accepted, losses, whole = cross_fitted(evidence, rules, folds=folds, repeats=repeats)
+    accepted, losses, whole = cross_fitted(candidates, rules, folds=folds, repeats=repeats)
     estimates: list[Estimate | None] = [None] * len(rules)
     if not whole.any():
         return estimates
-    resamples = evidence.draws
-    shape = (-1, evidence.labels.size)
+    resamples = candidates.draws
+    shape = (-1, candidates.labels.size)
     mccs = resamples.mcc(accepted[whole].reshape(shape))
     damages = resamples.mean(losses[whole].reshape(shape))
-    against = compare(mccs, resamples.mcc(evidence.fp32_accepted[np.newaxis]), margin)
+    against = compare(mccs, resamples.mcc(candidates.fp32_accepted[np.newaxis]), margin)
     of_mcc, of_damage = mccs.intervals(), damages.intervals()
     for position, at in enumerate(np.flatnonzero(whole)):
         own = slice(position * repeats, (position + 1) * repeats)
@@ -80,52 +80,54 @@ def corrected(
     return estimates
 
 
-def cross_fitted(evidence: Evidence, rules: Sequence[Rule], *, folds: int, repeats: int) -> tuple[Mask, Floats, Mask]:
+def cross_fitted(
+    candidates: Candidates, rules: Sequence[Rule], *, folds: int, repeats: int
+) -> tuple[Mask, Floats, Mask]:
     """Return, for each rule and repeat, what is accepted and lost, y.
 
     Returns:
         ``(n_rules, repeats, n_sentences)`` of bool and of nats, and ``(n_rules,)``: whether the rule found a map each
         time.
     """
-    shape = (len(rules), repeats, evidence.labels.size)
+    shape = (len(rules), repeats, candidates.labels.size)
     accepted, losses = np.zeros(shape, dtype=np.bool_), np.zeros(shape)
     whole = np.ones(len(rules), dtype=np.bool_)
     random = np.random.default_rng(0)
     for repeat in range(repeats):
-        for fold in _deal(strata_of(evidence.labels, evidence.in_domain), folds, random):
-            others = evidence.on(~fold)
+        for fold in _deal(strata_of(candidates.labels, candidates.in_domain), folds, random):
+            others = candidates.on(~fold)
             for at, rule in enumerate(rules):
                 chosen = rule(others) if whole[at] else None
                 if chosen is None:
                     whole[at] = False
                     continue
-                accepted[at, repeat, fold] = evidence.accepted[chosen, fold]
-                losses[at, repeat, fold] = evidence.losses[chosen, fold]
+                accepted[at, repeat, fold] = candidates.accepted[chosen, fold]
+                losses[at, repeat, fold] = candidates.losses[chosen, fold]
     return accepted, losses, whole
 
 
-def corrected_unseen(evidence: Evidence, unseen: Unseen | None, rules: Sequence[Rule]) -> list[UnseenDamage | None]:
+def corrected_unseen(candidates: Candidates, unseen: Unseen | None, rules: Sequence[Rule]) -> list[UnseenDamage | None]:
     """Return the damage on unseen sentences that choosing by each rule gives; None if unknown.
 
     The rule chooses by the damage on one half of the unseen sentences and is scored on the other, both ways.
 
     Args:
-        evidence: the maps on all of the search's sentences.
+        candidates: the maps on all of the search's sentences.
         unseen: the scores of some of them on unseen sentences; None before these are scored.
         rules: each gives one result, in order; None if a rule found no scored map by some half.
     """
     of_map = unseen_losses(unseen)
-    (scored,) = np.nonzero([number in of_map for number in evidence.numbers.tolist()])
+    (scored,) = np.nonzero([number in of_map for number in candidates.numbers.tolist()])
     if unseen is None or not scored.size:
         return [None] * len(rules)
-    known = np.array([of_map[int(number)] for number in evidence.numbers[scored]])
+    known = np.array([of_map[int(number)] for number in candidates.numbers[scored]])
     losses = np.full((len(rules), REPEATS, known.shape[1]), np.nan)
     random = np.random.default_rng(0)
     for repeat in range(REPEATS):
         for half in _deal(np.zeros(known.shape[1], dtype=np.int64), 2, random):
-            damages = np.full(evidence.numbers.size, np.nan)
+            damages = np.full(candidates.numbers.size, np.nan)
             damages[scored] = known[:, ~half].mean(axis=1)
-            others = replace(evidence, unseen=damages, resamples=RESAMPLES_OF_A_FOLD)
+            others = replace(candidates, unseen=damages, resamples=RESAMPLES_OF_A_FOLD)
             for at, rule in enumerate(rules):
                 chosen = rule(others)
                 if chosen is not None and chosen in scored:

@@ -10,7 +10,7 @@ from results.statistics.bootstrap import Resamples
 from results.statistics.intervals import Estimate, compare, score_intervals, stacked
 
 
-def confirmed_estimates(holdout: HoldoutScores | None, margin: float) -> dict[int, Estimate]:
+def holdout_estimates(holdout: HoldoutScores | None, margin: float) -> dict[int, Estimate]:
     """Return the quality of maps on the holdout by trial number; empty if it was not scored or is withdrawn."""
     if holdout is None or holdout.withdrawn:
         return {}

@@ -12,7 +12,7 @@ import numpy as np
 from objectives.errors import InputError
 from results.outcome import Outcome, Trial
 from results.pareto import fp32_size
-from results.statistics.candidates import Evidence, Rule, knee_rule, least_damage_rule, smallest_rule
+from results.statistics.candidates import Candidates, Rule, knee_rule, least_damage_rule, smallest_rule
 
 HEADLINE_COMPRESSIONS = ("8", "10.67", "12.8")
 """Always asked, if beyond the size constraint: 4, 3 and 2.5 bits a weight."""
@@ -21,7 +21,7 @@ SMALLEST = "smallest@margin"
 KNEE = "knee"
 
 
-def pick(outcome: Outcome, request: str, evidence: Evidence | None = None) -> Trial:
+def pick(outcome: Outcome, request: str, candidates: Candidates | None = None) -> Trial:
     """Return the map that a request asks for, among the complete trials of any origin.
 
     ``best@8x``: of the maps of at least that compression on the outcome's size axis, the one of least damage among
@@ -36,19 +36,19 @@ def pick(outcome: Outcome, request: str, evidence: Evidence | None = None) -> Tr
     Args:
         outcome: the state of a run.
         request: one of the three.
-        evidence: that of the outcome, if it is known already.
+        candidates: that of the outcome, if it is known already.
 
     Raises:
         InputError: the request is malformed, or no map answers it; the message says what can be asked.
     """
-    evidence = Evidence.of(outcome) if evidence is None else evidence
-    chosen = rule_of(outcome, request, evidence)(evidence)
+    candidates = Candidates.of(outcome) if candidates is None else candidates
+    chosen = rule_of(outcome, request, candidates)(candidates)
     if chosen is None:
-        raise InputError(_unanswered(outcome, request.strip(), evidence))
-    return trial_by_number(outcome, int(evidence.numbers[chosen]))
+        raise InputError(_unanswered(outcome, request.strip(), candidates))
+    return trial_by_number(outcome, int(candidates.numbers[chosen]))
 
 
-def rule_of(outcome: Outcome, request: str, evidence: Evidence) -> Rule:
+def rule_of(outcome: Outcome, request: str, candidates: Candidates) -> Rule:
     """Return the rule that a request stands for.
 
     Raises:
@@ -64,7 +64,7 @@ def rule_of(outcome: Outcome, request: str, evidence: Evidence) -> Rule:
     least, asked = _least_compression(request)
     constrained = float(asked) >= outcome.min_compression  # as floats: 5.7 as a float is a little more than 5.7
     limit = floor(fp32_size(outcome.footprint, outcome.size_axis) / least)
-    return least_damage_rule((evidence.sizes <= limit) & (evidence.feasible if constrained else True))
+    return least_damage_rule((candidates.sizes <= limit) & (candidates.feasible if constrained else True))
 
 
 def trial_by_number(outcome: Outcome, number: int) -> Trial:
@@ -125,9 +125,9 @@ def _least_compression(request: str) -> tuple[Fraction, Fraction]:
     return asked - Fraction(1, 2 * 10**decimals) if decimals >= 2 else asked, asked
 
 
-def _unanswered(outcome: Outcome, request: str, evidence: Evidence) -> str:
+def _unanswered(outcome: Outcome, request: str, candidates: Candidates) -> str:
     """Return why no map answers a request, and what to ask instead."""
-    feasible = np.flatnonzero(evidence.feasible)
+    feasible = np.flatnonzero(candidates.feasible)
     if request == KNEE:
         return f"{request}: a front of fewer than three maps has no knee; let the search run on"
     if not request.startswith("best@"):
@@ -136,14 +136,14 @@ def _unanswered(outcome: Outcome, request: str, evidence: Evidence) -> str:
             "for a larger margin, as in smallest@0.05, or let the search run on"
         )
     constrained = float(_least_compression(request)[1]) >= outcome.min_compression
-    places = feasible if constrained else np.arange(evidence.numbers.size)
+    places = feasible if constrained else np.arange(candidates.numbers.size)
     if not places.size:
         return f"{request}: no map has been evaluated that could be picked; let the search run on"
-    smallest = int(places[np.argmin(evidence.sizes[places])])
+    smallest = int(places[np.argmin(candidates.sizes[places])])
     full = fp32_size(outcome.footprint, outcome.size_axis)
     # Rounded down: what is suggested must be reachable.
-    suggested = floor(Fraction(100 * full, int(evidence.sizes[smallest]))) / 100
-    label = trial_by_number(outcome, int(evidence.numbers[smallest])).label
+    suggested = floor(Fraction(100 * full, int(candidates.sizes[smallest]))) / 100
+    label = trial_by_number(outcome, int(candidates.numbers[smallest])).label
     return (
         f"{request}: no evaluated map is that small; the smallest is {label} of {suggested:g}x "
         f"({outcome.size_axis}); ask for best@{suggested:g}x or less, or let the search run on"

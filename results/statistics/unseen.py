@@ -63,7 +63,7 @@ def unseen_damages(unseen: Unseen | None) -> dict[int, UnseenDamage]:
     }
 
 
-def gain_over_plain(outcome: Outcome) -> Gain | None:
+def gain_over_knapsack(outcome: Outcome) -> Gain | None:
     """Compare each of the knapsack's maps with the sampler's best map of that size or less; None without either.
 
     The best is chosen on every other sentence and judged on the rest, and the other way round, so that choosing among

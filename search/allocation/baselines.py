@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from objectives.bit_maps import documented_bit_map
 from objectives.errors import InputError
-from objectives.layers import WIDTHS, Bits, Layer, uniform
+from objectives.layers import WIDTHS, BitMap, Layer, uniform
 from objectives.problem import Problem
 from results.outcome import Origin
 from search.allocation.constraint import SizeConstraint
@@ -18,42 +18,42 @@ _PLAIN_COMPRESSIONS = (6.4, 8.0, 9.2, 32 / 3, 11.6, 12.8, 14.2)
 
 
 @dataclass(frozen=True)
-class Contender:
+class Baseline:
     """A baseline: a map to evaluate before the sampler's, even if it misses the constraint."""
 
     origin: Origin
     label: str
-    bit_map: Bits
+    bit_map: BitMap
 
 
-def all_contenders(
+def all_baselines(
     problem: Problem, constraint: SizeConstraint, sensitivities: Sensitivities | None
-) -> tuple[list[Contender], str]:
+) -> tuple[list[Baseline], str]:
     """Return the baselines in the order of their evaluation, and why the reference is missing; empty if it is not.
 
     The knapsack's maps are among them if there are sensitivities.
     """
-    contenders, reference_note = reference(problem.layers)
-    contenders += uniform_maps(problem.layers)
+    baselines, reference_note = reference(problem.layers)
+    baselines += uniform_maps(problem.layers)
     if sensitivities is not None:
-        contenders += plain_allocations(sensitivities.damages, constraint)
-    return contenders, reference_note
+        baselines += knapsack_maps(sensitivities.damages, constraint)
+    return baselines, reference_note
 
 
-def reference(layers: Sequence[Layer]) -> tuple[list[Contender], str]:
+def reference(layers: Sequence[Layer]) -> tuple[list[Baseline], str]:
     """Return the documented configuration, or nothing and the reason why it does not fit."""
     try:
-        return [Contender("reference", "documented", documented_bit_map(layers))], ""
+        return [Baseline("reference", "documented", documented_bit_map(layers))], ""
     except InputError as error:
         return [], str(error)
 
 
-def uniform_maps(layers: Sequence[Layer]) -> list[Contender]:
+def uniform_maps(layers: Sequence[Layer]) -> list[Baseline]:
     """Return the uniform maps, from 2 bits up."""
-    return [Contender("uniform", f"uniform {width}", uniform(layers, width)) for width in WIDTHS]
+    return [Baseline("uniform", f"uniform {width}", uniform(layers, width)) for width in WIDTHS]
 
 
-def plain_allocations(damages: Damages, constraint: SizeConstraint) -> list[Contender]:
+def knapsack_maps(damages: Damages, constraint: SizeConstraint) -> list[Baseline]:
     """Return the knapsack's maps, at the size constraint and at some smaller sizes.
 
     Args:
@@ -61,18 +61,18 @@ def plain_allocations(damages: Damages, constraint: SizeConstraint) -> list[Cont
         constraint: the size constraint, which the largest map just meets.
     """
     footprint, axis = constraint.footprint, constraint.axis
-    maps: dict[Bits, Contender] = {}
-    for budget in plain_budgets(constraint):
+    maps: dict[BitMap, Baseline] = {}
+    for budget in knapsack_budgets(constraint):
         try:
             bit_map = allocate_bits(damages, footprint, axis, budget)
         except ValueError:
             continue  # smaller than any map
         compression = footprint.compression(bit_map, axis)
-        maps.setdefault(bit_map, Contender("plain", f"plain {compression:.2f}x", bit_map))
+        maps.setdefault(bit_map, Baseline("plain", f"plain {compression:.2f}x", bit_map))
     return list(maps.values())
 
 
-def plain_budgets(constraint: SizeConstraint) -> list[int]:
+def knapsack_budgets(constraint: SizeConstraint) -> list[int]:
     """Return the knapsack's size limits in bits, from the constraint down."""
     footprint = constraint.footprint
     fp32_bits = footprint.fp32_nominal_bits if constraint.axis == "nominal" else 8 * footprint.fp32_packed_bytes

@@ -10,7 +10,7 @@ from math import floor
 import numpy as np
 
 from objectives.errors import InputError
-from objectives.layers import WIDTHS, Bits
+from objectives.layers import WIDTHS, BitMap
 from objectives.packing.footprint import Footprint, SizeAxis
 
 
@@ -47,20 +47,22 @@ class SizeConstraint:
         fp32_bits = self.footprint.fp32_nominal_bits if nominal else 8 * self.footprint.fp32_packed_bytes
         return int(fp32_bits / Fraction(str(self.min_compression)))  # 5.5 as written, not as a binary fraction
 
-    def size_bits(self, bit_map: Bits) -> int:
+    def size_bits(self, bit_map: BitMap) -> int:
         """Return the size of a map in bits, counted on the axis."""
-        return self.footprint.nominal_bits(bit_map) if self.axis == "nominal" else 8 * self.footprint.packed_bytes(bit_map)
+        return (
+            self.footprint.nominal_bits(bit_map) if self.axis == "nominal" else 8 * self.footprint.packed_bytes(bit_map)
+        )
 
-    def excess_bits(self, bit_map: Bits) -> int:
+    def excess_bits(self, bit_map: BitMap) -> int:
         """Return by how many bits a map is too large; zero or less where it meets the constraint."""
         return self.size_bits(bit_map) - self.largest_bits
 
-    def violation(self, bit_map: Bits) -> float:
+    def violation(self, bit_map: BitMap) -> float:
         """Return the excess as a share of the largest size allowed; zero or less where the constraint is met."""
         return self.excess_bits(bit_map) / self.largest_bits
 
 
-def repair(bit_map: Bits, constraint: SizeConstraint, seen: Container[Bits], rng: np.random.Generator) -> Bits:
+def repair(bit_map: BitMap, constraint: SizeConstraint, seen: Container[BitMap], rng: np.random.Generator) -> BitMap:
     """Return the map itself where it is feasible and new, else one near it that is.
 
     Too large a map loses bits one at a time in randomly chosen layers until it fits; from a map seen before, random
@@ -87,7 +89,7 @@ def repair(bit_map: Bits, constraint: SizeConstraint, seen: Container[Bits], rng
     raise NoMapLeftError
 
 
-def _shrink(bit_map: Bits, constraint: SizeConstraint, rng: np.random.Generator) -> Bits:
+def _shrink(bit_map: BitMap, constraint: SizeConstraint, rng: np.random.Generator) -> BitMap:
     layers = constraint.footprint.layers
     shrunk = list(bit_map)
     while (excess := constraint.excess_bits(tuple(shrunk))) > 0:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from objectives.layers import WIDTHS, Bits
+from objectives.layers import WIDTHS, BitMap
 from objectives.packing.footprint import Footprint, SizeAxis
 
 Damages = npt.NDArray[np.float64]
@@ -103,7 +103,7 @@ def allocate(damages: Damages, sizes: Sizes, budget: int) -> npt.NDArray[np.int6
     return chosen
 
 
-def allocate_bits(damages: Damages, footprint: Footprint, axis: SizeAxis, budget_bits: int) -> Bits:
+def allocate_bits(damages: Damages, footprint: Footprint, axis: SizeAxis, budget_bits: int) -> BitMap:
     """Return the exactly best map of at most ``budget_bits``, counted on the axis."""
     sizes, overhead = layer_sizes(footprint, axis)
     return to_bits(allocate(damages, sizes, budget_bits - overhead))
@@ -126,12 +126,12 @@ def lower_bound(damages: Damages, sizes: Sizes, budget: int) -> float:
     return float((damages + multiplier * sizes).min(axis=1).sum() - multiplier * budget)
 
 
-def to_bits(chosen: npt.NDArray[np.int64]) -> Bits:
+def to_bits(chosen: npt.NDArray[np.int64]) -> BitMap:
     """Return a choice ``(n_layers,)`` as a bit map."""
     return tuple(WIDTHS[index] for index in chosen)
 
 
-def to_choice(bit_map: Bits) -> npt.NDArray[np.int64]:
+def to_choice(bit_map: BitMap) -> npt.NDArray[np.int64]:
     """Return a bit map as a choice ``(n_layers,)``."""
     return np.array(bit_map, dtype=np.int64) - WIDTHS[0]
 

@@ -51,8 +51,8 @@ def search(
         return bool(directory.read_settings()["start"].get("by") == BY_SIGNAL)
 
     with notifying(notify, run, stopped), interrupts(), progress_display(console) as display:
-        findings = run_search(settings, directory, display, storage)
-    typer.echo(answer(findings, run))
+        analysis = run_search(settings, directory, display, storage)
+    typer.echo(answer(analysis, run))
 
 
 def status(run: Run) -> None:
@@ -84,7 +84,7 @@ def report(
     if run is None or runs:
         raise InputError("say which run: --run runs/x; or several to compare: --compare runs/x runs/y")
     from results.report.report import write_report
-    from results.statistics.analysis import conclude
+    from results.statistics.analysis import analyse
     from search.cli.terminal import answer
     from search.run.reporting import outcome_of_run
     from search.run.run_directory import RunDirectory
@@ -92,9 +92,9 @@ def report(
 
     directory = RunDirectory(run)
     directory.read_settings()
-    findings = conclude(outcome_of_run(load_study(directory.place()), directory, margin))
-    write_report(findings, run)
-    typer.echo(answer(findings, run))
+    analysis = analyse(outcome_of_run(load_study(directory.place()), directory, margin))
+    write_report(analysis, run)
+    typer.echo(answer(analysis, run))
 
 
 def export(
@@ -174,7 +174,7 @@ def polish(
     """Tune what costs no bits, by distillation from the FP32 model; each map becomes a packed checkpoint as small."""
     from results.report.polished import polished_line
     from results.report.report import write_report
-    from results.statistics.analysis import conclude, select
+    from results.statistics.analysis import analyse, select
     from results.statistics.picks import pick as pick_map
     from results.statistics.picks import trial_by_number
     from search.cli.terminal import log_to_console
@@ -202,5 +202,5 @@ def polish(
         problem, seed = problem_of_run(settings), settings["profile"]["seed"]
         for polished in polish_maps(problem, found, trials, directory, seed, epochs):
             typer.echo(f"{polished_line(polished)}; written: {run / polished.checkpoint}")
-        write_report(conclude(found), run)
+        write_report(analyse(found), run)
     typer.echo(f"report: {run / 'report.html'}")

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as ProgressBar
 
 from results.formatting import duration
-from results.statistics.analysis import Findings
+from results.statistics.analysis import Analysis
 from search.run.progress import REFRESH_S, Display, Progress
 
 MOST_COLUMNS = 100
@@ -49,7 +49,7 @@ def progress_display(console: Console) -> Iterator[Display]:
             bar.stop()
 
 
-def answer(found: Findings, run: Path) -> str:
+def answer(found: Analysis, run: Path) -> str:
     """Return what a search ends with, as wide as the terminal within 80 to 100 characters."""
     # pandas takes a while to import, and `status` prints no table.
     from results.report.summary import ending_lines, export_commands

@@ -9,7 +9,7 @@ from typing import Any
 
 from objectives.batching import device_of
 from objectives.errors import InputError
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.loading.models import Classifier
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.quantization.quantized_model import QuantizedModel
@@ -38,7 +38,7 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
         profile.data,
         device="cpu" if profile.device == "cpu" else "auto",  # a run may have come from a machine with a GPU
         quantizer=profile.quantizer,
-        say=log.info,
+        report_progress=log.info,
         confirm=profile.confirm,
         group_size=profile.group_size,
     )
@@ -52,7 +52,7 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
 
 
 def export_checkpoint(
-    settings: Mapping[str, Any], bit_map: Bits, provenance: Mapping[str, Any], directory: Path, format_: str
+    settings: Mapping[str, Any], bit_map: BitMap, provenance: Mapping[str, Any], directory: Path, format_: str
 ) -> str:
     """Write one map of a run as a checkpoint, and return a message about it.
 

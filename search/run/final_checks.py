@@ -8,10 +8,10 @@ from functools import partial
 
 from objectives.errors import InputError
 from results.statistics.analysis import select
-from search.run.holdout_check import open_confirmation
+from search.run.holdout_check import check_holdout
 from search.run.reporting import outcome_of_run
 from search.run.run_directory import RunDirectory
-from search.run.unseen_check import DamageElsewhere, candidates, check_on_unseen
+from search.run.unseen_check import DamageElsewhere, check_on_unseen, unseen_candidates
 from search.run.worker import Worker
 from search.samplers.guided import GuidedSampler
 from search.study.study import confirm
@@ -23,7 +23,7 @@ Show = Callable[[str, int, int], object]
 """Called with what is being scored, how many maps are scored and how many are to be."""
 
 
-def look_closer(worker: Worker, run: RunDirectory, show: Show) -> None:
+def run_final_checks(worker: Worker, run: RunDirectory, show: Show) -> None:
     """Score the maps that a search ends with in three steps; each step chooses its maps by the scores before it.
 
     A signal stops it, and the next start continues.
@@ -50,7 +50,7 @@ def look_closer(worker: Worker, run: RunDirectory, show: Show) -> None:
         )
 
     def on_holdout() -> None:
-        open_confirmation(problem, store, study, outcome_of_run(study, run))
+        check_holdout(problem, store, study, outcome_of_run(study, run))
 
     store.patiently(in_fp32, worker.should_stop)
     for step in (on_unseen, on_holdout):
@@ -67,9 +67,9 @@ def _confirm_shown(
     """
     study, problem = worker.study, worker.problem
     exact = problem.evaluator.precision
-    while problem.scout.precision != exact or worker.store.shared:  # others may search in another precision
+    while problem.search_evaluator.precision != exact or worker.store.shared:  # others may search in another precision
         selection = select(outcome_of_run(study, run))
-        picked_from = candidates(selection, expected) if worker.profile.unseen else []
+        picked_from = unseen_candidates(selection, expected) if worker.profile.unseen else []
         needed = {trial.number: trial for trial in (*selection.shown, *picked_from)}
         inexact = [trial for trial in needed.values() if trial.precision != exact]
         if not inexact:

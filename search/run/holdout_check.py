@@ -12,13 +12,13 @@ from objectives.problem import Problem
 from results.outcome import Outcome
 from results.statistics.analysis import select
 from search.storage.stores import Store
-from search.study.holdout_record import opened_after, record_opening
+from search.study.holdout_record import holdout_scored_after, record_holdout
 from search.study.trials import claimed
 
 log = logging.getLogger("bitfront")
 
 
-def open_confirmation(problem: Problem, store: Store, study: optuna.Study, outcome: Outcome) -> bool:
+def check_holdout(problem: Problem, store: Store, study: optuna.Study, outcome: Outcome) -> bool:
     """Score the picks, their rivals and the reference on the holdout, in FP32; return whether that was done.
 
     The scores are recorded, and made once. Nothing happens if there is no holdout, if it has been scored, or while
@@ -30,7 +30,7 @@ def open_confirmation(problem: Problem, store: Store, study: optuna.Study, outco
         study: the run's study.
         outcome: what the study holds now.
     """
-    if problem.confirmation is None or outcome.confirmation is not None or not outcome.trials:
+    if problem.holdout is None or outcome.holdout is not None or not outcome.trials:
         return False
     if store.shared:
         with store.exclusive():
@@ -42,15 +42,15 @@ def open_confirmation(problem: Problem, store: Store, study: optuna.Study, outco
     selection = select(outcome)
     rivals = [headline.rival for headline in selection.headlines if headline.rival is not None]
     chosen = selection.picked | {trial.number: trial for trial in rivals}
-    log.info("scoring %d maps on the holdout of %d sentences", len(chosen), problem.confirmation.labels.size)
+    log.info("scoring %d maps on the holdout of %d sentences", len(chosen), problem.holdout.labels.size)
     try:
-        fp32, log_odds = problem.confirmed_log_odds([trial.bit_map for trial in chosen.values()])
+        fp32, log_odds = problem.holdout_log_odds([trial.bit_map for trial in chosen.values()])
     except InputError as error:
         log.warning("no scores on the holdout: %s", error)
         return False
     with store.exclusive():
-        if opened_after(study):  # another machine ended at the same moment
+        if holdout_scored_after(study):  # another machine ended at the same moment
             return False
         by_number = dict(zip(chosen, log_odds, strict=True))
-        record_opening(study, problem.confirmation, fp32, by_number, len(outcome.trials))
+        record_holdout(study, problem.holdout, fp32, by_number, len(outcome.trials))
     return True

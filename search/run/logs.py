@@ -14,7 +14,7 @@ from objectives.evaluation.cuda_graphs import multiplies_bf16
 from objectives.problem import Problem
 from search.run.profile import Profile
 from search.run.run_directory import RunDirectory
-from search.study.holdout_record import opened_after
+from search.study.holdout_record import holdout_scored_after
 from search.study.trials import finished
 
 log = logging.getLogger("bitfront")
@@ -56,11 +56,11 @@ def log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optu
         profile.sampler,
         profile.seed,
     )
-    if opened := opened_after(study):
+    if opened := holdout_scored_after(study):
         log.warning(
             "the confirmation sentences were opened after %d maps; more maps withdraw what they confirm", opened
         )
     log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), done)
-    log.info("evaluating with the %s", problem.scout.description)
-    if problem.scout.precision == "bf16" and not multiplies_bf16(device_of(problem.network)):
+    log.info("evaluating with the %s", problem.search_evaluator.description)
+    if problem.search_evaluator.precision == "bf16" and not multiplies_bf16(device_of(problem.network)):
         log.warning("this processor has no bf16 products: --precision fp32 would be faster")

@@ -20,10 +20,10 @@ from objectives.errors import InputError
 from objectives.problem import Problem, cache_directory, polishing_sentences
 from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
-from results.statistics.analysis import Findings, conclude
-from search.allocation.baselines import all_contenders
+from results.statistics.analysis import Analysis, analyse
+from search.allocation.baselines import all_baselines
 from search.allocation.sensitivity import Sensitivities, measure
-from search.run.final_checks import look_closer
+from search.run.final_checks import run_final_checks
 from search.run.logs import log_start, logging_to
 from search.run.polishing import maps_to_polish, polish_maps
 from search.run.profile import GUIDED, Profile
@@ -44,7 +44,7 @@ _PAUSE_S = 0.5
 _REFRESH_SHARE = 0.02  # writing the run's files takes at most this share of the time
 
 
-def run_search(profile: Profile, run: RunDirectory, display: Display, storage_url: str = "") -> Findings:
+def run_search(profile: Profile, run: RunDirectory, display: Display, storage_url: str = "") -> Analysis:
     """Search until the profile's budget ends or SIGINT, SIGTERM or SIGHUP comes, and return the analysis.
 
     After a first signal the current evaluation finishes; a second SIGINT raises KeyboardInterrupt. Either way the run's
@@ -79,12 +79,12 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         budget = _Budget(profile, started, should_stop)
         sensitivities = _sensitivities(profile, problem, run, budget, display)
         constraint = constraint_of(profile, problem)
-        contenders, reference_note = all_contenders(problem, constraint, sensitivities)
+        baselines, reference_note = all_baselines(problem, constraint, sensitivities)
         # A search that is stopped while it measures still opens its study, so that there is a report.
         name = "random" if sensitivities is None and profile.sampler == GUIDED else profile.sampler
         sampler = make_sampler(name, problem, constraint, sensitivities, profile.seed)
         if isinstance(sampler, GuidedSampler):
-            log.info("interaction shrinkage %.2f (0 treats layers as independent)", sampler.trust)
+            log.info("interaction shrinkage %.2f (0 treats layers as independent)", sampler.shrinkage)
         if store is None:
             store = place.open(recover=True)
 
@@ -96,7 +96,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
                     profile.quality,
                     constraint,
                     sampler,
-                    contenders,
+                    baselines,
                     reference_note,
                     _provenance(profile, problem, versions),
                     store.study_name,
@@ -107,15 +107,15 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         store.patiently(lambda: log_start(profile, run, problem, study), should_stop)
         worker = Worker(store, study, problem, constraint, profile, should_stop)
         job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
-        findings, out_of_maps = _loop(worker, job, run, budget, display)
+        analysis, out_of_maps = _loop(worker, job, run, budget, display)
         if profile.polish and not should_stop():
-            trials = maps_to_polish(findings)
-            polish_maps(problem, findings.outcome, trials, run, profile.seed, should_stop=should_stop)
-            write_report(findings, run.path)
+            trials = maps_to_polish(analysis)
+            polish_maps(problem, analysis.outcome, trials, run, profile.seed, should_stop=should_stop)
+            write_report(analysis, run.path)
         end = "running out of maps" if out_of_maps else "its budget"
         start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if should_stop() else end}
         write_settings()
-        return findings
+        return analysis
 
 
 def _take(
@@ -185,7 +185,7 @@ class _Budget:
         return self.lasts() and not (self.profile.trials and trials >= self.profile.trials)
 
 
-def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> tuple[Findings, bool]:
+def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> tuple[Analysis, bool]:
     """Search until the budget ends or no map is left; return the analysis and whether no map was left."""
     store, study = worker.store, worker.study
     began = time.monotonic()
@@ -215,8 +215,8 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                     refresh_cost_s = tried - now
                 rate = (done - already) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, front))
-        look_closer(worker, run, display.closing)
-        findings = store.patiently(lambda: refresh(study, run), budget.should_stop)
+        run_final_checks(worker, run, display.closing)
+        analysis = store.patiently(lambda: refresh(study, run), budget.should_stop)
     except BaseException as error:
         # A second Ctrl-C may come while the files are written: write them anew, so that all are of the same state.
         with suppress(OSError, InputError):  # the error that ended the search is the one to report
@@ -226,7 +226,7 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
         raise
     ended = "no further map meets the constraint" if over else "budget reached"
     log.info("%s", "stopped by a signal" if budget.should_stop() else ended)
-    return findings, over
+    return analysis, over
 
 
 @contextmanager
@@ -263,11 +263,11 @@ def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> str:
         return ""
 
 
-def refresh(study: optuna.Study, run: RunDirectory) -> Findings:
+def refresh(study: optuna.Study, run: RunDirectory) -> Analysis:
     """Analyse what the study holds now, and write the run's tables, plots, report and bit maps."""
-    findings = conclude(outcome_of_run(study, run))
-    write_report(findings, run.path)
-    return findings
+    analysis = analyse(outcome_of_run(study, run))
+    write_report(analysis, run.path)
+    return analysis
 
 
 def _sensitivities(

@@ -14,7 +14,7 @@ from objectives.errors import InputError
 from results.formatting import maps, nats
 from results.outcome import Outcome
 from results.pareto import front
-from results.statistics.candidates import Evidence
+from results.statistics.candidates import Candidates
 from results.statistics.picks import headline_limits, pick
 from search.run.profile import Profile, checked_profile
 from search.run.run_directory import RunDirectory
@@ -49,11 +49,11 @@ def front_line(outcome: Outcome) -> str:
 
     The sizes are the run's constraint and what its report asks beyond it.
     """
-    evidence = Evidence.of(outcome)
+    candidates = Candidates.of(outcome)
     damages = []
     for request, _ in headline_limits(outcome):
         with suppress(InputError):  # nothing that small yet
-            trial = pick(outcome, request, evidence)
+            trial = pick(outcome, request, candidates)
             if trial.scores is not None:
                 damages.append(f"{request.removeprefix('best@')} {nats(trial.scores.damage)}")
     line = f"front of {maps(len(front(outcome)))}"

@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 
 from objectives.errors import InputError
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.loading.fingerprint import short_digest
 from objectives.problem import Problem, unseen_sentences
 from objectives.scores import LogOdds
@@ -28,7 +28,7 @@ log = logging.getLogger("bitfront")
 
 _MOST_OF_FRONT = 32
 
-DamageElsewhere = Callable[[Bits, LogOdds], float]
+DamageElsewhere = Callable[[BitMap, LogOdds], float]
 """The expected damage of a map on other sentences, in nats a sentence, from its log-odds on the search's own."""
 
 
@@ -59,7 +59,7 @@ def check_on_unseen(
         if study.user_attrs.get(WANTED):
             study.set_user_attr(WANTED, None)
         return
-    trials = candidates(select(outcome), damage_elsewhere)
+    trials = unseen_candidates(select(outcome), damage_elsewhere)
     if not trials:
         return
     try:
@@ -101,7 +101,7 @@ def check_on_unseen(
         study.set_user_attr(WANTED, None)
 
 
-def candidates(selection: Selection, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
+def unseen_candidates(selection: Selection, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
     """Return the maps that picks are made among: the picks so far, the baselines, and the sampler's best.
 
     The sampler's best are its front of size and expected damage, thinned if it is long, and its best of each baseline's
@@ -122,7 +122,7 @@ def candidates(selection: Selection, damage_elsewhere: DamageElsewhere | None = 
     front = front[np.argsort(sizes[front], kind="stable")]
     kept = np.unique(np.linspace(0, len(front) - 1, min(len(front), _MOST_OF_FRONT)).astype(int))
     chosen = [scored[at] for at in front[kept]] + list(selection.picked.values())
-    baselines = [trial for trial in selection.contenders if trial.feasible and trial.scores is not None]
+    baselines = [trial for trial in selection.baselines if trial.feasible and trial.scores is not None]
     for limit in exact_sizes(outcome.footprint, baselines, outcome.size_axis):
         within = front[sizes[front] <= limit]
         chosen += [scored[at] for at in within[-1:]]  # the largest of a front has the least damage

@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from objectives.errors import InputError, is_out_of_memory
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
 from objectives.problem import Evaluation, Problem, cache_directory, load_problem
 from search.allocation.constraint import NoMapLeftError, SizeConstraint
@@ -47,7 +47,7 @@ def make_sampler(
     return GuidedSampler(constraint, sensitivities, problem.fp32_log_odds, seed)
 
 
-def load_searched_problem(profile: Profile, say: Callable[[str], None]) -> Problem:
+def load_searched_problem(profile: Profile, report_progress: Callable[[str], None]) -> Problem:
     """Load what a profile searches; several workers share its codes in files."""
     return load_problem(
         profile.model,
@@ -55,7 +55,7 @@ def load_searched_problem(profile: Profile, say: Callable[[str], None]) -> Probl
         profile.precision,
         profile.device,
         profile.quantizer,
-        say=say,
+        report_progress=report_progress,
         bank_in_files=profile.workers > 1,
         confirm=profile.confirm,
         group_size=profile.group_size,
@@ -125,7 +125,7 @@ class Worker:
         )
         return True
 
-    def _claim(self, life: ExitStack, broken_off: list[int]) -> tuple[optuna.Trial, Bits] | None:
+    def _claim(self, life: ExitStack, broken_off: list[int]) -> tuple[optuna.Trial, BitMap] | None:
         """Begin a trial with a map that no other trial has; None if no further map is wanted or left.
 
         Proposing a map and claiming it happen in one piece, while this process holds the study.
@@ -156,7 +156,7 @@ class Worker:
             except NoMapLeftError:
                 return None
 
-    def _evaluate(self, bit_map: Bits) -> Evaluation:
+    def _evaluate(self, bit_map: BitMap) -> Evaluation:
         try:
             return self.problem.evaluate(bit_map)
         except (MemoryError, RuntimeError) as error:

@@ -22,7 +22,7 @@ def sigmoid(x: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float32)
 
 
-class CommonShifts:
+class CommonModeShifts:
     """Shifts that are a constant, a multiple of the FP32 log-odds and a multiple of their hyperbolic tangent.
 
     The last moves both classes apart or together whatever the log-odds. Coefficients are of an orthonormal basis in the

@@ -13,16 +13,16 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.scores import LogOdds
-from search.allocation.baselines import plain_budgets
+from search.allocation.baselines import knapsack_budgets
 from search.allocation.constraint import SizeConstraint, repair
 from search.allocation.knapsack import Choice, Sizes, allocate, layer_sizes, to_bits, to_choice
 from search.allocation.sensitivity import Sensitivities
-from search.samplers.local_search import descend
+from search.samplers.local_search import search_locally
 from search.samplers.optuna_samplers import SeenMaps, search_space
-from search.samplers.shrinkage import choose_trust
-from search.samplers.surrogate import LandscapeModel, Observations
+from search.samplers.shrinkage import choose_shrinkage
+from search.samplers.surrogate import Observations, SurrogateModel
 from search.study.trials import origin_of, place_of, recorded_log_odds, trials_of
 
 _UNBEATEN_SHARE = 0.25
@@ -44,7 +44,7 @@ class GuidedSampler(BaseSampler):
     before, and reproduced by its seed and the trials before it.
 
     Attributes:
-        trust: the weight of interactions between layers, 0 to 1; see :mod:`search.samplers.shrinkage`.
+        shrinkage: the weight of interactions between layers, 0 to 1; see :mod:`search.samplers.shrinkage`.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class GuidedSampler(BaseSampler):
         # A ladder rather than any size: work at one budget adds up only where it is come back to. Even in logarithm,
         # as the same relative saving is worth the same anywhere.
         # Of a model so small that what decodes it is most of it, some budgets leave nothing for codes.
-        plain = [max(smallest, budget - overhead) for budget in plain_budgets(constraint)]
+        plain = [max(smallest, budget - overhead) for budget in knapsack_budgets(constraint)]
         steps = zip(plain, [*plain[1:], smallest], strict=True)
         rungs = [np.geomspace(high, low, _RUNGS_A_STEP, endpoint=False) for high, low in steps]
         self._budgets = np.clip(np.concatenate(rungs).astype(np.int64), smallest, largest).tolist()
-        self.trust = choose_trust(sensitivities, fp32_log_odds, self._sizes, self._budgets[::_RUNGS_A_STEP])
-        self._model = LandscapeModel(sensitivities, fp32_log_odds, self.trust)
+        self.shrinkage = choose_shrinkage(sensitivities, fp32_log_odds, self._sizes, self._budgets[::_RUNGS_A_STEP])
+        self._model = SurrogateModel(sensitivities, fp32_log_odds, self.shrinkage)
         self._finished = _FinishedMaps(self._names, self._sizes, self.damage_elsewhere)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -97,7 +97,7 @@ class GuidedSampler(BaseSampler):
         """Refuse: a parameter outside the map is a mistake of the caller."""
         raise ValueError(f"{param_name!r} is not a layer of this study")
 
-    def damage_elsewhere(self, bit_map: Bits, log_odds: LogOdds) -> float:
+    def damage_elsewhere(self, bit_map: BitMap, log_odds: LogOdds) -> float:
         """Return the damage to expect on other sentences of a map with these log-odds here, in nats a sentence."""
         return self._model.damage_elsewhere(to_choice(bit_map), log_odds)
 
@@ -111,7 +111,7 @@ class GuidedSampler(BaseSampler):
         turn, at = divmod(place, len(self._budgets))
         return int(np.random.default_rng((self._seed, turn)).permutation(self._budgets)[at])
 
-    def _propose(self, budget: int, rng: np.random.Generator) -> Bits:
+    def _propose(self, budget: int, rng: np.random.Generator) -> BitMap:
         observations = self._finished.observations(budget, self._fp32_log_odds)
         if observations is None:
             return to_bits(allocate(self._sensitivities.damages, self._sizes, budget))
@@ -120,10 +120,10 @@ class GuidedSampler(BaseSampler):
         temperature = 0.0 if rng.random() < _GREEDY_SHARE else rng.uniform(0.0, 1.0)
         posterior = self._model.given(observations, budget)
         for _ in range(_ATTEMPTS):
-            landscape = posterior.landscape(rng, temperature)
+            surrogate = posterior.surrogate(rng, temperature)
             if known is not None:
-                landscape = landscape.through(start, known.log_odds - self._fp32_log_odds)
-            _, chosen = descend(landscape, self._sizes, start, budget)
+                surrogate = surrogate.through(start, known.log_odds - self._fp32_log_odds)
+            _, chosen = search_locally(surrogate, self._sizes, start, budget)
             if (bit_map := to_bits(chosen)) not in self._seen.maps:
                 break
             temperature += 0.5  # all that looks plausible here is known: look further
@@ -154,7 +154,7 @@ class _FinishedMaps:
     """The maps of a study's complete trials, read once each."""
 
     def __init__(
-        self, names: tuple[str, ...], sizes: Sizes, damage_elsewhere: Callable[[Bits, LogOdds], float]
+        self, names: tuple[str, ...], sizes: Sizes, damage_elsewhere: Callable[[BitMap, LogOdds], float]
     ) -> None:
         self._names = names
         self._layer_sizes = sizes

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from objectives.scores import LogOdds
 from search.allocation.knapsack import Choice, Sizes
 from search.samplers.common_mode import Floats, sigmoid
-from search.samplers.surrogate import Landscape
+from search.samplers.surrogate import Surrogate
 
 _ROUNDS = 8
 _STEPS = 60
@@ -22,7 +22,7 @@ Rows = npt.NDArray[np.int64]
 """Effects by their row in the landscape."""
 
 
-def descend(landscape: Landscape, sizes: Sizes, start: Choice, budget: int) -> tuple[float, Choice]:
+def search_locally(surrogate: Surrogate, sizes: Sizes, start: Choice, budget: int) -> tuple[float, Choice]:
     """Return a map within the budget that no change of one or two layers improves, and its expected damage elsewhere.
 
     Damage is expanded to second order in the shift around the start; in that expansion the gain of every pair of
@@ -30,17 +30,17 @@ def descend(landscape: Landscape, sizes: Sizes, start: Choice, budget: int) -> t
     end is truly better than the start, the expansion is renewed there.
 
     Args:
-        landscape: to be searched.
+        surrogate: to be searched.
         sizes: of each layer at each width, ``(n_layers, n_widths)``.
         start: where to begin; too large a map first gives up what costs least for its size.
         budget: in the units of ``sizes``; at least the smallest map's.
     """
     layers = np.arange(len(start))
     fits = sizes[layers, start].sum() <= budget
-    best, known = (landscape.damage_elsewhere(start) if fits else np.inf), start
+    best, known = (surrogate.damage_elsewhere(start) if fits else np.inf), start
     for _ in range(_ROUNDS):
-        chosen = _Expansion(landscape, sizes, known).improve(budget)
-        damage = landscape.damage_elsewhere(chosen)
+        chosen = _Expansion(surrogate, sizes, known).improve(budget)
+        damage = surrogate.damage_elsewhere(chosen)
         if not damage < best:
             break
         best, known = damage, chosen
@@ -50,21 +50,21 @@ def descend(landscape: Landscape, sizes: Sizes, start: Choice, budget: int) -> t
 class _Expansion:
     """Expected damage elsewhere to second order around a map."""
 
-    def __init__(self, landscape: Landscape, sizes: Sizes, start: Choice) -> None:
+    def __init__(self, surrogate: Surrogate, sizes: Sizes, start: Choice) -> None:
         self._n_widths = sizes.shape[1]
         self._sizes = sizes
         self._chosen = start.copy()
-        effects, shift = landscape.effects(start), landscape.shift(start)
-        common, doubt, trust = landscape.common, landscape.doubt, landscape.trust
-        slope, curvature = _derivatives(landscape.fp32_log_odds, shift)
-        alike_slope, alike_curvature = _derivatives(landscape.fp32_log_odds, common.of(shift))
+        effects, shift = surrogate.effects(start), surrogate.shift(start)
+        common, variance_penalty, shrinkage = surrogate.common, surrogate.variance_penalty, surrogate.shrinkage
+        slope, curvature = _derivatives(surrogate.fp32_log_odds, shift)
+        alike_slope, alike_curvature = _derivatives(surrogate.fp32_log_odds, common.of(shift))
         alike, basis = common.coefficients(effects), common.basis
-        elsewhere = alike @ (basis.T @ alike_slope) + landscape.specific
-        together = trust * (effects @ slope) + landscape.doubt_slope(start)
-        self._first = np.asarray(together + (1.0 - trust) * elsewhere, dtype=np.float32)
-        weighted = effects * np.sqrt(trust * curvature)
-        second = weighted @ weighted.T + doubt  # of a matrix and its own transpose only half is computed
-        second += (1.0 - trust) * (alike @ (basis.T @ (basis * alike_curvature[:, None])) @ alike.T)
+        elsewhere = alike @ (basis.T @ alike_slope) + surrogate.specific
+        together = shrinkage * (effects @ slope) + surrogate.variance_penalty_slope(start)
+        self._first = np.asarray(together + (1.0 - shrinkage) * elsewhere, dtype=np.float32)
+        weighted = effects * np.sqrt(shrinkage * curvature)
+        second = weighted @ weighted.T + variance_penalty  # of a matrix and its own transpose only half is computed
+        second += (1.0 - shrinkage) * (alike @ (basis.T @ (basis * alike_curvature[:, None])) @ alike.T)
         self._second = np.asarray(second, dtype=np.float32)
 
     def improve(self, budget: int) -> Choice:

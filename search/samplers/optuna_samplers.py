@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.layers import WIDTHS, Bits, Layer
+from objectives.layers import WIDTHS, BitMap, Layer
 from search.allocation.constraint import SizeConstraint, repair
 from search.study.trials import map_of, place_of, trials_of
 
@@ -89,7 +89,7 @@ class SeenMaps:
 
     def __init__(self, names: Sequence[str]) -> None:
         """Read maps of these layers."""
-        self.maps: set[Bits] = set()
+        self.maps: set[BitMap] = set()
         self._names = tuple(names)
         self._read = 0  # every trial below this number has been read in full
 

@@ -14,20 +14,20 @@ import numpy.typing as npt
 from objectives.scores import LogOdds
 from search.allocation.knapsack import Choice, Sizes, allocate
 from search.allocation.sensitivity import Sensitivities
-from search.samplers.common_mode import CommonShifts, Floats
-from search.samplers.local_search import descend
-from search.samplers.surrogate import Landscape, specific_damages
+from search.samplers.common_mode import CommonModeShifts, Floats
+from search.samplers.local_search import search_locally
+from search.samplers.surrogate import Surrogate, specific_damages
 
-TRUSTS = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0)
+SHRINKAGES = (0.0, 0.1, 0.2, 0.4, 0.7, 1.0)
 _SPLITS = 4
 _FEWEST_SENTENCES = 40
 _MOST_BUDGETS = 3
 
 
-def choose_trust(
+def choose_shrinkage(
     sensitivities: Sensitivities, fp32_log_odds: LogOdds, sizes: Sizes, budgets: Sequence[int], seed: int = 0
 ) -> float:
-    """Return which of ``TRUSTS`` leads to maps of least damage on sentences that they were not chosen on.
+    """Return which of ``SHRINKAGES`` leads to maps of least damage on sentences that they were not chosen on.
 
     Found on half of the sentences, for a search on all of them, it is on the careful side. Too few to tell: 0.
 
@@ -40,18 +40,18 @@ def choose_trust(
     """
     if fp32_log_odds.size < _FEWEST_SENTENCES:
         return 0.0
-    return TRUSTS[int(np.argmin(damages_elsewhere(sensitivities, fp32_log_odds, sizes, budgets, seed)))]
+    return SHRINKAGES[int(np.argmin(damages_elsewhere(sensitivities, fp32_log_odds, sizes, budgets, seed)))]
 
 
 def damages_elsewhere(
     sensitivities: Sensitivities, fp32_log_odds: LogOdds, sizes: Sizes, budgets: Sequence[int], seed: int = 0
 ) -> npt.NDArray[np.float64]:
-    """Return the damage that each of ``TRUSTS`` leads to on sentences that maps were not chosen on, ``(n_trusts,)``.
+    """Return the damage, ``(n_shrinkages,)``, that each of ``SHRINKAGES`` leads to on sentences not chosen on.
 
     On half of the sentences the plain allocation of a budget is improved with each trust, and the damage of what comes
     out is predicted on the other half, both by the layers' own shifts added up; no map is evaluated. A geometric mean
     over some budgets, four splits and both of their halves, as a share of the plain allocation's damage there.
-    Arguments as for ``choose_trust``.
+    Arguments as for ``choose_shrinkage``.
     """
     n_sentences = fp32_log_odds.size
     some = np.unique(np.linspace(0, len(budgets) - 1, _MOST_BUDGETS).astype(int))
@@ -76,30 +76,33 @@ class _Half:
         self._fp32_log_odds = fp32_log_odds[kept]
         here = Sensitivities.of(shifts, sensitivities.measured, self._fp32_log_odds)
         self._damages = here.damages
-        self._common = CommonShifts(self._fp32_log_odds)
+        self._common = CommonModeShifts(self._fp32_log_odds)
         self._specific = specific_damages(here, self._fp32_log_odds, self._common).ravel()
         self._sums: Floats = shifts.reshape(-1, kept.size)
 
     def maps(self, sizes: Sizes, budget: int) -> list[Choice]:
-        """Return the plain allocation of a budget, then improved with each of ``TRUSTS``."""
+        """Return the plain allocation of a budget, then improved with each of ``SHRINKAGES``."""
         plain = allocate(self._damages, sizes, budget)
-        return [plain, *(descend(self._landscape(trust), sizes, plain, budget)[1] for trust in TRUSTS)]
+        return [
+            plain,
+            *(search_locally(self._surrogate(shrinkage), sizes, plain, budget)[1] for shrinkage in SHRINKAGES),
+        ]
 
     def damage(self, chosen: Choice) -> float:
         """Return the damage of a map."""
-        return self._landscape(1.0).damage(chosen)
+        return self._surrogate(1.0).damage(chosen)
 
-    def _landscape(self, trust: float) -> Landscape:
+    def _surrogate(self, shrinkage: float) -> Surrogate:
         rows, n_sentences = self._sums.shape
         nothing = np.zeros(1, dtype=np.float32)
-        return Landscape(
+        return Surrogate(
             fp32_log_odds=self._fp32_log_odds,
             sums=self._sums,
             saturation=0.0,
             corrections=np.broadcast_to(nothing, (rows, n_sentences)),
             trend=np.broadcast_to(nothing, n_sentences),
-            doubt=np.broadcast_to(nothing, (rows, rows)),
+            variance_penalty=np.broadcast_to(nothing, (rows, rows)),
             specific=self._specific,
             common=self._common,
-            trust=trust,
+            shrinkage=shrinkage,
         )

@@ -14,7 +14,8 @@ What cancels on a thousand sentences need not cancel on others: damage is so une
 up most of it. What a map is expected to do elsewhere is therefore a mean of what the summed shifts do here and of what
 is left when only what layers do to all sentences alike (:mod:`search.samplers.common_mode`) can cancel and the rest of
 each does its damage alone. The weight of the former is found by cross-validation
-(:mod:`search.samplers.shrinkage`): the shrinkage of a covariance towards one of few factors (Ledoit and Wolf, Journal of Empirical Finance 10 (2003)).
+(:mod:`search.samplers.shrinkage`): the shrinkage of a covariance towards
+one of few factors (Ledoit and Wolf, Journal of Empirical Finance 10 (2003)).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy.typing as npt
 from objectives.scores import LogOdds, divergences
 from search.allocation.knapsack import Choice
 from search.allocation.sensitivity import Sensitivities
-from search.samplers.common_mode import CommonShifts, Floats, sigmoid
+from search.samplers.common_mode import CommonModeShifts, Floats, sigmoid
 
 # In proportion to the root mean square over sentences of what they are errors of. Fitted by marginal likelihood to 216
 # maps of a 12-layer BERT on CoLA between 5.5x and 16x, over a coarse grid.
@@ -57,7 +58,7 @@ class Observations:
 
 
 @dataclass(frozen=True)
-class Landscape:
+class Surrogate:
     """Plausible shifts of maps around one size, to be searched for one of little damage.
 
     With m the sum of a map's ``sums``, its shift is m / sqrt(1 + saturation * mean(m^2)), plus its ``corrections`` and
@@ -69,13 +70,13 @@ class Landscape:
         saturation: how much smaller large sums come out, in 1 / nats^2.
         corrections: what the layers do besides, ``(n_layers * n_widths, n_sentences)``.
         trend: what all maps have in common, ``(n_sentences,)``.
-        doubt: the damage to expect from what is not known is half the sum of its entries for each pair of a map's
-            layers, or of what they change where there is an ``origin``, ``(n_layers * n_widths, n_layers * n_widths)``.
+        variance_penalty: ``(n_layers * n_widths, n_layers * n_widths)``. The damage to expect from what is not known
+            is half the sum of its entries for each pair of a map's layers, or of what they change if there is an ``origin``.
         specific: the damage of each layer alone at each width, less that of what it does to all sentences alike,
             ``(n_layers * n_widths,)``, nats a sentence.
         common: shifts of all sentences alike.
-        trust: how far what layers do together on these sentences counts elsewhere, 0..1; at 0 only what they do to all
-            alike cancels there, and the rest of each counts alone.
+        shrinkage: the weight of interactions between layers, 0..1; at 0 only what layers do to all sentences alike
+            cancels, and the rest of each counts alone.
         origin: the evaluated map that it passes through, where there is one.
     """
 
@@ -84,13 +85,13 @@ class Landscape:
     saturation: float
     corrections: Floats
     trend: Floats
-    doubt: Floats
+    variance_penalty: Floats
     specific: Floats
-    common: CommonShifts
-    trust: float
+    common: CommonModeShifts
+    shrinkage: float
     origin: Choice | None = None
 
-    def through(self, evaluated: Choice, shift: Floats) -> Landscape:
+    def through(self, evaluated: Choice, shift: Floats) -> Surrogate:
         """Return the landscape moved to pass through an evaluated map with this shift, ``(n_sentences,)``."""
         trend = self.trend + (shift - self.shift(evaluated))
         return replace(self, trend=np.asarray(trend, dtype=np.float32), origin=evaluated)
@@ -119,22 +120,26 @@ class Landscape:
         """Return the damage to expect of a map on other sentences like these, in nats a sentence."""
         shift = self.shift(chosen)
         specific = float(self.specific[self.rows(chosen)].sum())
-        expected = _expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.trust)
+        expected = _expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.shrinkage)
         return expected + self._unknown(chosen)
 
-    def doubt_slope(self, chosen: Choice) -> Floats:
+    def variance_penalty_slope(self, chosen: Choice) -> Floats:
         """Return the derivative of the damage from what is not known by each layer and width, as ``effects``."""
-        return self._doubt_of(chosen) if self.origin is None else self._doubt_of(chosen) - self._doubt_of(self.origin)
+        return (
+            self._variance_penalty_of(chosen)
+            if self.origin is None
+            else self._variance_penalty_of(chosen) - self._variance_penalty_of(self.origin)
+        )
 
     def rows(self, chosen: Choice) -> npt.NDArray[np.int64]:
         """Return the rows of a map's layers at their widths."""
         return _rows(chosen, len(self.sums) // len(chosen))
 
-    def _doubt_of(self, chosen: Choice) -> Floats:
-        return np.asarray(self.doubt[self.rows(chosen)].sum(axis=0))
+    def _variance_penalty_of(self, chosen: Choice) -> Floats:
+        return np.asarray(self.variance_penalty[self.rows(chosen)].sum(axis=0))
 
     def _unknown(self, chosen: Choice) -> float:
-        slope = self.doubt_slope(chosen)
+        slope = self.variance_penalty_slope(chosen)
         unknown = slope[self.rows(chosen)].sum()
         if self.origin is not None:
             unknown -= slope[self.rows(self.origin)].sum()
@@ -146,14 +151,14 @@ class Landscape:
         return summed, 1.0 / np.sqrt(1.0 + self.saturation * np.mean(summed**2))
 
 
-def specific_damages(sensitivities: Sensitivities, fp32_log_odds: LogOdds, common: CommonShifts) -> Floats:
+def specific_damages(sensitivities: Sensitivities, fp32_log_odds: LogOdds, common: CommonModeShifts) -> Floats:
     """Return the damage of each layer alone, ``(n_layers, n_widths)``, less that of what it does to all alike."""
     alike = divergences(fp32_log_odds + common.of(sensitivities.shifts), fp32_log_odds).mean(axis=-1)
     return np.asarray(np.maximum(sensitivities.damages - alike, 0.0), dtype=np.float32)
 
 
 def _expected_elsewhere(
-    shift: Floats, specific: float, fp32_log_odds: LogOdds, common: CommonShifts, trust: float
+    shift: Floats, specific: float, fp32_log_odds: LogOdds, common: CommonModeShifts, shrinkage: float
 ) -> float:
     """Return the damage to expect on other sentences, in nats a sentence, of a map that shifts these by ``shift``.
 
@@ -162,30 +167,30 @@ def _expected_elsewhere(
         specific: the sum of its layers' specific damages.
         fp32_log_odds: ``(n_sentences,)``.
         common: of these sentences.
-        trust: as in ``Landscape``.
+        shrinkage: as in ``Surrogate``.
     """
     together, alike = divergences(fp32_log_odds + np.stack([shift, common.of(shift)]), fp32_log_odds).mean(axis=-1)
-    return float(trust * together + (1.0 - trust) * (alike + specific))
+    return float(shrinkage * together + (1.0 - shrinkage) * (alike + specific))
 
 
-class LandscapeModel:
+class SurrogateModel:
     """The prior, from sensitivities; given observations it tells what is plausible around any size.
 
     Attributes:
-        fp32_log_odds, common, trust, sums: as in ``Landscape``.
+        fp32_log_odds, common, trust, sums: as in ``Surrogate``.
         curvature: second derivative of each sentence's damage by its shift, ``(n_sentences,)``.
         spread: prior standard deviation of each effect's error, ``(n_layers * n_widths,)``.
         directions: standard normal numbers times these are plausible errors, ``(n_directions, n_sentences)``.
     """
 
-    def __init__(self, sensitivities: Sensitivities, fp32_log_odds: LogOdds, trust: float) -> None:
+    def __init__(self, sensitivities: Sensitivities, fp32_log_odds: LogOdds, shrinkage: float) -> None:
         """Take the layers' own shifts as the prior mean of what they do."""
         n_layers, self._n_widths, n_sentences = sensitivities.shifts.shape
         self.fp32_log_odds = fp32_log_odds
-        self.trust = trust
+        self.shrinkage = shrinkage
         probability = sigmoid(fp32_log_odds)
         self.curvature = probability * (1.0 - probability)
-        self.common = CommonShifts(fp32_log_odds)
+        self.common = CommonModeShifts(fp32_log_odds)
         self._specific = specific_damages(sensitivities, fp32_log_odds, self.common).ravel()
         self.sums = sensitivities.shifts.reshape(n_layers * self._n_widths, n_sentences)
         self._alike = self.common.coefficients(self.sums)
@@ -200,7 +205,7 @@ class LandscapeModel:
         """Return the damage to expect on other sentences of a map with these log-odds here, in nats a sentence."""
         specific = float(self._specific[_rows(chosen, self._n_widths)].sum())
         shift = log_odds - self.fp32_log_odds
-        return _expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.trust)
+        return _expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.shrinkage)
 
     def given(self, observations: Observations, size: float) -> Posterior:
         """Return what evaluated maps, at least one, of about a size in bits leave plausible around it."""
@@ -250,16 +255,16 @@ class Posterior:
 
     Attributes:
         model: the prior.
-        saturation: as in ``Landscape``.
+        saturation: as in ``Surrogate``.
         corrections: their mean, ``(n_layers * n_widths, n_sentences)``.
-        trend: as in ``Landscape``.
+        trend: as in ``Surrogate``.
         scaled: which effects each map has, times their spread, ``(n_maps, n_layers * n_widths)``.
         noise: of each map, ``(n_maps,)``.
         half: a matrix H with H' H the inverse of the maps' kernel, ``(n_maps, n_maps)``.
         seen: H times ``scaled``.
     """
 
-    model: LandscapeModel
+    model: SurrogateModel
     saturation: float
     corrections: Floats
     trend: Floats
@@ -268,7 +273,7 @@ class Posterior:
     half: Floats
     seen: Floats
 
-    def landscape(self, rng: np.random.Generator, temperature: float) -> Landscape:
+    def surrogate(self, rng: np.random.Generator, temperature: float) -> Surrogate:
         """Return a plausible landscape.
 
         Drawn by Matheron's rule: a draw from the prior, corrected by what the observations say of its error (Wilson et
@@ -277,24 +282,24 @@ class Posterior:
         Args:
             rng: where the randomness comes from.
             temperature: scales the posterior's standard deviations; 0 gives its mean, with all that is unknown as
-                ``doubt``, 1 a draw, which has none (Thompson sampling: Russo et al., Foundations and Trends in Machine
-                Learning 11 (2018)). The trend is not drawn, as it moves all maps of a size alike; that takes up to a
-                sixth of a draw's variance, and a tenth at most of what exchanges have of it.
+                ``variance_penalty``, 1 a draw, which has none (Thompson sampling: Russo et al., Foundations and Trends
+                in Machine Learning 11 (2018)). The trend is not drawn, as it moves all maps of a size alike;
+                that takes up to a sixth of a draw's variance, and a tenth at most of what exchanges have of it.
         """
         model, corrections = self.model, self.corrections
         if temperature > 0:
             corrections = corrections + self._drawn(rng, temperature)
-        doubt = max(0.0, 1.0 - temperature**2) * model.curvature.mean() * self._covariance
-        return Landscape(
+        variance_penalty = max(0.0, 1.0 - temperature**2) * model.curvature.mean() * self._covariance
+        return Surrogate(
             fp32_log_odds=model.fp32_log_odds,
             sums=model.sums,
             saturation=self.saturation,
             corrections=corrections.astype(np.float32),
             trend=self.trend,
-            doubt=doubt.astype(np.float32),
+            variance_penalty=variance_penalty.astype(np.float32),
             specific=model.specific_with(corrections),
             common=model.common,
-            trust=model.trust,
+            shrinkage=model.shrinkage,
         )
 
     def _drawn(self, rng: np.random.Generator, temperature: float) -> Floats:

@@ -13,13 +13,13 @@ from results.outcome import HoldoutScores
 from search.study.arrays import pack_array, unpack_array
 
 if TYPE_CHECKING:  # reading a run loads no model
-    from objectives.problem import Confirmation
+    from objectives.problem import Holdout
 
 _RECORD = "opening of the confirmation sentences"  # as stored in studies
 
 
-def record_opening(
-    study: optuna.Study, holdout: Confirmation, fp32_log_odds: LogOdds, log_odds: Mapping[int, LogOdds], trials: int
+def record_holdout(
+    study: optuna.Study, holdout: Holdout, fp32_log_odds: LogOdds, log_odds: Mapping[int, LogOdds], trials: int
 ) -> None:
     """Record what FP32 and some trials' maps score on the holdout, after so many trials."""
     record = {
@@ -33,12 +33,12 @@ def record_opening(
     study.set_user_attr(_RECORD, record)
 
 
-def opened_after(study: optuna.Study) -> int:
+def holdout_scored_after(study: optuna.Study) -> int:
     """Return after how many trials the holdout was scored; 0 if it has not been."""
     return int(study.user_attrs.get(_RECORD, {"trials": 0})["trials"])
 
 
-def read_opening(study: optuna.Study, trials: int) -> HoldoutScores | None:
+def read_holdout(study: optuna.Study, trials: int) -> HoldoutScores | None:
     """Return the scores on the holdout; None if it has not been scored.
 
     Args:

@@ -23,7 +23,7 @@ from results.outcome import Outcome, Trial
 from search.allocation.constraint import SizeConstraint
 from search.storage.stores import Place
 from search.study.arrays import unpack_array
-from search.study.holdout_record import read_opening
+from search.study.holdout_record import read_holdout
 from search.study.study import CONFIRMATION, CONTEXT, STUDY_SCHEMA
 from search.study.trials import EVALUATION, FAILURE, LABEL, MOST_ATTEMPTS, map_of, origin_of, settled, trials_of
 from search.study.unseen_record import read_unseen, unscored
@@ -79,9 +79,9 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
             continue
         assert began is not None
         assert trial.datetime_complete is not None
-        confirmation = attributes.get(f"{CONFIRMATION} {trial.number}")
+        holdout = attributes.get(f"{CONFIRMATION} {trial.number}")
         finished_s = max(0.0, (trial.datetime_complete - began).total_seconds())  # clocks may be set back
-        trials.append(_trial(trial, confirmation, constraint, finished_s))
+        trials.append(_trial(trial, holdout, constraint, finished_s))
     return Outcome(
         name=name,
         model=context["model"],
@@ -98,15 +98,13 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         trials=tuple(trials),
         provenance=tuple((key, value) for key, value in context["provenance"]),
         held_back=context.get("held_back", ""),
-        confirmation=read_opening(study, len(trials)),
+        holdout=read_holdout(study, len(trials)),
         unseen=read_unseen(study, len(trials)),
         unscored=unscored(study),
     )
 
 
-def _trial(
-    trial: FrozenTrial, confirmation: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float
-) -> Trial:
+def _trial(trial: FrozenTrial, holdout: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float) -> Trial:
     footprint = constraint.footprint
     bit_map = map_of(trial, [layer.name for layer in footprint.layers])
     assert bit_map is not None
@@ -114,7 +112,7 @@ def _trial(
     packed_bytes = recorded["packed_bytes"] if recorded else footprint.packed_bytes(bit_map)
     size_bits = 8 * packed_bytes if constraint.axis == "packed" else footprint.nominal_bits(bit_map)
     elapsed_s = recorded["elapsed_s"] if recorded else 0.0
-    recorded = confirmation or recorded
+    recorded = holdout or recorded
     return Trial(
         number=trial.number,
         origin=origin_of(trial),

@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import InputError, all_faults
-from objectives.layers import WIDTHS, Bits, Layer
+from objectives.layers import WIDTHS, BitMap, Layer
 from results.outcome import Quality
 from search.allocation.constraint import NoMapLeftError, SizeConstraint
 from search.storage.stores import STUDY_NAME
@@ -27,7 +27,7 @@ from search.study.trials import ATTEMPT, EVALUATION, FAILURE, LABEL, MAP, NO_MAP
 
 if TYPE_CHECKING:  # reading a run loads no model
     from objectives.problem import Evaluation, Problem
-    from search.allocation.baselines import Contender
+    from search.allocation.baselines import Baseline
 
 log = logging.getLogger("bitfront")
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -46,7 +46,7 @@ def open_study(
     quality: Quality,
     constraint: SizeConstraint,
     sampler: BaseSampler,
-    contenders: Sequence[Contender],
+    baselines: Sequence[Baseline],
     reference_note: str = "",
     provenance: Sequence[tuple[str, str]] = (),
     name: str = STUDY_NAME,
@@ -62,7 +62,7 @@ def open_study(
         quality: the first objective; size is the second.
         constraint: the size constraint.
         sampler: proposes maps.
-        contenders: the baselines, which are evaluated first, even if they miss the constraint.
+        baselines: the baselines, which are evaluated first, even if they miss the constraint.
         reference_note: why the documented configuration is not among them.
         provenance: further facts to show in the report.
         name: the study's name in the storage.
@@ -95,10 +95,10 @@ def open_study(
     standing = [trial for trial in trials_of(study) if not interrupted(trial)]
     labels = {trial.user_attrs.get(LABEL) for trial in standing}
     maps = {map_of(trial, names) for trial in standing}
-    for contender in contenders:  # a knapsack's map can be uniform, and no map is evaluated twice
-        if contender.label not in labels and contender.bit_map not in maps:
-            maps.add(contender.bit_map)
-            _enqueue(study, names, contender.bit_map, {ORIGIN: contender.origin, LABEL: contender.label})
+    for baseline in baselines:  # a knapsack's map can be uniform, and no map is evaluated twice
+        if baseline.label not in labels and baseline.bit_map not in maps:
+            maps.add(baseline.bit_map)
+            _enqueue(study, names, baseline.bit_map, {ORIGIN: baseline.origin, LABEL: baseline.label})
     return study
 
 
@@ -130,7 +130,7 @@ def retry_lost(study: optuna.Study, names: Sequence[str], blamed: bool = False) 
     """
     trials = trials_of(study)
     maps = {map_of(trial, names) for trial in trials if not interrupted(trial)}
-    lost: dict[Bits, FrozenTrial] = {}
+    lost: dict[BitMap, FrozenTrial] = {}
     for trial in trials:
         bit_map = map_of(trial, names)
         if bit_map is not None and bit_map not in maps:
@@ -142,7 +142,7 @@ def retry_lost(study: optuna.Study, names: Sequence[str], blamed: bool = False) 
     return len(lost)
 
 
-def _enqueue(study: optuna.Study, names: Sequence[str], bit_map: Bits, attributes: Mapping[str, object]) -> None:
+def _enqueue(study: optuna.Study, names: Sequence[str], bit_map: BitMap, attributes: Mapping[str, object]) -> None:
     study.enqueue_trial(dict(zip(names, bit_map, strict=True)), user_attrs={**attributes, MAP: list(bit_map)})
 
 
@@ -208,7 +208,7 @@ def warn_of_other_codes(recorded: str | None, problem: Problem, subject: str) ->
 
 def claim(
     study: optuna.Study, layers: Sequence[Layer], on_begin: Callable[[optuna.Trial], object] = lambda trial: None
-) -> tuple[optuna.Trial, Bits]:
+) -> tuple[optuna.Trial, BitMap]:
     """Begin a trial and claim a map for it, which no other trial has if the study is held exclusively.
 
     The map is written in one piece; :func:`write_widths` writes it again as Optuna's parameters, one by one.
@@ -236,7 +236,7 @@ def claim(
     return trial, bit_map
 
 
-def write_widths(trial: optuna.Trial, layers: Sequence[Layer]) -> Bits:
+def write_widths(trial: optuna.Trial, layers: Sequence[Layer]) -> BitMap:
     """Write a trial's map as its parameters and return it."""
     return tuple(trial.suggest_int(layer.name, WIDTHS[0], WIDTHS[-1]) for layer in layers)
 
@@ -244,14 +244,16 @@ def write_widths(trial: optuna.Trial, layers: Sequence[Layer]) -> Bits:
 def tell(
     study: optuna.Study,
     trial: optuna.Trial,
-    bit_map: Bits,
+    bit_map: BitMap,
     evaluation: Evaluation,
     constraint: SizeConstraint,
     quality: Quality,
 ) -> None:
     """Record what a map scored and end its trial."""
     trial.set_constraint("size", constraint.violation(bit_map))
-    trial.set_user_attr(EVALUATION, {**_recorded(evaluation), "packed_bytes": constraint.footprint.packed_bytes(bit_map)})
+    trial.set_user_attr(
+        EVALUATION, {**_recorded(evaluation), "packed_bytes": constraint.footprint.packed_bytes(bit_map)}
+    )
     elements = sum(layer.elements for layer in constraint.footprint.layers)
     study.tell(trial, [getattr(evaluation.scores, quality), constraint.size_bits(bit_map) / elements])
 
@@ -290,7 +292,7 @@ def _context(
         "in_domain": None if problem.in_domain is None else pack_array(problem.in_domain),
         "fp32_log_odds": pack_array(problem.fp32_log_odds),
         "reference_note": reference_note,
-        "held_back": "" if problem.confirmation is None else problem.confirmation.source,
+        "held_back": "" if problem.holdout is None else problem.holdout.source,
         "provenance": [list(pair) for pair in provenance],
     }
 

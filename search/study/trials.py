@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.scores import LogOdds
 from results.outcome import Origin
 from search.study.arrays import unpack_array
@@ -42,7 +42,7 @@ def claimed(trial: FrozenTrial) -> bool:
     return MAP in trial.user_attrs
 
 
-def map_of(trial: FrozenTrial, names: Sequence[str]) -> Bits | None:
+def map_of(trial: FrozenTrial, names: Sequence[str]) -> BitMap | None:
     """Return a trial's map, claimed or enqueued; None if none has been claimed yet."""
     if claimed(trial):
         return tuple(trial.user_attrs[MAP])

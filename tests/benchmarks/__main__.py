@@ -15,8 +15,8 @@ from tests.benchmarks import (
     quantizers,
     screening,
     search,
+    shrinkage,
     storage,
-    trust,
     workers,
 )
 
@@ -32,7 +32,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "bert_base": bert_base.main,
     "storage": storage.main,
     "workers": workers.main,
-    "trust": trust.main,
+    "shrinkage": shrinkage.main,
 }
 
 

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from objectives.evaluation.evaluator import Evaluator
 from objectives.loading.hub import quiet_libraries
 from objectives.loading.layer_discovery import find_layers
-from objectives.loading.sentences import encode, load_sentences
+from objectives.loading.sentences import load_sentences, tokenize
 from objectives.scores import mcc, predictions
 from tests.shared import ABSENT, COLA, MODEL
 
@@ -73,7 +73,7 @@ def write_model(directory: Path) -> None:
     model = BertForSequenceClassification(BertConfig()).eval()
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     sentences = load_sentences(str(COLA), "validation")
-    log_odds = Evaluator(model, find_layers(model), encode(tokenizer, sentences.texts, 512)).fp32_log_odds()
+    log_odds = Evaluator(model, find_layers(model), tokenize(tokenizer, sentences.texts, 512)).fp32_log_odds()
     head, bias = model.classifier.weight.data, model.classifier.bias.data
     bias[1] -= float(np.median(log_odds))
     if mcc(predictions(log_odds - np.median(log_odds)), sentences.labels) < 0:

@@ -23,10 +23,9 @@ from objectives.batching import device_of
 from objectives.evaluation import packed_bert
 from objectives.evaluation.evaluator import DTYPES, Evaluator
 from objectives.evaluation.linear import FusedProduct, Product, make_product
-from objectives.layers import WIDTHS, Bits, Layer
+from objectives.layers import WIDTHS, BitMap, Layer
 from objectives.loading.layer_discovery import find_layers
-from objectives.loading.sentences import encode as encode_sentences
-from objectives.loading.sentences import load_sentences
+from objectives.loading.sentences import load_sentences, tokenize
 from objectives.problem import Problem, load_problem
 from objectives.quantization.affine import choose_affine, encode
 from objectives.quantization.bank import FP32_WIDTH
@@ -70,7 +69,7 @@ def measure(
     model: BertForSequenceClassification,
     layers: tuple[Layer, ...],
     sentences: list[tuple[int, ...]],
-    maps: list[Bits],
+    maps: list[BitMap],
     precision: Precision,
     twin_s: float,
 ) -> None:
@@ -84,7 +83,7 @@ def measure(
     evaluator.log_odds(probe, remember=True)
     upper = (*probe[:-1], probe[-1] % 8 + 2)  # another pooler: everything below it is remembered
 
-    def new_map() -> Bits:
+    def new_map() -> BitMap:
         return maps[next(turn) % (len(maps) - 1) + 1]
 
     timed = {
@@ -134,7 +133,7 @@ def sensitivity_share(evaluator: Evaluator, device: torch.device) -> float:
 
 
 def time_twin(
-    model: BertForSequenceClassification, layers: tuple[Layer, ...], sentences: list[tuple[int, ...]], bit_map: Bits
+    model: BertForSequenceClassification, layers: tuple[Layer, ...], sentences: list[tuple[int, ...]], bit_map: BitMap
 ) -> float:
     """Return the seconds of one evaluation written by hand; the forward is timed on every eighth batch."""
     weights = {layer.name: model.get_parameter(layer.parameter).detach().clone() for layer in layers}
@@ -227,7 +226,7 @@ def cola_tokens() -> list[tuple[int, ...]]:
     """Return the tokens of CoLA's validation sentences, or random ones of like lengths."""
     if MODEL.is_dir() and COLA.is_dir():
         tokenizer = AutoTokenizer.from_pretrained(MODEL)
-        return list(encode_sentences(tokenizer, load_sentences(str(COLA), "validation").texts, 512))
+        return list(tokenize(tokenizer, load_sentences(str(COLA), "validation").texts, 512))
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.gamma(6.0, 11.7 / 6.0, size=1043).round(), 4, 35).astype(int)
     return [tuple(int(token) for token in rng.integers(1000, 30000, size=length)) for length in lengths]

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
         print(ABSENT)
         return
     precision: Precision = "bf16" if multiplies_bf16(torch.device(device)) else "fp32"
-    problem = load_problem(*source_of(which), precision, device, say=print)
+    problem = load_problem(*source_of(which), precision, device, report_progress=print)
     found = list(search(problem, TAIL, "guided", GUIDED_COST, 0))
     plain, guided = (best_map(found, origin, TAIL) for origin in ("plain", "sampler"))
     sizes, _ = layer_sizes(problem.footprint, "nominal")

@@ -45,10 +45,10 @@ def main(arguments: list[str]) -> None:
             for _ in range(DATASETS):
                 base = truth.draw(random, 1)
                 maps = np.where(random.random((MAPS, base.size)) < shared, truth.draw(random, MAPS), base)
-                evidence = replace(evidence_of(truth, maps), resamples=500)
-                [found] = corrected(evidence, [best_mcc], 0.01, folds=folds, repeats=repeats)
+                candidates = replace(evidence_of(truth, maps), resamples=500)
+                [found] = corrected(candidates, [best_mcc], 0.01, folds=folds, repeats=repeats)
                 assert found is not None
-                naive.append(evidence.mccs.max() - truth.mcc)
+                naive.append(candidates.mccs.max() - truth.mcc)
                 honest.append(found.mcc - truth.mcc)
                 held.append(found.mcc_interval.low <= truth.mcc <= found.mcc_interval.high)
             print(

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial
 from transformers import BertConfig, BertForSequenceClassification
 
 from objectives.evaluation.evaluator import Evaluator
-from objectives.layers import WIDTHS, Bits
+from objectives.layers import WIDTHS, BitMap
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier
 from objectives.problem import Evaluation, Problem
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
         store = JournalStore(Path(directory) / "study.journal")
         sampler = TimedSampler(constraint, sensitivities, problem.fp32_log_odds, seed=0)
         study = open_study(store.backend, problem, "damage", constraint, sampler, [])
-        seen: set[Bits] = set()
+        seen: set[BitMap] = set()
         while len(seen) < RECORDED:
             narrow = rng.integers(3, 9)
             bit_map = tuple(int(width) for width in rng.integers(2, narrow, size=len(problem.layers)))
@@ -106,7 +106,7 @@ class TimedSampler(GuidedSampler):
 
 
 def fill(
-    study: optuna.Study, problem: Problem, constraint: SizeConstraint, maps: list[Bits], sensitivities: Sensitivities
+    study: optuna.Study, problem: Problem, constraint: SizeConstraint, maps: list[BitMap], sensitivities: Sensitivities
 ) -> None:
     """Add finished trials in the form in which a search writes them."""
     template = optuna.create_study(directions=["minimize", "minimize"])
@@ -125,7 +125,7 @@ def evaluated_problem(model: BertForSequenceClassification) -> Problem:
     evaluator = Evaluator(model, find_layers(model), token_ids)
     classifier = Classifier(model, cast(Any, None), "random")
     made_up = made_up_problem(model, len(token_ids))
-    return replace(made_up, classifier=classifier, token_ids=token_ids, evaluator=evaluator, scout=evaluator)
+    return replace(made_up, classifier=classifier, token_ids=token_ids, evaluator=evaluator, search_evaluator=evaluator)
 
 
 def made_up_problem(model: BertForSequenceClassification, sentences: int) -> Problem:
@@ -146,7 +146,7 @@ def made_up_problem(model: BertForSequenceClassification, sentences: int) -> Pro
         classifier=cast(Any, None),
         token_ids=(),
         evaluator=cast(Any, None),
-        scout=cast(Any, None),
+        search_evaluator=cast(Any, None),
     )
 
 
@@ -159,7 +159,7 @@ def made_up_sensitivities(problem: Problem) -> Sensitivities:
     return Sensitivities.of(shifts.astype(np.float32), np.ones(shape[:2], dtype=np.bool_), problem.fp32_log_odds)
 
 
-def made_up_evaluation(problem: Problem, sensitivities: Sensitivities, bit_map: Bits) -> Evaluation:
+def made_up_evaluation(problem: Problem, sensitivities: Sensitivities, bit_map: BitMap) -> Evaluation:
     """Return what a map scores where the shifts of its layers add up."""
     choice = np.array(bit_map) - WIDTHS[0]
     log_odds = problem.fp32_log_odds + sensitivities.shifts[np.arange(len(bit_map)), choice].sum(axis=0)

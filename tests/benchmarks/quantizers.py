@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 
 from objectives.evaluation.evaluator import Evaluator
-from objectives.layers import Bits, uniform
+from objectives.layers import BitMap, uniform
 from objectives.loading.layer_discovery import footprint_of
 from objectives.packing.scheme import Scheme
 from objectives.problem import Problem, load_problem
@@ -61,8 +61,8 @@ def _calibrated_bank(problem: Problem, group_size: int) -> WeightBank:
     return bank
 
 
-def _maps(problem: Problem) -> dict[str, Bits]:
-    maps: dict[str, Bits] = {}
+def _maps(problem: Problem) -> dict[str, BitMap]:
+    maps: dict[str, BitMap] = {}
     for width in WIDTHS:
         maps[f"all layers {width} bits"] = uniform(problem.layers, width)
         maps[f"{width} bits, embeddings {EMBEDDING_WIDTH}"] = tuple(
@@ -81,5 +81,5 @@ def _scored(problem: Problem, bank: WeightBank) -> dict[str, tuple[float, float]
     }
 
 
-def _damage(problem: Problem, evaluator: Evaluator, bit_map: Bits) -> float:
+def _damage(problem: Problem, evaluator: Evaluator, bit_map: BitMap) -> float:
     return score(evaluator.log_odds(bit_map), problem.labels, problem.fp32_log_odds).damage

@@ -31,10 +31,10 @@ import pandas as pd
 import torch
 
 from objectives.evaluation.cuda_graphs import multiplies_bf16
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.problem import MINIATURE, Problem, load_problem
 from objectives.scores import Precision
-from search.allocation.baselines import all_contenders
+from search.allocation.baselines import all_baselines
 from search.allocation.constraint import SizeConstraint
 from search.allocation.sensitivity import measure
 from search.run.worker import make_sampler
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
 @cache
 def problem(which: str, precision: Precision) -> Problem:
     """Return the miniature or the shared problem."""
-    return load_problem(*source_of(which), precision, say=print)
+    return load_problem(*source_of(which), precision, report_progress=print)
 
 
 def source_of(which: str) -> tuple[str, str]:
@@ -116,7 +116,9 @@ def trace(which: str, sampler: str, cost: int, seed: int, min_compression: float
     return pd.read_csv(path)
 
 
-def search(problem: Problem, min_compression: float, sampler: str, cost: int, seed: int) -> Iterator[tuple[Row, Bits]]:
+def search(
+    problem: Problem, min_compression: float, sampler: str, cost: int, seed: int
+) -> Iterator[tuple[Row, BitMap]]:
     """Search in memory until the cost is spent; yield each evaluation as a row of :func:`trace`, and its map."""
     constraint = SizeConstraint(problem.footprint, "nominal", min_compression)
     elements = sum(layer.elements for layer in problem.layers)
@@ -130,9 +132,9 @@ def search(problem: Problem, min_compression: float, sampler: str, cost: int, se
     proposer = make_sampler(sampler, problem, constraint, sensitivities, seed)
     if sampler == "guided":
         spent = (time.perf_counter() - started) / evaluation_s
-        print(f"sensitivities and trust cost {spent:.1f} evaluations")
-    contenders, _ = all_contenders(problem, constraint, sensitivities)
-    study = open_study(optuna.storages.InMemoryStorage(), problem, "damage", constraint, proposer, contenders)
+        print(f"sensitivities and shrinkage cost {spent:.1f} evaluations")
+    baselines, _ = all_baselines(problem, constraint, sensitivities)
+    study = open_study(optuna.storages.InMemoryStorage(), problem, "damage", constraint, proposer, baselines)
     while spent < cost:
         started = time.perf_counter()
         trial, bit_map = ask(study, problem.layers)
@@ -190,7 +192,7 @@ def best(found: pd.DataFrame, origin: str, compression: float) -> float:
     return float(reaching.damage.min()) if len(reaching) else math.nan
 
 
-def best_map(found: Sequence[tuple[Row, Bits]], origin: str, compression: float) -> Bits:
+def best_map(found: Sequence[tuple[Row, BitMap]], origin: str, compression: float) -> BitMap:
     """Return the map of least damage among an origin's of at least a compression, from what :func:`search` yields."""
     table = pd.DataFrame([row for row, _ in found])
     least = best(table, origin, compression)

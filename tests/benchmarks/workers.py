@@ -20,7 +20,7 @@ from tests.shared import ABSENT, COLA, MODEL
 
 WORKERS = (1, 2, 4)
 MAPS = 40
-CONTENDERS = 8
+BASELINES = 8
 
 
 def main(arguments: list[str]) -> None:
@@ -30,14 +30,14 @@ def main(arguments: list[str]) -> None:
         return
     maps = int(arguments[0]) if arguments else MAPS
     with tempfile.TemporaryDirectory() as directory:
-        search(Path(directory) / "codes", CONTENDERS + 2, 2)  # so that no search that counts has to make the codes
+        search(Path(directory) / "codes", BASELINES + 2, 2)  # so that no search that counts has to make the codes
         for name, opened in (("journal", lambda: nullcontext("")), ("PostgreSQL", server_url)):
             with opened() as url:
                 if url is None:
                     continue
                 alone = None
                 for workers in WORKERS:
-                    rate = search(Path(directory) / f"{name}-{workers}", CONTENDERS + maps, workers, url)
+                    rate = search(Path(directory) / f"{name}-{workers}", BASELINES + maps, workers, url)
                     alone = alone or rate
                     print(
                         f"{name:10} {workers} workers: {rate:5.1f} maps a minute, {rate / alone:.2f} of one", flush=True

@@ -74,4 +74,4 @@ def test_the_documented_map_is_feasible(miniature: Miniature) -> None:
     with safe_open(miniature.model / "model.safetensors", framework="pt") as weights:
         elements = {name: int(np.prod(weights.get_slice(f"{name}.weight").get_shape())) for name in widths}
     assert len(elements) == 76
-    assert 32 * sum(elements.values()) / sum(elements[name] * widths[name] for name in bits) >= 5.5
+    assert 32 * sum(elements.values()) / sum(elements[name] * widths[name] for name in widths) >= 5.5

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.scores import Labels, mcc_of_counts
-from results.statistics.candidates import Evidence
+from results.statistics.candidates import Candidates
 
 # The validation set of CoLA: in-domain and out-of-domain sentences, unacceptable and acceptable ones.
 _SIZES = {(0, True): 162, (0, False): 160, (1, True): 365, (1, False): 356}
@@ -50,11 +50,11 @@ def evidence_of(
     sizes: npt.NDArray[np.int64] | None = None,
     losses: npt.NDArray[np.float64] | None = None,
     fp32_accepted: npt.NDArray[np.bool_] | None = None,
-) -> Evidence:
+) -> Candidates:
     """Return maps that accept ``(n_maps, n_sentences)`` as evidence; equal sizes, no losses, where not given."""
     count = len(accepted)
     losses = np.zeros(accepted.shape) if losses is None else losses
-    return Evidence(
+    return Candidates(
         numbers=np.arange(count),
         sizes=np.ones(count, dtype=np.int64) if sizes is None else sizes,
         feasible=np.ones(count, dtype=np.bool_),
@@ -68,6 +68,6 @@ def evidence_of(
     )
 
 
-def best_mcc(evidence: Evidence) -> int:
+def best_mcc(candidates: Candidates) -> int:
     """Choose the map of the best MCC, by luck if all are equal."""
-    return int(np.argmax(evidence.mccs))
+    return int(np.argmax(candidates.mccs))

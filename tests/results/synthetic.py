@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from objectives.bit_maps import documented_bit_map
-from objectives.layers import Bits, Layer, uniform
+from objectives.layers import BitMap, Layer, uniform
 from objectives.packing.footprint import Footprint, SizeAxis, footprint
 from objectives.scores import Scores, score
 from results.outcome import Origin, Outcome, Quality, Trial, Unseen
@@ -41,7 +41,7 @@ def bert_footprint(layers: Sequence[Layer]) -> Footprint:
 
 
 def made_up_trial(
-    outcome: Outcome, number: int, bit_map: Bits, origin: Origin = "sampler", label: str = "", seed: int = 0
+    outcome: Outcome, number: int, bit_map: BitMap, origin: Origin = "sampler", label: str = "", seed: int = 0
 ) -> Trial:
     """Return a complete trial of ``outcome``: noise on FP32's log-odds, more of it the fewer bits the layers have."""
     random = np.random.default_rng([seed, number])

@@ -46,7 +46,7 @@ class Search:
     problem: Problem
     trials: int = 0
     sampler: Callable[[str, SizeConstraint, int], BaseSampler] = OneIdea
-    contenders: bool = True
+    baselines: bool = True
 
     def open(self) -> tuple[Store, optuna.Study]:
         """Open it as a parent does."""
@@ -59,7 +59,7 @@ class Search:
                 "damage",
                 self._constraint,
                 sampler,
-                uniform_maps(self.problem.layers) if self.contenders else [],
+                uniform_maps(self.problem.layers) if self.baselines else [],
                 name=store.study_name,
                 shared=store.shared,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from objectives.bit_maps import parse_bit_map
 from objectives.errors import InputError
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from results.outcome import Outcome, Trial
 from search.run.run_directory import RunDirectory
 from search.study.reading import load_study, outcome
@@ -13,7 +13,7 @@ from tests.search.commands import rows
 LOCKS = {".lock", ".study.journal.lock", ".study.journal.claim.lock"}
 
 
-def recorded(run: RunDirectory) -> dict[int, tuple[Bits, object]]:
+def recorded(run: RunDirectory) -> dict[int, tuple[BitMap, object]]:
     """Return each finished trial's map and scores, by its number; none where the study is not made yet."""
     try:
         found = outcome(load_study(run.journal), "x")

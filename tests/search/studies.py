@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import optuna
 
-from objectives.layers import WIDTHS, Bits
+from objectives.layers import WIDTHS, BitMap
 from objectives.problem import Problem
 from results.outcome import Quality
 from search.allocation.constraint import SizeConstraint
@@ -21,7 +21,7 @@ def guess_of_sensitivities(problem: Problem) -> Sensitivities:
     return Sensitivities.of(shifts.astype(np.float32), np.zeros(shape[:2], dtype=np.bool_), problem.fp32_log_odds)
 
 
-def run(study: optuna.Study, problem: Problem, trials: int, quality: Quality = "damage") -> list[Bits]:
+def run(study: optuna.Study, problem: Problem, trials: int, quality: Quality = "damage") -> list[BitMap]:
     """Evaluate so many trials and return their maps."""
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
     maps = []

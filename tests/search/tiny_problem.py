@@ -11,7 +11,7 @@ import optuna
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from objectives.layers import Bits, Layer
+from objectives.layers import BitMap, Layer
 from objectives.loading.hub import quiet_libraries
 from search.study.study import claim, write_widths
 from tests.objectives.tiny_bert import WORDS, make_tiny_bert
@@ -51,7 +51,7 @@ def make_tiny_problem(directory: Path, seed: int = 0, sentences: int = 80) -> Ti
     return TinyProblem(model=model_directory, data=directory / "data")
 
 
-def ask(study: optuna.Study, layers: Sequence[Layer]) -> tuple[optuna.Trial, Bits]:
+def ask(study: optuna.Study, layers: Sequence[Layer]) -> tuple[optuna.Trial, BitMap]:
     """Begin a trial and return it with its map, if nobody else asks at the same time."""
     trial, _ = claim(study, layers)
     return trial, write_widths(trial, layers)

@@ -8,11 +8,11 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.forward import States
-from objectives.evaluation.packed_bert import LeanBert, _split
+from objectives.evaluation.packed_bert import PackedBert, _split
 from objectives.layers import WIDTHS, Layer, uniform
 from objectives.loading.layer_discovery import find_layers
 from objectives.loading.models import load_classifier
-from objectives.loading.sentences import encode, load_sentences
+from objectives.loading.sentences import load_sentences, tokenize
 from objectives.miniature import Miniature
 from objectives.quantization.affine import choose_affine
 from objectives.quantization.affine import encode as quantise
@@ -61,7 +61,7 @@ def test_a_trained_model_scores_as_with_transformers(which: str, miniature: Mini
     model, data = (miniature.model, miniature.data) if which == "miniature" else (MODEL, COLA)
     classifier = load_classifier(str(model))
     texts = load_sentences(str(data), "validation").texts[::16]
-    sentences = encode(classifier.tokenizer, texts, max_tokens=classifier.max_tokens)
+    sentences = tokenize(classifier.tokenizer, texts, max_tokens=classifier.max_tokens)
     assert difference_from_transformers(classifier.model, sentences) < 1e-4
 
 
@@ -196,7 +196,7 @@ def test_on_a_gpu_everything_is_computed_there_and_nothing_waits(precision: Prec
     assert {slot.out.device.type for slot in evaluator._forward.slots} == {"meta"}
     evaluator._load(uniform(layers, 3), first=0)
     forward = evaluator._forward
-    assert isinstance(forward, LeanBert)
+    assert isinstance(forward, PackedBert)
     keep: dict[int, States] = {}
     log_odds = forward.sorted_log_odds(-1, None, keep)
     assert log_odds.device.type == "meta"

@@ -20,8 +20,8 @@ from objectives.evaluation.attention import KernelAttention, PaddedAttention, Ru
 from objectives.evaluation.cuda_graphs import kernels_on, multiplies_bf16
 from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.forward import WeightSlot
-from objectives.evaluation.packed_bert import LeanBert
-from objectives.layers import WIDTHS, Bits, uniform
+from objectives.evaluation.packed_bert import PackedBert
+from objectives.layers import WIDTHS, BitMap, uniform
 from objectives.loading.layer_discovery import find_layers
 from objectives.packing.scheme import PER_ROW, Scheme
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
@@ -75,7 +75,7 @@ def sentences_of(lengths: Sequence[int]) -> list[list[int]]:
     return [[int(token) for token in rng.integers(5, 50, size=length)] for length in lengths]
 
 
-def random_maps(n_layers: int, n: int = 4) -> list[Bits]:
+def random_maps(n_layers: int, n: int = 4) -> list[BitMap]:
     rng = np.random.default_rng(0)
     return [tuple(int(width) for width in rng.choice(WIDTHS, size=n_layers)) for _ in range(n)]
 
@@ -193,10 +193,10 @@ def test_a_map_scores_as_on_the_cpu(scheme: Scheme, lengths: list[int], model: B
     ]
     model.to("cuda")  # type: ignore[arg-type]
     evaluator = Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme))
-    scout = Evaluator(model, layers, sentences, "bf16", evaluator.bank)
+    search_evaluator = Evaluator(model, layers, sentences, "bf16", evaluator.bank)
     for bit_map, log_odds in zip(maps, expected, strict=True):
         np.testing.assert_allclose(evaluator.log_odds(bit_map), log_odds, atol=1e-5)
-        np.testing.assert_allclose(scout.log_odds(bit_map), log_odds, atol=2e-2)
+        np.testing.assert_allclose(search_evaluator.log_odds(bit_map), log_odds, atol=2e-2)
 
 
 @needs_gpu
@@ -224,7 +224,7 @@ def test_sentences_of_many_chunks(model: BertForSequenceClassification, monkeypa
     whole = Evaluator(model, layers, sentences).fp32_log_odds()
     monkeypatch.setattr("objectives.evaluation.packed_bert._GPU_CHUNK_TOKENS", 64)
     parts = Evaluator(model, layers, sentences)
-    assert isinstance(parts._forward, LeanBert)
+    assert isinstance(parts._forward, PackedBert)
     assert len(parts._forward._chunks) > 2
     np.testing.assert_allclose(parts.fp32_log_odds(), whole, atol=1e-5)
 
@@ -261,6 +261,6 @@ def test_heads_that_the_kernel_does_not_take() -> None:
     expected = Evaluator(small, layers, sentences).fp32_log_odds()
     small.to("cuda")  # type: ignore[arg-type]
     evaluator = Evaluator(small, layers, sentences)
-    assert isinstance(evaluator._forward, LeanBert)
+    assert isinstance(evaluator._forward, PackedBert)
     assert isinstance(evaluator._forward._chunks[0].attention, PaddedAttention)
     np.testing.assert_allclose(evaluator.fp32_log_odds(), expected, atol=1e-5)

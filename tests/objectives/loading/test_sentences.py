@@ -10,7 +10,7 @@ import pytest
 from transformers import BertTokenizer
 
 from objectives.errors import InputError
-from objectives.loading.sentences import Sentences, Split, encode, load_sentences
+from objectives.loading.sentences import Sentences, Split, load_sentences, tokenize
 from tests.objectives.tiny_bert import SPECIAL, WORDS
 from tests.shared import COLA, needs_shared
 
@@ -196,25 +196,25 @@ def tokenizer() -> BertTokenizer:
 
 def test_encoding_gives_each_sentence_its_own_ids(tokenizer: BertTokenizer) -> None:
     vocabulary = tokenizer.get_vocab()
-    encoded = encode(tokenizer, ["The cats see.", "dog", ""], max_tokens=20)
+    encoded = tokenize(tokenizer, ["The cats see.", "dog", ""], max_tokens=20)
     words = [["[CLS]", "the", "cat", "##s", "see", ".", "[SEP]"], ["[CLS]", "dog", "[SEP]"], ["[CLS]", "[SEP]"]]
     assert encoded == tuple(tuple(vocabulary[word] for word in sentence) for sentence in words)
 
 
 def test_encoding_cuts_the_words_and_keeps_the_special_tokens(tokenizer: BertTokenizer) -> None:
     vocabulary = tokenizer.get_vocab()
-    (encoded,) = encode(tokenizer, ["the cat and the dog and the bird"], max_tokens=4)
+    (encoded,) = tokenize(tokenizer, ["the cat and the dog and the bird"], max_tokens=4)
     assert encoded == tuple(vocabulary[word] for word in ("[CLS]", "the", "cat", "[SEP]"))
 
 
 def test_encoding_goes_by_max_tokens_alone(tokenizer: BertTokenizer) -> None:
     assert tokenizer.model_max_length == 6
-    (encoded,) = encode(tokenizer, ["the cat and the dog and the bird"], max_tokens=100)
+    (encoded,) = tokenize(tokenizer, ["the cat and the dog and the bird"], max_tokens=100)
     assert len(encoded) == 10
 
 
 def test_encoding_nothing_gives_nothing_and_no_room_is_refused(tokenizer: BertTokenizer) -> None:
-    assert encode(tokenizer, [], max_tokens=20) == ()
-    assert len(encode(tokenizer, ["the cat"], max_tokens=3)[0]) == 3
+    assert tokenize(tokenizer, [], max_tokens=20) == ()
+    assert len(tokenize(tokenizer, ["the cat"], max_tokens=3)[0]) == 3
     with pytest.raises(ValueError, match="max_tokens must be above 2"):
-        encode(tokenizer, ["the cat"], max_tokens=2)
+        tokenize(tokenizer, ["the cat"], max_tokens=2)

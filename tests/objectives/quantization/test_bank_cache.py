@@ -198,4 +198,4 @@ def test_who_stops_a_calibration_has_every_layer_that_was_done_and_does_not_wait
     finally:
         torch.set_num_threads(threads)
     with pytest.raises(CancelledError):
-        gptq.quantize_calibrated(torch.eye(4), 4, gptq.Compensation.of(torch.eye(4)), None, should_stop=lambda: True)
+        gptq.quantize_gptq(torch.eye(4), 4, gptq.HessianFactors.of(torch.eye(4)), None, should_stop=lambda: True)

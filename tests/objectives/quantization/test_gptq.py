@@ -5,12 +5,12 @@ import torch
 from objectives.layers import WIDTHS
 from objectives.quantization.affine import AffineParameters, choose_affine, column_groups, encode, storable_zero_point
 from objectives.quantization.gptq import (
-    Compensation,
+    HessianFactors,
     choose_weighted,
-    descend,
+    coordinate_descent,
     fit_parameters,
-    quantize_calibrated,
-    round_compensating,
+    quantize_gptq,
+    round_with_compensation,
 )
 from objectives.quantization.parameters import decode
 
@@ -40,7 +40,7 @@ def row_errors(weight: torch.Tensor, decoded: torch.Tensor, moments: torch.Tenso
 @pytest.mark.parametrize("columns", [24, 150])  # within one block of columns, and over three
 def test_outputs_are_nearer_than_with_rounding_to_the_nearest(width: int, columns: int) -> None:
     weight, inputs = random_weight(40, columns, width), correlated_inputs(columns, seed=1)
-    codes, parameters = quantize_calibrated(weight, width, Compensation.of(inputs.T @ inputs / len(inputs)))
+    codes, parameters = quantize_gptq(weight, width, HessianFactors.of(inputs.T @ inputs / len(inputs)))
     assert codes.dtype == torch.uint8
     assert int(codes.max()) < 2**width
     assert torch.equal(parameters.zero_point, storable_zero_point(parameters.zero_point, width))
@@ -55,10 +55,10 @@ def test_outputs_are_nearer_than_with_rounding_to_the_nearest(width: int, column
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_each_step_weighs_less_than_the_one_before(width: int) -> None:
     weight, inputs = random_weight(30, 100, width), correlated_inputs(100, seed=2)
-    compensation = Compensation.of(inputs.T @ inputs / len(inputs))
-    ordered, moments = weight[:, compensation.order], compensation.moments
-    parameters = choose_weighted(ordered, width, compensation.factor.diagonal() ** -2)
-    codes = round_compensating(ordered, parameters, compensation)
+    factors = HessianFactors.of(inputs.T @ inputs / len(inputs))
+    ordered, moments = weight[:, factors.order], factors.moments
+    parameters = choose_weighted(ordered, width, factors.factor.diagonal() ** -2)
+    codes = round_with_compensation(ordered, parameters, factors)
     compensated = row_errors(ordered, weights_of(codes, parameters), moments)
     rounded = (ordered / parameters.scale + parameters.zero_point).round().clamp(0, 2**width - 1)
     assert compensated.sum() < row_errors(ordered, weights_of(rounded, parameters), moments).sum()
@@ -66,7 +66,7 @@ def test_each_step_weighs_less_than_the_one_before(width: int) -> None:
     fitted = fit_parameters(ordered, codes, parameters, moments)
     assert (row_errors(ordered, weights_of(codes, fitted), moments) <= compensated * 1.001).all()
     descended = codes.clone()
-    descend(ordered, descended, fitted, moments)
+    coordinate_descent(ordered, descended, fitted, moments)
     before = row_errors(ordered, weights_of(codes, fitted), moments)
     after = row_errors(ordered, weights_of(descended, fitted), moments)
     assert (after <= before * 1.001).all()
@@ -120,7 +120,7 @@ def test_descent_moves_each_code_to_where_its_row_weighs_least() -> None:
     moments = inputs.T @ inputs / len(inputs)
     parameters = choose_affine(weight, 2)
     codes, by_hand = (encode(weight, parameters).float() for _ in range(2))
-    descend(weight, codes, parameters, moments)
+    coordinate_descent(weight, codes, parameters, moments)
     for row in range(4):
         for _ in range(2):
             for column in range(5):
@@ -144,15 +144,15 @@ def test_levels_of_two_bits_lie_evenly_about_the_mean() -> None:
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_compensating_rounds_each_column_by_the_scale_of_its_group(width: int) -> None:
     weight, inputs = random_weight(5, 90, width), correlated_inputs(90, seed=3)
-    compensation = Compensation.of(inputs.T @ inputs / len(inputs))
+    factors = HessianFactors.of(inputs.T @ inputs / len(inputs))
     groups = column_groups(90, 7)
     assert groups is not None
-    ordered, in_order = weight[:, compensation.order], groups[compensation.order]
-    parameters = choose_weighted(ordered, width, compensation.factor.diagonal() ** -2, in_order)
+    ordered, in_order = weight[:, factors.order], groups[factors.order]
+    parameters = choose_weighted(ordered, width, factors.factor.diagonal() ** -2, in_order)
     assert parameters.scale.shape == (5, 13)
-    found = round_compensating(ordered, parameters, compensation)
+    found = round_with_compensation(ordered, parameters, factors)
     for row in range(5):
-        left, factor = ordered[row].double(), compensation.factor.double()
+        left, factor = ordered[row].double(), factors.factor.double()
         for column in range(90):
             scale, zero_point = (of[row, in_order[column]].double() for of in (parameters.scale, parameters.zero_point))
             code = (left[column] / scale + zero_point).round().clamp(0, 2**width - 1)
@@ -169,24 +169,24 @@ def test_compensating_rounds_each_column_by_the_scale_of_its_group(width: int) -
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_groups_of_columns_weigh_less_at_each_step(width: int) -> None:
     weight, inputs = random_weight(30, 100, width), correlated_inputs(100, seed=2)
-    compensation = Compensation.of(inputs.T @ inputs / len(inputs))
+    factors = HessianFactors.of(inputs.T @ inputs / len(inputs))
     groups = column_groups(100, 16)
     assert groups is not None
-    ordered, moments = weight[:, compensation.order], compensation.moments
-    importance = compensation.factor.diagonal() ** -2
-    parameters = choose_weighted(ordered, width, importance, groups[compensation.order])
-    codes = round_compensating(ordered, parameters, compensation)
+    ordered, moments = weight[:, factors.order], factors.moments
+    importance = factors.factor.diagonal() ** -2
+    parameters = choose_weighted(ordered, width, importance, groups[factors.order])
+    codes = round_with_compensation(ordered, parameters, factors)
     before = row_errors(ordered, decode(codes.to(torch.uint8), parameters), moments)
     fitted = fit_parameters(ordered, codes, parameters, moments)
     after = row_errors(ordered, decode(codes.to(torch.uint8), fitted), moments)
     assert (after <= before * 1.001).all()
     assert after.sum() < before.sum()
-    descend(ordered, codes, fitted, moments)
+    coordinate_descent(ordered, codes, fitted, moments)
     last = row_errors(ordered, decode(codes.to(torch.uint8), fitted), moments)
     assert (last <= after * 1.001).all()
 
     grouped, per_row = (
-        row_errors(weight, decode(*quantize_calibrated(weight, width, compensation, of)), inputs.T @ inputs)
+        row_errors(weight, decode(*quantize_gptq(weight, width, factors, of)), inputs.T @ inputs)
         for of in (groups, None)
     )
     assert grouped.sum() < per_row.sum()
@@ -194,10 +194,10 @@ def test_groups_of_columns_weigh_less_at_each_step(width: int) -> None:
 
 def test_one_group_of_all_columns_is_a_row() -> None:
     weight, inputs = random_weight(9, 30, 0), correlated_inputs(30, seed=2)
-    compensation = Compensation.of(inputs.T @ inputs / len(inputs))
-    codes, parameters = quantize_calibrated(weight, 3, compensation)
+    factors = HessianFactors.of(inputs.T @ inputs / len(inputs))
+    codes, parameters = quantize_gptq(weight, 3, factors)
     whole = torch.zeros(30, dtype=torch.long)
-    in_one, of_one = quantize_calibrated(weight, 3, compensation, whole)
+    in_one, of_one = quantize_gptq(weight, 3, factors, whole)
     torch.testing.assert_close(decode(in_one, of_one), decode(codes, parameters))
     assert column_groups(30, 30) is None
 
@@ -205,16 +205,16 @@ def test_one_group_of_all_columns_is_a_row() -> None:
 def test_inputs_that_have_nothing_to_do_with_each_other_leave_nothing_to_make_up_for() -> None:
     weight = random_weight(10, 30, 0)
     parameters = choose_affine(weight, 3)
-    compensation = Compensation.of(torch.diag(torch.linspace(0.5, 2.0, 30)))
-    codes = round_compensating(weight[:, compensation.order], parameters, compensation)
-    assert torch.equal(codes.to(torch.uint8), encode(weight, parameters)[:, compensation.order])
+    factors = HessianFactors.of(torch.diag(torch.linspace(0.5, 2.0, 30)))
+    codes = round_with_compensation(weight[:, factors.order], parameters, factors)
+    assert torch.equal(codes.to(torch.uint8), encode(weight, parameters)[:, factors.order])
 
 
 def test_inputs_that_never_occur_are_no_obstacle() -> None:
     weight = random_weight(10, 30, 0)
     moments = torch.zeros(30, 30)
     for seen in (moments, moments + torch.diag((torch.arange(30) < 3).float())):
-        codes, parameters = quantize_calibrated(weight, 4, Compensation.of(seen))
+        codes, parameters = quantize_gptq(weight, 4, HessianFactors.of(seen))
         assert int(codes.max()) < 16
         assert parameters.scale.isfinite().all()
 
@@ -223,6 +223,6 @@ def test_inputs_that_never_occur_are_no_obstacle() -> None:
 def test_rows_of_one_value_or_none_are_kept(width: int) -> None:
     weight = torch.tensor([[0.0] * 6, [5.0] * 6, [-3.0] * 6, [1e-44] * 6])
     inputs = correlated_inputs(6, seed=5)
-    codes, parameters = quantize_calibrated(weight, width, Compensation.of(inputs.T @ inputs))
+    codes, parameters = quantize_gptq(weight, width, HessianFactors.of(inputs.T @ inputs))
     assert (parameters.scale > 0).all()
     torch.testing.assert_close(decode(codes, parameters), weight, rtol=0.02, atol=1e-30)

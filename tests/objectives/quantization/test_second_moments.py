@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from objectives.loading.layer_discovery import find_layers
-from objectives.quantization.gptq import Compensation, quantize_calibrated
+from objectives.quantization.gptq import HessianFactors, quantize_gptq
 from objectives.quantization.parameters import decode
 from objectives.quantization.second_moments import second_moments
 from tests.objectives.random_models import random_bert, random_roberta, random_sentences
@@ -40,7 +40,7 @@ def test_a_linear_layer_that_never_runs_has_moments_of_nothing() -> None:
     assert moments.keys() == {layer.name for layer in layers}
     assert torch.equal(moments[extra.name], torch.zeros(6, 6))
     weight = torch.randn(4, 6)
-    codes, parameters = quantize_calibrated(weight, 4, Compensation.of(moments[extra.name]), None)
+    codes, parameters = quantize_gptq(weight, 4, HessianFactors.of(moments[extra.name]), None)
     assert (decode(codes, parameters) - weight).abs().max() < 0.5 * weight.abs().max()
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
-from objectives.loading.sentences import encode, load_sentences
+from objectives.loading.sentences import load_sentences, tokenize
 from objectives.packing.scheme import PER_ROW, Scheme
 from objectives.quantization.affine import AffineParameters, storable_zero_point
 from objectives.quantization.bank import WeightBank
@@ -29,18 +29,18 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 @pytest.fixture(scope="module")
 def sentences(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) -> TrainingSentences:
     tiny = make_tiny_problem(tmp_path_factory.mktemp("sentences"), seed=1, sentences=200)
-    ids = encode(classifier.tokenizer, load_sentences(str(tiny.data), "train").texts, classifier.max_tokens)
+    ids = tokenize(classifier.tokenizer, load_sentences(str(tiny.data), "train").texts, classifier.max_tokens)
     return TrainingSentences(ids, classifier.tokenizer.all_special_ids)
 
 
 SCHEMES = pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme(group_size=6)], ids=str)
 
 
-def quantized_to(model: torch.nn.Module, bit_map: Bits, scheme: Scheme = PER_ROW) -> QuantizedModel:
+def quantized_to(model: torch.nn.Module, bit_map: BitMap, scheme: Scheme = PER_ROW) -> QuantizedModel:
     return QuantizedModel.of(model, WeightBank.of(model, find_layers(model), scheme), bit_map)
 
 
-def mixed_bits(model: torch.nn.Module) -> Bits:
+def mixed_bits(model: torch.nn.Module) -> BitMap:
     return tuple(2 + index % 7 for index in range(len(find_layers(model))))
 
 

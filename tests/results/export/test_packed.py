@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
-from objectives.layers import WIDTHS, Bits, Layer
+from objectives.layers import WIDTHS, BitMap, Layer
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
 from objectives.packing.scheme import PER_ROW, Scheme
 from objectives.quantization.bank import WeightBank
 from objectives.quantization.dispatch import groups_of
-from objectives.quantization.gptq import Compensation, quantize_calibrated
+from objectives.quantization.gptq import HessianFactors, quantize_gptq
 from objectives.quantization.quantized_model import QuantizedModel
 from results.export.packed import BIT_MAP, MANIFEST, WEIGHTS, load_checkpoint, read_manifest, write_checkpoint
 from tests.objectives.random_models import random_bert
@@ -33,30 +33,30 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def bit_map(classifier: Classifier) -> Bits:
+def bit_map(classifier: Classifier) -> BitMap:
     rng = np.random.default_rng(0)
     return tuple(int(width) for width in rng.choice(WIDTHS, size=len(find_layers(classifier.model))))
 
 
-def quantized_by(classifier: Classifier, bit_map: Bits, scheme: Scheme = PER_ROW) -> QuantizedModel:
+def quantized_by(classifier: Classifier, bit_map: BitMap, scheme: Scheme = PER_ROW) -> QuantizedModel:
     bank = WeightBank.of(classifier.model, find_layers(classifier.model), scheme)
     return QuantizedModel.of(classifier.model, bank, bit_map)
 
 
 @pytest.fixture
-def directory(classifier: Classifier, bit_map: Bits, tmp_path: Path) -> Path:
+def directory(classifier: Classifier, bit_map: BitMap, tmp_path: Path) -> Path:
     write_checkpoint(classifier, quantized_by(classifier, bit_map), {"run": "x"}, tmp_path / "packed")
     return tmp_path / "packed"
 
 
-def test_the_file_is_as_long_as_was_claimed(classifier: Classifier, bit_map: Bits, directory: Path) -> None:
+def test_the_file_is_as_long_as_was_claimed(classifier: Classifier, bit_map: BitMap, directory: Path) -> None:
     assert (directory / WEIGHTS).stat().st_size == footprint_of(classifier.model).packed_bytes(bit_map)
     assert read_manifest(directory)["run"] == "x"
     assert (directory / WEIGHTS).stat().st_mode == (directory / MANIFEST).stat().st_mode
     assert not list(directory.glob("model.safetensors"))  # transformers would fill in what is missing at random
 
 
-def test_a_loaded_model_scores_exactly_as_its_map(classifier: Classifier, bit_map: Bits, directory: Path) -> None:
+def test_a_loaded_model_scores_exactly_as_its_map(classifier: Classifier, bit_map: BitMap, directory: Path) -> None:
     sentences = [[2, 7, 8, 3], [2, 9, 3], [2, 5, 6, 7, 8, 3]]
     layers = find_layers(classifier.model)
     evaluator = Evaluator(classifier.model, layers, sentences)
@@ -79,7 +79,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme(group_size=6)], ids=str)
 def test_a_model_is_loaded_where_it_shall_be(
-    device: str, scheme: Scheme, classifier: Classifier, bit_map: Bits, tmp_path: Path
+    device: str, scheme: Scheme, classifier: Classifier, bit_map: BitMap, tmp_path: Path
 ) -> None:
     quantized = quantized_by(classifier, bit_map, scheme)
     write_checkpoint(classifier, quantized, {}, tmp_path / "packed")
@@ -90,7 +90,7 @@ def test_a_model_is_loaded_where_it_shall_be(
         torch.testing.assert_close(tensor.cpu(), expected[name], rtol=0, atol=0)
 
 
-def test_a_directory_is_never_overwritten(classifier: Classifier, bit_map: Bits, directory: Path) -> None:
+def test_a_directory_is_never_overwritten(classifier: Classifier, bit_map: BitMap, directory: Path) -> None:
     with pytest.raises(FileExistsError):
         write_checkpoint(classifier, quantized_by(classifier, bit_map), {}, directory)
     load_checkpoint(directory)
@@ -180,7 +180,7 @@ def shorten_codewords(tensors: dict[str, torch.Tensor]) -> None:
     ],
 )
 def test_codewords_that_cannot_be_are_refused(
-    classifier: Classifier, bit_map: Bits, edit: Callable[[dict[str, torch.Tensor]], None], said: str, tmp_path: Path
+    classifier: Classifier, bit_map: BitMap, edit: Callable[[dict[str, torch.Tensor]], None], said: str, tmp_path: Path
 ) -> None:
     scheme = Scheme("codebook")
     write_checkpoint(classifier, quantized_by(classifier, bit_map, scheme), {}, tmp_path / "packed")
@@ -249,7 +249,7 @@ def slowly_unpacked(stream: bytes, width: int, count: int) -> list[int]:
     return [number >> (width * index) & (2**width - 1) for index in range(count)]
 
 
-def bank_of(model: torch.nn.Module, bit_map: Bits, quantizer: str, group_size: int, seed: int) -> WeightBank:
+def bank_of(model: torch.nn.Module, bit_map: BitMap, quantizer: str, group_size: int, seed: int) -> WeightBank:
     """Return a bank, calibrated on random inputs where it is to be."""
     layers = find_layers(model)
     scheme = Scheme("codebook") if quantizer == "codebook" else Scheme(group_size=group_size)
@@ -258,8 +258,8 @@ def bank_of(model: torch.nn.Module, bit_map: Bits, quantizer: str, group_size: i
         for layer, width in zip(layers, bit_map, strict=True):
             inputs = torch.randn(50, layer.columns, generator=torch.Generator().manual_seed(seed))
             weight = model.get_parameter(layer.parameter).detach()
-            compensation = Compensation.of(inputs.T @ inputs)
-            bank.fill(layer, {width: quantize_calibrated(weight, width, compensation, groups_of(scheme, weight))})
+            factors = HessianFactors.of(inputs.T @ inputs)
+            bank.fill(layer, {width: quantize_gptq(weight, width, factors, groups_of(scheme, weight))})
     return bank
 
 

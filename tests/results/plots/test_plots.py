@@ -21,7 +21,7 @@ from results.plots.plot_info import MOST_PICKED_MAPS, bits_info, bits_table, par
 from results.plots.progress import draw_progress, write_progress_plot
 from results.plots.progress_info import progress_info, progress_table
 from results.plots.style import PNG_DPI
-from results.statistics.analysis import conclude
+from results.statistics.analysis import analyse
 from tests.results.synthetic import (
     bert_layers,
     empty_outcome,
@@ -36,10 +36,10 @@ from tests.results.synthetic import (
 def test_pareto_info_shows_every_complete_trial_once() -> None:
     outcome = made_up_outcome(trials=30)
     outcome = replace(outcome, trials=tuple(failed(t) if t.number in (2, 20) else t for t in outcome.trials))
-    info = pareto_info(conclude(outcome))
+    info = pareto_info(analyse(outcome))
     assert [point.number for point in info.points] == [t.number for t in outcome.trials if t.scores is not None]
     assert [point.number for point in info.front] == [trial.number for trial in front(outcome)]
-    assert [point.short_label for point in info.contenders] == ["2", "4", "5", "6", "7", "8"]
+    assert [point.short_label for point in info.baselines] == ["2", "4", "5", "6", "7", "8"]
     assert info.reference is not None and info.reference.label == "documented"
     sampled = {trial.number for trial in outcome.trials if trial.origin == "sampler" and trial.scores is not None}
     assert {point.number for point in info.others} == sampled - {trial.number for trial in front(outcome)}
@@ -60,7 +60,7 @@ def test_pareto_info_shows_every_complete_trial_once() -> None:
 
 def test_pareto_info_counts_on_the_size_axis() -> None:
     outcome = made_up_outcome(trials=3, size_axis="packed", min_compression=3.0)
-    info = pareto_info(conclude(outcome))
+    info = pareto_info(analyse(outcome))
     assert [point.compression for point in info.points] == [trial.packed_compression for trial in outcome.trials]
     assert "packed_compression" in pareto_table(info).columns
 
@@ -68,7 +68,7 @@ def test_pareto_info_counts_on_the_size_axis() -> None:
 def test_pareto_figure_draws_the_front_and_lifts_zero_damage_to_the_floor() -> None:
     outcome = made_up_outcome(trials=30)
     outcome = replace(outcome, trials=(*outcome.trials[:-1], scored(outcome.trials[-1], damage=0.0)))
-    info = pareto_info(conclude(outcome))
+    info = pareto_info(analyse(outcome))
     upper, lower = draw_pareto(info).axes[:2]
     drawn = {str(line.get_label()): np.asarray(line.get_ydata()) for line in upper.get_lines()}
     front_heights = drawn["front of damage and size"]
@@ -87,12 +87,12 @@ def test_pareto_figure_draws_the_front_and_lifts_zero_damage_to_the_floor() -> N
 )
 def test_the_front_steps_in_the_panel_of_its_quality(quality: Quality, stepped: list[bool]) -> None:
     # Between two maps one gets the next smaller map, so the height is that of the point to the right: "pre".
-    panels = draw_pareto(pareto_info(conclude(made_up_outcome(trials=10, quality=quality)))).axes[:2]
+    panels = draw_pareto(pareto_info(analyse(made_up_outcome(trials=10, quality=quality)))).axes[:2]
     assert [any(line.get_drawstyle() == "steps-pre" for line in axes.get_lines()) for axes in panels] == stepped
 
 
 def test_heat_map_places_every_layer_of_bert() -> None:
-    info = bits_info(conclude(made_up_outcome(trials=60)))
+    info = bits_info(analyse(made_up_outcome(trials=60)))
     blocks = [f"layer {number}" for number in range(12)]
     assert info.grid.rows == ("word embeddings", "position embeddings", "token type embeddings", *blocks, "pooler")
     assert info.grid.columns == ("query", "key", "value", "attention output", "intermediate", "output")
@@ -119,7 +119,7 @@ def test_heat_map_places_every_layer_of_bert() -> None:
 def test_heat_map_shows_a_map_once_however_often_it_is_picked() -> None:
     outcome = empty_outcome()
     outcome = with_trials(outcome, [made_up_trial(outcome, 4, (3,) * 76)])
-    assert [shown.title[0] for shown in bits_info(conclude(outcome)).maps] == ["best@5.5x: trial 4"]
+    assert [shown.title[0] for shown in bits_info(analyse(outcome)).maps] == ["best@5.5x: trial 4"]
 
 
 def one_map(outcome: Outcome) -> Outcome:
@@ -137,7 +137,7 @@ EDGES: dict[str, Callable[[], Outcome]] = {
 
 @pytest.mark.parametrize("edge", EDGES)
 def test_plots_are_written_whole(edge: str, tmp_path: Path) -> None:
-    found = conclude(EDGES[edge]())
+    found = analyse(EDGES[edge]())
     svgs = [write_pareto_plot(pareto_info(found), tmp_path), write_bits_plot(bits_info(found), tmp_path)]
     svgs.append(write_progress_plot(progress_info(found), tmp_path))
     names = [f"{stem}.{suffix}" for stem in ("bits", "pareto", "progress") for suffix in ("csv", "png", "svg")]
@@ -153,7 +153,7 @@ def test_plots_are_written_whole(edge: str, tmp_path: Path) -> None:
 
 def test_the_same_outcome_gives_the_same_files(tmp_path: Path) -> None:
     for name in ("one", "other"):
-        found = conclude(EDGES["one layer"]())
+        found = analyse(EDGES["one layer"]())
         write_pareto_plot(pareto_info(found), tmp_path / name)
         write_bits_plot(bits_info(found), tmp_path / name)
     for path in (tmp_path / "one").iterdir():
@@ -164,7 +164,7 @@ def test_labels_are_drawn_as_they_are() -> None:
     # A dollar sign would begin a formula.
     outcome = empty_outcome()
     trial = replace(made_up_trial(outcome, 0, (4,) * 76, "uniform", "a $ and b $"), bit_map=(4, 5) * 38)
-    found = conclude(with_trials(outcome, [trial]))
+    found = analyse(with_trials(outcome, [trial]))
     for figure in (draw_pareto(pareto_info(found)), draw_bits(bits_info(found))):
         texts = [text for axes in figure.axes for text in axes.texts if "$" in text.get_text()]
         assert texts
@@ -182,10 +182,10 @@ def _dots_an_inch(png: bytes) -> float:
 def test_progress_steps_down_to_the_picks() -> None:
     outcome = made_up_outcome(trials=60)
     outcome = replace(outcome, trials=tuple(failed(t) if t.number == 20 else t for t in outcome.trials))
-    found = conclude(outcome)
+    found = analyse(outcome)
     info = progress_info(found)
     assert [request for request, _ in info.lines] == ["best@5.5x", "best@8x", "best@10.67x", "best@12.8x"]
-    assert (info.evaluations, info.contenders) == (68, 8)
+    assert (info.evaluations, info.baselines) == (68, 8)
     assert info.elapsed_s == outcome.trials[-1].finished_s
     for request, steps in info.lines:
         least = {"best@5.5x": 5.5, "best@8x": 8, "best@10.67x": 10.66, "best@12.8x": 12.8}[request]
@@ -207,7 +207,7 @@ def test_progress_steps_down_to_the_picks() -> None:
 
 
 def test_progress_of_a_run_without_trials_says_so() -> None:
-    figure = draw_progress(progress_info(conclude(empty_outcome())))
+    figure = draw_progress(progress_info(analyse(empty_outcome())))
     assert "no map has been scored yet" in [text.get_text() for text in figure.texts]
 
 

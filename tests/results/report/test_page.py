@@ -12,7 +12,7 @@ from objectives.layers import WIDTHS
 from results.formatting import DAMAGE
 from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
-from results.statistics.analysis import Findings, conclude
+from results.statistics.analysis import Analysis, analyse
 from tests.results.browser import Browser, browser, needs_browser
 from tests.results.synthetic import made_up_outcome, with_unseen
 
@@ -22,14 +22,14 @@ DESKTOP, PHONE = 1280, 390
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Findings]:
+def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Analysis]:
     directory = tmp_path_factory.mktemp("page") / "run"
     outcome = made_up_outcome(trials=60)
     outcome = with_unseen(outcome, outcome.trials)
     layers = outcome.footprint.layers
     damages = np.geomspace(0.3, 1e-7, len(layers))[:, None] * 4.0 ** -np.arange(len(WIDTHS))
     write_sensitivity_plot(layers, damages, np.ones(damages.shape, dtype=np.bool_), directory)
-    found = conclude(outcome)
+    found = analyse(outcome)
     write_report(found, directory)
     return directory / "report.html", found
 
@@ -41,7 +41,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
-def test_the_page_is_quiet_and_fits(width: int, page: tuple[Path, Findings], chromium: Browser, tmp_path: Path) -> None:
+def test_the_page_is_quiet_and_fits(width: int, page: tuple[Path, Analysis], chromium: Browser, tmp_path: Path) -> None:
     path, found = page
     chromium.open(path, width)
     requested = {request["request"]["url"] for request in chromium.reported("Network.requestWillBeSent")}
@@ -60,7 +60,7 @@ def test_the_page_is_quiet_and_fits(width: int, page: tuple[Path, Findings], chr
     assert (tmp_path / "page.png").stat().st_size > 50_000
 
 
-def test_the_front_sorts_by_every_column(page: tuple[Path, Findings], chromium: Browser) -> None:
+def test_the_front_sorts_by_every_column(page: tuple[Path, Analysis], chromium: Browser) -> None:
     path, found = page
     chromium.open(path, DESKTOP)
     rows = "[...document.querySelectorAll('#front ~ .wide table.sortable')][0]"
@@ -86,7 +86,7 @@ def test_the_front_sorts_by_every_column(page: tuple[Path, Findings], chromium: 
     assert chromium.reported("Runtime.exceptionThrown") == []
 
 
-def test_the_page_works_without_its_script(page: tuple[Path, Findings], chromium: Browser) -> None:
+def test_the_page_works_without_its_script(page: tuple[Path, Analysis], chromium: Browser) -> None:
     path, found = page
     chromium.ask("Emulation.setScriptExecutionDisabled", value=True)
     try:

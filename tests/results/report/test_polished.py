@@ -7,7 +7,7 @@ from objectives.errors import InputError
 from results.formatting import DAMAGE
 from results.report.polished import PolishedMap, polished_line, polished_path, read_polished, write_polished
 from results.report.report import write_report
-from results.statistics.analysis import conclude
+from results.statistics.analysis import analyse
 from tests.results.synthetic import empty_outcome
 
 SMALL = PolishedMap(
@@ -75,10 +75,10 @@ def test_a_line_says_both_ways_and_what_was_not_kept() -> None:
 @pytest.mark.usefixtures("unrendered")
 def test_the_report_shows_them_apart_from_the_search(tmp_path: Path) -> None:
     outcome = empty_outcome()
-    write_report(conclude(outcome), tmp_path)
+    write_report(analyse(outcome), tmp_path)
     assert 'id="polished"' not in (tmp_path / "report.html").read_text(encoding="utf-8")
     write_polished([SMALL, LARGE], tmp_path)
-    write_report(conclude(outcome), tmp_path)
+    write_report(analyse(outcome), tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert 'id="polished"' in page
     assert "0.0314 <small>0.027 to 0.036</small>" in page

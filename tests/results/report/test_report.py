@@ -21,7 +21,7 @@ from results.pareto import front
 from results.report.report import write_report
 from results.report.summary import caution_lines, front_lines, lead_lines
 from results.report.tables import baseline_columns, baseline_rows, compared_pick_rows, pick_columns, picks_table
-from results.statistics.analysis import conclude
+from results.statistics.analysis import analyse
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, made_up_trial, scored, with_trials
 
 FILES = {"trials.csv", "front.csv", "report.html", "bits.csv", "bits.png", "bits.svg", "pareto.csv", "pareto.png"}
@@ -83,7 +83,7 @@ def outcome() -> Outcome:
 @pytest.fixture(scope="module")
 def directory(outcome: Outcome, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "made up"
-    write_report(conclude(outcome), path)
+    write_report(analyse(outcome), path)
     return path
 
 
@@ -129,7 +129,7 @@ def test_the_page_needs_nothing_but_its_neighbours(directory: Path) -> None:
 
 def test_the_page_says_what_was_found(directory: Path, outcome: Outcome) -> None:
     text = page_of(directory).text
-    found = conclude(outcome)
+    found = analyse(outcome)
     for line in (*front_lines(found), *caution_lines(found), *(part for pair in lead_lines(found) for part in pair)):
         assert line in text
     assert "log-odds were <NaN>" in text  # escaped in the file, or it would be a tag here
@@ -147,7 +147,7 @@ def test_what_others_wrote_is_escaped(tmp_path: Path) -> None:
     trials.append(failed(outcome.trials[-1], hostile))
     facts = ((hostile, hostile),)
     outcome = replace(outcome, name=hostile, model=hostile, data=hostile, trials=tuple(trials), provenance=facts)
-    write_report(conclude(outcome), tmp_path)
+    write_report(analyse(outcome), tmp_path)
     page = page_of(tmp_path)
     assert (tmp_path / "report.html").read_text(encoding="utf-8").count("<script>") == 1  # our own
     assert hostile in page.text
@@ -175,7 +175,7 @@ def test_bit_maps_that_left_the_front_are_removed(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("unrendered")
 def test_the_report_itself_removes_stale_bit_maps(tmp_path: Path) -> None:
     write_text(tmp_path / "bitmaps" / "09.99x-trial-5.txt", "stale")
-    write_report(conclude(one_trial()), tmp_path)
+    write_report(analyse(one_trial()), tmp_path)
     assert names(tmp_path / "bitmaps") == {"08.00x-trial-0.txt", "08.00x-trial-0.json"}
 
 
@@ -246,7 +246,7 @@ def baselines_only() -> Outcome:
     ],
 )
 def test_runs_with_little_to_tell_say_so(make: Callable[[], Outcome], expected: list[str], tmp_path: Path) -> None:
-    write_report(conclude(make()), tmp_path)
+    write_report(analyse(make()), tmp_path)
     assert names(tmp_path) >= FILES
     text = re.sub(r"\s+", " ", page_of(tmp_path).text)
     for words in expected:
@@ -258,7 +258,7 @@ def test_picks_are_compared_with_the_best_baseline_at_the_same_request() -> None
     searched = scored(made_up_trial(outcome, 8, (4,) * 75 + (3,)), damage=0.0)
     rival = next(trial for trial in outcome.trials if trial.label == "uniform 4")
     assert rival.scores is not None
-    found = conclude(with_trials(outcome, [*outcome.trials, searched]))
+    found = analyse(with_trials(outcome, [*outcome.trials, searched]))
     [baseline] = [column for column in pick_columns(found) if column.heading == "best baseline of that size"]
     texts = {row.pick: baseline.line(row) for row in compared_pick_rows(found)}
     assert texts["best@8x"] == f"uniform 4, 8.00x, damage {rival.scores.damage:.3g}"
@@ -268,7 +268,7 @@ def test_picks_are_compared_with_the_best_baseline_at_the_same_request() -> None
 
 def test_the_page_says_what_beats_the_documented_map() -> None:
     def remark(outcome: Outcome) -> str:
-        found = conclude(outcome)
+        found = analyse(outcome)
         return baseline_columns(found)[-1].line(baseline_rows(found)[0])
 
     assert remark(made_up_outcome(trials=0)).startswith("misses the constraint; ")
@@ -280,7 +280,7 @@ def test_only_what_the_sampler_beat_is_counted() -> None:
     # Uniform 4 now beats uniform 5, but no search had a part in that.
     trials = [scored(trial, damage=0.0) if trial.label == "uniform 4" else trial for trial in outcome.trials]
     assert "uniform 5" not in {trial.label for trial in front(with_trials(outcome, trials))}
-    lines = front_lines(conclude(with_trials(outcome, trials)))
+    lines = front_lines(analyse(with_trials(outcome, trials)))
     assert any("The sampler's maps beat 0 of the 4 baselines" in line for line in lines)
 
 
@@ -292,7 +292,7 @@ def test_the_page_says_by_how_much_each_baseline_is_beaten_or_that_it_is_not(tmp
     }
     better = scored(made_up_trial(outcome, 8, (4,) * 75 + (3,)), damage=0.25 * damages["uniform 4"])
     worse = scored(made_up_trial(outcome, 9, (3,) * 75 + (2,)), damage=1.5 * damages["uniform 3"])
-    write_report(conclude(with_trials(outcome, [*outcome.trials, better, worse])), tmp_path)
+    write_report(analyse(with_trials(outcome, [*outcome.trials, better, worse])), tmp_path)
     text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
     assert "beaten by trial 8 of 8.01x with 25% of its damage" in text
     assert "on the front; the sampler's best of that size or less is trial 9 of 10.69x with 150% of its damage" in text
@@ -315,7 +315,7 @@ def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
         trials=len(outcome.trials) - withdrawn,
         withdrawn=withdrawn,
     )
-    return replace(outcome, held_back="0.3", confirmation=opened)
+    return replace(outcome, held_back="0.3", holdout=opened)
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -330,7 +330,7 @@ def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> N
         "Confirmed on the holdout set.": confirmed(replace(outcome, margin=1.0), withdrawn=False),
     }
     for words, made in told.items():
-        found = conclude(made)
+        found = analyse(made)
         assert lead_lines(found)[-1][0] == words
         scored = words in (
             "Confirmed on the holdout set.",
@@ -339,7 +339,7 @@ def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> N
         )
         assert bool(found.confirmed) == scored
         assert picks_table(found)["confirmed_mcc"].notna().all() == scored
-    found = conclude(told["Confirmed on the holdout set."])
+    found = analyse(told["Confirmed on the holdout set."])
     for trial in outcome.trials:
         known = found.confirmed[trial.number]
         assert known.mcc_interval.low <= known.mcc <= known.mcc_interval.high
@@ -347,7 +347,7 @@ def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> N
     text = lead_lines(found)[-1][1]
     assert "On 200 sentences that the search has not seen" in text
     assert re.search(r"the sampler's picks do \d(\.\d)? times the damage that the search saw", text)
-    write_report(conclude(told["Confirmed on the holdout set."]), tmp_path)
+    write_report(analyse(told["Confirmed on the holdout set."]), tmp_path)
     for name in ("report.html", "report.md"):
         content = (tmp_path / name).read_text(encoding="utf-8")
         assert "against FP32, holdout" in content

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.scores import Precision
 from results.formatting import DAMAGE, confidence
 from results.outcome import HoldoutScores, Origin, Outcome, Trial
 from results.report.summary import ending_lines, export_commands, front_lines, lead_lines, unseen_lead
-from results.statistics.analysis import conclude
+from results.statistics.analysis import analyse
 from results.statistics.picks import SMALLEST, pick
 from tests.results.synthetic import empty_outcome, made_up_outcome, made_up_trial, scored, with_trials, with_unseen
 
@@ -19,7 +19,7 @@ from tests.results.synthetic import empty_outcome, made_up_outcome, made_up_tria
 def trial(outcome: Outcome, number: int, narrow: int, origin: Origin, **scores: float) -> Trial:
     """Return a map of 4 bits whose first ``narrow`` layers have 3."""
     layers = len(outcome.footprint.layers)
-    bit_map: Bits = (3,) * narrow + (4,) * (layers - narrow)
+    bit_map: BitMap = (3,) * narrow + (4,) * (layers - narrow)
     return scored(made_up_trial(outcome, number, bit_map, origin, f"{origin} {number}"), **scores)
 
 
@@ -27,7 +27,7 @@ def test_a_baseline_is_beaten_by_any_map_of_the_sampler_not_only_by_its_front() 
     base = made_up_outcome(trials=0)
     uniform_4 = next(found for found in base.trials if found.label == "uniform 4")
     sampled, plain = trial(base, 50, 5, "sampler", damage=0.03), trial(base, 51, 20, "plain", damage=0.02)
-    found = conclude(with_trials(base, [scored(uniform_4, damage=0.05), sampled, plain]))
+    found = analyse(with_trials(base, [scored(uniform_4, damage=0.05), sampled, plain]))
     assert sampled not in found.front
     assert "beat 1 of the 2 baselines" in front_lines(found)[-1]
     assert front_lines(found)[-1].endswith("not beaten: plain 51.")
@@ -40,7 +40,7 @@ def test_a_map_off_the_front_of_mcc_is_known_to_do_less_than_the_documented_one(
     harmless, accurate = trial(base, 60, 5, "sampler", damage=0.001, mcc=0.3), trial(base, 61, 20, "sampler", mcc=0.99)
     accurate = scored(accurate, damage=0.1)
     documented = replace(documented, precision=reference_precision)
-    found = conclude(with_trials(base, [documented, harmless, accurate]))
+    found = analyse(with_trials(base, [documented, harmless, accurate]))
     assert harmless not in found.front
     said = [words for words, _ in lead_lines(found)]
     if reference_precision == "fp32":
@@ -51,14 +51,14 @@ def test_a_map_off_the_front_of_mcc_is_known_to_do_less_than_the_documented_one(
 
 def test_only_the_first_pick_is_called_confirmed() -> None:
     outcome = replace(made_up_outcome(), margin=0.05, held_back="0.3")
-    opened_for = conclude(outcome).picked
+    opened_for = analyse(outcome).picked
     log_odds = {number: picked.log_odds for number, picked in opened_for.items() if picked.log_odds is not None}
     opened = HoldoutScores(
         "0.3", outcome.labels, outcome.in_domain, outcome.fp32_log_odds, log_odds, len(outcome.trials), withdrawn=False
     )
-    outcome = replace(outcome, confirmation=opened)
-    assert lead_lines(conclude(outcome))[-1][0] == "Confirmed on the holdout set."
-    wider = conclude(replace(outcome, margin=0.1))
+    outcome = replace(outcome, holdout=opened)
+    assert lead_lines(analyse(outcome))[-1][0] == "Confirmed on the holdout set."
+    wider = analyse(replace(outcome, margin=0.1))
     [other] = [headline.trial for headline in wider.headlines if headline.request == SMALLEST]
     assert other is not None and other.number not in opened_for
     assert lead_lines(wider)[-1][0] == "Not confirmed."
@@ -69,20 +69,20 @@ def test_only_the_first_pick_is_called_confirmed() -> None:
 def test_the_command_that_exports_the_smallest_map_says_the_margin(margin: float) -> None:
     """The report may be made with another margin than the run's, by which `export` would choose."""
     outcome = replace(made_up_outcome(), margin=margin)
-    command = next(line for line in export_commands(conclude(outcome), "runs/x") if "smallest" in line)
+    command = next(line for line in export_commands(analyse(outcome), "runs/x") if "smallest" in line)
     request = command.split()[command.split().index("--pick") + 1]
     assert pick(replace(outcome, margin=0.01), request) == pick(outcome, SMALLEST)
 
 
 def test_of_no_pick_but_the_smallest_is_it_said_that_it_is_confirmed() -> None:
     outcome = replace(made_up_outcome(), margin=0.0, held_back="0.3")
-    found = conclude(outcome)
+    found = analyse(outcome)
     assert found.headlines[0].request == SMALLEST and found.headlines[0].trial is None
     log_odds = {number: picked.log_odds for number, picked in found.picked.items() if picked.log_odds is not None}
     opened = HoldoutScores(
         "0.3", outcome.labels, outcome.in_domain, outcome.fp32_log_odds, log_odds, len(outcome.trials), withdrawn=False
     )
-    assert lead_lines(conclude(replace(outcome, confirmation=opened)))[-1][0] == "Scored on the holdout set."
+    assert lead_lines(analyse(replace(outcome, holdout=opened)))[-1][0] == "Scored on the holdout set."
 
 
 def test_maps_that_miss_the_constraint_may_be_smaller_than_the_documented_one_too() -> None:
@@ -90,12 +90,12 @@ def test_maps_that_miss_the_constraint_may_be_smaller_than_the_documented_one_to
     documented = scored(base.trials[0], damage=0.03)
     better = scored(next(found for found in base.trials if found.label == "uniform 4"), damage=0.001)
     assert not better.feasible
-    said = lead_lines(conclude(with_trials(base, [documented, better])))
+    said = lead_lines(analyse(with_trials(base, [documented, better])))
     assert any(words.startswith("Smaller than the documented map") for words, _ in said)
 
 
 def test_a_check_that_was_broken_off_is_told_first() -> None:
-    [(words, rest)] = unseen_lead(conclude(replace(made_up_outcome(trials=4), unscored=7)))
+    [(words, rest)] = unseen_lead(analyse(replace(made_up_outcome(trials=4), unscored=7)))
     assert words == "Not checked on unseen sentences yet" and rest.startswith("7 maps")
 
 
@@ -105,9 +105,9 @@ def test_scores_on_unseen_sentences_of_before_the_search_went_on_are_said_to_be(
     outcome = with_trials(outcome, plain)
     outcome = with_unseen(outcome, [found for found in outcome.trials if found.feasible])
     assert outcome.unseen is not None
-    [(_, current)] = unseen_lead(conclude(outcome))
+    [(_, current)] = unseen_lead(analyse(outcome))
     assert "since" not in current
-    [(_, old)] = unseen_lead(conclude(replace(outcome, unseen=replace(outcome.unseen, trials=40, outdated=True))))
+    [(_, old)] = unseen_lead(analyse(replace(outcome, unseen=replace(outcome.unseen, trials=40, outdated=True))))
     assert "after 40 maps" in old and "since" in old
 
 
@@ -125,7 +125,7 @@ def eventful_outcome(margin: float) -> Outcome:
     log_odds = {found.number: found.log_odds for found in maps if found.log_odds is not None}
     sentences = (outcome.labels, outcome.in_domain, outcome.fp32_log_odds)
     scored_holdout = HoldoutScores("0.3", *sentences, log_odds, len(maps), withdrawn=False)
-    return replace(outcome, confirmation=scored_holdout, unseen=replace(outcome.unseen, trials=40, outdated=True))
+    return replace(outcome, holdout=scored_holdout, unseen=replace(outcome.unseen, trials=40, outdated=True))
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.05])
@@ -136,11 +136,11 @@ def eventful_outcome(margin: float) -> Outcome:
 )
 def test_a_search_ends_in_25_lines_of_100_columns(margin: float, unscored: int, holdout: str, run: str) -> None:
     outcome = replace(eventful_outcome(margin), unscored=unscored)
-    assert outcome.confirmation is not None
+    assert outcome.holdout is not None
     if holdout != "scored":
-        withdrawn = replace(outcome.confirmation, withdrawn=True) if holdout == "withdrawn" else None
-        outcome = replace(outcome, confirmation=withdrawn, held_back="" if holdout == "none" else "0.3")
-    found = conclude(outcome)
+        withdrawn = replace(outcome.holdout, withdrawn=True) if holdout == "withdrawn" else None
+        outcome = replace(outcome, holdout=withdrawn, held_back="" if holdout == "none" else "0.3")
+    found = analyse(outcome)
     command = export_commands(found, run, f"--format packed --out {run}-packed")[0]
     lines = ending_lines(found, run, command)
     assert len(lines) <= 25
@@ -162,12 +162,12 @@ def test_a_search_ends_in_25_lines_of_100_columns(margin: float, unscored: int, 
 
 
 def test_a_search_that_found_nothing_ends_in_few_lines() -> None:
-    lines = ending_lines(conclude(empty_outcome()), "runs/x", "")
+    lines = ending_lines(analyse(empty_outcome()), "runs/x", "")
     assert lines[0] == "No answer yet: no map has been evaluated yet."
     assert lines[-1] == "report: runs/x/report.html"
 
 
 def test_damage_is_defined_at_its_first_mention() -> None:
-    leads = [reason for _, reason in lead_lines(conclude(eventful_outcome(0.05)))]
+    leads = [reason for _, reason in lead_lines(analyse(eventful_outcome(0.05)))]
     assert sum(DAMAGE in reason for reason in leads) == 1
     assert DAMAGE in next(reason for reason in leads if "damage" in reason)

@@ -12,7 +12,7 @@ import pytest
 from results.columns import write_csv
 from results.pareto import front
 from results.report.tables import front_table, picks_table, trials_table
-from results.statistics.analysis import conclude
+from results.statistics.analysis import analyse
 from results.statistics.intervals import mcc_interval
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, with_unseen
 
@@ -79,7 +79,7 @@ def test_trials_table_has_a_row_a_trial() -> None:
 
 def test_front_table_has_the_front_with_its_intervals() -> None:
     outcome = made_up_outcome(trials=40)
-    table = front_table(conclude(outcome))
+    table = front_table(analyse(outcome))
     on_front = front(outcome)
     assert list(table.columns) == FRONT_NAMES
     assert table["number"].tolist() == [trial.number for trial in on_front]
@@ -98,7 +98,7 @@ def test_front_table_has_the_front_with_its_intervals() -> None:
 
 def test_picks_table_has_a_row_a_pick() -> None:
     outcome = made_up_outcome(trials=40)
-    found = conclude(outcome)
+    found = analyse(outcome)
     table = picks_table(found)
     assert list(table.columns) == PICK_NAMES
     assert table["pick"].tolist() == [headline.request for headline in found.headlines if headline.trial is not None]
@@ -111,14 +111,14 @@ def test_picks_table_has_a_row_a_pick() -> None:
     for score in ("mcc", "damage"):
         middle = known[f"corrected_{score}"]
         assert middle.between(known[f"corrected_{score}_low"], known[f"corrected_{score}_high"]).all()
-    assert len(picks_table(conclude(empty_outcome()))) == 0
+    assert len(picks_table(analyse(empty_outcome()))) == 0
 
 
 @pytest.mark.parametrize("trials", [0, 12])
 def test_tables_read_back_from_csv(trials: int, tmp_path: Path) -> None:
     outcome = made_up_outcome(trials=trials) if trials else empty_outcome()
     outcome = with_unseen(outcome, outcome.trials)
-    for table in (trials_table(outcome), front_table(conclude(outcome)), picks_table(conclude(outcome))):
+    for table in (trials_table(outcome), front_table(analyse(outcome)), picks_table(analyse(outcome))):
         path = tmp_path / "folder" / "table.csv"
         write_csv(table, path)
         assert [item.name for item in path.parent.iterdir()] == ["table.csv"]

@@ -10,7 +10,7 @@ import pytest
 from objectives.errors import InputError
 from objectives.layers import Layer
 from results.outcome import Outcome
-from results.statistics.candidates import Evidence, knee_rule, smallest_rule
+from results.statistics.candidates import Candidates, knee_rule, smallest_rule
 from results.statistics.picks import headline_limits, headline_requests, pick, trial_by_number
 from tests.results.synthetic import (
     empty_outcome,
@@ -161,15 +161,15 @@ def test_headline_requests_lie_between_the_constraint_and_what_is_possible() -> 
 
 def test_smallest_and_knee_are_picked_by_evidence() -> None:
     outcome = replace(made_up_outcome(trials=80), margin=0.2)
-    evidence = Evidence.of(outcome)
+    candidates = Candidates.of(outcome)
     for margin, request in ((0.2, "smallest@margin"), (0.1, "smallest@0.1"), (1.0, " smallest@1 ")):
-        at = smallest_rule(margin)(evidence)
+        at = smallest_rule(margin)(candidates)
         assert at is not None
-        assert pick(outcome, request).number == evidence.numbers[at] == pick(outcome, request, evidence).number
+        assert pick(outcome, request).number == candidates.numbers[at] == pick(outcome, request, candidates).number
     assert pick(outcome, "smallest@1").label == "uniform 2"
-    at = knee_rule()(evidence)
+    at = knee_rule()(candidates)
     assert at is not None
-    assert pick(outcome, "knee").number == evidence.numbers[at]
+    assert pick(outcome, "knee").number == candidates.numbers[at]
     with pytest.raises(InputError, match="fewer than three maps has no knee"):
         pick(one_map(empty_outcome(), 4), "knee")
     noisy = with_trials(empty_outcome(), [made_up_trial(empty_outcome(), 0, (2,) * 76)])

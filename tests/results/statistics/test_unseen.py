@@ -16,11 +16,11 @@ from results.plots.unseen import UNSEEN_COLUMNS, unseen_table
 from results.report.report import write_report
 from results.report.summary import lead_lines, unseen_lead
 from results.report.tables import pick_columns, pick_rows, picks_table
-from results.statistics.analysis import conclude
-from results.statistics.candidates import Evidence
+from results.statistics.analysis import analyse
+from results.statistics.candidates import Candidates
 from results.statistics.cross_fitting import corrected_unseen
 from results.statistics.picks import pick, rule_of
-from results.statistics.unseen import gain_over_plain, unseen_damages
+from results.statistics.unseen import gain_over_knapsack, unseen_damages
 from tests.results.synthetic import made_up_outcome, with_trials, with_unseen
 
 
@@ -53,7 +53,7 @@ def test_picks_by_size_go_by_the_damage_on_unseen_sentences() -> None:
     chosen = pick(disproved, "best@8x")
     assert chosen.number != believed.number
     known = unseen_damages(disproved.unseen)
-    headline = conclude(disproved).headline("best@8x")
+    headline = analyse(disproved).headline("best@8x")
     assert headline is not None and headline.trial is not None and headline.trial.number == chosen.number
     near = [trial for trial in outcome.trials if trial.nominal_compression >= 8 and trial.feasible]
     assert known[chosen.number].damage <= np.median([known[trial.number].damage for trial in near])
@@ -62,7 +62,7 @@ def test_picks_by_size_go_by_the_damage_on_unseen_sentences() -> None:
 def test_what_is_picked_or_scored_there_is_shown_also_off_the_front() -> None:
     outcome = made_up_outcome(quality="mcc")
     some = [trial for trial in outcome.trials if trial.scores is not None and trial.number % 2]
-    found = conclude(with_unseen(outcome, some))
+    found = analyse(with_unseen(outcome, some))
     shown = {trial.number for trial in found.shown}
     assert shown >= found.picked.keys() | {trial.number for trial in (*found.front, *some)}
     assert not found.picked.keys() <= found.front_numbers
@@ -75,12 +75,12 @@ def test_less_damage_than_the_documented_map_is_told_of_unseen_sentences() -> No
     complete = [trial for trial in outcome.trials if trial.scores is not None]
 
     def lead(luck: float) -> str:
-        lines = lead_lines(conclude(with_unseen(outcome, complete, sentences=2000, luck=luck)))
+        lines = lead_lines(analyse(with_unseen(outcome, complete, sentences=2000, luck=luck)))
         [told] = [words for _, words in lines if words.startswith("The documented map has")]
         return told
 
     assert "on unseen sentences" in lead(1.0)
-    found = conclude(with_unseen(outcome, complete, sentences=2000, luck=3.0))
+    found = analyse(with_unseen(outcome, complete, sentences=2000, luck=3.0))
     reference, known = found.reference, found.unseen
     assert reference is not None
     as_good = [
@@ -103,14 +103,14 @@ def test_maps_that_were_not_scored_there_are_not_picked() -> None:
 
 
 def test_the_gain_tells_skill_from_luck() -> None:
-    skilled, lucky = (gain_over_plain(outcome_with_plain(luck)) for luck in (0.5, 2.0))
+    skilled, lucky = (gain_over_knapsack(outcome_with_plain(luck)) for luck in (0.5, 2.0))
     assert skilled is not None and lucky is not None
     assert skilled.interval.high < 1 < lucky.interval.low
     assert skilled.interval.low < skilled.ratio < skilled.interval.high
     assert 1 <= skilled.sizes <= 4
     found = made_up_outcome()
-    assert gain_over_plain(found) is None
-    assert gain_over_plain(with_unseen(found, found.trials)) is None  # nothing plain to compare with
+    assert gain_over_knapsack(found) is None
+    assert gain_over_knapsack(with_unseen(found, found.trials)) is None  # nothing plain to compare with
 
 
 def outcome_of_equal_maps(seed: int) -> Outcome:
@@ -131,7 +131,7 @@ def test_choosing_among_many_equal_maps_is_no_gain() -> None:
     """The best of sixty must not look better than the one rival."""
     ratios = []
     for seed in range(12):
-        gain = gain_over_plain(outcome_of_equal_maps(seed))
+        gain = gain_over_knapsack(outcome_of_equal_maps(seed))
         assert gain is not None
         ratios.append(gain.ratio)
     assert np.mean(ratios) == pytest.approx(1.0, abs=0.08)
@@ -142,12 +142,12 @@ def test_the_luck_of_a_pick_is_taken_out() -> None:
     for seed in range(12):
         outcome = outcome_of_equal_maps(seed)
         known = unseen_damages(outcome.unseen)
-        evidence = Evidence.of(outcome)
-        rule = rule_of(outcome, "best@5.5x", evidence)
-        [found] = corrected_unseen(evidence, outcome.unseen, [rule])
+        candidates = Candidates.of(outcome)
+        rule = rule_of(outcome, "best@5.5x", candidates)
+        [found] = corrected_unseen(candidates, outcome.unseen, [rule])
         assert found is not None
         typical = np.mean([damage.damage for damage in known.values()])
-        naive.append(known[pick(outcome, "best@5.5x", evidence).number].damage / typical)
+        naive.append(known[pick(outcome, "best@5.5x", candidates).number].damage / typical)
         honest.append(found.damage / typical)
         assert found.interval.low < found.damage < found.interval.high
     assert np.mean(naive) < 0.95
@@ -159,13 +159,13 @@ def test_one_map_does_on_unseen_sentences_what_it_does() -> None:
     assert outcome.unseen is not None
     alone = with_trials(outcome, [trial for trial in outcome.trials if trial.number == 100])
     only = replace(alone, unseen=replace(outcome.unseen, log_odds={100: outcome.unseen.log_odds[100]}))
-    headline = conclude(only).headline("best@5.5x")
+    headline = analyse(only).headline("best@5.5x")
     assert headline is not None and headline.unseen is not None
     assert headline.unseen.damage == pytest.approx(unseen_damages(only.unseen)[100].damage)
 
 
 def test_what_picks_do_on_unseen_sentences_is_told_corrected() -> None:
-    found = conclude(outcome_with_plain(luck=1.0))
+    found = analyse(outcome_with_plain(luck=1.0))
     headline = found.headline("best@8x")
     assert headline is not None and headline.unseen is not None
     table = picks_table(found).set_index("pick")
@@ -173,7 +173,7 @@ def test_what_picks_do_on_unseen_sentences_is_told_corrected() -> None:
     assert table.loc["best@8x", "corrected_unseen_damage_low"] == headline.unseen.interval.low
     [cells] = [row for row in to_markdown(pick_columns(found), pick_rows(found)) if row.startswith("| 8x or more ")]
     assert f"| {nats(headline.unseen.damage)} ({nats(headline.unseen.interval.low)} to " in cells
-    without = conclude(made_up_outcome(trials=10))
+    without = analyse(made_up_outcome(trials=10))
     assert all(headline.unseen is None for headline in without.headlines)
     assert picks_table(without).corrected_unseen_damage.isna().all()
 
@@ -181,7 +181,7 @@ def test_what_picks_do_on_unseen_sentences_is_told_corrected() -> None:
 @pytest.mark.usefixtures("unrendered")
 def test_the_report_shows_them_and_says_which_is_better(tmp_path: Path) -> None:
     outcome = outcome_with_plain(luck=2.0)
-    found = conclude(outcome)
+    found = analyse(outcome)
     write_report(found, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "The knapsack beats the search." in page
@@ -193,12 +193,12 @@ def test_the_report_shows_them_and_says_which_is_better(tmp_path: Path) -> None:
     assert table.compression.is_monotonic_increasing
     assert (table.damage_low <= table.damage).all() and (table.damage <= table.damage_high).all()
     assert [claim for claim, _ in unseen_lead(found)] == ["The knapsack beats the search"]
-    better = unseen_lead(conclude(outcome_with_plain(luck=0.5)))
+    better = unseen_lead(analyse(outcome_with_plain(luck=0.5)))
     assert [claim for claim, _ in better] == ["The search beats the knapsack"]
 
 
 @pytest.mark.usefixtures("unrendered")
 def test_without_the_check_nothing_speaks_of_it(tmp_path: Path) -> None:
-    write_report(conclude(made_up_outcome(trials=10)), tmp_path)
+    write_report(analyse(made_up_outcome(trials=10)), tmp_path)
     assert "damage, unseen" not in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not list(tmp_path.glob("unseen.*"))

@@ -2,7 +2,7 @@ import numpy as np
 
 from objectives.layers import WIDTHS
 from objectives.packing.footprint import footprint
-from search.allocation.baselines import plain_allocations, uniform_maps
+from search.allocation.baselines import knapsack_maps, uniform_maps
 from search.allocation.constraint import SizeConstraint
 from search.allocation.knapsack import allocate, layer_sizes, to_bits
 from tests.objectives.random_models import bert_base_layers
@@ -17,17 +17,19 @@ def test_plain_allocations_are_exact_and_within_the_constraint() -> None:
     constraint = SizeConstraint(sizes, "nominal", 5.5)
     falling = 4.0 ** -np.arange(len(WIDTHS))
     damages = falling * np.random.default_rng(3).lognormal(-5, 1, (len(LAYERS), 1))
-    plain = plain_allocations(damages, constraint)
+    plain = knapsack_maps(damages, constraint)
     assert len(plain) == 8
-    assert len({contender.bit_map for contender in plain}) == 8
-    for contender in plain:
-        assert contender.origin == "plain"
-        assert constraint.excess_bits(contender.bit_map) <= 0
-        assert contender.label == f"plain {sizes.compression(contender.bit_map, 'nominal'):.2f}x"
+    assert len({baseline.bit_map for baseline in plain}) == 8
+    for baseline in plain:
+        assert baseline.origin == "plain"
+        assert constraint.excess_bits(baseline.bit_map) <= 0
+        assert baseline.label == f"plain {sizes.compression(baseline.bit_map, 'nominal'):.2f}x"
     assert plain[0].bit_map == to_bits(allocate(damages, SIZES, constraint.largest_bits))
-    for contender in plain:
-        budget = sizes.nominal_bits(contender.bit_map)
+    for baseline in plain:
+        budget = sizes.nominal_bits(baseline.bit_map)
         for uniform in uniform_maps(LAYERS):
             if sizes.nominal_bits(uniform.bit_map) <= budget:
-                harm, plain_harm = (damages[ROWS, np.array(bit_map) - 2].sum() for bit_map in (uniform.bit_map, contender.bit_map))
+                harm, plain_harm = (
+                    damages[ROWS, np.array(bit_map) - 2].sum() for bit_map in (uniform.bit_map, baseline.bit_map)
+                )
                 assert plain_harm <= harm

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from objectives.errors import InputError
-from objectives.layers import WIDTHS, Bits, uniform
+from objectives.layers import WIDTHS, BitMap, uniform
 from objectives.packing.footprint import Footprint, SizeAxis, footprint
 from objectives.packing.scheme import Scheme
 from search.allocation.constraint import NoMapLeftError, SizeConstraint, repair
@@ -56,7 +56,7 @@ def test_repair_is_reproduced_by_its_generator() -> None:
 
 
 def test_where_every_map_has_been_seen_repair_gives_up() -> None:
-    class Counted(set[Bits]):
+    class Counted(set[BitMap]):
         looked_up = 0
 
         def __contains__(self, bit_map: object) -> bool:

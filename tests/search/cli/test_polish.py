@@ -45,7 +45,9 @@ def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
     row = polished[-1]
     said = bitfront("evaluate", "--checkpoint", run / row["checkpoint"], *settings[:4], "--json")
     assert json.loads(said.out)["damage"] == pytest.approx(float(row["damage_after"]), abs=1e-9)
-    assert json.loads(said.out)["packed_bytes"] == found.footprint.packed_bytes(found.trials[int(row["number"])].bit_map)
+    assert json.loads(said.out)["packed_bytes"] == found.footprint.packed_bytes(
+        found.trials[int(row["number"])].bit_map
+    )
 
     # A copy of it, as small and as good.
     export = ("export", "--run", run, "--polished", "--trial", row["number"], "--out", tmp_path / "copy", "--format")

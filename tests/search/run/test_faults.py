@@ -20,7 +20,7 @@ from objectives.layers import WIDTHS
 from objectives.problem import Evaluation, Problem
 from results.columns import write_csv
 from results.report.report import write_report
-from results.statistics.analysis import Findings
+from results.statistics.analysis import Analysis
 from search.cli.notify import notifying
 from search.cli.status import status_lines
 from search.run.profile import Profile
@@ -234,7 +234,7 @@ def test_a_report_that_fails_is_tried_again_later_and_ends_no_search(
 ) -> None:
     run, tries = tmp_path / "run", 0
 
-    def fails_once(found: Findings, directory: Path) -> None:
+    def fails_once(found: Analysis, directory: Path) -> None:
         nonlocal tries
         tries += 1
         if tries == 1:

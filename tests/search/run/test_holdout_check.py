@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.loading.holdout import divide
 from objectives.loading.sentences import load_sentences
 from objectives.miniature import Miniature
 from objectives.problem import Evaluation, Problem, load_problem
-from search.run.holdout_check import open_confirmation
+from search.run.holdout_check import check_holdout
 from search.run.profile import resolve_profile
 from search.run.worker import load_searched_problem
 from search.storage.stores import Place
-from search.study.holdout_record import opened_after
+from search.study.holdout_record import holdout_scored_after
 from search.study.reading import load_study, outcome
 from search.study.study import claim, tell
 from search.study.trials import finished
@@ -45,13 +45,13 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
     searched, held = divide(load_sentences(str(tiny.data), "validation"), "0.4")
     assert held is not None
     assert np.array_equal(found.labels, searched.labels)
-    assert found.confirmation is not None and not found.confirmation.withdrawn
-    assert np.array_equal(found.confirmation.labels, held.labels)
+    assert found.holdout is not None and not found.holdout.withdrawn
+    assert np.array_equal(found.holdout.labels, held.labels)
     # Each figure is what the map scores on those sentences.
     everything = load_problem(str(tiny.model), str(tiny.data), quantizer="calibrated")
     texts = list(load_sentences(str(tiny.data), "validation").texts)
     places = [texts.index(text) for text in held.texts]
-    for number, log_odds in found.confirmation.log_odds.items():
+    for number, log_odds in found.holdout.log_odds.items():
         bit_map = next(trial.bit_map for trial in found.trials if trial.number == number)
         expected = everything.evaluate(bit_map).log_odds[places]
         np.testing.assert_allclose(log_odds, expected, rtol=1e-4, atol=1e-4)
@@ -67,7 +67,7 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
     assert "more maps withdraw what they confirm" in " ".join(spoken.err.split())
     assert "Not confirmed any more." in spoken.out
     assert "Confirmed." not in spoken.out
-    assert opened_after(load_study(run / "study.journal")) == 14
+    assert holdout_scored_after(load_study(run / "study.journal")) == 14
     assert (run / "search.log").read_text(encoding="utf-8").count("on the holdout of 32 sentences") == 1
     assert not any(row["confirmed_mcc"] for row in rows(run / "picks.csv"))
     assert "MCC, confirmed" not in (run / "report.html").read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ def test_a_search_that_a_signal_stops_opens_nothing(
     run = tmp_path / "run"
     honest = Problem.evaluate
 
-    def evaluate_and_stop(self: Problem, bit_map: Bits) -> Evaluation:
+    def evaluate_and_stop(self: Problem, bit_map: BitMap) -> Evaluation:
         signal.raise_signal(signal.SIGTERM)
         return honest(self, bit_map)
 
@@ -92,7 +92,7 @@ def test_a_search_that_a_signal_stops_opens_nothing(
     spoken = bitfront("search", *where, "--confirm", "0.4", "--trials", 9)
     assert spoken.status == 0, spoken.err
     assert "Not confirmed yet." in spoken.out
-    assert opened_after(load_study(run / "study.journal")) == 0
+    assert holdout_scored_after(load_study(run / "study.journal")) == 0
 
 
 def test_only_the_last_machine_that_searches_opens(tiny: TinyProblem, tmp_path: Path) -> None:
@@ -100,30 +100,30 @@ def test_only_the_last_machine_that_searches_opens(tiny: TinyProblem, tmp_path: 
     with running_server() as server:
         search = Search(Place(tmp_path / "unused", server.url, "shared"), problem)
         store, study = search.open()
-        ours, another = search.run.worker(), search.run.worker()
+        ours, another = search.worker(), search.worker()
         with another.store.exclusive():
             trial, bit_map = claim(another.study, problem.layers)
         with another.store.living(trial):
             assert ours.evaluate_next()
-            assert not open_confirmation(problem, store, study, outcome(study, "x"))
+            assert not check_holdout(problem, store, study, outcome(study, "x"))
             tell(another.study, trial, bit_map, problem.evaluate(bit_map), another.constraint, "damage")
-        assert opened_after(study) == 0
+        assert holdout_scored_after(study) == 0
         with another.store.exclusive():
             claim(another.study, problem.layers)  # and its machine dies
-        assert open_confirmation(problem, store, study, outcome(study, "x"))
-        assert opened_after(study) == finished(study) == 2
+        assert check_holdout(problem, store, study, outcome(study, "x"))
+        assert holdout_scored_after(study) == finished(study) == 2
 
 
 def test_the_miniature_confirms_on_its_own_held_out_sentences(miniature: Miniature) -> None:
     problem = load_searched_problem(resolve_profile("miniature", {"quantizer": "affine"}), lambda _: None)
-    assert problem.confirmation is not None
+    assert problem.holdout is not None
     held = load_sentences(str(miniature.held_out), "validation")
-    assert np.array_equal(problem.confirmation.labels, held.labels)
+    assert np.array_equal(problem.holdout.labels, held.labels)
     assert "confirmation" in problem.fingerprint
     without = load_searched_problem(
         resolve_profile("miniature", {"quantizer": "affine", "confirm": "none"}), lambda _: None
     )
-    assert without.confirmation is None
+    assert without.holdout is None
     assert {**without.fingerprint, "confirmation": problem.fingerprint["confirmation"]} == problem.fingerprint
-    fp32, [same] = problem.confirmed_log_odds([(8,) * len(problem.layers)])
+    fp32, [same] = problem.holdout_log_odds([(8,) * len(problem.layers)])
     assert fp32.shape == same.shape == held.labels.shape

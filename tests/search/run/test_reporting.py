@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from results.outcome import Outcome
-from results.statistics.candidates import Evidence
+from results.statistics.candidates import Candidates
 from results.statistics.picks import pick
 from search.run.loop import run_search
 from search.run.profile import Profile, resolve_profile
@@ -17,13 +17,13 @@ from tests.search.tiny_problem import TinyProblem
 @pytest.fixture
 def gathered(monkeypatch: pytest.MonkeyPatch) -> list[Outcome]:
     """What evidence has been gathered of: that takes all trials and sentences."""
-    honest, outcomes = Evidence.of, list[Outcome]()
+    honest, outcomes = Candidates.of, list[Outcome]()
 
-    def of(outcome: Outcome) -> Evidence:
+    def of(outcome: Outcome) -> Candidates:
         outcomes.append(outcome)
         return honest(outcome)
 
-    monkeypatch.setattr(Evidence, "of", of)
+    monkeypatch.setattr(Candidates, "of", of)
     return outcomes
 
 

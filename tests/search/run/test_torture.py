@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from objectives.errors import InputError
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.problem import Problem, load_problem, unseen_sentences
 from objectives.scores import divergences
 from results.statistics.analysis import select
@@ -23,7 +23,7 @@ from search.run.loop import run_search
 from search.run.profile import Profile
 from search.run.progress import Progress
 from search.run.run_directory import RunDirectory
-from search.run.unseen_check import candidates
+from search.run.unseen_check import unseen_candidates
 from search.storage.journal import JournalFile
 from search.study.reading import load_study, outcome
 from tests.search.commands import command_line, rows
@@ -51,7 +51,7 @@ class Quiet:
 def torture(run: RunDirectory, kills: int, start: Callable[[], Callable[[], None]], longest_s: float) -> None:
     """Start a search and kill it so many times; ``start`` returns what kills it and waits for its end."""
     rng = random.Random(SEED)
-    known: dict[int, tuple[Bits, object]] = {}
+    known: dict[int, tuple[BitMap, object]] = {}
     hits = 0
     for _ in range(kills):
         kill = start()
@@ -126,7 +126,7 @@ def ending(run: RunDirectory) -> tuple[int, int, bool, bool]:
     scored = sum(key.startswith("unseen scores") for key in study.user_attrs)  # also of a check that was broken off
     confirmed = sum(trial.precision == "fp32" for trial in found.trials)
     left_over = any(path.name not in LOCKS for path in run.path.rglob(".*"))
-    return confirmed, scored, found.confirmation is not None, left_over
+    return confirmed, scored, found.holdout is not None, left_over
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -179,16 +179,16 @@ def check_ending(run: RunDirectory, problem: Problem) -> None:
     fp32 = evaluator.fp32_log_odds()
     written = {int(row["number"]): float(row["damage"]) for row in rows(run.path / "unseen.csv")}
     assert found.unseen is not None
-    assert set(found.unseen.log_odds) == set(written) >= {trial.number for trial in candidates(select(found))}
+    assert set(found.unseen.log_odds) == set(written) >= {trial.number for trial in unseen_candidates(select(found))}
     for number, damage in written.items():
         expected = divergences(evaluator.log_odds(maps[number]), fp32).mean()
         np.testing.assert_allclose(damage, expected, rtol=1e-2, atol=1e-7)
-    assert found.confirmation is not None
-    assert problem.confirmation is not None
-    assert np.array_equal(found.confirmation.labels, problem.confirmation.labels)
-    fp32, scored = problem.confirmed_log_odds([maps[number] for number in found.confirmation.log_odds])
-    np.testing.assert_allclose(found.confirmation.fp32_log_odds, fp32, atol=1e-4)
-    np.testing.assert_allclose(list(found.confirmation.log_odds.values()), scored, atol=1e-4)
+    assert found.holdout is not None
+    assert problem.holdout is not None
+    assert np.array_equal(found.holdout.labels, problem.holdout.labels)
+    fp32, scored = problem.holdout_log_odds([maps[number] for number in found.holdout.log_odds])
+    np.testing.assert_allclose(found.holdout.fp32_log_odds, fp32, atol=1e-4)
+    np.testing.assert_allclose(list(found.holdout.log_odds.values()), scored, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from results.statistics.analysis import select
 from results.statistics.unseen import unseen_damages
 from search.cli.status import status_lines
 from search.run.run_directory import RunDirectory
-from search.run.unseen_check import candidates, check_on_unseen
+from search.run.unseen_check import check_on_unseen, unseen_candidates
 from search.study.reading import load_study, outcome
 from tests.results.synthetic import made_up_outcome
 from tests.search.conftest import ROOMY_SENTENCES, Command, Spoken
@@ -40,8 +40,8 @@ def test_unseen_sentences_are_others_than_those_that_are_searched_with(
     assert len(polishing) == len(everything)
     assert {tuple(tokens) for tokens in polishing} == {tuple(tokens) for tokens in everything}
     held = load_problem(str(roomy.model), str(roomy.data), confirm="0.3")
-    assert held.confirmation is not None
-    assert not {tuple(tokens) for tokens in held.confirmation.token_ids} & {
+    assert held.holdout is not None
+    assert not {tuple(tokens) for tokens in held.holdout.token_ids} & {
         tuple(tokens) for tokens in unseen_sentences(held, 1000)
     }
 
@@ -172,7 +172,7 @@ def test_the_maps_scored_are_those_of_least_expected_damage_not_of_most_luck() -
     lucky = min(sampled, key=lambda trial: trial.scores.damage if trial.scores else 0.0)
     expected = {trial.bit_map: 1.0 / trial.number for trial in sampled}  # the later, the better
 
-    numbers = {trial.number for trial in candidates(select(found), lambda bit_map, log_odds: expected[bit_map])}
+    numbers = {trial.number for trial in unseen_candidates(select(found), lambda bit_map, log_odds: expected[bit_map])}
     assert max(trial.number for trial in sampled) in numbers
     assert set(select(found).picked) <= numbers
-    assert lucky.number in {trial.number for trial in candidates(select(found))}
+    assert lucky.number in {trial.number for trial in unseen_candidates(select(found))}

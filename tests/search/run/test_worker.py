@@ -63,7 +63,7 @@ def test_a_journal_without_the_lock_would_have_the_same_map_twice(problem: Probl
     """The oracle of the test above: it can fail."""
     search = Search(Place(tmp_path / "j"), problem, WANTED)
     search.open()
-    first, second = search.run.worker(), search.run.worker()
+    first, second = search.worker(), search.worker()
     maps = []
     for worker in (first, second):
         study = worker.study
@@ -106,11 +106,13 @@ def test_the_map_of_a_killed_worker_is_tried_again(
 def test_a_trial_in_a_journal_is_abandoned_once_its_process_has_released_its_lock(
     problem: Problem, tmp_path: Path
 ) -> None:
-    search = Search(Place(tmp_path / "j"), problem, contenders=False)
-    (store, study), worker = search.open(), search.run.worker()
+    search = Search(Place(tmp_path / "j"), problem, baselines=False)
+    (store, study), worker = search.open(), search.worker()
     names = [layer.name for layer in problem.layers]
     with ExitStack() as alive, store.exclusive():
-        trial, bit_map = claim(worker.study, problem.layers, lambda trial: alive.enter_context(worker.store.living(trial)))
+        trial, bit_map = claim(
+            worker.study, problem.layers, lambda trial: alive.enter_context(worker.store.living(trial))
+        )
         assert not store.fail_abandoned(study, claimed)
         alive.close()
         assert store.fail_abandoned(study, claimed)
@@ -130,7 +132,7 @@ def test_a_contender_whose_worker_died_before_its_first_heartbeat_is_tried_again
     search.open()
 
     def die_at_once() -> None:
-        worker = search.run.worker()
+        worker = search.worker()
         object.__setattr__(worker.store, "living", lambda trial: os.kill(os.getpid(), signal.SIGKILL))
         worker.evaluate_next()
 
@@ -144,7 +146,7 @@ def test_a_contender_whose_worker_died_before_its_first_heartbeat_is_tried_again
 
 
 def test_a_map_that_kills_every_worker_is_given_up(problem: Problem, tmp_path: Path) -> None:
-    search = Search(Place(tmp_path / "j"), problem, contenders=False)
+    search = Search(Place(tmp_path / "j"), problem, baselines=False)
     store, study = search.open()
     names = [layer.name for layer in problem.layers]
     maps = set()

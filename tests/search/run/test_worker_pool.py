@@ -129,7 +129,7 @@ def test_a_worker_that_holds_the_study_and_waits_for_room_in_its_pipe_is_heard(
     job = Job(replace(PROFILE, workers=2), "random", search.place, problem.fingerprint, 1)
 
     def connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
-        return replace(search.run.worker(), should_stop=should_stop)
+        return replace(search.worker(), should_stop=should_stop)
 
     def claim_and_log(*arguments: Any) -> Any:
         begun = claim(*arguments)

@@ -4,41 +4,43 @@ from math import floor
 import pytest
 from optuna.storages import InMemoryStorage
 
-from objectives.layers import Bits
+from objectives.layers import BitMap
 from objectives.packing.footprint import SizeAxis
 from objectives.problem import Problem
-from search.allocation.baselines import plain_allocations, uniform_maps
+from search.allocation.baselines import knapsack_maps, uniform_maps
 from search.allocation.constraint import SizeConstraint
 from search.allocation.knapsack import Choice, Sizes, layer_sizes, to_bits
 from search.samplers import guided
 from search.samplers.guided import GuidedSampler
-from search.samplers.local_search import descend
-from search.samplers.surrogate import Landscape
+from search.samplers.local_search import search_locally
+from search.samplers.surrogate import Surrogate
 from search.study.study import open_study
 from tests.search.studies import guess_of_sensitivities, run
 
 N_BUDGETS = 32  # eight plain allocations, and three budgets after each of them
 
 
-def descents(problem: Problem, monkeypatch: pytest.MonkeyPatch, trials: int) -> tuple[set[Bits], list[Bits], list[int]]:
+def descents(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch, trials: int
+) -> tuple[set[BitMap], list[BitMap], list[int]]:
     """Return a guided search's contenders, and the start and the budget of so many descents."""
     starts, budgets = [], []
 
-    def recording(landscape: Landscape, sizes: Sizes, start: Choice, budget: int) -> tuple[float, Choice]:
+    def recording(surrogate: Surrogate, sizes: Sizes, start: Choice, budget: int) -> tuple[float, Choice]:
         starts.append(to_bits(start))
         budgets.append(budget)
-        return descend(landscape, sizes, start, budget)
+        return search_locally(surrogate, sizes, start, budget)
 
     monkeypatch.setattr(guided, "descend", recording)
     monkeypatch.setattr(guided, "_ATTEMPTS", 1)  # one descent a trial
     monkeypatch.setattr(guided, "_INCUMBENT_SHARE", 1.0)  # from the best map of that very budget
     sensitivities = guess_of_sensitivities(problem)
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
-    contenders = [*uniform_maps(problem.layers), *plain_allocations(sensitivities.damages, constraint)]
+    baselines = [*uniform_maps(problem.layers), *knapsack_maps(sensitivities.damages, constraint)]
     sampler = GuidedSampler(constraint, sensitivities, problem.fp32_log_odds, seed=0)
-    study = open_study(InMemoryStorage(), problem, "damage", constraint, sampler, contenders)
+    study = open_study(InMemoryStorage(), problem, "damage", constraint, sampler, baselines)
     run(study, problem, len(study.get_trials(deepcopy=False)) + trials)
-    return {contender.bit_map for contender in contenders}, starts, budgets
+    return {baseline.bit_map for baseline in baselines}, starts, budgets
 
 
 @pytest.mark.parametrize(("axis", "asked"), [("packed", None), ("nominal", 1.0)])
@@ -57,16 +59,16 @@ def test_budgets_lie_between_the_smallest_map_and_the_largest(
 
 def test_all_budgets_have_their_turn(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guided, "_UNBEATEN_SHARE", 0.0)
-    contenders, starts, budgets = descents(problem, monkeypatch, 3 * N_BUDGETS)
+    baselines, starts, budgets = descents(problem, monkeypatch, 3 * N_BUDGETS)
     counts = Counter(budgets)
     assert len(counts) == N_BUDGETS
     assert set(counts.values()) <= {2, 3, 4}  # a round may have begun with the contenders
-    assert not contenders.issuperset(starts)
+    assert not baselines.issuperset(starts)
 
 
 def test_with_nothing_but_unbeaten_budgets_each_descent_begins_at_a_contender(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guided, "_UNBEATEN_SHARE", 1.0)
-    contenders, starts, _ = descents(problem, monkeypatch, N_BUDGETS)
-    assert contenders.issuperset(starts)
+    baselines, starts, _ = descents(problem, monkeypatch, N_BUDGETS)
+    assert baselines.issuperset(starts)

@@ -4,55 +4,55 @@ import numpy as np
 import pytest
 
 from search.allocation.knapsack import Choice, allocate
-from search.samplers.common_mode import CommonShifts
-from search.samplers.local_search import descend
-from search.samplers.surrogate import Landscape, specific_damages
+from search.samplers.common_mode import CommonModeShifts
+from search.samplers.local_search import search_locally
+from search.samplers.surrogate import Surrogate, specific_damages
 from tests.search.synthetic_landscape import SyntheticNetwork
 
 
-def landscape_of(network: SyntheticNetwork, trust: float = 1.0) -> Landscape:
+def landscape_of(network: SyntheticNetwork, shrinkage: float = 1.0) -> Surrogate:
     """Return the landscape where the shifts simply add up."""
     effects = network.effects.reshape(-1, network.effects.shape[-1])
     nothing = np.zeros(len(network.fp32_log_odds), dtype=np.float32)
     certain = np.zeros((len(effects), len(effects)), dtype=np.float32)
-    common = CommonShifts(network.fp32_log_odds)
+    common = CommonModeShifts(network.fp32_log_odds)
     specific = specific_damages(network.sensitivities(), network.fp32_log_odds, common).ravel()
-    return Landscape(
-        network.fp32_log_odds, effects, 0.0, np.zeros_like(effects), nothing, certain, specific, common, trust
+    return Surrogate(
+        network.fp32_log_odds, effects, 0.0, np.zeros_like(effects), nothing, certain, specific, common, shrinkage
     )
 
 
-def is_no_better(landscape: Landscape, network: SyntheticNetwork, chosen: Choice, budget: int, damage: float) -> bool:
-    return network.size(chosen) > budget or landscape.damage(chosen) >= damage * 0.98
+def is_no_better(surrogate: Surrogate, network: SyntheticNetwork, chosen: Choice, budget: int, damage: float) -> bool:
+    return network.size(chosen) > budget or surrogate.damage(chosen) >= damage * 0.98
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_single_change_or_exchange_is_left_that_helps(seed: int) -> None:
     network = SyntheticNetwork(seed, n_layers=12)
-    landscape = landscape_of(network)
+    surrogate = landscape_of(network)
     start = np.full(12, 1)
     budget = network.size(start)
-    damage, chosen = descend(landscape, network.sizes, start, budget)
+    damage, chosen = search_locally(surrogate, network.sizes, start, budget)
     assert network.size(chosen) <= budget
-    assert damage == pytest.approx(landscape.damage(chosen))
-    assert damage < 0.8 * landscape.damage(start)
+    assert damage == pytest.approx(surrogate.damage(chosen))
+    assert damage < 0.8 * surrogate.damage(start)
     single = [(layer, step) for layer in range(12) for step in (-2, -1, 1, 2) if 0 <= chosen[layer] + step <= 6]
     for changes in itertools.combinations(single, 2):
         changed = chosen.copy()
         for layer, step in changes:
             changed[layer] = np.clip(chosen[layer] + step, 0, 6)
-        assert is_no_better(landscape, network, changed, budget, damage)
+        assert is_no_better(surrogate, network, changed, budget, damage)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_it_comes_near_the_best_of_all_maps(seed: int) -> None:
     network = SyntheticNetwork(seed, n_layers=5)
-    landscape = landscape_of(network)
+    surrogate = landscape_of(network)
     budget = network.size(np.full(5, 2))
     every = (np.array(choice) for choice in itertools.product(range(7), repeat=5))
-    best = min(landscape.damage(choice) for choice in every if network.size(choice) <= budget)
+    best = min(surrogate.damage(choice) for choice in every if network.size(choice) <= budget)
     found = min(
-        descend(landscape, network.sizes, np.full(5, width), budget)[0] for width in range(4)
+        search_locally(surrogate, network.sizes, np.full(5, width), budget)[0] for width in range(4)
     )  # from starts that fit and from starts that do not
     assert found <= 1.25 * best
 
@@ -61,7 +61,7 @@ def test_too_large_a_start_is_made_to_fit() -> None:
     network = SyntheticNetwork(7)
     smallest = network.size(np.zeros(20, dtype=np.int64))
     for budget in (smallest, int(1.3 * smallest)):
-        _, chosen = descend(landscape_of(network), network.sizes, np.full(20, 6), budget)
+        _, chosen = search_locally(landscape_of(network), network.sizes, np.full(20, 6), budget)
         assert network.size(chosen) <= budget
 
 
@@ -69,7 +69,7 @@ def test_a_start_that_cannot_be_improved_comes_back() -> None:
     network = SyntheticNetwork(8)
     network.effects[:] = 0
     start = np.full(20, 3)
-    damage, chosen = descend(landscape_of(network), network.sizes, start, network.size(start))
+    damage, chosen = search_locally(landscape_of(network), network.sizes, start, network.size(start))
     assert damage == 0
     assert np.array_equal(chosen, start)
 
@@ -77,13 +77,13 @@ def test_a_start_that_cannot_be_improved_comes_back() -> None:
 def test_without_trust_the_plain_allocation_is_what_is_found() -> None:
     """Where layers have nothing in common that all sentences show alike."""
     network = SyntheticNetwork(8)
-    network.effects -= CommonShifts(network.fp32_log_odds).of(network.effects)
-    landscape = landscape_of(network, trust=0.0)
+    network.effects -= CommonModeShifts(network.fp32_log_odds).of(network.effects)
+    surrogate = landscape_of(network, shrinkage=0.0)
     budget = network.size(np.full(20, 2))
     plain = allocate(network.sensitivities().damages, network.sizes, budget)
-    damage, _ = descend(landscape, network.sizes, np.full(20, 2), budget)
-    assert damage <= 1.05 * landscape.damage_elsewhere(plain)
-    assert descend(landscape, network.sizes, plain, budget)[1].tolist() == plain.tolist()
+    damage, _ = search_locally(surrogate, network.sizes, np.full(20, 2), budget)
+    assert damage <= 1.05 * surrogate.damage_elsewhere(plain)
+    assert search_locally(surrogate, network.sizes, plain, budget)[1].tolist() == plain.tolist()
 
 
 def test_shifts_of_all_sentences_alike_cancel_without_trust() -> None:
@@ -92,8 +92,8 @@ def test_shifts_of_all_sentences_alike_cancel_without_trust() -> None:
     network.effects *= 0.3
     sign = np.where(np.arange(20) < 7, 1, -1)[:, None, None]
     network.effects += sign * np.abs(network.effects).mean(axis=-1, keepdims=True)
-    landscape = landscape_of(network, trust=0.0)
+    surrogate = landscape_of(network, shrinkage=0.0)
     budget = network.size(np.full(20, 2))
     plain = allocate(network.sensitivities().damages, network.sizes, budget)
-    _, found = descend(landscape, network.sizes, plain, budget)
+    _, found = search_locally(surrogate, network.sizes, plain, budget)
     assert network.damage(found) < 0.7 * network.damage(plain)

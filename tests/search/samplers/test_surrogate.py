@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from objectives.scores import divergences
-from search.samplers.surrogate import Landscape, LandscapeModel
+from search.samplers.surrogate import Surrogate, SurrogateModel
 from tests.search.synthetic_landscape import SyntheticNetwork
 
 
@@ -12,18 +12,18 @@ def landscape_of(
     error: float = 0.4,
     temperature: float = 0.0,
     seed: int = 0,
-    trust: float = 1.0,
-) -> Landscape:
+    shrinkage: float = 1.0,
+) -> Surrogate:
     seen = network.observe(network.random_maps(n_maps, seed=1))
-    model = LandscapeModel(network.sensitivities(error), network.fp32_log_odds, trust)
+    model = SurrogateModel(network.sensitivities(error), network.fp32_log_odds, shrinkage)
     posterior = model.given(seen, float(np.median(seen.sizes)))
-    return posterior.landscape(np.random.default_rng(seed), temperature)
+    return posterior.surrogate(np.random.default_rng(seed), temperature)
 
 
-def errors(network: SyntheticNetwork, landscape: Landscape) -> float:
+def errors(network: SyntheticNetwork, surrogate: Surrogate) -> float:
     """Return the median error of predicted damages of new maps, in natural logarithms."""
     fresh = network.random_maps(100, seed=2)
-    return float(np.median([abs(np.log(landscape.damage(chosen) / network.damage(chosen))) for chosen in fresh]))
+    return float(np.median([abs(np.log(surrogate.damage(chosen) / network.damage(chosen))) for chosen in fresh]))
 
 
 def test_observations_correct_what_the_sensitivities_got_wrong() -> None:
@@ -37,20 +37,20 @@ def test_layers_that_cancel_are_known_from_their_shifts_alone() -> None:
     """Where damages only added up, the two maps would be the same."""
     network = SyntheticNetwork(1)
     network.effects[1] = -network.effects[0]
-    landscape = landscape_of(network, 30, error=0.0)
+    surrogate = landscape_of(network, 30, error=0.0)
     finest = np.full(len(network.effects), 6)
     one, both = finest.copy(), finest.copy()
     one[0] = 0
     both[:2] = 0
     assert network.damage(both) < 0.1 * network.damage(one)
-    assert landscape.damage(both) < 0.5 * landscape.damage(one)
+    assert surrogate.damage(both) < 0.5 * surrogate.damage(one)
 
 
 def test_an_evaluated_map_is_predicted_as_it_was() -> None:
     network = SyntheticNetwork(2)
-    landscape = landscape_of(network, 40)
+    surrogate = landscape_of(network, 40)
     seen = network.random_maps(40, seed=1)
-    found = [abs(np.log(landscape.damage(chosen) / network.damage(chosen))) for chosen in seen]
+    found = [abs(np.log(surrogate.damage(chosen) / network.damage(chosen))) for chosen in seen]
     assert np.median(found) < 0.1
 
 
@@ -61,7 +61,7 @@ def test_moved_to_pass_through_a_map_it_has_no_doubt_there_and_knows_its_neighbo
     moved = plain.through(start, network.shift(start))
     assert moved.shift(start) == pytest.approx(network.shift(start), abs=1e-5)
     assert moved.damage(start) == pytest.approx(network.damage(start), rel=1e-4)
-    assert moved.doubt_slope(start) == pytest.approx(0.0, abs=1e-6)
+    assert moved.variance_penalty_slope(start) == pytest.approx(0.0, abs=1e-6)
     neighbours = []
     for layer in range(len(start)):
         neighbour = start.copy()
@@ -70,8 +70,8 @@ def test_moved_to_pass_through_a_map_it_has_no_doubt_there_and_knows_its_neighbo
         known = divergences(moved.fp32_log_odds + moved.shift(neighbour), moved.fp32_log_odds).mean()
         assert moved.damage(neighbour) > known  # what the change does is in doubt
     before, after = (
-        np.median([np.sum((landscape.shift(one) - network.shift(one)) ** 2) for one in neighbours])
-        for landscape in (plain, moved)
+        np.median([np.sum((surrogate.shift(one) - network.shift(one)) ** 2) for one in neighbours])
+        for surrogate in (plain, moved)
     )
     assert after < 0.7 * before
 
@@ -83,8 +83,8 @@ def test_draws_differ_by_the_random_numbers_and_means_do_not() -> None:
     assert np.array_equal(means[0].corrections, means[1].corrections)
     assert not np.array_equal(draws[0].corrections, draws[1].corrections)
     assert np.array_equal(draws[1].corrections, draws[2].corrections)
-    assert (means[0].doubt.diagonal() > 0).all()
-    assert (draws[0].doubt == 0).all()  # a draw knows everything
+    assert (means[0].variance_penalty.diagonal() > 0).all()
+    assert (draws[0].variance_penalty == 0).all()  # a draw knows everything
 
 
 def test_draws_spread_as_far_as_the_doubt_says() -> None:
@@ -98,7 +98,7 @@ def test_draws_spread_as_far_as_the_doubt_says() -> None:
     draws = [landscape_of(network, 10, temperature=1.0, seed=seed) for seed in range(60)]
     deviations = [(draw.corrections - mean.corrections)[rows].sum(axis=0) for draw in draws]
     added = 0.5 * curvature * np.mean(np.square(deviations))
-    assert added == pytest.approx(0.5 * mean.doubt[np.ix_(rows, rows)].sum(), rel=0.25)
+    assert added == pytest.approx(0.5 * mean.variance_penalty[np.ix_(rows, rows)].sum(), rel=0.25)
 
 
 def test_what_was_observed_often_is_doubted_less() -> None:
@@ -106,7 +106,7 @@ def test_what_was_observed_often_is_doubted_less() -> None:
     few, many = landscape_of(network, 3), landscape_of(network, 200)
     tried = network.random_maps(200, seed=1)
     rows = np.unique([many.rows(chosen) for chosen in tried])
-    ratios = many.doubt[rows, rows] / few.doubt[rows, rows]
+    ratios = many.variance_penalty[rows, rows] / few.variance_penalty[rows, rows]
     assert (ratios <= 1 + 1e-4).all()
     assert np.median(ratios) < 0.9
 
@@ -114,7 +114,7 @@ def test_what_was_observed_often_is_doubted_less() -> None:
 def test_elsewhere_a_map_does_what_its_layers_do_alone_as_far_as_the_rest_is_not_trusted() -> None:
     network = SyntheticNetwork(4)
     chosen = network.random_maps(1, seed=3)[0]
-    none, half, full = (landscape_of(network, 10, trust=trust) for trust in (0.0, 0.5, 1.0))
+    none, half, full = (landscape_of(network, 10, shrinkage=shrinkage) for shrinkage in (0.0, 0.5, 1.0))
     assert full.damage_elsewhere(chosen) == pytest.approx(full.damage(chosen))
     middle = (none.damage_elsewhere(chosen) + full.damage_elsewhere(chosen)) / 2
     assert half.damage_elsewhere(chosen) == pytest.approx(middle)
@@ -125,7 +125,7 @@ def test_what_observations_say_of_a_layer_changes_what_it_does_alone() -> None:
     """To second order; a layer's own damage is exact where nothing was learned of it."""
     network = SyntheticNetwork(5)
     network.effects *= 0.1  # small shifts, of which the second order is nearly all
-    learned = landscape_of(network, 40, error=0.8, trust=0.0)
+    learned = landscape_of(network, 40, error=0.8, shrinkage=0.0)
     rows = learned.sums + learned.corrections
     whole, alike = (
         divergences(learned.fp32_log_odds + shifts, learned.fp32_log_odds).mean(axis=-1)

@@ -16,7 +16,7 @@ from objectives.packing.safetensors_size import safetensors_bytes
 from objectives.problem import Problem
 from objectives.scores import predictions
 from results.outcome import Quality
-from search.allocation.baselines import Contender, reference, uniform_maps
+from search.allocation.baselines import Baseline, reference, uniform_maps
 from search.allocation.constraint import SizeConstraint
 from search.samplers.guided import GuidedSampler
 from search.samplers.optuna_samplers import SAMPLERS, FeasibleSampler
@@ -27,27 +27,27 @@ from search.study.trials import finished, trials_of
 from tests.search.studies import guess_of_sensitivities, run
 from tests.search.tiny_problem import ask
 
-CONTENDERS = len(WIDTHS)  # the documented map does not fit the tiny model
+BASELINES = len(WIDTHS)  # the documented map does not fit the tiny model
 
 
 def open_at(
     path: Path, problem: Problem, sampler: str = "random", quality: Quality = "damage", seed: int = 0
 ) -> optuna.Study:
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
-    contenders, note = reference(problem.layers)
-    contenders += uniform_maps(problem.layers)
+    baselines, note = reference(problem.layers)
+    baselines += uniform_maps(problem.layers)
     proposer: BaseSampler = (
         GuidedSampler(constraint, guess_of_sensitivities(problem), problem.fp32_log_odds, seed)
         if sampler == "guided"
         else FeasibleSampler(sampler, constraint, seed)
     )
-    return open_study(JournalStore(path).backend, problem, quality, constraint, proposer, contenders, note)
+    return open_study(JournalStore(path).backend, problem, quality, constraint, proposer, baselines, note)
 
 
 def test_contenders_come_first_and_infeasible_ones_say_so(tmp_path: Path, problem: Problem) -> None:
     study = open_at(tmp_path / "j", problem)
-    maps = run(study, problem, CONTENDERS + 2)
-    assert maps[:CONTENDERS] == [uniform(problem.layers, width) for width in WIDTHS]
+    maps = run(study, problem, BASELINES + 2)
+    assert maps[:BASELINES] == [uniform(problem.layers, width) for width in WIDTHS]
     found = outcome(study, "x")
     assert [trial.label for trial in found.trials[:2]] == ["uniform 2", "uniform 3"]
     assert [trial.feasible for trial in found.trials] == [True] * 4 + [False] * 3 + [True] * 2
@@ -65,7 +65,7 @@ def test_every_sampler_proposes_feasible_maps_once(tmp_path: Path, problem: Prob
     maps = run(study, problem, trials)
     assert len(set(maps)) == trials
     limit = 32 / 5.5 * sum(layer.elements for layer in problem.layers)
-    for bit_map, trial in zip(maps[CONTENDERS:], study.trials[CONTENDERS:], strict=True):
+    for bit_map, trial in zip(maps[BASELINES:], study.trials[BASELINES:], strict=True):
         assert problem.footprint.nominal_bits(bit_map) <= limit
         assert tuple(trial.params[layer.name] for layer in problem.layers) == bit_map
 
@@ -90,7 +90,7 @@ def test_a_seed_reproduces_a_run_however_it_was_stopped_or_killed(
     parts += run(open_at(tmp_path / "parts", problem, sampler), problem, trials - 15)
     assert parts == whole
     other = run(open_at(tmp_path / "other", problem, sampler, seed=1), problem, 12)
-    assert other[CONTENDERS:] != whole[CONTENDERS:12]
+    assert other[BASELINES:] != whole[BASELINES:12]
     study = open_at(tmp_path / "killed", problem, sampler)
     maps = run(study, problem, 14)
     ask(study, problem.layers)  # the process dies here
@@ -120,7 +120,7 @@ def test_other_objectives_are_maximised_and_all_three_recorded(
     tmp_path: Path, problem: Problem, quality: Quality
 ) -> None:
     study = open_at(tmp_path / "j", problem, quality=quality)
-    run(study, problem, CONTENDERS, quality)
+    run(study, problem, BASELINES, quality)
     found = outcome(study, "x")
     assert found.quality == quality
     for trial, frozen in zip(found.trials, study.trials, strict=True):
@@ -135,10 +135,10 @@ def test_packed_sizes_are_read_back_rather_than_counted_again(
 ) -> None:
     fours = problem.footprint.compression(uniform(problem.layers, 4), "packed")
     constraint = SizeConstraint(problem.footprint, "packed", 1.01 * fours)
-    contenders = uniform_maps(problem.layers)
+    baselines = uniform_maps(problem.layers)
     sampler = FeasibleSampler("random", constraint, 0)
-    study = open_study(JournalStore(tmp_path / "j").backend, problem, "damage", constraint, sampler, contenders)
-    for _ in range(CONTENDERS):
+    study = open_study(JournalStore(tmp_path / "j").backend, problem, "damage", constraint, sampler, baselines)
+    for _ in range(BASELINES):
         trial, bit_map = ask(study, problem.layers)
         tell(study, trial, bit_map, problem.evaluate(bit_map), constraint, "damage")
     counting = Mock(wraps=safetensors_bytes)
@@ -150,17 +150,17 @@ def test_packed_sizes_are_read_back_rather_than_counted_again(
 
 def test_a_contender_that_is_another_one_is_evaluated_once(tmp_path: Path, problem: Problem) -> None:
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
-    contenders = [*uniform_maps(problem.layers), Contender("plain", "plain 16.00x", uniform(problem.layers, 2))]
+    baselines = [*uniform_maps(problem.layers), Baseline("plain", "plain 16.00x", uniform(problem.layers, 2))]
     sampler = FeasibleSampler("random", constraint, 0)
-    study = open_study(JournalStore(tmp_path / "j").backend, problem, "damage", constraint, sampler, contenders)
-    maps = run(study, problem, CONTENDERS + 1)
-    assert len(set(maps)) == CONTENDERS + 1
+    study = open_study(JournalStore(tmp_path / "j").backend, problem, "damage", constraint, sampler, baselines)
+    maps = run(study, problem, BASELINES + 1)
+    assert len(set(maps)) == BASELINES + 1
     assert "plain 16.00x" not in [trial.label for trial in outcome(study, "x").trials]
 
 
 def test_a_recorded_trial_takes_little_memory_for_a_night(tmp_path: Path, problem: Problem) -> None:
     written = open_at(tmp_path / "j", problem)
-    run(written, problem, CONTENDERS + 20)
+    run(written, problem, BASELINES + 20)
     tracemalloc.start()
     try:
         study = optuna.load_study(study_name=written.study_name, storage=JournalStore(tmp_path / "j").backend)
@@ -187,40 +187,40 @@ def test_trials_share_their_widths_also_where_the_first_had_none(tmp_path: Path,
 
 def test_a_half_done_trial_is_tried_again(tmp_path: Path, problem: Problem) -> None:
     study = open_at(tmp_path / "j", problem)
-    run(study, problem, CONTENDERS - 1)
-    _, contender = ask(study, problem.layers)  # the process dies here
+    run(study, problem, BASELINES - 1)
+    _, baseline = ask(study, problem.layers)  # the process dies here
     study = open_at(tmp_path / "j", problem)
-    assert run(study, problem, 1) == [contender]
+    assert run(study, problem, 1) == [baseline]
     _, proposed = ask(study, problem.layers)  # and here
     study = open_at(tmp_path / "j", problem)
     assert run(study, problem, 1) == [proposed]
-    assert finished(study) == CONTENDERS + 1
+    assert finished(study) == BASELINES + 1
     found = outcome(study, "x")
-    assert [trial.label for trial in found.trials][CONTENDERS - 1] == "uniform 8"
-    assert len(found.trials) == CONTENDERS + 1
-    assert len({trial.bit_map for trial in found.trials}) == CONTENDERS + 1
+    assert [trial.label for trial in found.trials][BASELINES - 1] == "uniform 8"
+    assert len(found.trials) == BASELINES + 1
+    assert len({trial.bit_map for trial in found.trials}) == BASELINES + 1
 
 
 def test_a_trial_killed_while_its_map_was_written_is_given_up(tmp_path: Path, problem: Problem) -> None:
     study = open_at(tmp_path / "j", problem)
-    run(study, problem, CONTENDERS)
+    run(study, problem, BASELINES)
     half = study.ask()
     half.suggest_int(problem.layers[0].name, WIDTHS[0], WIDTHS[-1])
     study = open_at(tmp_path / "j", problem)
     assert study.trials[-1].state == TrialState.FAIL
     run(study, problem, 2)
-    assert len(outcome(study, "x").trials) == CONTENDERS + 2
+    assert len(outcome(study, "x").trials) == BASELINES + 2
 
 
 def test_a_failed_evaluation_is_recorded_and_never_on_the_front(tmp_path: Path, problem: Problem) -> None:
     study = open_at(tmp_path / "j", problem)
-    run(study, problem, CONTENDERS)
+    run(study, problem, BASELINES)
     trial, bit_map = ask(study, problem.layers)
     fail(study, trial, "3 of 80 log-odds are not finite")
     study = open_at(tmp_path / "j", problem)
     last = outcome(study, "x").trials[-1]
     assert (last.bit_map, last.scores, last.failure) == (bit_map, None, "3 of 80 log-odds are not finite")
-    assert finished(study) == CONTENDERS + 1
+    assert finished(study) == BASELINES + 1
 
 
 def test_storages_that_are_no_study_of_ours_are_refused(tmp_path: Path) -> None:
