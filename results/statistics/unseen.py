@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -105,9 +106,12 @@ def _mean_logarithm(means: Bootstrapped) -> Bootstrapped:
 
 
 def mean_losses(losses: Sequence[npt.NDArray[np.float64]]) -> Bootstrapped:
-    """Return the means of losses, ``(n_sentences,)`` each, on the same draws of the unseen sentences.
-
-    These sentences have no labels, so they are one stratum.
-    """
+    """Return the means of losses, ``(n_sentences,)`` each, on the same draws of the unseen sentences."""
     values = np.array(losses)
-    return Resamples.draw(np.zeros(values.shape[1], dtype=np.int8)).mean(values)
+    return _draws(values.shape[1]).mean(values)
+
+
+@lru_cache(maxsize=1)  # every analysis needs them several times
+def _draws(n_sentences: int) -> Resamples:
+    """Return draws of so many sentences as one stratum, since unseen sentences have no labels."""
+    return Resamples.draw(np.zeros(n_sentences, dtype=np.int8))

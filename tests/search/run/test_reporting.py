@@ -57,9 +57,14 @@ def test_the_front_line_leaves_out_sizes_that_no_map_has() -> None:
 
 
 def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
-    tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gathered: list[Outcome]
+    tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fronts: list[str] = []
+    worked_out: list[Outcome] = []
+
+    def counted(outcome: Outcome) -> str:
+        worked_out.append(outcome)
+        return front_line(outcome)
 
     class Recorder:
         def sensitivities(self, done: int, wanted: int) -> None:
@@ -71,6 +76,7 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
         def closing(self, what: str, done: int, wanted: int) -> None:
             """Show nothing."""
 
+    monkeypatch.setattr("search.run.loop.front_line", counted)
     monkeypatch.setattr("search.run.loop.write_report", lambda *_: None)
     monkeypatch.setattr("search.run.loop.REFRESH_S", float("inf"))
     profile = Profile(
@@ -87,7 +93,7 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
     assert len(fronts) == 10
     assert set(fronts) == {fronts[0]}
     assert fronts[0].startswith("front of 1 map; damage at ")  # after the first map
-    assert len(gathered) == 1
+    assert len(worked_out) == 1
 
 
 def test_the_command_that_makes_a_run_again_has_its_trials_or_of_a_run_without_any_its_limits(tmp_path: Path) -> None:
