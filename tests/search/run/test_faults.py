@@ -304,7 +304,7 @@ def test_status_says_how_far_a_run_is(tiny: TinyProblem, bitfront: Command, tmp_
     assert list(status_lines(run))[1].endswith("; 1 in hand")
     settings = run.settings.read_text(encoding="utf-8").splitlines()
     run.settings.write_text("\n".join(line for line in settings if not line.startswith("ended")), encoding="utf-8")
-    assert next(status_lines(run)).endswith("broken off; start the same command again to continue")
+    assert next(status_lines(run)).endswith("interrupted; start the same command again to continue")
     with run.locked():
         assert re.search(r": running for \S+.*, 1 at work$", next(status_lines(run)))
 

@@ -40,7 +40,7 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
     where = ("--model", tiny.model, "--data", tiny.data, "--sensitivity", "gradient", "--run", run)
     spoken = bitfront("search", *where, "--confirm", "0.4", "--trials", 14, "--margin", 1)
     assert spoken.status == 0, spoken.err
-    assert "Confirmed. On 32 sentences that no search has seen" in spoken.out
+    assert "Confirmed on the holdout set: on 32 sentences that the search has not seen" in " ".join(spoken.out.split())
     found = outcome(load_study(run / "study.journal"), "x")
     searched, held = divide(load_sentences(str(tiny.data), "validation"), "0.4")
     assert held is not None
@@ -57,20 +57,20 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
         np.testing.assert_allclose(log_odds, expected, rtol=1e-4, atol=1e-4)
     picks = rows(run / "picks.csv")
     assert picks and all(row["confirmed_mcc"] for row in picks)
-    assert "MCC, confirmed" in (run / "report.html").read_text(encoding="utf-8")
+    assert "MCC, holdout" in (run / "report.html").read_text(encoding="utf-8")
 
     again = bitfront("search", "--run", run)  # nothing to search, nothing to open
-    assert "Confirmed." in again.out
+    assert "Confirmed on the holdout set: " in again.out
     assert (run / "search.log").read_text(encoding="utf-8").count("on the holdout of 32 sentences") == 1
 
     spoken = bitfront("search", "--run", run, "--trials", 15)
     assert "more maps withdraw what they confirm" in " ".join(spoken.err.split())
-    assert "Not confirmed any more." in spoken.out
-    assert "Confirmed." not in spoken.out
+    assert "Holdout result out of date: " in spoken.out
+    assert "Confirmed on" not in spoken.out
     assert holdout_scored_after(load_study(run / "study.journal")) == 14
     assert (run / "search.log").read_text(encoding="utf-8").count("on the holdout of 32 sentences") == 1
     assert not any(row["confirmed_mcc"] for row in rows(run / "picks.csv"))
-    assert "MCC, confirmed" not in (run / "report.html").read_text(encoding="utf-8")
+    assert "MCC, holdout" not in (run / "report.html").read_text(encoding="utf-8")
 
     spoken = bitfront("search", "--run", run, "--confirm", "none")  # what was held back stays held back
     assert spoken.status == 2
@@ -91,7 +91,7 @@ def test_a_search_that_a_signal_stops_opens_nothing(
     where = ("--model", tiny.model, "--data", tiny.data, "--sensitivity", "gradient", "--run", run)
     spoken = bitfront("search", *where, "--confirm", "0.4", "--trials", 9)
     assert spoken.status == 0, spoken.err
-    assert "Not confirmed yet." in spoken.out
+    assert "Holdout set not scored yet: " in spoken.out
     assert holdout_scored_after(load_study(run / "study.journal")) == 0
 
 
