@@ -18,6 +18,8 @@ from objectives.models import load_classifier
 from objectives.sentences import encode, load_sentences
 from tests.objectives.tiny_bert import make_tiny_bert
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
