@@ -25,8 +25,8 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_number, _handler)
 
 
-WHOLE = {"bitfront", "first_run", "server", "chromium"}
-"""Fixtures of which each is a whole command, server or browser."""
+WHOLE = {"bitfront", "first_run", "server", "chromium", "shared"}
+"""Fixtures of which each is a whole command, server, browser or real model."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
