@@ -9,7 +9,7 @@ BITFRONT := .venv/bin/bitfront
 # A thread each: two processes of several threads would wait for each other more than they compute.
 TWO_PROCESSES := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup search overnight test test-slow check bench clean
+.PHONY: help setup search overnight test test-fast test-slow check format bench clean
 .DEFAULT_GOAL := help
 
 help: ## explain the targets
@@ -31,16 +31,23 @@ search: .venv/ready ## search the embedded default: offline, minutes
 overnight: .venv/ready ## search bert-base-uncased on CoLA for eight hours
 	$(BITFRONT) search --profile cola --hours 8 --run runs/overnight $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
 
-test: .venv/ready ## run the tests: offline, minutes
+test: .venv/ready ## run the tests but the long ones: offline, minutes
 	$(TWO_PROCESSES)
 
-test-slow: .venv/ready ## run the long tests too
-	$(TWO_PROCESSES) -m 'slow or not slow'
+test-fast: .venv/ready ## run the unit tests alone: a minute
+	$(TWO_PROCESSES) -m 'not slow and not end_to_end'
+
+test-slow: .venv/ready ## run the long tests, which `make test` leaves out
+	$(TWO_PROCESSES) -m slow
 
 check: .venv/ready ## lint, format and types
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+format: .venv/ready ## format, and mend what the linter can
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
 
 bench: .venv/ready ## run every benchmark (NAME= for one)
 	.venv/bin/python -m tests.benchmarks $(NAME)

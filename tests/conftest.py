@@ -23,6 +23,18 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
         signal.signal(_number, _handler)
 
 
+WHOLE = {"bitfront", "first_run", "server", "chromium", "shared"}
+"""Fixtures of which each is a whole command, server, browser or real model."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for one of these as end to end; other such tests have the mark written out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and WHOLE & set(item.fixturenames):
+            item.add_marker("end_to_end")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def unsynced() -> Iterator[None]:
     """Leave files to the system's cache: only a power cut loses them, and each small search waits 150 times."""

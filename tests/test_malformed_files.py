@@ -42,6 +42,8 @@ from tests.objectives.tiny_bert import make_tiny_bert
 from tests.results.checkpoints import hash_anew
 from tests.search.tiny_problem import ask, make_tiny_problem
 
+pytestmark = pytest.mark.end_to_end
+
 COUNTS = pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 
 

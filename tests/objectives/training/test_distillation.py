@@ -20,6 +20,8 @@ from results.export.packed import WEIGHTS, load_checkpoint, write_checkpoint
 from tests.objectives.random_models import random_bert, random_roberta, random_sentences
 from tests.search.tiny_problem import make_tiny_problem
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:

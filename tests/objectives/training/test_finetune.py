@@ -18,6 +18,8 @@ from objectives.loading.sentences import load_sentences, tokenize
 from objectives.training.finetune import FinetuneResult, finetune
 from tests.objectives.tiny_bert import make_tiny_bert
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:

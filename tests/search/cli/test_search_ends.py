@@ -19,6 +19,7 @@ from tests.search.tiny_problem import TinyProblem
 from tests.waiting import wait_until
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.usefixtures("undrawn")
 def test_a_signal_ends_the_search_with_everything_written(

@@ -95,6 +95,7 @@ def test_a_search_that_a_signal_stops_opens_nothing(
     assert holdout_scored_after(load_study(run / "study.journal")) == 0
 
 
+@pytest.mark.end_to_end
 def test_only_the_last_machine_that_searches_opens(tiny: TinyProblem, tmp_path: Path) -> None:
     problem = load_problem(str(tiny.model), str(tiny.data), confirm="0.4")
     with running_server() as server:

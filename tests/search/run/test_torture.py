@@ -32,6 +32,8 @@ from tests.search.run_checks import LOCKS, check, recorded
 from tests.search.tiny_problem import TinyProblem
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.end_to_end
+
 SEED = 20
 
 

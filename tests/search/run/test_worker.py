@@ -45,6 +45,7 @@ def check_complete(place: Place, wanted: int) -> None:
     assert not study.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("storage", ["journal", "postgresql"])
 def test_four_workers_never_take_the_same_map(
     storage: str, problem: Problem, tmp_path: Path, request: pytest.FixtureRequest
@@ -74,6 +75,7 @@ def test_a_journal_without_the_lock_would_have_the_same_map_twice(problem: Probl
     assert maps[0] == maps[1]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("storage", ["journal", "postgresql"])
 def test_the_map_of_a_killed_worker_is_tried_again(
     storage: str, problem: Problem, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

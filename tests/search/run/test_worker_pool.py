@@ -68,6 +68,7 @@ def workers_of(pid: int) -> list[int]:
     return [process for process, parent in parents.items() if parent in servers]
 
 
+@pytest.mark.end_to_end
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: TinyProblem, tmp_path: Path) -> None:
     run = tmp_path / "run"

@@ -80,6 +80,7 @@ def test_the_seeds_of_nsga2_are_part_of_its_population(tmp_path: Path, problem: 
     assert generations == [0] * 50 + [1] * 5
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("sampler", ["guided", *SAMPLERS])
 def test_a_seed_reproduces_a_run_however_it_was_stopped_or_killed(
     tmp_path: Path, problem: Problem, sampler: str
