@@ -70,8 +70,9 @@ class Surrogate:
         saturation: how much smaller large sums come out, in 1 / nats^2.
         corrections: what the layers do besides, ``(n_layers * n_widths, n_sentences)``.
         trend: what all maps have in common, ``(n_sentences,)``.
-        variance_penalty: ``(n_layers * n_widths, n_layers * n_widths)``. The damage to expect from what is not known
-            is half the sum of its entries for each pair of a map's layers, or of what they change if there is an ``origin``.
+        variance_penalty: ``(n_layers * n_widths, n_layers * n_widths)``. The damage to expect from what is not known is
+            half the sum of its entries for each pair of a map's layers, or of what they change if there is an
+            ``origin``.
         specific: the damage of each layer alone at each width, less that of what it does to all sentences alike,
             ``(n_layers * n_widths,)``, nats a sentence.
         common: shifts of all sentences alike.

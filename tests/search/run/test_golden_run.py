@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from search.reading import load_study, outcome
+from search.study.reading import load_study, outcome
 from tests.search.conftest import Command
 from tests.shared import ROOT
 
