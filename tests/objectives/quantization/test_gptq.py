@@ -36,7 +36,7 @@ def row_errors(weight: torch.Tensor, decoded: torch.Tensor, moments: torch.Tenso
     return ((error @ moments.double()) * error).sum(dim=1)
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("columns", [24, 150])  # within one block of columns, and over three
 def test_outputs_are_nearer_than_with_rounding_to_the_nearest(width: int, columns: int) -> None:
     weight, inputs = random_weight(40, columns, width), correlated_inputs(columns, seed=1)
@@ -52,7 +52,7 @@ def test_outputs_are_nearer_than_with_rounding_to_the_nearest(width: int, column
     assert ours < 0.6 * nearest
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_each_step_weighs_less_than_the_one_before(width: int) -> None:
     weight, inputs = random_weight(30, 100, width), correlated_inputs(100, seed=2)
     factors = HessianFactors.of(inputs.T @ inputs / len(inputs))
@@ -166,7 +166,7 @@ def test_compensating_rounds_each_column_by_the_scale_of_its_group(width: int) -
         assert column > 20
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_groups_of_columns_weigh_less_at_each_step(width: int) -> None:
     weight, inputs = random_weight(30, 100, width), correlated_inputs(100, seed=2)
     factors = HessianFactors.of(inputs.T @ inputs / len(inputs))
@@ -219,7 +219,7 @@ def test_inputs_that_never_occur_are_no_obstacle() -> None:
         assert parameters.scale.isfinite().all()
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_rows_of_one_value_or_none_are_kept(width: int) -> None:
     weight = torch.tensor([[0.0] * 6, [5.0] * 6, [-3.0] * 6, [1e-44] * 6])
     inputs = correlated_inputs(6, seed=5)

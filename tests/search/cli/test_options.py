@@ -39,7 +39,7 @@ def test_help_groups_the_settings_and_shows_what_the_model_says(
 
 def test_the_profiles_own_settings_are_theirs() -> None:
     for name in PROFILES:
-        assert set(tomllib.loads((ROOT / "search" / f"{name}.toml").read_text("utf-8"))) <= set(PROFILES_SET)
+        assert set(tomllib.loads((ROOT / "search" / "run" / f"{name}.toml").read_text("utf-8"))) <= set(PROFILES_SET)
 
 
 def test_help_and_version_import_nothing_slow() -> None:

@@ -31,7 +31,7 @@ def descents(
         budgets.append(budget)
         return search_locally(surrogate, sizes, start, budget)
 
-    monkeypatch.setattr(guided, "descend", recording)
+    monkeypatch.setattr(guided, "search_locally", recording)
     monkeypatch.setattr(guided, "_ATTEMPTS", 1)  # one descent a trial
     monkeypatch.setattr(guided, "_INCUMBENT_SHARE", 1.0)  # from the best map of that very budget
     sensitivities = guess_of_sensitivities(problem)
