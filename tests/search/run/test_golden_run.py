@@ -85,9 +85,9 @@ def test_it_is_continued(run: Path, bitfront: Command) -> None:
     assert spoken.status == 0, spoken.err
     after = outcome(load_study(run / "study.journal"), "golden_run")
     assert len(after.trials) == TRIALS + 3
-    assert [(trial.bits, trial.scores) for trial in after.trials[:TRIALS]] == [
-        (trial.bits, trial.scores) for trial in before.trials
+    assert [(trial.bit_map, trial.scores) for trial in after.trials[:TRIALS]] == [
+        (trial.bit_map, trial.scores) for trial in before.trials
     ]
-    assert before.confirmation is not None and not before.confirmation.withdrawn
-    assert after.confirmation is not None and after.confirmation.withdrawn
+    assert before.holdout is not None and not before.holdout.withdrawn
+    assert after.holdout is not None and after.holdout.withdrawn
     assert (run / "search.log").read_bytes().startswith((GOLDEN / "search.log").read_bytes())
