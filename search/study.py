@@ -256,7 +256,8 @@ def tell(
     quality: Quality,
 ) -> None:
     """Record what a map scored and end its trial."""
-    trial.set_constraint("size", constraint.violation(bits))
+    if "size" not in trial.constraints:  # else a storage went away after it had written this, and Optuna would warn
+        trial.set_constraint("size", constraint.violation(bits))
     trial.set_user_attr(EVALUATION, {**_recorded(evaluation), "packed_bytes": constraint.footprint.packed_bytes(bits)})
     elements = sum(layer.elements for layer in constraint.footprint.layers)
     study.tell(trial, [getattr(evaluation.scores, quality), constraint.size_bits(bits) / elements])
