@@ -250,10 +250,10 @@ def tell(
     quality: Quality,
 ) -> None:
     """Record what a map scored and end its trial."""
-    trial.set_constraint("size", constraint.violation(bit_map))
-    trial.set_user_attr(
-        EVALUATION, {**_recorded(evaluation), "packed_bytes": constraint.footprint.packed_bytes(bit_map)}
-    )
+    if "size" not in trial.constraints:  # else a storage went away after it had written this, and Optuna would warn
+        trial.set_constraint("size", constraint.violation(bit_map))
+    packed_bytes = constraint.footprint.packed_bytes(bit_map)
+    trial.set_user_attr(EVALUATION, {**_recorded(evaluation), "packed_bytes": packed_bytes})
     elements = sum(layer.elements for layer in constraint.footprint.layers)
     study.tell(trial, [getattr(evaluation.scores, quality), constraint.size_bits(bit_map) / elements])
 

@@ -116,6 +116,17 @@ def test_a_trial_keeps_what_it_scored_to_the_last_prediction(tmp_path: Path, pro
     assert kept.packed_compression == problem.footprint.compression(bit_map, "packed")
 
 
+def test_what_is_told_again_since_the_storage_went_away_meanwhile_warns_of_nothing(
+    tmp_path: Path, problem: Problem
+) -> None:
+    study = open_at(tmp_path / "j", problem)
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    trial, bits = ask(study, problem.layers)
+    trial.set_constraint("size", constraint.violation(bits))
+    tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
+    assert [done.bits for done in outcome(study, "x").trials] == [bits]
+
+
 @pytest.mark.parametrize("quality", ["mcc", "agreement"])
 def test_other_objectives_are_maximised_and_all_three_recorded(
     tmp_path: Path, problem: Problem, quality: Quality
