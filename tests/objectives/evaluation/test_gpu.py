@@ -26,7 +26,7 @@ from objectives.loading.layer_discovery import find_layers
 from objectives.packing.scheme import PER_ROW, Scheme
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from objectives.quantization.bank_cache import Quantizer, make_bank
-from objectives.quantization.dispatch import nearest
+from objectives.quantization.dispatch import round_to_nearest
 from objectives.quantization.parameters import decode
 from objectives.scores import LogOdds, Precision
 from tests.objectives.random_models import random_bert
@@ -144,7 +144,7 @@ def test_weights_are_decoded_together_as_one_by_one(kernels: ModuleType) -> None
     expected = [slot.out.clone() for slot in slots]
     widths = {0: 4, 1: 2, 2: 8}  # the last one is left as it is
     for index, width in widths.items():
-        codes, parameters = nearest(PER_ROW, torch.randn(shapes[index]).to(DEVICE), width)
+        codes, parameters = round_to_nearest(PER_ROW, torch.randn(shapes[index]).to(DEVICE), width)
         assert not decoder.knows(index, width)
         decoder.add(index, width, codes, *parameters.tensors().values())
         assert decoder.knows(index, width)

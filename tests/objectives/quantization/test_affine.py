@@ -29,7 +29,7 @@ def slow_best_error(row: Tensor, width: int) -> float:
     return min(errors)
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_the_clipping_search_finds_what_the_slow_twin_finds(width: int) -> None:
     weight = torch.randn(7, 45, generator=torch.Generator().manual_seed(width)) * 0.05
     errors = ((quantise(weight, width) - weight) ** 2).sum(dim=1)
@@ -45,7 +45,7 @@ def test_the_error_of_a_uniform_distribution_is_the_known_one() -> None:
         assert float(((quantise(weight, width) - weight) ** 2).mean()) == pytest.approx(step**2 / 12, rel=0.02)
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_codes_stay_in_range_and_encode_decode_encode_is_stable(width: int) -> None:
     weight = torch.randn(33, 70, generator=torch.Generator().manual_seed(0)) ** 3
     parameters = choose_affine(weight, width)
@@ -78,7 +78,7 @@ def test_large_matrices_are_quantised_row_by_row_all_the_same() -> None:
     assert torch.equal(whole.zero_point[2500], alone.zero_point[0])
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("group_size", [1, 4, 7, 20])
 def test_each_group_of_columns_is_quantised_as_if_it_were_alone(width: int, group_size: int) -> None:
     weight = torch.randn(6, 20, generator=torch.Generator().manual_seed(width)) * torch.logspace(-2, 1, 20)
@@ -103,9 +103,9 @@ def test_adjusted_weights_are_shifted_then_scaled(group_size: int) -> None:
     expected = (decode(codes, parameters) + shift[:, None]) * gain[:, None]
     torch.testing.assert_close(found[:3], expected[:3])
     # Zero points are stored in steps of 1/64 of a scale; those at an end of their range do not move beyond it.
-    step = parameters.of_columns(0, 10)[0] / 64
+    step = parameters.per_column(0, 10)[0] / 64
     apart = (found - expected).abs()
-    inside = (parameters.of_columns(0, 10)[1] > 0.5) & (parameters.of_columns(0, 10)[1] < 2.5)
+    inside = (parameters.per_column(0, 10)[1] > 0.5) & (parameters.per_column(0, 10)[1] < 2.5)
     assert (apart <= step)[inside].all()
     assert inside[3:].any()
 

@@ -20,7 +20,7 @@ def test_codewords_of_a_gaussian_are_the_known_ones() -> None:
     assert float(error) == pytest.approx(0.1175, rel=0.01)
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_each_weight_is_at_its_nearest_codeword(width: int) -> None:
     weight = random_weight(9, 70, width)
     codes, parameters = quantize_codebook(weight, width)
@@ -32,7 +32,7 @@ def test_each_weight_is_at_its_nearest_codeword(width: int) -> None:
     torch.testing.assert_close((decode(codes, parameters) - weight).abs(), distances.amin(dim=2))
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_it_errs_less_than_even_levels_on_gaussian_rows(width: int) -> None:
     weight = random_weight(200, 500, 1)
     even = choose_affine(weight, width)
