@@ -145,9 +145,9 @@ def test_weights_are_decoded_together_as_one_by_one(kernels: ModuleType) -> None
     widths = {0: 4, 1: 2, 2: 8}  # the last one is left as it is
     for index, width in widths.items():
         codes, parameters = round_to_nearest(PER_ROW, torch.randn(shapes[index]).to(DEVICE), width)
-        assert not decoder.knows(index, width)
+        assert not decoder.has_entry(index, width)
         decoder.add(index, width, codes, *parameters.tensors().values())
-        assert decoder.knows(index, width)
+        assert decoder.has_entry(index, width)
         weight, some = decode(codes, parameters), picked[index]
         expected[index] = (weight if some is None else weight[some]).to(dtypes[index])
     decoder.decode(widths)
@@ -176,8 +176,8 @@ def test_a_map_scores_alike_through_interpreted_kernels(
         return KernelAttention(kernels, lengths, heads, device)
 
     expected = score_maps()
-    for module in ("bank", "lean_bert"):
-        monkeypatch.setattr(f"objectives.{module}.kernels_on", lambda _: kernels)
+    for module in ("weight_writer", "packed_bert"):
+        monkeypatch.setattr(f"objectives.evaluation.{module}.kernels_on", lambda _: kernels)
     monkeypatch.setattr("objectives.evaluation.packed_bert.make_attention", attention_by_kernel)
     np.testing.assert_allclose(score_maps(), expected, atol=1e-5)
 
