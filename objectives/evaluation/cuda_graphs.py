@@ -42,7 +42,7 @@ def kernels_on(device: torch.device) -> ModuleType | None:
         row = torch.ones(1, 16, device=device)
         kernels.add_norm(row, row, row[0], row[0], 1.0, row.dtype)
     except Exception as error:
-        log.warning("scoring without Triton kernels, which is slower; install a C compiler if it is missing: %s", error)
+        log.warning("Triton fails, so scoring is slower (is a C compiler installed?): %s", error)
         return None
     return kernels
 

@@ -36,7 +36,7 @@ class Evaluator:
         precision: Precision = "fp32",
         bank: WeightBank | None = None,
     ) -> None:
-        """Lay out the sentences and copy the weights that stay in FP32.
+        """Lay out the sentences and copy the parts of the model that scoring needs.
 
         Args:
             model: a two-class ``transformers`` sequence classifier in FP32; not changed.

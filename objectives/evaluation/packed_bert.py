@@ -106,7 +106,7 @@ class PackedBert:
     def __init__(
         self, model: nn.Module, layers: Sequence[Layer], token_ids: Sequence[Sequence[int]], dtype: torch.dtype
     ) -> None:
-        """Copy the tensors that stay in FP32 and lay out the sentences; weights are written to ``slots`` later."""
+        """Copy the tensors that are not quantised and lay out the sentences; weights are written to ``slots`` later."""
         config = model.config
         self._heads: int = config.num_attention_heads  # type: ignore[union-attr,assignment]
         self.dtype = dtype
@@ -213,9 +213,6 @@ class PackedBert:
             start = stop
         return torch.tensor(words, device=self._device), max(map(len, token_ids))
 
-    def _copy(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().to(self.dtype, copy=True)
-
     def _norm(self, module: nn.Module, name: str, dtype: torch.dtype) -> _Norm:
         norm = module.get_submodule(name)
         assert isinstance(norm, nn.LayerNorm)
@@ -236,7 +233,7 @@ class PackedBert:
         )
 
     def _product(self, columns: int, bias: Tensor) -> Product:
-        return make_product(columns, self._copy(bias))
+        return make_product(columns, bias.detach().to(self.dtype, copy=True))
 
     def _embed(self, _: States) -> States:
         positions = self._position_rows + self._type_rows

@@ -54,13 +54,7 @@ class Ragged:
 
 
 def attend(projected: Tensor, ragged: Ragged, heads: int) -> Tensor:
-    """Return the attention output of each token, ``(tokens, hidden)``.
-
-    Args:
-        projected: query, key and value side by side, ``(tokens, 3 * hidden)``.
-        ragged: the layout of the sentences; see ``can_attend``.
-        heads: number of heads.
-    """
+    """Compute ``Attention.__call__`` of ``projected`` ``(tokens, 3 * hidden)``, if ``can_attend``."""
     hidden = projected.shape[1] // 3
     size = hidden // heads
     attended = projected.new_empty(len(projected), hidden)
@@ -72,14 +66,7 @@ def attend(projected: Tensor, ragged: Ragged, heads: int) -> Tensor:
 
 
 def attend_from_first(queries: Tensor, keys_values: Tensor, ragged: Ragged, heads: int) -> Tensor:
-    """Return the attention output of each sentence's first token, ``(n_sentences, hidden)``.
-
-    Args:
-        queries: queries of the first tokens, ``(n_sentences, hidden)``.
-        keys_values: key and value of every token side by side, ``(tokens, 2 * hidden)``.
-        ragged: the layout of the sentences.
-        heads: number of heads.
-    """
+    """Compute ``Attention.of_first_tokens`` of ``(n_sentences, hidden)`` and ``(tokens, 2 * hidden)``."""
     size = queries.shape[1] // heads
     attended = torch.empty_like(queries)
     for first, count, most in ragged.runs:
@@ -223,7 +210,7 @@ def _decode(
     n_rows: tl.constexpr,
     n_columns: tl.constexpr,
 ):  # a program for each block of a weight
-    # ``targets`` has for each weight: first block, rows, columns, address, whether it is FP32, and the address of its row
+    # ``targets`` has for each weight: first block, rows, columns, address, whether it is FP32, and address of its row
     # indices or 0. ``sources`` has for each weight and width the addresses of codes, scales and zero points.
     block = tl.program_id(0)
     weight = tl.arange(0, most)

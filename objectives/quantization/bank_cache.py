@@ -113,7 +113,8 @@ def make_bank(
     computed: Iterable[tuple[Layer, Entries]]
     if quantizer.token_ids and missing:
         report_progress(f"calibrating on {len(quantizer.token_ids)} training sentences")
-        computed = calibrated_entries(quantizer, _on_cpu(model), missing)
+        on_cpu = model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
+        computed = calibrated_entries(quantizer, on_cpu, missing)
     else:
         computed = ((layer, {width: bank.entry(layer, width) for width in WIDTHS}) for layer in missing)
     last_report_s = time.monotonic()
@@ -168,10 +169,6 @@ def calibrated_entries(
             stop.set()
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
-
-
-def _on_cpu(model: nn.Module) -> nn.Module:
-    return model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
 
 
 def _to_device(entries: Entries, scheme: Scheme, device: torch.device) -> Entries:
