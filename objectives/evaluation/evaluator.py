@@ -54,7 +54,7 @@ class Evaluator:
                 f"the model is on {device}, not the current GPU: call torch.cuda.set_device({device.index})"
             )
         self.layers = tuple(layers)
-        self.bank = bank or WeightBank.of(model, layers)
+        self.bank = bank or WeightBank(model, layers)
         self._forward: Forward = (
             PackedBert(model, layers, token_ids, DTYPES[precision])
             if is_plain_bert(model)

@@ -25,24 +25,19 @@ class WeightBank:
     all seven widths of bert-base-uncased take 0.8 GB, and FP32 copies would take 3.1 GB.
     """
 
-    def __init__(self, layers: Sequence[Layer], weights: Mapping[str, Tensor], scheme: Scheme = PER_ROW) -> None:
+    def __init__(self, model: nn.Module, layers: Sequence[Layer], scheme: Scheme = PER_ROW) -> None:
         """Keep a reference to the FP32 weights.
 
         Args:
-            layers: the searchable layers.
-            weights: the weight ``(rows, columns)`` of each layer, by the layer's name; not changed, not copied.
+            model: an FP32 model; not changed.
+            layers: its searchable layers.
             scheme: which parameters decode the codes.
         """
         self.scheme = scheme
         self._layers = {layer.name: layer for layer in layers}
-        self._weights = {layer.name: weights[layer.name].detach() for layer in layers}
+        self._weights = {layer.name: model.get_parameter(layer.parameter).detach() for layer in layers}
         self._entries: dict[tuple[str, int], Entry] = {}
         self._fingerprints: dict[str, str] = {}
-
-    @classmethod
-    def of(cls, model: nn.Module, layers: Sequence[Layer], scheme: Scheme = PER_ROW) -> WeightBank:
-        """Return the bank of a model's layers."""
-        return cls(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers}, scheme)
 
     def entry(self, layer: Layer, width: int) -> Entry:
         """Return a layer's codes, uint8 ``(rows, columns)``, and their parameters at a width, 2..8."""

@@ -97,7 +97,7 @@ def make_bank(
         report_progress: takes a line of progress now and then.
         in_files: cache a bank without calibration as well, so that processes share it.
     """
-    bank = WeightBank.of(model, layers, quantizer.scheme)
+    bank = WeightBank(model, layers, quantizer.scheme)
     if not (quantizer.token_ids or in_files):
         return bank
     folder = cache / f"bank-{short_digest(f'{fingerprint} {quantizer.identity}')}"

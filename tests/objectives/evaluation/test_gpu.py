@@ -166,7 +166,7 @@ def test_a_map_scores_alike_through_interpreted_kernels(
     maps = [*random_maps(len(layers), 1), uniform(layers, FP32_WIDTH)]
 
     def score_maps() -> list[LogOdds]:
-        evaluator = Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme))
+        evaluator = Evaluator(model, layers, sentences, bank=WeightBank(model, layers, scheme))
         return [evaluator.log_odds(bit_map) for bit_map in maps]
 
     def attention_by_kernel(
@@ -188,11 +188,9 @@ def test_a_map_scores_alike_through_interpreted_kernels(
 def test_a_map_scores_as_on_the_cpu(scheme: Scheme, lengths: list[int], model: BertForSequenceClassification) -> None:
     layers, sentences = find_layers(model), sentences_of(lengths)
     maps = [*random_maps(len(layers)), uniform(layers, FP32_WIDTH)]
-    expected = [
-        Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme)).log_odds(m) for m in maps
-    ]
+    expected = [Evaluator(model, layers, sentences, bank=WeightBank(model, layers, scheme)).log_odds(m) for m in maps]
     model.to("cuda")  # type: ignore[arg-type]
-    evaluator = Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme))
+    evaluator = Evaluator(model, layers, sentences, bank=WeightBank(model, layers, scheme))
     search_evaluator = Evaluator(model, layers, sentences, "bf16", evaluator.bank)
     for bit_map, log_odds in zip(maps, expected, strict=True):
         np.testing.assert_allclose(evaluator.log_odds(bit_map), log_odds, atol=1e-5)
