@@ -172,7 +172,7 @@ def packed_tiny_bert(directory: Path, scheme: Scheme = PER_ROW) -> QuantizedMode
     classifier = load_classifier(str(source))
     layers = find_layers(classifier.model)
     bit_map = tuple(int(width) for width in np.random.default_rng(0).choice(WIDTHS, size=len(layers)))
-    quantized = QuantizedModel.of(classifier.model, WeightBank.of(classifier.model, layers, scheme), bit_map)
+    quantized = QuantizedModel.of(classifier.model, WeightBank(classifier.model, layers, scheme), bit_map)
     write_checkpoint(classifier, quantized, {"run": "x"}, directory)
     shutil.rmtree(source)
     return quantized

@@ -23,10 +23,9 @@ _REMEMBERED_BYTES = 1 << 29
 class Evaluator:
     """Scores bit maps of one model on one set of sentences.
 
-    It holds one set of weights, those of the map evaluated last, and writes only the layers whose width differs.
-    Hidden states of maps that were to be remembered are kept at the boundaries between encoder layers, so that another
-    map is computed only from the first layer on in which it differs. Results do not depend on what was evaluated
-    before.
+    It holds the weights of the last map, and writes only layers whose width differs. For remembered maps it keeps the
+    hidden states between encoder layers, so that another map is computed only from the first layer that differs.
+    Results do not depend on earlier evaluations.
     """
 
     def __init__(
@@ -37,23 +36,25 @@ class Evaluator:
         precision: Precision = "fp32",
         bank: WeightBank | None = None,
     ) -> None:
-        """Lay out the sentences and copy what is needed of the model.
+        """Lay out the sentences and copy the parts of the model that scoring needs.
 
         Args:
-            model: a two-class ``transformers`` sequence classifier in FP32; left as it is.
+            model: a two-class ``transformers`` sequence classifier in FP32; not changed.
             layers: its searchable layers.
             token_ids: each sentence's tokens, special ones included.
-            precision: of the matrix products; an architecture without a forward of ours is always scored in FP32.
-            bank: of this model's weights, where another evaluator has one already.
+            precision: of the matrix products; architectures that PackedBert does not support always run in FP32.
+            bank: a bank of this model's weights to share; made if None.
 
         Raises:
             ValueError: the model is on a GPU that is not the current one.
         """
         device = device_of(model)
         if device.type == "cuda" and device.index != torch.cuda.current_device():
-            raise ValueError(f"the model is on {device}, which is not the current GPU: torch.cuda.set_device first")
+            raise ValueError(
+                f"the model is on {device}, not the current GPU: call torch.cuda.set_device({device.index})"
+            )
         self.layers = tuple(layers)
-        self.bank = bank or WeightBank.of(model, layers)
+        self.bank = bank or WeightBank(model, layers)
         self._forward: Forward = (
             PackedBert(model, layers, token_ids, DTYPES[precision])
             if is_plain_bert(model)
@@ -61,19 +62,19 @@ class Evaluator:
         )
         self._writer = WeightWriter(self.bank, self.layers, self._forward.slots)
         self._loaded: list[int | None] = [None] * len(self.layers)
-        # How many layers lie below each boundary: the hidden states there depend on those alone.
+        # How many layers lie below each boundary: its hidden states depend on those alone.
         above = [self._forward.first_boundary_above(index) for index in range(len(self.layers))]
         self._below = [sum(first <= boundary for first in above) for boundary in range(self._forward.n_boundaries)]
         self._states: OrderedDict[BitMap, States] = OrderedDict()
 
     @property
     def description(self) -> str:
-        """How the forward pass is computed, in words."""
+        """How the forward pass is computed, for the log."""
         return self._forward.description
 
     @property
     def precision(self) -> Precision:
-        """What the matrix products are really computed in."""
+        """The precision of the matrix products."""
         return "fp32" if self._forward.dtype == torch.float32 else "bf16"
 
     def log_odds(self, bit_map: BitMap, remember: bool = False) -> LogOdds:
@@ -81,10 +82,10 @@ class Evaluator:
 
         Args:
             bit_map: a width for each layer, 2..8, or ``FP32_WIDTH`` for a layer that keeps its FP32 weights.
-            remember: keep the hidden states, for maps that share their lower layers with this one. What was used
-                longest ago makes room.
+            remember: keep the hidden states for maps that share lower layers with this one. The least recently used
+                states are dropped if memory runs short.
         """
-        start, states = self._deepest_known(bit_map)
+        start, states = self._deepest_remembered(bit_map)
         self._load(bit_map, first=0 if states is None else self._below[start])
         keep: dict[int, States] | None = {} if remember else None
         log_odds = self._forward.run(start, states, keep)
@@ -97,10 +98,11 @@ class Evaluator:
         return self.log_odds(uniform(self.layers, FP32_WIDTH), remember)
 
     def forget(self) -> None:
-        """Let go of the hidden states that were to be remembered."""
+        """Drop the remembered hidden states."""
         self._states.clear()
 
-    def _deepest_known(self, bit_map: BitMap) -> tuple[int, States | None]:
+    def _deepest_remembered(self, bit_map: BitMap) -> tuple[int, States | None]:
+        """Return the highest boundary with remembered states for a map, and these; -1 and None if there is none."""
         for boundary in reversed(range(len(self._below))):
             prefix = bit_map[: self._below[boundary]]
             if prefix in self._states:
@@ -118,7 +120,7 @@ class Evaluator:
     def _load(self, bit_map: BitMap, first: int) -> None:
         changed = [index for index in range(first, len(self.layers)) if self._loaded[index] != bit_map[index]]
         for index in changed:
-            self._loaded[index] = None  # neither the old nor the new, should this be interrupted
+            self._loaded[index] = None  # neither old nor new if the writing is interrupted
         self._writer.write({index: bit_map[index] for index in changed})
         self._forward.refresh(changed)
         for index in changed:

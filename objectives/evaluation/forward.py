@@ -1,4 +1,4 @@
-"""What a forward pass over a fixed set of sentences is, and the one of `transformers` for any architecture."""
+"""The interface of a forward pass over fixed sentences, and `transformers`' own for any architecture."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from objectives.scores import LogOdds
 _FALLBACK_TOKENS = 2048
 
 States = tuple[Tensor, ...]
-"""Hidden states of all tokens at a boundary, a part after the other; what a forward keeps is never written to again."""
+"""Hidden states of all tokens at a boundary, in chunks; kept states are never overwritten."""
 
 
 @dataclass(frozen=True)
 class WeightSlot:
-    """Where a layer's weight goes: ``out`` takes its rows ``rows``, or all of them where that is None."""
+    """The target of a layer's weight: ``out`` takes the rows ``rows``, or all rows if None."""
 
     out: Tensor
     rows: Tensor | None = None
 
 
 class Forward(Protocol):
-    """A network with exchangeable weights, over the sentences it was made with.
+    """A network with exchangeable weights and fixed sentences.
 
     Attributes:
-        slots: where each searchable layer's weight is to be written, in the order of the layers.
-        n_boundaries: how many times the pass can be cut; hidden states exist at boundaries 0..n_boundaries - 1, and a
-            pass may start at any of them.
+        slots: the target of each searchable layer's weight, in the order of the layers.
+        n_boundaries: number of places where the pass can be cut. Hidden states exist at boundaries
+            0..n_boundaries - 1, and a pass may start at any of them.
         dtype: of the matrix products.
-        description: what it is, in words.
+        description: how it computes, for the log.
     """
 
     slots: Sequence[WeightSlot]
@@ -46,11 +46,11 @@ class Forward(Protocol):
     description: str
 
     def first_boundary_above(self, layer_index: int) -> int:
-        """Return the lowest boundary whose hidden states depend on a layer; ``n_boundaries`` where none does."""
+        """Return the lowest boundary whose hidden states depend on a layer; ``n_boundaries`` if none does."""
         ...
 
     def refresh(self, layer_indices: Sequence[int]) -> None:
-        """Take note that the slots of these layers were written to."""
+        """Update whatever is derived from the slots of these layers, after they were written to."""
         ...
 
     def run(self, start: int, states: States | None, keep: dict[int, States] | None) -> LogOdds:
@@ -59,17 +59,17 @@ class Forward(Protocol):
         Args:
             start: the boundary to start from; -1 for the beginning.
             states: the hidden states at that boundary.
-            keep: takes the hidden states of every boundary passed, where given.
+            keep: if given, receives the hidden states at every boundary passed.
         """
         ...
 
 
 class TransformersForward:
-    """The model's own forward, in batches of equal length so that nothing is padded."""
+    """The model's own forward pass, in batches of equal length without padding."""
 
     n_boundaries = 0
     dtype = torch.float32
-    description = "transformers' forward in FP32, for want of one of our own for this architecture"
+    description = "transformers' forward in FP32 (the faster forward supports plain BERT only)"
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer], token_ids: Sequence[Sequence[int]]) -> None:
         """Copy the model and sort the sentences into batches."""
@@ -82,18 +82,18 @@ class TransformersForward:
         self._batches = [(at, tokens.to(device)) for at, tokens in equal_length_batches(token_ids, _FALLBACK_TOKENS)]
 
     def first_boundary_above(self, layer_index: int) -> int:
-        """Return 0: there is none."""
+        """Return 0: there are no boundaries."""
         return 0
 
     def refresh(self, layer_indices: Sequence[int]) -> None:
-        """Do nothing: the model computes with its slots themselves."""
+        """Do nothing: the model reads its slots directly."""
 
     def run(self, start: int, states: States | None, keep: dict[int, States] | None) -> LogOdds:
-        """Return the log-odds; the pass always starts at the beginning."""
+        """Return the log-odds; every pass starts at the beginning."""
         log_odds = np.empty(self._n_sentences, dtype=np.float32)
         with torch.inference_mode():
             logits = torch.cat([self._model(input_ids=batch).logits for _, batch in self._batches])
-        # Copied once: a GPU is not waited for between batches.
+        # One copy at the end: batches do not wait for a GPU.
         log_odds[[index for indices, _ in self._batches for index in indices]] = (
             (logits[:, 1] - logits[:, 0]).cpu().numpy()
         )

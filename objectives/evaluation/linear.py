@@ -1,4 +1,4 @@
-"""Linear maps with exchangeable weights, and what follows them at once."""
+"""Linear maps with exchangeable weights, fused with the operation that follows them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torch import Tensor
 
 
 class Product:
-    """``x W' + bias`` for rows x ``(n, columns)``, by torch's own operators.
+    """``x W' + bias`` for rows x ``(n, columns)``, with torch's own operators.
 
     Attributes:
-        weight: W, ``(rows, columns)``; whoever writes to it calls :meth:`refresh` afterwards.
+        weight: W, ``(rows, columns)``; call :meth:`refresh` after writing to it.
     """
 
     def __init__(self, columns: int, bias: Tensor) -> None:
-        """Make room for a weight of so many columns, in the type and on the device of ``bias`` ``(rows,)``."""
+        """Allocate a weight of ``columns`` columns, with the dtype and device of ``bias`` ``(rows,)``."""
         self.weight = bias.new_empty(len(bias), columns)
         self._bias = bias
 
     def refresh(self) -> None:
-        """Take note that the weight has changed."""
+        """Do nothing: products read the weight directly."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the product, ``(n, rows)``."""
@@ -28,7 +28,7 @@ class Product:
 
     def gelu(self, x: Tensor) -> Tensor:
         """Return the exact GELU of the product, ``(n, rows)``."""
-        activated: Tensor = torch.ops.aten.gelu_(self(x))  # in place: a matrix less, which F.gelu cannot spare
+        activated: Tensor = torch.ops.aten.gelu_(self(x))  # in place: F.gelu would allocate another matrix
         return activated
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:
@@ -37,22 +37,20 @@ class Product:
 
 
 class FusedProduct(Product):
-    """The same in bf16 on a CPU, by oneDNN, which adds and applies GELU to sums that are still in registers, in FP32.
+    """The same in bf16 on a CPU, with oneDNN: it adds and applies GELU in FP32 while sums are still in registers.
 
-    The weight is also kept in the order in which the processor's matrix units take it, so that it is brought into that
-    order once for each map and not for each chunk of rows.
-
-    The operators are those that torch's own compiler emits for a linear layer; :func:`make_product` falls back where
-    they are missing.
+    A copy of the weight is reordered for the processor's matrix units, once for each map instead of for each chunk of
+    rows. torch's compiler emits the same operators for a linear layer; :func:`make_product` falls back if torch lacks
+    them.
     """
 
     def __init__(self, columns: int, bias: Tensor) -> None:
-        """Make room for a weight as ``Product`` does."""
+        """Allocate a weight as ``Product`` does."""
         super().__init__(columns, bias)
         self._reordered = self.weight
 
     def refresh(self) -> None:
-        """Bring the weight into the order in which it is used."""
+        """Reorder the weight for the processor."""
         self._reordered = torch.ops.mkldnn._reorder_linear_weight(self.weight)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -74,9 +72,9 @@ class FusedProduct(Product):
 
 
 def make_product(columns: int, bias: Tensor) -> Product:
-    """Return the fastest product there is for a weight of so many columns and a ``bias`` ``(rows,)``.
+    """Return the fastest product for a weight of ``columns`` columns and a ``bias`` ``(rows,)``.
 
-    In FP32 torch's own: oneDNN's take a quarter longer, with AVX-512 and without, than the library that torch asks.
+    In FP32 that is torch's own: oneDNN takes a quarter longer, with and without AVX-512.
     """
     fused = bias.device.type == "cpu" and bias.dtype == torch.bfloat16 and _can_fuse()
     return FusedProduct(columns, bias) if fused else Product(columns, bias)

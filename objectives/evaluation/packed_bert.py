@@ -1,4 +1,4 @@
-"""BERT's forward pass, written for one job: the log-odds of a fixed set of sentences, its weights being exchanged."""
+"""BERT's forward pass over fixed sentences with exchangeable weights."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from objectives.batching import by_length, device_of
 from objectives.evaluation.attention import Attention, make_attention
-from objectives.evaluation.cuda_graphs import Step, kernels_on, record
+from objectives.evaluation.cuda_graphs import Step, kernels_on, record_steps
 from objectives.evaluation.forward import States, WeightSlot
 from objectives.evaluation.linear import Product, make_product
 from objectives.layers import Layer
 from objectives.scores import LogOdds
 
-# Tokens a chunk: enough rows for the matrix products to run at full speed, few enough for a chunk's activations to
-# stay in the cache between them. A GPU has no such cache to fill and wants few, large kernels.
+# Tokens in a chunk: enough rows for matrix products at full speed, few enough for activations to stay in the cache. A
+# GPU is fastest with few, large kernels.
 _CHUNK_TOKENS = 2048
 _GPU_CHUNK_TOKENS = 1 << 16
 
 
 def is_plain_bert(model: nn.Module) -> bool:
-    """Return whether a model is one that :class:`PackedBert` computes."""
+    """Return whether :class:`PackedBert` supports a model."""
     config = model.config
     return (
         type(model).__name__ == "BertForSequenceClassification"
@@ -62,7 +62,7 @@ class _Norm:
 
 @dataclass(frozen=True)
 class _EncoderLayer:
-    """One encoder layer; ``projections`` are query, key and value, all in one or the query apart."""
+    """One encoder layer; ``projections`` are query, key and value in one product, or the query in a separate one."""
 
     projections: tuple[Product, ...]
     attention_output: Product
@@ -72,20 +72,20 @@ class _EncoderLayer:
     output_norm: _Norm
 
     def feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Return the hidden states above the layer, of tokens with hidden states x below it, ``(n, hidden)``."""
+        """Return the hidden states above the layer, ``(n, hidden)``, from those below it, x."""
         mixed = self.attention_norm.of_product(self.attention_output, attended, x)
         return self.output_norm.of_product(self.output, self.intermediate.gelu(mixed), mixed)
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some of the sentences by rising length, their tokens one after the other.
+    """Some of the sentences by ascending length, with their tokens in one sequence.
 
     Attributes:
-        words: of each token, its row among the words that occur, ``(tokens,)``.
-        positions: of each token in its sentence, ``(tokens,)``.
-        first_tokens: where each sentence begins, ``(n_sentences,)``.
-        attention: over these sentences.
+        words: index of each token among the words that occur, ``(tokens,)``.
+        positions: position of each token in its sentence, ``(tokens,)``.
+        first_tokens: index of each sentence's first token, ``(n_sentences,)``.
+        attention: attention over these sentences.
     """
 
     words: Tensor
@@ -98,15 +98,15 @@ class PackedBert:
     """BERT for sequence classification over all sentences at once, as ``(tokens, hidden)`` matrices without padding.
 
     Sentences are sorted by length, so that attention runs over many of one length together. Query, key and value are
-    one product. The last layer computes only keys and values for all tokens: the classifier reads nothing but the first
-    token of each sentence. It goes layer by layer over all chunks, so that each weight is read from memory once. A GPU
-    is sent the embeddings, each layer and the head as one graph each.
+    one product. The last layer computes only keys and values for all tokens, because the classifier reads only the
+    first token of each sentence. Each layer runs over all chunks, so that its weights are read from memory once. On a
+    GPU the embeddings, each layer and the head are one graph each.
     """
 
     def __init__(
         self, model: nn.Module, layers: Sequence[Layer], token_ids: Sequence[Sequence[int]], dtype: torch.dtype
     ) -> None:
-        """Copy what is kept in full precision and lay out the sentences; weights are written to ``slots`` later."""
+        """Copy the tensors that are not quantised and lay out the sentences; weights are written to ``slots`` later."""
         config = model.config
         self._heads: int = config.num_attention_heads  # type: ignore[union-attr,assignment]
         self.dtype = dtype
@@ -123,7 +123,7 @@ class PackedBert:
         )
         self._embedding_norm = self._norm(embeddings, "LayerNorm", torch.float32)
         encoder = list(bert.get_submodule("encoder.layer").children())
-        self._layers = [self._encoder_layer(module, query_apart=module is encoder[-1]) for module in encoder]
+        self._layers = [self._encoder_layer(module, separate_query=module is encoder[-1]) for module in encoder]
         self._pooler = self._product(self._hidden, bert.get_parameter("pooler.dense.bias"))
         self._classifier = model.get_parameter("classifier.weight").detach().clone()
         self._classifier_bias = model.get_parameter("classifier.bias").detach().clone()
@@ -131,10 +131,10 @@ class PackedBert:
         slots = [
             WeightSlot(self._words, words),
             WeightSlot(self._position_rows, torch.arange(n_positions, device=self._device)),
-            # A single sentence is of type 0 throughout.
+            # Tokens of a single sentence all have type 0.
             WeightSlot(self._type_rows, torch.arange(1, device=self._device)),
         ]
-        self._products: list[Product | None] = [None] * len(slots)  # which of them a slot's weight is of
+        self._products: list[Product | None] = [None] * len(slots)  # the product of each slot's weight
         for encoder_layer in self._layers:
             for product in encoder_layer.projections:
                 parts = product.weight.split(self._hidden)
@@ -147,14 +147,14 @@ class PackedBert:
         self._products.append(self._pooler)
         assert len(slots) == len(layers)
         self.slots: Sequence[WeightSlot] = slots
-        self._recorded = record(self._steps()) if self._device.type == "cuda" else None
+        self._recorded = record_steps(self._steps()) if self._device.type == "cuda" else None
 
     def first_boundary_above(self, layer_index: int) -> int:
-        """Return the number of the encoder layer after the one that holds the searchable layer."""
+        """Return the index of the encoder layer after the one that holds the searchable layer."""
         return 0 if layer_index < 3 else (layer_index - 3) // 6 + 1
 
     def refresh(self, layer_indices: Sequence[int]) -> None:
-        """Take note that these layers' slots were written to."""
+        """Refresh the products of these layers, once each."""
         for product in dict.fromkeys(self._products[index] for index in layer_indices):
             if product is not None:
                 product.refresh()
@@ -168,9 +168,9 @@ class PackedBert:
 
     @torch.inference_mode()
     def sorted_log_odds(self, start: int, states: States | None, keep: dict[int, States] | None) -> Tensor:
-        """Return the log-odds by rising length of the sentences, on the model's device, without waiting for it.
+        """Return the log-odds by ascending length of the sentences, on the model's device, without waiting for it.
 
-        On a GPU they lie where the next call's will.
+        On a GPU the next call overwrites them.
         """
         embed, *above, head = self._recorded or self._steps()
         if states is None:
@@ -183,16 +183,16 @@ class PackedBert:
         return log_odds
 
     def _steps(self) -> list[Step]:
-        """Return the embeddings, each encoder layer and the head, as they follow each other.
+        """Return the steps in order: embeddings, each encoder layer, head.
 
-        They are not kept: they hold the model, which would then not be let go when nobody else holds it.
+        They are not kept: they refer to this object, and a reference cycle would delay the release of its memory.
         """
         return [self._embed, *(partial(self._above, layer) for layer in self._layers), self._head]
 
     def _lay_out(self, token_ids: Sequence[Sequence[int]]) -> tuple[Tensor, int]:
-        """Sort sentences and tokens; return the words that occur, ``(n_words,)``, and how many positions do.
+        """Sort sentences and tokens; return the words that occur, ``(n_words,)``, and the number of positions.
 
-        Rows of the embeddings that do not occur are never read: to decode and hold them would be waste.
+        Only these rows of the embeddings are decoded and held.
         """
         order = [index for _, indices in by_length(token_ids) for index in indices]
         words, word_index = np.unique([token for index in order for token in token_ids[index]], return_inverse=True)
@@ -213,18 +213,15 @@ class PackedBert:
             start = stop
         return torch.tensor(words, device=self._device), max(map(len, token_ids))
 
-    def _copy(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().to(self.dtype, copy=True)
-
     def _norm(self, module: nn.Module, name: str, dtype: torch.dtype) -> _Norm:
         norm = module.get_submodule(name)
         assert isinstance(norm, nn.LayerNorm)
         weight, bias = (part.detach().to(dtype, copy=True) for part in (norm.weight, norm.bias))
         return _Norm(weight, bias, norm.eps, self.dtype, kernels_on(self._device))
 
-    def _encoder_layer(self, module: nn.Module, query_apart: bool) -> _EncoderLayer:
+    def _encoder_layer(self, module: nn.Module, separate_query: bool) -> _EncoderLayer:
         query, key, value = (module.get_parameter(f"attention.self.{part}.bias") for part in ("query", "key", "value"))
-        biases = [query, torch.cat([key, value])] if query_apart else [torch.cat([query, key, value])]
+        biases = [query, torch.cat([key, value])] if separate_query else [torch.cat([query, key, value])]
         wide = module.get_parameter("intermediate.dense.bias")
         return _EncoderLayer(
             projections=tuple(self._product(self._hidden, bias) for bias in biases),
@@ -236,7 +233,7 @@ class PackedBert:
         )
 
     def _product(self, columns: int, bias: Tensor) -> Product:
-        return make_product(columns, self._copy(bias))
+        return make_product(columns, bias.detach().to(self.dtype, copy=True))
 
     def _embed(self, _: States) -> States:
         positions = self._position_rows + self._type_rows
@@ -245,7 +242,7 @@ class PackedBert:
         )
 
     def _above(self, layer: _EncoderLayer, states: States) -> States:
-        """Return the hidden states above an encoder layer from those below it; of first tokens alone above the last."""
+        """Return the hidden states above an encoder layer from those below it; above the last, of first tokens only."""
         above = _above_last if layer is self._layers[-1] else _above_all
         return tuple(above(layer, x, chunk) for x, chunk in zip(states, self._chunks, strict=True))
 
@@ -263,21 +260,21 @@ def _above_all(layer: _EncoderLayer, x: Tensor, chunk: _Chunk) -> Tensor:
 
 
 def _above_last(layer: _EncoderLayer, x: Tensor, chunk: _Chunk) -> Tensor:
-    """Return the hidden states of first tokens alone, ``(n_sentences, hidden)``, above the last encoder layer."""
+    """Return the hidden states of first tokens, ``(n_sentences, hidden)``, above the last encoder layer."""
     query, key_value = layer.projections
     first = x[chunk.first_tokens]
     return layer.feed_forward(first, chunk.attention.of_first_tokens(query(first), key_value(x)))
 
 
-def _split(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
-    """Return the lengths, which rise, in chunks of at most so many tokens, or twice as many were they padded.
+def _split(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Split ascending lengths into chunks of at most ``max_tokens`` tokens, and twice as many if they were padded.
 
     A longer sentence is a chunk by itself.
     """
     chunks: list[list[int]] = []
-    used = most_tokens
+    used = max_tokens
     for length in lengths:
-        if used + length > most_tokens or (len(chunks[-1]) + 1) * length > 2 * most_tokens:
+        if used + length > max_tokens or (len(chunks[-1]) + 1) * length > 2 * max_tokens:
             chunks.append([])
             used = 0
         chunks[-1].append(length)

@@ -1,8 +1,8 @@
-"""Kernels of our own for a GPU, in Triton: what torch does in more launches, or with much that nobody reads.
+"""Triton kernels for a GPU, which save launches and padding.
 
-Each stands for a few lines of torch elsewhere, which a CPU and a GPU without Triton use: ``attend`` and
-``attend_from_first`` for ``PaddedAttention``, ``add_norm`` for a sum and ``layer_norm``, ``Decoder`` for
-``AffineParameters.write`` layer by layer. All compute in FP32 and round once.
+Each replaces torch code that a CPU, or a GPU without Triton, runs: ``attend`` and ``attend_from_first`` replace
+``PaddedAttention``, ``add_norm`` a sum and ``layer_norm``, and ``Decoder`` calls of ``AffineParameters.write``. All
+compute in FP32 and round once.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from objectives.evaluation.forward import WeightSlot
 from objectives.layers import WIDTHS
 
 _WIDEST = WIDTHS[-1]
-_SHORTEST = 16  # the least that a matrix unit multiplies
-_OPERAND_BYTES = 1 << 14  # of which ``attend`` has several at a time in what a processor of the GPU has to itself
-_DECODED_ROWS, _DECODED_COLUMNS = 16, 256  # of a weight, by one program
+_SHORTEST = 16  # the smallest tile of a matrix unit
+_OPERAND_BYTES = 1 << 14  # at most: ``attend`` holds several operands in a multiprocessor's own memory
+_DECODED_ROWS, _DECODED_COLUMNS = 16, 256  # the block of a weight that one program decodes
 
 
 def can_attend(longest: int, size: int, dtype: torch.dtype) -> bool:
-    """Return whether ``attend`` takes sentences of at most ``longest`` tokens with heads of this size."""
+    """Return whether ``attend`` supports sentences of at most ``longest`` tokens with heads of this size."""
     operand_bytes = triton.next_power_of_2(longest) * size * dtype.itemsize
     return size >= _SHORTEST and size == triton.next_power_of_2(size) and operand_bytes <= _OPERAND_BYTES
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """Sentences one after the other in a matrix of tokens, by rising length.
+    """Layout of sentences in a matrix of tokens, by ascending length.
 
     Attributes:
-        starts: where each begins, and where the last one ends, ``(n_sentences + 1,)``.
-        runs: (number of the first, how many, length that none exceeds) of neighbours that one launch takes; each length
-            is a power of two.
+        starts: the first token of each sentence, and the end of the last, ``(n_sentences + 1,)``.
+        runs: (index of the first sentence, number of sentences, maximum length) of each launch; the maximum length is a
+            power of two.
     """
 
     starts: Tensor
@@ -45,7 +45,7 @@ class Ragged:
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> Ragged:
-        """Lay out sentences of these lengths, which rise."""
+        """Lay out sentences of these ascending lengths."""
         starts = torch.cat([torch.zeros(1, dtype=torch.long), torch.tensor(lengths).cumsum(dim=0)]).to(device)
         runs: dict[int, list[int]] = {}
         for number, length in enumerate(lengths):
@@ -54,13 +54,7 @@ class Ragged:
 
 
 def attend(projected: Tensor, ragged: Ragged, heads: int) -> Tensor:
-    """Return what each token attends to, ``(tokens, hidden)``.
-
-    Args:
-        projected: query, key and value side by side, ``(tokens, 3 * hidden)``.
-        ragged: the sentences; ``can_attend`` says which it takes.
-        heads: their number.
-    """
+    """Compute ``Attention.__call__`` of ``projected`` ``(tokens, 3 * hidden)``, if ``can_attend``."""
     hidden = projected.shape[1] // 3
     size = hidden // heads
     attended = projected.new_empty(len(projected), hidden)
@@ -72,14 +66,7 @@ def attend(projected: Tensor, ragged: Ragged, heads: int) -> Tensor:
 
 
 def attend_from_first(queries: Tensor, keys_values: Tensor, ragged: Ragged, heads: int) -> Tensor:
-    """Return what the first token of each sentence attends to, ``(n_sentences, hidden)``.
-
-    Args:
-        queries: of the first tokens, ``(n_sentences, hidden)``.
-        keys_values: key and value of every token side by side, ``(tokens, 2 * hidden)``.
-        ragged: the sentences.
-        heads: their number.
-    """
+    """Compute ``Attention.of_first_tokens`` of ``(n_sentences, hidden)`` and ``(tokens, 2 * hidden)``."""
     size = queries.shape[1] // heads
     attended = torch.empty_like(queries)
     for first, count, most in ragged.runs:
@@ -91,7 +78,7 @@ def attend_from_first(queries: Tensor, keys_values: Tensor, ragged: Ragged, head
 
 
 def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, epsilon: float, dtype: torch.dtype) -> Tensor:
-    """Return the LayerNorm of ``x + residual``, both ``(n, columns)`` and contiguous, in another type."""
+    """Return the LayerNorm of ``x + residual``, both ``(n, columns)`` and contiguous, in ``dtype``."""
     out = torch.empty_like(x, dtype=dtype)
     columns = x.shape[1]
     _add_norm[(len(x),)](x, residual, weight, bias, out, columns, epsilon, triton.next_power_of_2(columns), num_warps=4)
@@ -99,15 +86,15 @@ def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, epsilon:
 
 
 class Decoder:
-    """Decodes weights, ``scale * (code - zero_point)``, as many as a map has in one launch.
+    """Decodes all weights of a map, ``scale * (code - zero_point)``, in one launch.
 
-    ``torch``'s operators would take five or six launches for each, and the GPU would wait for them.
+    With torch's operators, each weight takes five or six launches, and the GPU waits for them.
     """
 
     def __init__(self, slots: Sequence[WeightSlot]) -> None:
-        """Take note of where each weight goes: to a contiguous tensor of FP32 or bf16, all of them on one GPU."""
+        """Set the slot of each weight: contiguous tensors of FP32 or bf16, all on one GPU."""
         assert all(slot.out.is_contiguous() and slot.out.dtype in (torch.float32, torch.bfloat16) for slot in slots)
-        self._slots = slots  # keeps alive what the kernel knows by address
+        self._slots = slots  # kept alive: the kernel has their addresses
         self._entries: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
         rows, columns = (torch.tensor([slot.out.shape[at] for slot in slots]) for at in (0, 1))
         down, across = (rows + _DECODED_ROWS - 1) // _DECODED_ROWS, (columns + _DECODED_COLUMNS - 1) // _DECODED_COLUMNS
@@ -122,26 +109,26 @@ class Decoder:
         self._targets = torch.stack([blocks.cumsum(dim=0) - blocks, rows, columns, *targets], dim=1).to(device)
         self._sources = torch.zeros(len(slots), _WIDEST + 1, 3, dtype=torch.long, device=device)
 
-    def knows(self, index: int, width: int) -> bool:
-        """Return whether a weight's entry at a width was given."""
+    def has_entry(self, index: int, width: int) -> bool:
+        """Return whether a weight's entry at a width was added."""
         return (index, width) in self._entries
 
     def add(self, index: int, width: int, codes: Tensor, scale: Tensor, zero_point: Tensor) -> None:
-        """Take a weight's entry at a width, 1..8: codes ``(rows, columns)``, a scale and a zero point for each row."""
+        """Add a weight's entry at a width, 1..8: codes ``(rows, columns)``, scales and zero points ``(rows, 1)``."""
         entry = codes, scale, zero_point
         assert all(part.is_contiguous() for part in entry)
         self._sources[index, width] = torch.tensor([part.data_ptr() for part in entry]).to(self._sources.device)
-        self._entries[index, width] = entry  # last, should this be interrupted
+        self._entries[index, width] = entry  # last, so that an interruption leaves no partial entry
 
     def decode(self, widths: Mapping[int, int]) -> None:
-        """Decode weights, by index, from their entries at these widths; the others are left as they are."""
-        wanted = torch.tensor([widths.get(index, 0) for index in range(len(self._slots))])
+        """Decode weights, by index, from their entries at these widths; others are not changed."""
+        all_widths = torch.tensor([widths.get(index, 0) for index in range(len(self._slots))])
         if self._sources.is_cuda:
-            wanted = wanted.pin_memory().to(self._sources.device, non_blocking=True)
+            all_widths = all_widths.pin_memory().to(self._sources.device, non_blocking=True)
         _decode[(self._n_blocks,)](
             self._targets,
             self._sources,
-            wanted,
+            all_widths,
             len(self._slots),
             triton.next_power_of_2(len(self._slots)),
             _WIDEST + 1,
@@ -216,20 +203,20 @@ def _add_norm(x, residual, weight, bias, out, columns, epsilon, most: tl.constex
 def _decode(
     targets,
     sources,
-    wanted,
+    widths,
     count,
     most: tl.constexpr,
     n_widths: tl.constexpr,
     n_rows: tl.constexpr,
     n_columns: tl.constexpr,
 ):  # a program for each block of a weight
-    # Of each weight ``targets`` has its first block, rows, columns, address, whether that is of FP32, and the address
-    # of the rows that are wanted or 0; ``sources``, for each width, the addresses of codes, scales and zero points.
+    # ``targets`` has for each weight: first block, rows, columns, address, whether it is FP32, and address of its row
+    # indices or 0. ``sources`` has for each weight and width the addresses of codes, scales and zero points.
     block = tl.program_id(0)
     weight = tl.arange(0, most)
     first_blocks = tl.load(targets + weight * 6, mask=weight < count, other=1 << 60)
     index = tl.sum((first_blocks <= block).to(tl.int32)) - 1
-    width = tl.load(wanted + index)
+    width = tl.load(widths + index)
     if width != 0:
         target = targets + index * 6
         part = block - tl.load(target)

@@ -1,4 +1,4 @@
-"""Writes a map's weights from the bank to where a forward pass has them."""
+"""Writes a map's weights from the bank to the slots of a forward pass."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from objectives.quantization.bank import FP32_WIDTH, WeightBank
 
 
 class WeightWriter:
-    """Writes weights of a bank to where a forward pass has them; on a GPU with its kernels, all by one launch."""
+    """Writes weights of a bank to the slots of a forward pass; on a GPU with Triton kernels, in one launch."""
 
     def __init__(self, bank: WeightBank, layers: Sequence[Layer], slots: Sequence[WeightSlot]) -> None:
-        """Take note of where each layer's weight goes."""
+        """Set the slot of each layer."""
         self._bank = bank
         self._layers = layers
         self._slots = slots
@@ -24,21 +24,21 @@ class WeightWriter:
 
     def write(self, widths: Mapping[int, int]) -> None:
         """Write layers' weights, by index, at these widths."""
-        together = {}
+        decodable = {}
         for index, width in widths.items():
-            if self._decodes(index, width):
-                together[index] = width
+            if self._can_decode(index, width):
+                decodable[index] = width
             else:
                 slot = self._slots[index]
                 self._bank.write_weight(self._layers[index], width, slot.out, slot.rows)
-        if self._decoder is not None and together:
-            self._decoder.decode(together)
+        if self._decoder is not None and decodable:
+            self._decoder.decode(decodable)
 
-    def _decodes(self, index: int, width: int) -> bool:
-        """Return whether the kernel decodes a layer's entry, which it is given where it was not before."""
+    def _can_decode(self, index: int, width: int) -> bool:
+        """Return whether the kernel can decode a layer's entry; add the entry to it on first use."""
         if self._decoder is None or width == FP32_WIDTH:
             return False
-        if not self._decoder.knows(index, width):
+        if not self._decoder.has_entry(index, width):
             codes, parameters = self._bank.entry(self._layers[index], width)
             if not isinstance(parameters, AffineParameters) or parameters.groups is not None:
                 return False

@@ -1,9 +1,18 @@
 """Affine quantisation of a weight matrix as pure tensor functions: choose parameters and encode.
 
-A row's weights become codes of ``width`` bits, ``w ~ scale * (code - zero_point)``, with one FP32 scale and one zero
-point for each row (an output channel, or the row of an embedding), or for each row and group of columns. A zero point
-is stored as one byte, which counts it in steps of ``2**(width - 8)``: of its bits as many as a code has are whole, and
-the rest is fraction.
+Each row (an output channel, or a row of an embedding) has one FP32 scale and one zero point, or one pair for each group
+of columns.
+
+Notation:
+    w = s (c - z) + e, and c = clip(round(w / s) + z, 0, 2^b - 1) for a whole z
+
+    w  weight
+    c  code of b bits
+    s  scale, positive
+    z  zero point, 0 <= z < 2^b
+    e  rounding error
+
+A zero point is stored as one byte, round(z 2^(8 - b)): b whole bits and 8 - b fractional ones.
 """
 
 from __future__ import annotations
@@ -16,7 +25,7 @@ from torch import Tensor
 
 from objectives.quantization.parameters import row_chunks
 
-# Shares of a row's full range that the clipping search tries. Few bits gain from clipping far: the best range for
+# Shares of a row's full range that the clipping search tries. Small widths need much clipping: the best range for
 # Gaussian weights falls from about 4 standard deviations at 8 bits to 1.5 at 2 bits, and a row of a few hundred weights
 # reaches 3 to 4.
 _SHARES = tuple(1.0 - 0.025 * step for step in range(33))
@@ -26,7 +35,7 @@ _SHARES = tuple(1.0 - 0.025 * step for step in range(33))
 class AffineParameters:
     """Scales, positive, and zero points, 0 to below 2**width; both FP32 ``(rows, n_groups)``.
 
-    ``groups`` ``(columns,)`` is the group of each column; None where all are of one.
+    ``groups`` ``(columns,)`` is the group of each column; None if all columns are one group.
     """
 
     scale: Tensor
@@ -36,47 +45,48 @@ class AffineParameters:
 
     @property
     def shiftable(self) -> bool:
-        """Yes: by the zero points."""
+        """Whether ``adjusted`` can add a constant: yes, by the zero points."""
         return True
 
-    def of_rows(self, rows: Tensor | slice) -> AffineParameters:
-        """Return the parameters of some rows, by their indices ``(n,)``."""
+    def select_rows(self, rows: Tensor | slice) -> AffineParameters:
+        """Return the parameters of the rows at these indices ``(n,)``."""
         return replace(self, scale=self.scale[rows], zero_point=self.zero_point[rows])
 
-    def of_columns(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Return scales and zero points of a range of columns, both ``(rows, stop - start)``."""
+    def per_column(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return the scale and the zero point at each of these columns, both ``(rows, stop - start)``."""
         if self.groups is None:
             return self.scale.expand(-1, stop - start), self.zero_point.expand(-1, stop - start)
         return self.scale[:, self.groups[start:stop]], self.zero_point[:, self.groups[start:stop]]
 
     def write(self, codes: Tensor, out: Tensor) -> None:
-        """Write the weights that codes ``(rows, columns)`` stand for into ``out``, FP32 of the same shape."""
-        scale, zero_point = self.of_columns(0, codes.shape[1])
+        """Decode codes ``(rows, columns)`` into ``out``, FP32 of the same shape."""
+        scale, zero_point = self.per_column(0, codes.shape[1])
         out.copy_(codes).sub_(zero_point).mul_(scale)
 
     def adjusted(self, gain: Tensor, shift: Tensor) -> AffineParameters:
-        """Return those of the weights with ``shift`` added to each row, then multiplied by ``gain``; both ``(rows,)``.
+        """Return parameters that add ``shift`` to each row, then multiply it by ``gain``; both ``(rows,)``.
 
-        Zero points are rounded to what can be stored.
+        Zero points are rounded to storable ones.
         """
         zero_point = storable_zero_point(self.zero_point - shift[:, None] / self.scale, self.width)
         return replace(self, scale=self.scale * gain[:, None], zero_point=zero_point)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that they are, by field."""
+        """Return the tensor fields by name."""
         return {"scale": self.scale, "zero_point": self.zero_point}
 
     def stored(self) -> dict[str, Tensor]:
         """Return scales, FP32, and zero points, uint8, for a packed checkpoint, both ``(rows, n_groups)``."""
-        return {"scale": self.scale, "zero_point": byte_of_zero_point(self.zero_point, self.width)}
+        byte = self.zero_point.mul(2.0 ** (8 - self.width)).to(torch.uint8)
+        return {"scale": self.scale, "zero_point": byte}
 
     def fault(self) -> str:
-        """Return what is out of range in words, nothing where all is sound."""
+        """Describe the first invalid value; return an empty string if all are valid."""
         return "" if self.scale.isfinite().all() and (self.scale > 0).all() else "scales out of range"
 
 
 def storable_zero_point(zero_point: Tensor, width: int) -> Tensor:
-    """Return the zero points nearest to these that can be stored."""
+    """Return the nearest storable zero points."""
     return zero_point_of_byte(zero_point.mul(2.0 ** (8 - width)).round_().clamp_(0.0, 255.0), width)
 
 
@@ -85,23 +95,18 @@ def zero_point_of_byte(byte: Tensor, width: int) -> Tensor:
     return byte.float() * 2.0 ** (width - 8)
 
 
-def byte_of_zero_point(zero_point: Tensor, width: int) -> Tensor:
-    """Return the bytes, uint8, that stand for storable zero points."""
-    return zero_point.mul(2.0 ** (8 - width)).to(torch.uint8)
-
-
 def column_groups(columns: int, group_size: int, device: torch.device | None = None) -> Tensor | None:
-    """Return the group ``(columns,)`` of each column where ``group_size`` neighbours share one, the last ones fewer.
+    """Return the group ``(columns,)`` of each column, in runs of ``group_size``; the last group may be smaller.
 
-    None where all are of one, and where ``group_size`` is 0.
+    None if all columns are one group, or ``group_size`` is 0.
     """
     if not 0 < group_size < columns:
         return None
     return torch.arange(columns, device=device) // group_size
 
 
-def members(groups: Tensor | None) -> Sequence[Tensor | slice]:
-    """Return what indexes the columns of each group."""
+def columns_by_group(groups: Tensor | None) -> Sequence[Tensor | slice]:
+    """Return an index of the columns of each group."""
     if groups is None:
         return [slice(None)]
     return [torch.nonzero(groups == group)[:, 0] for group in range(int(groups.max()) + 1)]
@@ -110,38 +115,39 @@ def members(groups: Tensor | None) -> Sequence[Tensor | slice]:
 def choose_affine(weight: Tensor, width: int, groups: Tensor | None = None) -> AffineParameters:
     """Choose each row's scale and whole zero point by a clipping search for the least squared error.
 
-    Each row's range [min(w, 0), max(w, 0)] is shrunk by a common share; of all shares the one whose rounded weights are
-    nearest in squared error is kept (the clipping of Banner et al., NeurIPS 2019, found by search for each row).
+    Each row's range [min(w, 0), max(w, 0)] is shrunk by several shares, and the share of least squared error is kept
+    (the clipping of Banner et al., NeurIPS 2019, found by search for each row).
 
     Args:
         weight: ``(rows, columns)``, finite.
         width: width of the codes, 2..8.
-        groups: of columns, each with scales and zero points of its own; as ``column_groups`` returns them.
+        groups: the group of each column, as ``column_groups`` returns it.
     """
-    of_groups = members(groups)
-    scale, zero_point = (torch.empty(len(weight), len(of_groups), device=weight.device) for _ in range(2))
-    for group, columns in enumerate(of_groups):
+    group_columns = columns_by_group(groups)
+    scale, zero_point = (torch.empty(len(weight), len(group_columns), device=weight.device) for _ in range(2))
+    for group, columns in enumerate(group_columns):
         part = weight[:, columns]
         for chunk in row_chunks(part):
-            found = _search_clipping(part[chunk].float(), width)
-            scale[chunk, group : group + 1], zero_point[chunk, group : group + 1] = found
+            best = _search_clipping(part[chunk].float(), width)
+            scale[chunk, group : group + 1], zero_point[chunk, group : group + 1] = best
     return AffineParameters(scale, zero_point, width, groups)
 
 
 def encode(weight: Tensor, parameters: AffineParameters) -> Tensor:
     """Return the codes of ``weight`` ``(rows, columns)``: uint8 of the same shape, 0..2**width - 1.
 
-    Zero points are whole.
+    Zero points must be whole, as ``choose_affine`` returns them.
     """
     top = float(2**parameters.width - 1)
     codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
     for chunk in row_chunks(weight):
-        scale, zero_point = parameters.of_rows(chunk).of_columns(0, weight.shape[1])
+        scale, zero_point = parameters.select_rows(chunk).per_column(0, weight.shape[1])
         codes[chunk] = (weight[chunk] / scale).round_().add_(zero_point).clamp_(0.0, top)
     return codes
 
 
 def _search_clipping(weight: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return the scale and the zero point of each row, both ``(rows, 1)``."""
     top = float(2**width - 1)
     low = weight.amin(dim=1, keepdim=True).clamp_(max=0.0)
     high = weight.amax(dim=1, keepdim=True).clamp_(min=0.0)

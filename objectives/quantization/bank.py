@@ -1,4 +1,4 @@
-"""The weight bank: every (layer, width) quantised once, kept as codes, decoded where it is wanted."""
+"""The weight bank: each layer quantised once at each width, kept as codes and decoded on demand."""
 
 from __future__ import annotations
 
@@ -11,61 +11,56 @@ from torch import Tensor, nn
 from objectives.layers import Layer
 from objectives.loading.fingerprint import short_digest
 from objectives.packing.scheme import PER_ROW, Scheme
-from objectives.quantization.dispatch import nearest
+from objectives.quantization.dispatch import round_to_nearest
 from objectives.quantization.parameters import Entry, decode
 
 FP32_WIDTH = 32
-"""Stands in a map for a layer that keeps its own FP32 weights."""
+"""The width, in a bit map, of a layer that keeps its FP32 weights."""
 
 
 class WeightBank:
     """Quantised weights by layer and width.
 
-    An entry depends on its layer and width alone and is made when it is first asked for. It costs one byte a weight and
-    a little for each row: all seven widths of bert-base-uncased take 0.8 GB, where FP32 copies would take 3.1 GB.
+    An entry depends on its layer and width alone and is computed at its first use. It takes about one byte a weight:
+    all seven widths of bert-base-uncased take 0.8 GB, and FP32 copies would take 3.1 GB.
     """
 
-    def __init__(self, layers: Sequence[Layer], weights: Mapping[str, Tensor], scheme: Scheme = PER_ROW) -> None:
-        """Keep the FP32 weights to quantise.
+    def __init__(self, model: nn.Module, layers: Sequence[Layer], scheme: Scheme = PER_ROW) -> None:
+        """Keep a reference to the FP32 weights.
 
         Args:
-            layers: the searchable layers.
-            weights: the weight ``(rows, columns)`` of each layer, by the layer's name; not changed, not copied.
-            scheme: what codes are decoded with.
+            model: an FP32 model; not changed.
+            layers: its searchable layers.
+            scheme: which parameters decode the codes.
         """
         self.scheme = scheme
         self._layers = {layer.name: layer for layer in layers}
-        self._weights = {layer.name: weights[layer.name].detach() for layer in layers}
+        self._weights = {layer.name: model.get_parameter(layer.parameter).detach() for layer in layers}
         self._entries: dict[tuple[str, int], Entry] = {}
         self._fingerprints: dict[str, str] = {}
 
-    @classmethod
-    def of(cls, model: nn.Module, layers: Sequence[Layer], scheme: Scheme = PER_ROW) -> WeightBank:
-        """Return the bank of a model's layers."""
-        return cls(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers}, scheme)
-
     def entry(self, layer: Layer, width: int) -> Entry:
-        """Return a layer's codes, uint8 ``(rows, columns)``, and their parameters at a width of 2..8 bits."""
+        """Return a layer's codes, uint8 ``(rows, columns)``, and their parameters at a width, 2..8."""
         key = (layer.name, width)
         if key not in self._entries:
-            self._entries[key] = nearest(self.scheme, self._weights[layer.name], width)
+            self._entries[key] = round_to_nearest(self.scheme, self._weights[layer.name], width)
         return self._entries[key]
 
     def fill(self, layer: Layer, entries: Mapping[int, Entry], fingerprint: str = "") -> None:
-        """Take a layer's entries by width, in place of those it would make itself, and their fingerprint."""
+        """Set a layer's entries by width, and their fingerprint if they have one."""
         self._entries |= {(layer.name, width): entry for width, entry in entries.items()}
         if fingerprint:
             self._fingerprints[layer.name] = fingerprint
 
     @property
     def fingerprint(self) -> str:
-        """Of the entries that were given with one; empty where there are none."""
+        """Of all entries that have a fingerprint; empty if none has."""
         return short_digest(json.dumps(self._fingerprints, sort_keys=True)) if self._fingerprints else ""
 
     def write_weight(self, layer: Layer, width: int, out: Tensor, rows: Tensor | None = None) -> None:
         """Write a layer's weight at a width, 2..8 or ``FP32_WIDTH``, into ``out``, rounded to its type.
 
-        ``out`` has shape ``(rows, columns)``, or ``(len(rows), columns)`` where only some rows are wanted.
+        ``out`` has shape ``(rows, columns)``, or ``(len(rows), columns)`` if only the rows ``rows`` are written.
         """
         with torch.no_grad():
             if width == FP32_WIDTH:
@@ -74,5 +69,5 @@ class WeightBank:
                 return
             codes, parameters = self.entry(layer, width)
             if rows is not None:
-                codes, parameters = codes[rows], parameters.of_rows(rows)
+                codes, parameters = codes[rows], parameters.select_rows(rows)
             decode(codes, parameters, out=out)

@@ -1,4 +1,4 @@
-"""Quantisers by name, and the banks they make: at once where that is quick, else layer by layer into the cache."""
+"""Quantisers by name, and their banks; a calibrated bank is computed once and cached, one file for each layer."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from objectives.loading.sentences import load_sentences, tokenize, training_orde
 from objectives.memory import give_back_freed
 from objectives.packing.scheme import PER_ROW, QuantizerName, Scheme
 from objectives.quantization.bank import WeightBank
-from objectives.quantization.dispatch import fits, groups_of, parameters_of
+from objectives.quantization.dispatch import groups_of, parameters_of, shapes_match
 from objectives.quantization.gptq import HessianFactors, quantize_gptq
 from objectives.quantization.parameters import Entry
 from objectives.quantization.second_moments import second_moments
 from objectives.tensor_files import save_tensors
 
 _CALIBRATION_SENTENCES = 2048
-_SAY_EVERY_S = 15.0
+_REPORT_EVERY_S = 15.0
 _DIGEST = "fingerprint"
 
 
@@ -40,10 +40,10 @@ class Quantizer:
     """How weights become codes.
 
     Attributes:
-        identity: name and version, and what it was calibrated on; part of a run's fingerprint. Raise the version
-            whenever the codes can change.
-        token_ids: the calibration sentences; empty where none are needed.
-        scheme: what codes are decoded with.
+        identity: name, version and calibration sentences; part of a run's fingerprint. Raise the version whenever
+            the codes can change.
+        token_ids: the calibration sentences; empty if it needs none.
+        scheme: which parameters decode the codes.
     """
 
     identity: str
@@ -52,13 +52,13 @@ class Quantizer:
 
 
 def load_quantizer(name: QuantizerName, classifier: Classifier, data: str, group_size: int = 0) -> Quantizer:
-    """Return a quantiser, with unlabelled training sentences of ``data`` where it is to be calibrated.
+    """Return a quantiser; ``calibrated`` (GPTQ) takes its calibration sentences, unlabelled, from ``data``.
 
-    With a ``group_size`` its scales and zero points are those of so many columns each (see ``Scheme``).
+    A ``group_size`` other than 0 is how many columns share a scale and a zero point (see ``Scheme``).
 
     Raises:
         InputError: there are no training sentences to calibrate on.
-        ValueError: a codebook is to have groups.
+        ValueError: a codebook with groups.
     """
     scheme = Scheme("codebook" if name == "codebook" else "affine", group_size)
     grouped = f" in groups of {group_size}" if group_size else ""
@@ -84,53 +84,48 @@ def make_bank(
 ) -> WeightBank:
     """Return the bank of a model.
 
-    A calibrated one is made in full, each layer kept in a file of the cache as soon as it is done, and read from there
-    the next time. Files are mapped, not copied: processes that read the same ones share them in memory. It is made on
-    the CPU, wherever the model is: a GPU makes no difference to its codes, and would have to be sent millions of small
-    steps one by one.
+    A calibrated bank is computed in full. Each layer is written to a file of the cache as soon as it is done, and read
+    from there the next time. Files are memory-mapped, so processes share them. Calibration always runs on the CPU, so
+    that codes do not depend on the device; a GPU would have to launch millions of small steps.
 
     Args:
         quantizer: as :func:`load_quantizer` returns it.
-        model: the FP32 model, on the device on which the bank shall be.
+        model: the FP32 model, on the bank's device.
         layers: its searchable layers.
-        fingerprint: the model's.
+        fingerprint: the model's fingerprint.
         cache: a directory.
-        report_progress: told now and then how far it is.
-        in_files: make one that needs no calibration that way too, for processes to share.
+        report_progress: takes a line of progress now and then.
+        in_files: cache a bank without calibration as well, so that processes share it.
     """
-    bank = WeightBank.of(model, layers, quantizer.scheme)
+    bank = WeightBank(model, layers, quantizer.scheme)
     if not (quantizer.token_ids or in_files):
         return bank
     folder = cache / f"bank-{short_digest(f'{fingerprint} {quantizer.identity}')}"
     paths = {layer: folder / f"{layer.name}.safetensors" for layer in layers}
 
-    def kept(layer: Layer) -> tuple[Entries, str] | None:
-        return _read(paths[layer], quantizer.scheme, layer)
+    def fill_from_file(layer: Layer) -> bool:
+        if cached := _read(paths[layer], quantizer.scheme, layer):
+            entries, digest = cached
+            bank.fill(layer, _to_device(entries, quantizer.scheme, device_of(model)), digest)
+        return cached is not None
 
-    def fill(layer: Layer, entries: Entries, digest: str) -> None:
-        bank.fill(layer, _moved(entries, quantizer.scheme, device_of(model)), digest)
-
-    missing = []
-    for layer in layers:
-        found = kept(layer)
-        if found is None:
-            missing.append(layer)
-        else:
-            fill(layer, *found)
-    made: Iterable[tuple[Layer, Entries]]
+    missing = [layer for layer in layers if not fill_from_file(layer)]
+    computed: Iterable[tuple[Layer, Entries]]
     if quantizer.token_ids and missing:
         report_progress(f"calibrating on {len(quantizer.token_ids)} training sentences")
-        made = calibrated_entries(quantizer, _on_cpu(model), missing)
+        on_cpu = model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
+        computed = calibrated_entries(quantizer, on_cpu, missing)
     else:
-        made = ((layer, {width: bank.entry(layer, width) for width in WIDTHS}) for layer in missing)
-    said = time.monotonic()
-    for done, (layer, entries) in enumerate(made, start=len(layers) - len(missing) + 1):
+        computed = ((layer, {width: bank.entry(layer, width) for width in WIDTHS}) for layer in missing)
+    last_report_s = time.monotonic()
+    for n_done, (layer, entries) in enumerate(computed, start=len(layers) - len(missing) + 1):
         digest = _write(paths[layer], entries)
-        fill(layer, *(kept(layer) or (entries, digest)))  # the file itself, and not what was put together for it
-        give_back_freed()  # gigabytes in the end: glibc keeps it for the threads that had it
-        if time.monotonic() - said > _SAY_EVERY_S:
-            said = time.monotonic()
-            report_progress(f"quantising: {done}/{len(layers)} layers")
+        if not fill_from_file(layer):  # the mapped file, which processes share, is preferred
+            bank.fill(layer, _to_device(entries, quantizer.scheme, device_of(model)), digest)
+        give_back_freed()  # glibc would keep gigabytes for the threads that freed them
+        if time.monotonic() - last_report_s > _REPORT_EVERY_S:
+            last_report_s = time.monotonic()
+            report_progress(f"quantising: {n_done}/{len(layers)} layers")
     return bank
 
 
@@ -141,47 +136,43 @@ Entries = dict[int, Entry]
 def calibrated_entries(
     quantizer: Quantizer, model: nn.Module, layers: Sequence[Layer], widths: Sequence[int] = WIDTHS
 ) -> Iterator[tuple[Layer, Entries]]:
-    """Yield the calibrated entries of layers of an FP32 model, as each is done; several are worked on at a time.
+    """Yield each layer with its calibrated entries as soon as they are done; threads share the layers.
 
-    Whoever stops early waits a few seconds for what is being worked on.
+    Closing the generator early takes a few seconds, until the threads stop.
 
     Args:
-        quantizer: with calibration sentences.
-        model: in FP32.
-        layers: of the model.
-        widths: to quantise to.
+        quantizer: a quantiser with calibration sentences.
+        model: the FP32 model.
+        layers: layers of the model.
+        widths: the widths to quantise to.
     """
     if not layers:
         return
     moments = dict(second_moments(model, layers, quantizer.token_ids))
     give_back_freed()
-    over = threading.Event()
+    stop = threading.Event()
 
     def entries_of(layer: Layer) -> tuple[Layer, Entries]:
-        factors = HessianFactors.of(moments.pop(layer.name))  # as large as all weights: each is let go
+        factors = HessianFactors.of(moments.pop(layer.name))  # popped: all moments take as much memory as all weights
         weight = model.get_parameter(layer.parameter).detach()
         groups = groups_of(quantizer.scheme, weight)
-        return layer, {width: quantize_gptq(weight, width, factors, groups, over.is_set) for width in widths}
+        return layer, {width: quantize_gptq(weight, width, factors, groups, stop.is_set) for width in widths}
 
-    # A layer's columns follow one another: more threads help little within it, and much across layers.
+    # GPTQ goes column by column: threads help little within a layer, and much across layers.
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(max_workers=threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            # Not in their order: the first of them is the largest by far, and what is done is to be kept.
-            for done in as_completed([pool.submit(entries_of, layer) for layer in layers]):
-                yield done.result()
+            # As completed: the first layer is the largest by far, and others are cached meanwhile.
+            for future in as_completed([pool.submit(entries_of, layer) for layer in layers]):
+                yield future.result()
         finally:
-            over.set()
+            stop.set()
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
 
 
-def _on_cpu(model: nn.Module) -> nn.Module:
-    return model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
-
-
-def _moved(entries: Entries, scheme: Scheme, device: torch.device) -> Entries:
-    """Return a layer's entries on a device."""
+def _to_device(entries: Entries, scheme: Scheme, device: torch.device) -> Entries:
+    """Copy a layer's entries to a device."""
     moved = {}
     for width, (codes, parameters) in entries.items():
         tensors = {part: tensor.to(device) for part, tensor in parameters.tensors().items()}
@@ -191,7 +182,7 @@ def _moved(entries: Entries, scheme: Scheme, device: torch.device) -> Entries:
 
 
 def _write(path: Path, entries: Entries) -> str:
-    """Write a layer's entries, and return their fingerprint, which stands in the file too."""
+    """Write a layer's entries with their fingerprint, and return the fingerprint."""
     tensors: dict[str, Tensor] = {}
     for width, (codes, parameters) in entries.items():
         parts = {"codes": codes, **parameters.tensors()}
@@ -202,25 +193,25 @@ def _write(path: Path, entries: Entries) -> str:
 
 
 def _read(path: Path, scheme: Scheme, layer: Layer) -> tuple[Entries, str] | None:
-    """Return a layer's entries and their fingerprint; None where the file is missing or damaged, to be made anew."""
+    """Return a layer's entries and their fingerprint; None if the file is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             recorded = (file.metadata() or {}).get(_DIGEST)
-        if recorded is None or recorded != tensors_fingerprint(found):
+        if recorded is None or recorded != tensors_fingerprint(tensors):
             return None
         entries: Entries = {}
         for width in WIDTHS:
-            codes = found[f"{width}.codes"]
-            parts = {part: found[f"{width}.{part}"] for part in scheme.parts(layer, width)}
+            codes = tensors[f"{width}.codes"]
+            parts = {part: tensors[f"{width}.{part}"] for part in scheme.parts(layer, width)}
             entries[width] = codes, parameters_of(scheme, codes, width, parts)
     except (OSError, SafetensorError, KeyError):
         return None
-    sound = all(
+    valid = all(
         codes.shape == (layer.rows, layer.columns)
         and codes.dtype == torch.uint8
         and int(codes.max()) < 2**width
-        and fits(scheme, layer, parameters)
+        and shapes_match(scheme, layer, parameters)
         for width, (codes, parameters) in entries.items()
     )
-    return (entries, recorded) if sound else None
+    return (entries, recorded) if valid else None

@@ -1,4 +1,4 @@
-"""Schemes at work: weights to codes by rounding to the nearest, and tensors to the parameters that decode codes."""
+"""Quantise by scheme: round weights to the nearest level, and build parameters from tensors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from objectives.quantization.codebook import CodebookParameters, quantize_codebo
 from objectives.quantization.parameters import Entry, Parameters
 
 
-def nearest(scheme: Scheme, weight: Tensor, width: int) -> Entry:
-    """Return the entry of a weight ``(rows, columns)`` by rounding to the nearest, at a width of 2..8 bits."""
+def round_to_nearest(scheme: Scheme, weight: Tensor, width: int) -> Entry:
+    """Return the entry of a weight ``(rows, columns)`` at a width, 2..8, by rounding to the nearest level."""
     if scheme.kind == "codebook":
         return quantize_codebook(weight, width)
     parameters = choose_affine(weight, width, groups_of(scheme, weight))
@@ -22,19 +22,19 @@ def nearest(scheme: Scheme, weight: Tensor, width: int) -> Entry:
 
 
 def groups_of(scheme: Scheme, weight: Tensor) -> Tensor | None:
-    """Return the group of each column of a weight ``(rows, columns)``, as ``column_groups`` does."""
+    """Return the group of each column of a weight ``(rows, columns)``; None if all are one group."""
     return column_groups(weight.shape[1], scheme.group_size, weight.device)
 
 
 def parameters_of(scheme: Scheme, codes: Tensor, width: int, tensors: Mapping[str, Tensor]) -> Parameters:
-    """Return the parameters of a layer's codes ``(rows, columns)`` from their own tensors, by field."""
+    """Return the parameters of a layer's codes ``(rows, columns)``, from what ``Parameters.tensors`` returned."""
     if scheme.kind == "codebook":
         return CodebookParameters(tensors["scale"], tensors["codewords"], width)
     return AffineParameters(tensors["scale"], tensors["zero_point"], width, groups_of(scheme, codes))
 
 
 def stored_parameters(scheme: Scheme, codes: Tensor, width: int, stored: Mapping[str, Tensor]) -> Parameters:
-    """Return the parameters of a layer's codes ``(rows, columns)`` from ``Scheme.parts``, of their types and shapes."""
+    """Return the parameters of a layer's codes ``(rows, columns)``, from the tensors of a packed checkpoint."""
     tensors = {part: tensor.view(len(codes), -1) for part, tensor in stored.items() if part != "codewords"}
     if scheme.kind == "codebook":
         tensors["codewords"] = stored["codewords"]
@@ -43,8 +43,8 @@ def stored_parameters(scheme: Scheme, codes: Tensor, width: int, stored: Mapping
     return parameters_of(scheme, codes, width, tensors)
 
 
-def fits(scheme: Scheme, layer: Layer, parameters: Parameters) -> bool:
-    """Return whether parameters have the shapes that a layer's have."""
+def shapes_match(scheme: Scheme, layer: Layer, parameters: Parameters) -> bool:
+    """Return whether parameters have the names and shapes that the layer needs."""
     shapes = {part: tensor.shape for part, tensor in scheme.parts(layer, parameters.width).items()}
     shapes |= {part: (layer.rows, scheme.n_groups(layer)) for part in shapes if part != "codewords"}
     return {part: tuple(tensor.shape) for part, tensor in parameters.tensors().items()} == shapes

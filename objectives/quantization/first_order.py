@@ -1,4 +1,18 @@
-"""First-order effects of quantising each layer alone, all from one backward pass over the sentences."""
+"""First-order effects of quantising each layer alone, from one backward pass over the sentences.
+
+Notation, for one layer and one sentence:
+
+    x_i  input of the layer at token i
+    g_i  gradient of the sentence's log-odds with respect to the layer's output at token i
+    D    change of the layer's weight when it is quantised
+    r    first-order shift of the log-odds: r = sum_i g_i' D x_i
+    p    probability of class 1 in FP32
+
+Sentences do not interact, so one backward pass from the sum of their log-odds gives every g. The second-order estimate
+of the damage (mean KL divergence from FP32) is mean p (1 - p) r^2 / 2: the quadratic form of the layer's full Fisher
+matrix, without diagonal or block approximation (Martens, JMLR 21 (2020), section 9; by its trace, for mixed precision:
+Dong et al., NeurIPS 2020).
+"""
 
 from __future__ import annotations
 
@@ -27,26 +41,22 @@ def first_order_shifts(
     bank: WeightBank,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> npt.NDArray[np.float32] | None:
-    """Return by how much each sentence's log-odds would move if a layer alone were quantised and all were linear.
-
-    With x the input of a layer at a token, g the gradient of the sentence's log-odds by the layer's output there and D
-    the change of its weight, a shift is the sum over the sentence's tokens of g . D x. Sentences do not interact, so
-    one backward pass from the sum of their log-odds gives every g. Half the mean of p (1 - p) shift^2 is the
-    second-order estimate of the damage: the quadratic form of the layer's whole Fisher matrix, with neither a diagonal
-    nor a block approximation (Martens, JMLR 21 (2020), section 9; by its trace, for mixed precision: Dong et al.,
-    NeurIPS 2020).
+    """Return the first-order shift of each sentence's log-odds when one layer alone is quantised.
 
     Args:
-        model: a two-class ``transformers`` sequence classifier in FP32; left as it is.
+        model: a two-class ``transformers`` sequence classifier in FP32; not changed.
         layers: its searchable layers.
         token_ids: each sentence's tokens, special ones included.
         bank: gives the layers' weights at each width.
-        should_stop: asked before each batch; once true, None is returned.
+        should_stop: checked before each batch.
 
     Returns:
-        ``(n_layers, n_widths, n_sentences)``, in nats.
+        r, ``(n_layers, n_widths, n_sentences)``, in nats; None if ``should_stop`` became true.
+
+    Raises:
+        InputError: hooks cannot record the layers of this architecture.
     """
-    # Where the model is: a GPU is not waited for before all is done.
+    # On the model's device: no batch waits for a GPU.
     shifts = torch.zeros(len(layers), len(WIDTHS), len(token_ids), device=device_of(model))
     with recording(model, layers) as recorded:
         for indices, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
@@ -55,22 +65,22 @@ def first_order_shifts(
             backward(model, tokens, "--sensitivity none --sampler nsga2")
             at = torch.tensor(indices, device=shifts.device)
             for index, inputs, outputs in recorded:
-                if outputs.grad is not None:  # else no score depends on it
+                if outputs.grad is not None:  # else the log-odds do not depend on it
                     shifts[index].index_add_(1, at, _layer_shifts(layers[index], inputs, outputs.grad, bank))
     give_back_freed()
     return shifts.cpu().numpy()
 
 
-def backward(model: nn.Module, tokens: Tensor, instead: str) -> None:
-    """Run sentences of one length ``(n_sentences, n_tokens)`` forth, and the sum of their log-odds back.
+def backward(model: nn.Module, tokens: Tensor, alternative: str) -> None:
+    """Run a forward pass on sentences of one length, and a backward pass from the sum of their log-odds.
 
     Args:
         model: a two-class classifier.
-        tokens: of the sentences.
-        instead: what can be asked for where there are no gradients, for the message.
+        tokens: ``(n_sentences, n_tokens)``.
+        alternative: options that need no gradients, for the error message.
 
     Raises:
-        InputError: the model is of an architecture that cannot be recorded this way.
+        InputError: hooks cannot record the layers of this architecture.
     """
     try:
         logits = model(input_ids=tokens.to(device_of(model))).logits
@@ -79,16 +89,16 @@ def backward(model: nn.Module, tokens: Tensor, instead: str) -> None:
         if is_out_of_memory(error):
             raise
         raise InputError(
-            f"{type(model).__name__}: the gradients of its layers cannot be had ({type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0]}); use {instead}"
+            f"{type(model).__name__}: cannot compute the gradients of its layers ({type(error).__name__}: "
+            f"{str(error).partition(chr(10))[0]}); use {alternative}"
         ) from error
 
 
 @contextmanager
 def recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
-    """Record (layer index, inputs, outputs) of the last forward pass, with outputs that keep their gradients.
+    """Yield the list of (layer index, inputs, outputs) of the last forward pass; outputs keep their gradients.
 
-    The model is called with ``input_ids``; parameters take no gradients meanwhile.
+    Call the model with ``input_ids`` as a keyword. Parameters take no gradients inside the context.
     """
     recorded: list[tuple[int, Tensor, Tensor]] = []
     sentences = 0
@@ -100,14 +110,14 @@ def recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[list[tuple[
 
     def hook_of(index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
-            given = inputs[0].detach()
-            if len(outputs) != sentences:  # positions are looked up once for all sentences: each needs its own gradient
-                given = given.expand(sentences, *given.shape[1:])
+            x = inputs[0].detach()
+            if len(outputs) != sentences:  # positions, looked up once for all: each sentence needs its own gradient
+                x = x.expand(sentences, *x.shape[1:])
                 outputs = outputs.expand(sentences, *outputs.shape[1:]).clone()
             if not outputs.requires_grad:
                 outputs.requires_grad_()
             outputs.retain_grad()
-            recorded.append((index, given, outputs))
+            recorded.append((index, x, outputs))
             return outputs
 
         return hook
@@ -128,7 +138,7 @@ def recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[list[tuple[
 
 
 def _layer_shifts(layer: Layer, inputs: Tensor, gradient: Tensor, bank: WeightBank) -> Tensor:
-    """Return ``(n_widths, n_sentences)``, from inputs and gradients ``(n_sentences, [n_tokens,] ...)``."""
+    """Return r, ``(n_widths, n_sentences)``, from x and g, both ``(n_sentences, [n_tokens,] ...)``."""
     shifts = torch.empty(len(WIDTHS), len(gradient), device=gradient.device)
     with torch.inference_mode():
         rows = None

@@ -1,7 +1,7 @@
-"""Codes of 2 to 8 bits and what they stand for: the one interface of all that turns weights into codes.
+"""The interface of quantisation parameters, and decoding codes of 2 to 8 bits with them.
 
-A layer's entry is its codes, uint8 ``(rows, columns)``, and the parameters that decode them. Choosing parameters and
-codes is each quantiser's own business; decoding, storing and polishing go through :class:`Parameters`.
+A layer's entry is its codes, uint8 ``(rows, columns)``, and the parameters that decode them. Each quantiser chooses
+parameters and codes in its own way; decoding, storing and polishing go through :class:`Parameters`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-# Work buffers of two megabytes, which cores have in their caches; to share out smaller ones among threads takes as long
-# as to work on them.
+# Work buffers of 2 MB fit into a core's cache. For smaller ones, distributing the work to threads costs as much as the
+# work itself.
 _CHUNK_ELEMENTS = 1 << 19
 
 
 class Parameters(Protocol):
-    """What a layer's codes of ``width`` bits are decoded with; a value that never changes."""
+    """What decodes a layer's codes of ``width`` bits; immutable."""
 
     @property
     def width(self) -> int:
@@ -26,32 +26,32 @@ class Parameters(Protocol):
 
     @property
     def scale(self) -> Tensor:
-        """FP32 scales, a row of them for each row of the weight."""
+        """FP32 scales, one row for each row of the weight."""
 
     @property
     def shiftable(self) -> bool:
-        """Whether a constant can be added to all weights of a row (see ``adjusted``)."""
+        """Whether ``adjusted`` can add a constant to all weights of a row."""
 
-    def of_rows(self, rows: Tensor | slice) -> Self:
-        """Return the parameters of some rows, by their indices ``(n,)``."""
+    def select_rows(self, rows: Tensor | slice) -> Self:
+        """Return the parameters of the rows at these indices ``(n,)``."""
 
     def write(self, codes: Tensor, out: Tensor) -> None:
-        """Write the weights that codes ``(rows, columns)`` stand for into ``out``, FP32 of the same shape."""
+        """Decode codes ``(rows, columns)`` into ``out``, FP32 of the same shape."""
 
     def adjusted(self, gain: Tensor, shift: Tensor) -> Self:
-        """Return those of the weights with ``shift`` added to each row, then multiplied by ``gain``; both ``(rows,)``.
+        """Return parameters that add ``shift`` to each row, then multiply it by ``gain``; both ``(rows,)``.
 
-        Shifts are rounded to what can be stored, and ignored where nothing of the kind can.
+        Shifts are rounded to storable values, and ignored if not ``shiftable``.
         """
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that they are, by field."""
+        """Return the tensor fields by name."""
 
     def stored(self) -> dict[str, Tensor]:
-        """Return what a packed checkpoint has of them, by part and of the types that ``Scheme.parts`` says."""
+        """Return the tensors of a packed checkpoint, with the names and types of ``Scheme.parts``."""
 
     def fault(self) -> str:
-        """Return what is out of range in words, nothing where all is sound."""
+        """Describe the first invalid value; return an empty string if all are valid."""
 
 
 Entry = tuple[Tensor, Parameters]
@@ -59,21 +59,21 @@ Entry = tuple[Tensor, Parameters]
 
 
 def decode(codes: Tensor, parameters: Parameters, out: Tensor | None = None) -> Tensor:
-    """Return the weights ``(rows, columns)`` that the codes stand for, computed in FP32.
+    """Return the weights ``(rows, columns)`` that codes stand for, computed in FP32.
 
-    Written to ``out`` where given, rounded to its type.
+    They are written to ``out`` if it is given, rounded to its type.
     """
     out = torch.empty(codes.shape, dtype=torch.float32, device=codes.device) if out is None else out
     for chunk in row_chunks(codes):
         part = out[chunk] if out.dtype == torch.float32 else torch.empty(codes[chunk].shape, device=codes.device)
-        parameters.of_rows(chunk).write(codes[chunk], part)
+        parameters.select_rows(chunk).write(codes[chunk], part)
         if out.dtype != torch.float32:
             out[chunk] = part
     return out
 
 
 def row_chunks(matrix: Tensor, elements: int = _CHUNK_ELEMENTS) -> Iterator[slice]:
-    """Yield slices of rows, of at most so many elements, that are small enough to be worked on in the cache."""
+    """Yield slices of rows with at most ``elements`` elements each; a GPU gets all rows at once."""
     rows, columns = matrix.shape
     step = max(1, elements // columns) if matrix.device.type == "cpu" else rows
     return (slice(start, start + step) for start in range(0, rows, step))

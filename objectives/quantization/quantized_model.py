@@ -1,4 +1,4 @@
-"""A quantised model as one value: codes with their parameters for each layer, and all that stays in full precision."""
+"""A quantised model: codes and parameters of each layer, and the tensors that stay in FP32."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class QuantizedModel:
 
     Attributes:
         layers: the searchable layers.
-        bit_map: the width of each.
-        entries: codes, uint8 ``(rows, columns)``, and their parameters, of each.
+        bit_map: the width of each layer.
+        entries: codes, uint8 ``(rows, columns)``, and parameters of each layer.
         kept: name and value of every other floating-point tensor of the state dict, FP32.
-        scheme: what codes are decoded with.
+        scheme: which parameters decode the codes.
     """
 
     layers: tuple[Layer, ...]
@@ -37,19 +37,19 @@ class QuantizedModel:
 
     @property
     def footprint(self) -> Footprint:
-        """The sizes of the model's maps."""
+        """The sizes of the model's bit maps."""
         return Footprint(self.layers, {name: tuple(tensor.shape) for name, tensor in self.kept.items()}, self.scheme)
 
     @classmethod
     def of(cls, model: nn.Module, bank: WeightBank, bit_map: BitMap) -> QuantizedModel:
-        """Return a map of an FP32 model, with the codes of its bank."""
+        """Quantise an FP32 model to a bit map, with the codes of its bank."""
         sizes, state = footprint_of(model, bank.scheme), model.state_dict()
         entries = tuple(bank.entry(layer, width) for layer, width in zip(sizes.layers, bit_map, strict=True))
         kept = {name: state[name].detach().float() for name in sizes.kept}
         return cls(sizes.layers, bit_map, entries, kept, bank.scheme)
 
     def decoded(self, model: nn.Module) -> nn.Module:
-        """Return a copy of the FP32 model ``model`` with these weights."""
+        """Return a copy of ``model`` with these weights, in FP32."""
         decoded = copy.deepcopy(model)
         state = decoded.state_dict()
         with torch.no_grad():

@@ -1,9 +1,11 @@
-"""Second moments: what ties the columns of a layer's weight together, measured on real sentences.
+"""Second moments of each layer on real sentences: how errors in the columns of its weight add up.
 
-A linear layer's output error on inputs x is (W - Q) x, and its mean square depends on the inputs' second moments alone.
-An embedding has no inputs that go together: a row is its own output. What its error does is told by the gradients of
-the log-odds there, whose second moments take the place of the inputs': of the two factors of a layer's Fisher matrix
-(Martens and Grosse, ICML 2015) it is the other one that ties the columns of an embedding together.
+    linear layer   M = mean x x'    over its inputs x
+    embedding      M = mean g g'    over the gradients g of the log-odds with respect to its outputs
+
+With E = Q - W the error of a layer's weight W, a linear layer's mean squared output error is tr(E M E'). An embedding's
+output is a row of its weight, so inputs tell nothing about its columns; gradients do. The two means are the two factors
+of a layer's Fisher matrix (Martens and Grosse, ICML 2015).
 """
 
 from __future__ import annotations
@@ -25,14 +27,11 @@ _BATCH_TOKENS = 2048
 def second_moments(
     model: nn.Module, layers: Sequence[Layer], token_ids: Sequence[Sequence[int]]
 ) -> Mapping[str, Tensor]:
-    """Return what ties the columns of each layer's weight together, ``(columns, columns)``, by the layer's name.
-
-    That is the mean of x x' over the inputs x of a linear layer, and of g g' over the gradients g of the log-odds by
-    the outputs of an embedding.
+    """Return M of each layer, ``(columns, columns)``, by the layer's name.
 
     Args:
-        model: a two-class ``transformers`` sequence classifier in FP32; left as it is. Inputs and gradients are its
-            own, so that a layer's codes do not depend on the widths of others.
+        model: a two-class ``transformers`` sequence classifier in FP32; not changed. Inputs and gradients are those of
+            the FP32 model, so that a layer's codes do not depend on the widths of others.
         layers: its searchable layers.
         token_ids: sentences, special tokens included.
     """
@@ -52,7 +51,7 @@ def _gradient_moments(
         for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
             backward(model, tokens, "--quantizer affine --sensitivity none --sampler nsga2")
             for index, _, outputs in recorded:
-                if outputs.grad is not None:  # else no score depends on it
+                if outputs.grad is not None:  # else the log-odds do not depend on it
                     gradients = outputs.grad.flatten(0, -2)
                     sums[embeddings[index].name].addmm_(gradients.T, gradients)
             tokens_seen += tokens.numel()
@@ -60,14 +59,14 @@ def _gradient_moments(
 
 
 def _input_moments(model: nn.Module, linear: Sequence[Layer], token_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    with torch.no_grad(), _adding_up(model, linear) as sums:
+    with torch.no_grad(), _accumulate_inputs(model, linear) as sums:
         for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
             model(input_ids=tokens.to(device_of(model)))
-    for total in {id(total): total for total in sums.values()}.values():  # several layers may share one
+    for total in {id(total): total for total in sums.values()}.values():  # layers may share one
         total.products /= total.count
     moments = {name: total.products for name, total in sums.items()}
     for layer in linear:
-        if layer.name not in moments:  # it never runs, so no score depends on it
+        if layer.name not in moments:  # it never runs, so the log-odds do not depend on it
             moments[layer.name] = torch.zeros(layer.columns, layer.columns, device=device_of(model))
     return moments
 
@@ -79,7 +78,8 @@ class _Sum:
 
 
 @contextmanager
-def _adding_up(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, _Sum]]:
+def _accumulate_inputs(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, _Sum]]:
+    """Sum x x' over the inputs of each layer during forward passes; yield the sums by the layer's name."""
     sums: dict[str, _Sum] = {}
     last: tuple[Tensor, _Sum] | None = None
 

@@ -53,7 +53,7 @@ def _write(directories: dict[str, Path]) -> None:
         BertTokenizer(vocab=vocabulary, model_max_length=512).save_pretrained(directories[FP32])
     sizes, bit_map = footprint_of(model), documented_bit_map(find_layers(model))
     started = time.perf_counter()
-    quantized = QuantizedModel.of(model, WeightBank.of(model, sizes.layers), bit_map)
+    quantized = QuantizedModel.of(model, WeightBank(model, sizes.layers), bit_map)
     print(f"quantising took {time.perf_counter() - started:.1f} s, {torch.get_num_threads()} threads")
     length = write_checkpoint(load_classifier(str(directories[FP32])), quantized, {}, directories[PACKED])
     print(f"documented map: {sizes.nominal_bits(bit_map):,} bits, {sizes.compression(bit_map, 'nominal'):.4f}x nominal")
@@ -79,7 +79,7 @@ def _load(way: str, directory: Path) -> None:
     else:
         fp32 = load_classifier(str(directory)).model
         bit_map = documented_bit_map(find_layers(fp32))
-        model = QuantizedModel.of(fp32, WeightBank.of(fp32, find_layers(fp32)), bit_map).decoded(fp32)
+        model = QuantizedModel.of(fp32, WeightBank(fp32, find_layers(fp32)), bit_map).decoded(fp32)
     figures = {
         "seconds": time.perf_counter() - started,
         "grown": _memory_bytes("VmHWM") - before,

@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> None:
     for group_size in group_sizes:
         grouped = f" in groups of {group_size}" if group_size else ""
         scheme = Scheme(group_size=group_size)
-        columns[f"affine{grouped}"] = _scored(problem, WeightBank.of(problem.network, problem.layers, scheme))
+        columns[f"affine{grouped}"] = _scored(problem, WeightBank(problem.network, problem.layers, scheme))
         if not group_size:
-            codebook = WeightBank.of(problem.network, problem.layers, Scheme("codebook"))
+            codebook = WeightBank(problem.network, problem.layers, Scheme("codebook"))
             columns["codebook"] = _scored(problem, codebook)
         if calibrated:
             columns[f"calibrated{grouped}"] = _scored(problem, _calibrated_bank(problem, group_size))
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
 def _calibrated_bank(problem: Problem, group_size: int) -> WeightBank:
     started = time.perf_counter()
     quantizer = load_quantizer("calibrated", problem.classifier, str(COLA), group_size)
-    bank = WeightBank.of(problem.network, problem.layers, quantizer.scheme)
+    bank = WeightBank(problem.network, problem.layers, quantizer.scheme)
     entries = calibrated_entries(quantizer, problem.network, problem.layers, (*WIDTHS, EMBEDDING_WIDTH))
     for layer, of_layer in entries:
         bank.fill(layer, of_layer)

@@ -94,7 +94,7 @@ def test_the_model_handed_over_is_left_as_it_is(model: BertForSequenceClassifica
 
 def test_the_bank_quantises_each_entry_once(model: BertForSequenceClassification) -> None:
     layers = find_layers(model)
-    bank = WeightBank(layers, {layer.name: model.get_parameter(layer.parameter) for layer in layers})
+    bank = WeightBank(model, layers)
     codes, _ = bank.entry(layers[3], 4)
     assert bank.entry(layers[3], 4)[0] is codes
     out = torch.empty(layers[3].rows, layers[3].columns)

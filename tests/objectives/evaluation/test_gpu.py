@@ -26,7 +26,7 @@ from objectives.loading.layer_discovery import find_layers
 from objectives.packing.scheme import PER_ROW, Scheme
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from objectives.quantization.bank_cache import Quantizer, make_bank
-from objectives.quantization.dispatch import nearest
+from objectives.quantization.dispatch import round_to_nearest
 from objectives.quantization.parameters import decode
 from objectives.scores import LogOdds, Precision
 from tests.objectives.random_models import random_bert
@@ -144,10 +144,10 @@ def test_weights_are_decoded_together_as_one_by_one(kernels: ModuleType) -> None
     expected = [slot.out.clone() for slot in slots]
     widths = {0: 4, 1: 2, 2: 8}  # the last one is left as it is
     for index, width in widths.items():
-        codes, parameters = nearest(PER_ROW, torch.randn(shapes[index]).to(DEVICE), width)
-        assert not decoder.knows(index, width)
+        codes, parameters = round_to_nearest(PER_ROW, torch.randn(shapes[index]).to(DEVICE), width)
+        assert not decoder.has_entry(index, width)
         decoder.add(index, width, codes, *parameters.tensors().values())
-        assert decoder.knows(index, width)
+        assert decoder.has_entry(index, width)
         weight, some = decode(codes, parameters), picked[index]
         expected[index] = (weight if some is None else weight[some]).to(dtypes[index])
     decoder.decode(widths)
@@ -166,7 +166,7 @@ def test_a_map_scores_alike_through_interpreted_kernels(
     maps = [*random_maps(len(layers), 1), uniform(layers, FP32_WIDTH)]
 
     def score_maps() -> list[LogOdds]:
-        evaluator = Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme))
+        evaluator = Evaluator(model, layers, sentences, bank=WeightBank(model, layers, scheme))
         return [evaluator.log_odds(bit_map) for bit_map in maps]
 
     def attention_by_kernel(
@@ -176,8 +176,8 @@ def test_a_map_scores_alike_through_interpreted_kernels(
         return KernelAttention(kernels, lengths, heads, device)
 
     expected = score_maps()
-    for module in ("bank", "lean_bert"):
-        monkeypatch.setattr(f"objectives.{module}.kernels_on", lambda _: kernels)
+    for module in ("weight_writer", "packed_bert"):
+        monkeypatch.setattr(f"objectives.evaluation.{module}.kernels_on", lambda _: kernels)
     monkeypatch.setattr("objectives.evaluation.packed_bert.make_attention", attention_by_kernel)
     np.testing.assert_allclose(score_maps(), expected, atol=1e-5)
 
@@ -188,11 +188,9 @@ def test_a_map_scores_alike_through_interpreted_kernels(
 def test_a_map_scores_as_on_the_cpu(scheme: Scheme, lengths: list[int], model: BertForSequenceClassification) -> None:
     layers, sentences = find_layers(model), sentences_of(lengths)
     maps = [*random_maps(len(layers)), uniform(layers, FP32_WIDTH)]
-    expected = [
-        Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme)).log_odds(m) for m in maps
-    ]
+    expected = [Evaluator(model, layers, sentences, bank=WeightBank(model, layers, scheme)).log_odds(m) for m in maps]
     model.to("cuda")  # type: ignore[arg-type]
-    evaluator = Evaluator(model, layers, sentences, bank=WeightBank.of(model, layers, scheme))
+    evaluator = Evaluator(model, layers, sentences, bank=WeightBank(model, layers, scheme))
     search_evaluator = Evaluator(model, layers, sentences, "bf16", evaluator.bank)
     for bit_map, log_odds in zip(maps, expected, strict=True):
         np.testing.assert_allclose(evaluator.log_odds(bit_map), log_odds, atol=1e-5)

@@ -103,9 +103,9 @@ def test_adjusted_weights_are_shifted_then_scaled(group_size: int) -> None:
     expected = (decode(codes, parameters) + shift[:, None]) * gain[:, None]
     torch.testing.assert_close(found[:3], expected[:3])
     # Zero points are stored in steps of 1/64 of a scale; those at an end of their range do not move beyond it.
-    step = parameters.of_columns(0, 10)[0] / 64
+    step = parameters.per_column(0, 10)[0] / 64
     apart = (found - expected).abs()
-    inside = (parameters.of_columns(0, 10)[1] > 0.5) & (parameters.of_columns(0, 10)[1] < 2.5)
+    inside = (parameters.per_column(0, 10)[1] > 0.5) & (parameters.per_column(0, 10)[1] < 2.5)
     assert (apart <= step)[inside].all()
     assert inside[3:].any()
 

@@ -82,10 +82,12 @@ def test_a_calibrated_bank_is_made_once(
 ) -> None:
     calibrated = load_quantizer("calibrated", classifier, str(tiny.data), group_size)
     layers = find_layers(classifier.model)
-    monkeypatch.setattr("objectives.quantization.bank_cache._SAY_EVERY_S", float("inf"))  # however slow the machine is
-    said: list[str] = []
-    first = make_bank(calibrated, classifier.model, layers, "m", tmp_path, said.append)
-    assert said == ["calibrating on 80 training sentences"]
+    monkeypatch.setattr(
+        "objectives.quantization.bank_cache._REPORT_EVERY_S", float("inf")
+    )  # however slow the machine is
+    messages: list[str] = []
+    first = make_bank(calibrated, classifier.model, layers, "m", tmp_path, messages.append)
+    assert messages == ["calibrating on 80 training sentences"]
     changed = 0
     for layer in layers:
         weight = classifier.model.get_parameter(layer.parameter).detach()
@@ -98,8 +100,8 @@ def test_a_calibrated_bank_is_made_once(
 
     with monkeypatch.context() as patched:
         patched.delattr("objectives.quantization.bank_cache.second_moments")
-        again = make_bank(calibrated, classifier.model, layers, "m", tmp_path, said.append)
-    assert len(said) == 1
+        again = make_bank(calibrated, classifier.model, layers, "m", tmp_path, messages.append)
+    assert len(messages) == 1
     for layer in layers:
         for width in WIDTHS:
             assert torch.equal(again.entry(layer, width)[0], first.entry(layer, width)[0])
@@ -108,7 +110,7 @@ def test_a_calibrated_bank_is_made_once(
 
 
 @pytest.mark.parametrize("fault", ["absent", "cut off", "of another layer", "one bit"])
-def test_what_is_damaged_in_the_cache_is_made_anew(
+def test_what_is_damaged_in_the_cache_is_made_again(
     calibrated: Quantizer, classifier: Classifier, cache: Path, fault: str
 ) -> None:
     layers, name = find_layers(classifier.model), model_fingerprint(classifier.model)
@@ -188,7 +190,7 @@ def test_who_stops_a_calibration_has_every_layer_that_was_done_and_does_not_wait
             wait_until(should_stop, timeout_s=60, pause_s=0.001)
         return weight
 
-    monkeypatch.setattr("objectives.quantization.bank_cache.quantize_calibrated", endless)
+    monkeypatch.setattr("objectives.quantization.bank_cache.quantize_gptq", endless)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)  # one for the layer that does not end
     try:

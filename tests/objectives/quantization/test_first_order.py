@@ -78,7 +78,7 @@ def test_it_stops_when_told() -> None:
 def test_an_architecture_that_cannot_be_recorded_says_what_to_do() -> None:
     model = MPNetForSequenceClassification(MPNetConfig(**SMALL)).eval()
     layers, sentences = find_layers(model), random_sentences(4, n=4)
-    bank = WeightBank.of(model, layers)
+    bank = WeightBank(model, layers)
     for needs_gradients in (
         lambda: first_order_shifts(model, layers, sentences, bank),
         lambda: second_moments(model, layers, sentences),
@@ -97,7 +97,7 @@ def test_what_no_score_depends_on_shifts_nothing(monkeypatch: pytest.MonkeyPatch
         return states[:, 0]
 
     monkeypatch.setattr(pooler, "forward", forward)
-    shifts = first_order_shifts(model, layers, sentences, WeightBank.of(model, layers))
+    shifts = first_order_shifts(model, layers, sentences, WeightBank(model, layers))
     assert shifts is not None
     assert layers[-1].name == "bert.pooler.dense"
     assert not shifts[-1].any()

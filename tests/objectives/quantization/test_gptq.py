@@ -10,7 +10,7 @@ from objectives.quantization.gptq import (
     coordinate_descent,
     fit_parameters,
     quantize_gptq,
-    round_with_compensation,
+    round_columns,
 )
 from objectives.quantization.parameters import decode
 
@@ -58,7 +58,7 @@ def test_each_step_weighs_less_than_the_one_before(width: int) -> None:
     factors = HessianFactors.of(inputs.T @ inputs / len(inputs))
     ordered, moments = weight[:, factors.order], factors.moments
     parameters = choose_weighted(ordered, width, factors.factor.diagonal() ** -2)
-    codes = round_with_compensation(ordered, parameters, factors)
+    codes = round_columns(ordered, parameters, factors)
     compensated = row_errors(ordered, weights_of(codes, parameters), moments)
     rounded = (ordered / parameters.scale + parameters.zero_point).round().clamp(0, 2**width - 1)
     assert compensated.sum() < row_errors(ordered, weights_of(rounded, parameters), moments).sum()
@@ -141,7 +141,7 @@ def test_levels_of_two_bits_lie_evenly_about_the_mean() -> None:
     assert float((weights_of(codes, parameters) - weight).square().mean()) == pytest.approx(0.1188, rel=0.02)
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("width", [2, 4, 8])
 def test_compensating_rounds_each_column_by_the_scale_of_its_group(width: int) -> None:
     weight, inputs = random_weight(5, 90, width), correlated_inputs(90, seed=3)
     factors = HessianFactors.of(inputs.T @ inputs / len(inputs))
@@ -150,7 +150,7 @@ def test_compensating_rounds_each_column_by_the_scale_of_its_group(width: int) -
     ordered, in_order = weight[:, factors.order], groups[factors.order]
     parameters = choose_weighted(ordered, width, factors.factor.diagonal() ** -2, in_order)
     assert parameters.scale.shape == (5, 13)
-    found = round_with_compensation(ordered, parameters, factors)
+    found = round_columns(ordered, parameters, factors)
     for row in range(5):
         left, factor = ordered[row].double(), factors.factor.double()
         for column in range(90):
@@ -175,7 +175,7 @@ def test_groups_of_columns_weigh_less_at_each_step(width: int) -> None:
     ordered, moments = weight[:, factors.order], factors.moments
     importance = factors.factor.diagonal() ** -2
     parameters = choose_weighted(ordered, width, importance, groups[factors.order])
-    codes = round_with_compensation(ordered, parameters, factors)
+    codes = round_columns(ordered, parameters, factors)
     before = row_errors(ordered, decode(codes.to(torch.uint8), parameters), moments)
     fitted = fit_parameters(ordered, codes, parameters, moments)
     after = row_errors(ordered, decode(codes.to(torch.uint8), fitted), moments)
@@ -206,7 +206,7 @@ def test_inputs_that_have_nothing_to_do_with_each_other_leave_nothing_to_make_up
     weight = random_weight(10, 30, 0)
     parameters = choose_affine(weight, 3)
     factors = HessianFactors.of(torch.diag(torch.linspace(0.5, 2.0, 30)))
-    codes = round_with_compensation(weight[:, factors.order], parameters, factors)
+    codes = round_columns(weight[:, factors.order], parameters, factors)
     assert torch.equal(codes.to(torch.uint8), encode(weight, parameters)[:, factors.order])
 
 

@@ -39,7 +39,7 @@ SCHEMES = pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme
 
 
 def quantized_to(model: torch.nn.Module, bit_map: BitMap, scheme: Scheme = PER_ROW) -> QuantizedModel:
-    return QuantizedModel.of(model, WeightBank.of(model, find_layers(model), scheme), bit_map)
+    return QuantizedModel.of(model, WeightBank(model, find_layers(model), scheme), bit_map)
 
 
 def mixed_bits(model: torch.nn.Module) -> BitMap:

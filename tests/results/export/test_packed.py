@@ -39,7 +39,7 @@ def bit_map(classifier: Classifier) -> BitMap:
 
 
 def quantized_by(classifier: Classifier, bit_map: BitMap, scheme: Scheme = PER_ROW) -> QuantizedModel:
-    bank = WeightBank.of(classifier.model, find_layers(classifier.model), scheme)
+    bank = WeightBank(classifier.model, find_layers(classifier.model), scheme)
     return QuantizedModel.of(classifier.model, bank, bit_map)
 
 
@@ -253,7 +253,7 @@ def bank_of(model: torch.nn.Module, bit_map: BitMap, quantizer: str, group_size:
     """Return a bank, calibrated on random inputs where it is to be."""
     layers = find_layers(model)
     scheme = Scheme("codebook") if quantizer == "codebook" else Scheme(group_size=group_size)
-    bank = WeightBank.of(model, layers, scheme)
+    bank = WeightBank(model, layers, scheme)
     if quantizer == "calibrated":
         for layer, width in zip(layers, bit_map, strict=True):
             inputs = torch.randn(50, layer.columns, generator=torch.Generator().manual_seed(seed))

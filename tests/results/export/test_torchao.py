@@ -29,7 +29,7 @@ def test_from_pretrained_gives_back_the_very_weights(fractional: bool, group_siz
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
     bit_map = tuple(WIDTHS[index % len(WIDTHS)] for index in range(len(layers)))
-    bank = WeightBank.of(classifier.model, layers, Scheme(group_size=group_size))
+    bank = WeightBank(classifier.model, layers, Scheme(group_size=group_size))
     if fractional:
         for layer, width in zip(layers, bit_map, strict=True):
             codes, chosen = bank.entry(layer, width)
@@ -62,7 +62,7 @@ def test_from_pretrained_gives_back_the_very_weights(fractional: bool, group_siz
 def test_what_torchao_cannot_express_is_refused(scheme: Scheme, said: str, tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
-    bank = WeightBank.of(classifier.model, layers, scheme)
+    bank = WeightBank(classifier.model, layers, scheme)
     with pytest.raises(InputError, match=said):
         write_torchao(
             classifier, QuantizedModel.of(classifier.model, bank, uniform(layers, 4)), {}, tmp_path / "torchao"
@@ -75,7 +75,7 @@ def test_a_packed_checkpoint_is_handed_on_as_it_is(tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
     bit_map = tuple(WIDTHS[index % len(WIDTHS)] for index in range(len(layers)))
-    bank = WeightBank.of(classifier.model, layers, Scheme(group_size=8))
+    bank = WeightBank(classifier.model, layers, Scheme(group_size=8))
     quantized = QuantizedModel.of(classifier.model, bank, bit_map)
     polished = replace(quantized, kept={name: tensor * 1.25 for name, tensor in quantized.kept.items()})
     write_checkpoint(classifier, polished, {}, tmp_path / "packed")
@@ -90,6 +90,6 @@ def test_a_packed_checkpoint_is_handed_on_as_it_is(tmp_path: Path) -> None:
 def test_a_directory_is_never_overwritten(tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
-    quantized = QuantizedModel.of(classifier.model, WeightBank.of(classifier.model, layers), uniform(layers, 4))
+    quantized = QuantizedModel.of(classifier.model, WeightBank(classifier.model, layers), uniform(layers, 4))
     with pytest.raises(FileExistsError):
         write_torchao(classifier, quantized, {}, tmp_path / "model")
