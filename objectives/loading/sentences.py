@@ -29,7 +29,6 @@ _GLUE = ("nyu-mll/glue", "glue")
 _GLUE_IN_DOMAIN: dict[Split, tuple[int, int]] = {"train": (8551, 0), "validation": (527, 516)}
 _GLUE_FILES = ("README.md", "cola/*")
 _DATA_FILES = ("README.md", "*.parquet", "*.csv*", "*.tsv*", "*.json*", "*.arrow")
-_FAULTS_SHOWN = 20
 _LOCAL_COLA = "name a local CoLA directory with --data DIR"
 
 
@@ -64,7 +63,7 @@ class Sentences:
             raise InputError(f"sentences {self.source}: at least one of each label is needed, there are no sentences")
         faults = _faults_of_rows(zip(self.texts, self.labels.tolist(), strict=True), "sentence", first_number=0)
         if faults:
-            raise all_faults(f"sentences {self.source}", faults, _FAULTS_SHOWN)
+            raise all_faults(f"sentences {self.source}", faults)
         if len(set(self.labels.tolist())) == 1:
             raise InputError(
                 f"sentences {self.source}: both labels are needed to tell good from bad, all {count} are "
@@ -186,7 +185,7 @@ def _read_tsv(path: Path) -> list[tuple[str, int]]:
     if not lines:
         faults.append("is empty; unpack CoLA again")
     if faults:
-        raise all_faults(str(path), faults, _FAULTS_SHOWN)
+        raise all_faults(str(path), faults)
     return rows
 
 
@@ -219,7 +218,7 @@ def _load_hub(source: str, split: Split) -> Sentences:
     rows: list[tuple[Any, Any]] = list(zip(table["sentence"], table["label"], strict=True))
     faults = _faults_of_rows(rows, "row", first_number=0)
     if faults:
-        raise all_faults(f"sentences {source}, split {split!r}", faults, _FAULTS_SHOWN)
+        raise all_faults(f"sentences {source}, split {split!r}", faults)
     inside, outside = _GLUE_IN_DOMAIN[split]
     known = glue and len(rows) == inside + outside
     return Sentences(

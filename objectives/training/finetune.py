@@ -26,7 +26,7 @@ from objectives.loading.hub import quiet_libraries
 from objectives.loading.models import Classifier, load_base
 from objectives.loading.sentences import Sentences, load_sentences, tokenize
 from objectives.scores import mcc
-from objectives.tensor_files import plain_errors
+from objectives.tensor_files import safetensor_errors_as_os_errors
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def finetune(
     try:
         with replacing_directory(out) as directory:
             score = _train(classifier, train, validation, epochs, learning_rate, batch_size, seed)
-            with quiet_libraries(), plain_errors():
+            with quiet_libraries(), safetensor_errors_as_os_errors():
                 classifier.model.save_pretrained(directory)
                 classifier.tokenizer.save_pretrained(directory)
     except OSError as error:

@@ -16,7 +16,7 @@ def test_what_is_packed_comes_back(width: int, count: int, seed: int) -> None:
     assert np.array_equal(unpack(stream, width, count), codes)
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_the_stream_is_the_codes_bits_lowest_first(width: int) -> None:
     codes = np.random.default_rng(width).integers(0, 2**width, size=37).astype(np.uint8)
     by_hand = [code >> bit & 1 for code in codes.tolist() for bit in range(width)]
