@@ -45,9 +45,7 @@ def score(log_odds: LogOdds, labels: Labels, fp32_log_odds: LogOdds) -> Scores:
         ValueError: the shapes differ, or a log-odds is not finite.
     """
     if not log_odds.shape == labels.shape == fp32_log_odds.shape:
-        raise ValueError(
-            f"log-odds, labels and FP32 log-odds must have one shape, got {log_odds.shape}, {labels.shape}, {fp32_log_odds.shape}"
-        )
+        raise ValueError(f"arrays must have one shape, got {log_odds.shape}, {labels.shape}, {fp32_log_odds.shape}")
     if not np.isfinite(log_odds).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(log_odds))} of {log_odds.size} log-odds are not finite")
     predicted = predictions(log_odds)
