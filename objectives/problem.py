@@ -113,7 +113,7 @@ class Problem:
         if self.holdout is None:
             raise InputError("there is no holdout set; start a search with --confirm")
         evaluator = self.evaluator_on(self.holdout.token_ids)
-        fp32, *quantized = [evaluator.log_odds(bit_map) for bit_map in (uniform(self.layers, FP32_WIDTH), *maps)]
+        fp32, quantized = evaluator.fp32_log_odds(), [evaluator.log_odds(bit_map) for bit_map in maps]
         if not all(np.isfinite(log_odds).all() for log_odds in (fp32, *quantized)):
             raise InputError("scores on the holdout set are not finite; the model's weights may be damaged")
         return fp32, quantized
@@ -136,8 +136,7 @@ class Problem:
         Raises:
             ValueError: a log-odds is not finite.
         """
-        evaluator = Evaluator(network, self.layers, self.token_ids)
-        return self._evaluate(evaluator, uniform(self.layers, FP32_WIDTH))
+        return self._evaluate(Evaluator(network, self.layers, self.token_ids), uniform(self.layers, FP32_WIDTH))
 
     def _evaluate(self, evaluator: Evaluator, bit_map: BitMap) -> Evaluation:
         started = time.perf_counter()
@@ -166,8 +165,8 @@ def load_problem(
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
         quantizer: the quantiser of the weights.
         report_progress: called with a line on each step.
-        bank_in_files: keep the codes of any quantiser in cache files, so that processes share one copy in memory.
-        confirm: the holdout set, as for ``split_holdout``. ``auto`` is the miniature's own for its sentences, else none.
+        bank_in_files: keep every quantiser's codes in cache files, so that processes share one copy in memory.
+        confirm: the holdout set, as for ``split_holdout``. with data ``miniature``, ``auto`` is its own.
         group_size: columns that share a scale and a zero point; 0 for whole rows.
 
     Raises:
@@ -196,9 +195,7 @@ def load_problem(
     # This evaluator is dropped again: it finds faults before minutes of calibration, which need its memory.
     fp32_log_odds = Evaluator(network, layers, token_ids).fp32_log_odds()
     if not np.isfinite(fp32_log_odds).all():
-        raise InputError(
-            f"{model}: the FP32 model's scores are not finite; its weights are damaged, download or save the model again"
-        )
+        raise InputError(f"{model}: the FP32 model's scores are not finite; its weights are damaged, get them again")
     fp32 = score(fp32_log_odds, sentences.labels, fp32_log_odds)
     if fp32.mcc <= 0:
         raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +16,8 @@ NONE, AUTO = "none", "auto"
 _SHARE = re.compile(r"(?P<share>0?\.[0-9]{1,6})(?:@(?P<seed>[0-9]{1,9}))?")
 
 
-class Share(NamedTuple):
-    """A share of the sentences, between 0 and 1, and the seed that draws it."""
-
-    share: float
-    seed: int
-
-
-def parse_share(confirm: str) -> Share | None:
-    """Parse a share, written as ``0.3``, or as ``0.3@7`` with a seed; return None for any other text.
+def parse_share(confirm: str) -> tuple[float, int] | None:
+    """Return the share and seed written as ``0.3`` or ``0.3@SEED``; None for any other text. The default seed is 0.
 
     Raises:
         InputError: the share is 0.
@@ -35,7 +27,7 @@ def parse_share(confirm: str) -> Share | None:
         return None
     if not float(match["share"]):
         raise InputError(f"--confirm {confirm}: a share lies between 0 and 1; write none for no holdout set")
-    return Share(float(match["share"]), int(match["seed"] or 0))
+    return float(match["share"]), int(match["seed"] or 0)
 
 
 def split_holdout(sentences: Sentences, confirm: str) -> tuple[Sentences, Sentences | None]:
@@ -53,7 +45,7 @@ def split_holdout(sentences: Sentences, confirm: str) -> tuple[Sentences, Senten
     if confirm == NONE:
         return sentences, None
     if (share := parse_share(confirm)) is not None:
-        in_holdout = _draw(sentences, share)
+        in_holdout = _draw(sentences, *share)
         return _select(sentences, ~in_holdout, "to search with"), _select(sentences, in_holdout, "holdout")
     try:
         holdout = load_sentences(confirm, "validation")
@@ -69,16 +61,16 @@ def split_holdout(sentences: Sentences, confirm: str) -> tuple[Sentences, Senten
     return sentences, holdout
 
 
-def _draw(sentences: Sentences, share: Share) -> npt.NDArray[np.bool_]:
+def _draw(sentences: Sentences, share: float, seed: int) -> npt.NDArray[np.bool_]:
     """Draw the share from each label and domain, copies of a sentence together; return a mask ``(n_sentences,)``."""
     inside = np.zeros(len(sentences), dtype=np.int64) if sentences.in_domain is None else sentences.in_domain
     strata = 2 * sentences.labels.astype(np.int64) + inside
     _, first, group = np.unique(np.array(sentences.texts), return_index=True, return_inverse=True)
-    random = np.random.default_rng(share.seed)
+    random = np.random.default_rng(seed)
     drawn = np.zeros(first.size, dtype=np.bool_)
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata[first] == stratum)
-        drawn[random.permutation(members)[: round(share.share * members.size)]] = True
+        drawn[random.permutation(members)[: round(share * members.size)]] = True
     return drawn[group]
 
 

@@ -124,8 +124,8 @@ def _hub_error(error: BaseException, name: str, kind: str, instead: str) -> Exce
     match error:
         case OfflineModeIsEnabled():
             fault = (
-                f"there is no such directory, HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} lacks it or "
-                "some of its files; unset HF_HUB_OFFLINE to download them"
+                f"there is no such directory, HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} lacks it "
+                "or some of its files; unset HF_HUB_OFFLINE to download them"
             )
         case GatedRepoError():
             fault = f"its owner on {hub} grants access only on request; accept the terms there and {log_in}"
