@@ -166,7 +166,7 @@ def load_problem(
         quantizer: the quantiser of the weights.
         report_progress: called with a line on each step.
         bank_in_files: keep every quantiser's codes in cache files, so that processes share one copy in memory.
-        confirm: the holdout set, as for ``split_holdout``. with data ``miniature``, ``auto`` is its own.
+        confirm: the holdout set, as for ``split_holdout``; ``auto`` is the own one of data ``miniature``, else none.
         group_size: columns that share a scale and a zero point; 0 for whole rows.
 
     Raises:
