@@ -1,1 +1,1 @@
-"""What a bit map costs and scores. Imports neither results nor search."""
+"""Size and scores of bit maps. Imports neither results nor search."""

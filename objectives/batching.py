@@ -1,4 +1,4 @@
-"""Batches of sentences of equal length, so that nothing is padded."""
+"""Batches of equally long sentences, which need no padding."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where a model's weights are."""
+    """Return the device of a model's weights."""
     return next(model.parameters()).device
 
 
 def equal_length_batches(token_ids: Sequence[Sequence[int]], max_tokens: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield batches that need no padding: indices of sentences of one length, and their tokens ``(n, length)``.
+    """Yield batches of equally long sentences: their indices, and their tokens ``(n, length)``.
 
     Args:
         token_ids: each sentence's tokens.
-        max_tokens: in a batch; a longer sentence is a batch by itself.
+        max_tokens: the most tokens in a batch; a longer sentence is a batch by itself.
     """
     for length, indices in by_length(token_ids):
         step = max(1, max_tokens // length)
@@ -28,8 +28,8 @@ def equal_length_batches(token_ids: Sequence[Sequence[int]], max_tokens: int) ->
 
 
 def by_length(token_ids: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
-    """Return (length, indices of the sentences of that length), by rising length."""
-    by_length: dict[int, list[int]] = {}
+    """Return each length and the indices of the sentences of that length, shortest first."""
+    indices: dict[int, list[int]] = {}
     for index, ids in enumerate(token_ids):
-        by_length.setdefault(len(ids), []).append(index)
-    return sorted(by_length.items())
+        indices.setdefault(len(ids), []).append(index)
+    return sorted(indices.items())

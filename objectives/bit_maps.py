@@ -1,4 +1,4 @@
-"""Bit maps as text and JSON: reading them strictly, writing them in the documented format."""
+"""Read and write bit maps as text and JSON."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from objectives.layers import WIDTHS, BitMap, Layer
 
 JSON_SCHEMA = "bitfront-bit-map-1"
 
-# One line of the documented format. Markdown escapes underscores, so a backslash may stand before any of them. Both
-# fields take whatever stands there: what is wrong with it is told by name and not passed over as prose.
+# One line of the documented format. In Markdown each underscore may follow a backslash. Both fields match any text, so
+# that a malformed field is reported instead of skipped as prose.
 _LINE = re.compile(r"^\s*(?:[-*]\s+)?Layer:\s*(?P<name>.*?)\s*\|\s*bits?:\s*(?P<bits>.*?)\s*$", re.IGNORECASE)
 
 
 def read_bit_map(path: Path, layers: Sequence[Layer]) -> BitMap:
     """Read a bit map for exactly these layers from a text or JSON file.
 
-    Text is the documented format, ``Layer: NAME | bit: N`` a line; lines that do not begin with ``Layer:`` are prose
-    and passed over, and underscores may be escaped as in Markdown. JSON is what :func:`to_json` writes, or a plain
+    Each line of a text file reads ``Layer: NAME | bit: N``. Lines that do not begin with ``Layer:`` are skipped as
+    prose, and underscores may be escaped as in Markdown. A JSON file holds what :func:`to_json` writes, or a plain
     object of layer names and widths.
 
     Raises:
-        InputError: the file cannot be read as UTF-8 text, or holds no map, or the map has unknown, missing or doubled
-            layers, or widths that are not whole numbers of 2..8. All faults of the file are in one message.
+        InputError: the file is not UTF-8 text or holds no map.
+        InputError: the map has unknown, missing or duplicate layers, or widths that are not whole numbers from 2 to 8.
+            One message lists all faults of the file.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -43,37 +44,33 @@ def read_bit_map(path: Path, layers: Sequence[Layer]) -> BitMap:
 
 def parse_bit_map(text: str, layers: Sequence[Layer], subject: str) -> BitMap:
     """Parse the text of a bit map; ``subject`` names it in errors. See :func:`read_bit_map`."""
-    as_text = any(line.lstrip().lower().startswith("layer:") for line in text.splitlines())
-    as_json = not as_text and text.lstrip().startswith(("{", "["))
-    entries = _json_entries(text, subject) if as_json else _text_entries(text, subject)
-    known = {layer.name for layer in layers}
+    is_text = any(line.lstrip().lower().startswith("layer:") for line in text.splitlines())
+    is_json = not is_text and text.lstrip().startswith(("{", "["))
+    entries = _json_entries(text, subject) if is_json else _text_entries(text, subject)
+    names = {layer.name for layer in layers}
     widths: dict[str, int] = {}
-    seen: dict[str, str] = {}
+    first_positions: dict[str, str] = {}
     faults = []
-    for where, name, given in entries:
-        if name not in known:
-            faults.append(f"{where}: {name!r} is not a layer of this model")
-        if name in seen:
-            faults.append(f"{where}: {name!r} is there already at {seen[name]}; keep one")
-        seen.setdefault(name, where)
-        width = _width(given)
+    for position, name, value in entries:
+        if name not in names:
+            faults.append(f"{position}: {name!r} is not a layer of this model")
+        if name in first_positions:
+            faults.append(f"{position}: {name!r} is already given at {first_positions[name]}; keep one of them")
+        first_positions.setdefault(name, position)
+        width = _parse_width(value)
         if width is None:
-            faults.append(
-                f"{where}: {name!r} has {given!r}; a width is a whole number from {WIDTHS[0]} to {WIDTHS[-1]}"
-            )
+            rule = f"a width is a whole number from {WIDTHS[0]} to {WIDTHS[-1]}"
+            faults.append(f"{position}: {name!r} has {value!r}; {rule}")
         else:
             widths[name] = width
-    faults += [f"{layer.name!r} is missing" for layer in layers if layer.name not in seen]
+    faults += [f"{layer.name!r} is missing" for layer in layers if layer.name not in first_positions]
     if faults:
-        shown = (
-            [*faults[:_MOST_FAULTS], f"and {len(faults) - _MOST_FAULTS} more"] if len(faults) > _MOST_FAULTS else faults
-        )
-        raise all_faults(subject, shown)
+        raise all_faults(subject, faults)
     return tuple(widths[layer.name] for layer in layers)
 
 
 def quantizer_of(path: Path) -> str:
-    """Return the quantiser that a JSON bit map of a run was searched with; empty where it does not say."""
+    """Return the quantiser recorded in a JSON bit map of a run; empty if none is recorded."""
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
         return str(document["provenance"]["facts"]["fingerprint of quantizer"])
@@ -82,12 +79,12 @@ def quantizer_of(path: Path) -> str:
 
 
 def to_text(layers: Sequence[Layer], bit_map: BitMap) -> str:
-    """Return the map in the documented format, a line for each layer."""
+    """Return the map in the documented text format, one line a layer."""
     return "".join(f"Layer: {layer.name} | bit: {width}\n" for layer, width in zip(layers, bit_map, strict=True))
 
 
 def to_json(layers: Sequence[Layer], bit_map: BitMap, provenance: Mapping[str, Any]) -> str:
-    """Return the map as JSON with its provenance (plain JSON values: where it came from, what it scored)."""
+    """Return the map as JSON with its provenance: JSON values for its origin and scores."""
     widths = {layer.name: width for layer, width in zip(layers, bit_map, strict=True)}
     return json.dumps({"schema": JSON_SCHEMA, "provenance": dict(provenance), "bits": widths}, indent=2) + "\n"
 
@@ -96,20 +93,19 @@ def documented_bit_map(layers: Sequence[Layer]) -> BitMap:
     """Return the documented configuration for these layers.
 
     Raises:
-        InputError: it does not fit; the message says which layers differ.
+        InputError: the layers differ; the message names them.
     """
     text = files("objectives").joinpath("documented_map.txt").read_text(encoding="utf-8")
     return parse_bit_map(text, layers, subject="the documented configuration")
 
 
-_MOST_FAULTS = 20
-_Entry = tuple[str, str, object]  # where it stands, layer name, width as given
+_Entry = tuple[str, str, object]  # position in the file, layer name, unchecked width
 
 
-def _width(given: object) -> int | None:
-    if isinstance(given, str) and re.fullmatch(r"[0-9]+", given):
-        given = int(given) if len(given) < 4 else None
-    return given if isinstance(given, int) and not isinstance(given, bool) and given in WIDTHS else None
+def _parse_width(value: object) -> int | None:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+", value):
+        value = int(value) if len(value) < 4 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value in WIDTHS else None
 
 
 def _text_entries(text: str, subject: str) -> list[_Entry]:
@@ -119,7 +115,7 @@ def _text_entries(text: str, subject: str) -> list[_Entry]:
             entries.append((f"line {number}", match["name"].replace("\\_", "_"), match["bits"].replace("\\", "")))
         elif line.lstrip().lower().startswith("layer:"):
             raise InputError(
-                f"{subject}: line {number}: {line.strip()[:80]!r} is cut off; it should read 'Layer: NAME | bit: N'"
+                f"{subject}: line {number}: {line.strip()[:80]!r} is incomplete; write it as 'Layer: NAME | bit: N'"
             )
     if not entries:
         raise InputError(f"{subject}: no line of the form 'Layer: NAME | bit: N'; is this a bit map?")
@@ -127,30 +123,28 @@ def _text_entries(text: str, subject: str) -> list[_Entry]:
 
 
 def _json_entries(text: str, subject: str) -> list[_Entry]:
-    doubled: list[tuple[str, object]] = []
+    duplicates: list[tuple[str, object]] = []
 
-    def keep_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        # json keeps only the last of two equal keys; a doubled layer must be seen.
+    def collect_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        # json keeps only the last of several equal keys, which would hide a duplicate layer.
         names = [name for name, _ in pairs]
-        doubled.extend((name, value) for at, (name, value) in enumerate(pairs) if name in names[:at])
+        duplicates.extend((name, value) for index, (name, value) in enumerate(pairs) if name in names[:index])
         return dict(pairs)
 
     try:
-        document = json.loads(text, object_pairs_hook=keep_pairs)
+        document = json.loads(text, object_pairs_hook=collect_duplicates)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(
-            f"{subject}: not valid JSON ({error}); give what `bitfront export --format json` writes"
-        ) from None
-    except ValueError as error:  # a number of thousands of digits
-        raise InputError(f"{subject}: not valid JSON ({error})") from None
+        raise InputError(f"{subject}: not valid JSON ({error}); export the map again with `bitfront export`") from None
+    except ValueError as error:  # a number with thousands of digits
+        raise InputError(f"{subject}: not valid JSON ({error}); export the map again with `bitfront export`") from None
     if not isinstance(document, dict):
-        raise InputError(f"{subject}: holds no JSON object of layer names and widths")
+        raise InputError(f"{subject}: an object of layer names and widths is needed, got a {type(document).__name__}")
     if "schema" in document:
         if document["schema"] != JSON_SCHEMA:
             raise InputError(f"{subject}: schema {document['schema']!r} is not {JSON_SCHEMA!r}; export the map again")
         if unknown := sorted(set(document) - {"schema", "provenance", "bits"}):
-            raise InputError(f"{subject}: unknown keys {unknown}")
+            raise InputError(f"{subject}: unknown keys {unknown}; remove them")
         document = document.get("bits")
         if not isinstance(document, dict):
             raise InputError(f"{subject}: 'bits' must be an object of layer names and widths")
-    return [("key", name, width) for name, width in [*document.items(), *doubled]]
+    return [("key", name, width) for name, width in [*document.items(), *duplicates]]

@@ -1,4 +1,4 @@
-"""The one exception that means: the input was wrong, and here is what to do about it."""
+"""The exception for invalid input, and helpers for error messages."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ from collections.abc import Sequence
 
 
 class InputError(ValueError):
-    """What a user handed over cannot be used.
+    """The user's input cannot be used.
 
-    The message states the rule, the value received, where it came from and what to do. The command line prints it as it
-    is and exits with status 2; callers may catch it as a ``ValueError``.
+    The message states the rule, the value received, its source and the remedy. The command line prints the message and
+    exits with status 2. Callers may catch this error as a ``ValueError``.
     """
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory is short: torch has no class of its own for that on a CPU."""
-    short = isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
-    )
-    return short or isinstance(error, MemoryError)
+    """Return whether an error means that memory ran out. On a CPU torch raises a bare RuntimeError for that."""
+    if isinstance(error, RuntimeError):
+        return any(text in str(error) for text in ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED"))
+    return isinstance(error, MemoryError)
 
 
-def all_faults(subject: str, faults: Sequence[str], most: int | None = None) -> InputError:
-    """Return one error that lists the faults of one subject (a file, a map), so that all are mended in one go.
+_MOST_SHOWN = 20
 
-    Beyond the first ``most``, faults are only counted.
+
+def all_faults(subject: str, faults: Sequence[str]) -> InputError:
+    """Return one error that lists all faults of one subject (a file, a map).
+
+    After the first 20, faults are only counted.
     """
     assert faults
     if len(faults) == 1:
         return InputError(f"{subject}: {faults[0]}")
-    shown = [*faults] if most is None or len(faults) <= most else [*faults[:most], f"and {len(faults) - most} more"]
+    shown = [*faults[:_MOST_SHOWN]]
+    if len(faults) > _MOST_SHOWN:
+        shown.append(f"and {len(faults) - _MOST_SHOWN} more")
     return InputError("\n  - ".join([f"{subject}: {len(faults)} faults", *shown]))

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never half of it."""
+"""Atomic replacement of files and directories, and locks between processes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 from filelock import FileLock
 
 _LOCK_POLL_S = 0.002
-_TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}(\.[^.]*)?")  # as tempfile makes names
+_TEMPORARY = re.compile(r"\..*-[a-z0-9_]{8}(\.[^.]*)?")  # the names that tempfile makes
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the folder of ``path``; on a clean exit it is renamed to ``path``, else removed.
+    """Yield a temporary path in the folder of ``path``; rename it to ``path`` on success, else remove it.
 
-    The folder is made when it is missing. Use it for whatever writes a file by its name (pandas, matplotlib, torch).
+    A missing folder is made. Use it for libraries that write a file by its name (pandas, matplotlib, torch).
 
     Raises:
-        OSError: the folder cannot be made or written, or the disk is full. ``path`` is then as it was.
+        OSError: the folder cannot be made or written, or the disk is full. ``path`` stays unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: matplotlib and others choose the format by it.
+    # The suffix stays last because matplotlib and others derive the format from it.
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        temporary.chmod(0o666 & ~_umask())  # mkstemp lets only the owner read the file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -42,13 +42,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_directory(path: Path) -> Iterator[Path]:
-    """Give an empty temporary directory beside ``path``; on a clean exit it is renamed to ``path``, else removed.
+    """Yield an empty temporary directory beside ``path``; rename it to ``path`` on success, else remove it.
 
     Raises:
-        FileExistsError: ``path`` is there already; a directory is never overwritten.
+        FileExistsError: ``path`` exists; a directory is never overwritten.
     """
     if path.exists():
-        raise FileExistsError(f"{path} is there already")
+        raise FileExistsError(f"{path} already exists")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -61,13 +61,13 @@ def replacing_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def process_lock(path: Path) -> Iterator[None]:
-    """Hold a lock that one process at a time has; the system releases it when its process dies, however it dies."""
+    """Hold a lock between processes. The system releases it if the process dies, even by SIGKILL."""
     with FileLock(path).acquire(poll_interval=_LOCK_POLL_S):
         yield
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that dead processes left in a folder; nobody may be writing there."""
+    """Remove the temporary files of dead processes from a folder. No process may be writing there."""
     if folder.is_dir():
         for path in folder.iterdir():
             if _TEMPORARY.fullmatch(path.name):
@@ -75,7 +75,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text to ``path``, replacing what was there in one step."""
+    """Write UTF-8 text to ``path``, replacing the file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

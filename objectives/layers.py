@@ -1,4 +1,4 @@
-"""The searchable layers of a model, and bit maps against them."""
+"""The searchable layers of a model, and their bit maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 """The widths a layer may have, in bits."""
 
 BitMap = tuple[int, ...]
-"""A bit map against a tuple of layers: the width of each layer, in the order of the layers."""
+"""The width of each layer, in the order of the layers."""
 
 
 @dataclass(frozen=True)
@@ -34,5 +34,5 @@ class Layer:
 
 
 def uniform(layers: Sequence[Layer], width: int) -> BitMap:
-    """Return the map that gives every layer the same width."""
+    """Return the bit map that gives every layer the same width."""
     return (width,) * len(layers)

@@ -1,4 +1,4 @@
-"""Memory that was freed, and is free only for this process until it is given back."""
+"""Returning freed memory to the operating system."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import sys
 
 
 def give_back_freed() -> None:
-    """Give memory that was freed back to the system; where the C library is not glibc, do nothing."""
+    """Return freed memory to the system; do nothing if the C library is not glibc."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

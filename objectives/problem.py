@@ -1,4 +1,4 @@
-"""The problem to search: one model, its layers and the sentences that score it, loaded and checked."""
+"""The search problem: one model, its layers and the sentences that score it, loaded and checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import BitMap, Layer, uniform
 from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
-from objectives.loading.holdout import AUTO, NONE, divide
+from objectives.loading.holdout import AUTO, NONE, split_holdout
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
 from objectives.loading.sentences import Sentences, load_sentences, tokenize, training_order
@@ -32,12 +32,12 @@ from objectives.scores import Labels, LogOdds, Precision, Scores, score
 from objectives.training.distillation import TrainingSentences
 
 MINIATURE = "miniature"
-"""The name of the embedded model and of its sentences."""
+"""The name of the embedded model and its sentences."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one map scored: its scores, the log-odds ``(n_sentences,)`` they follow from, computed how and how long."""
+    """One evaluation of a bit map: its scores, log-odds ``(n_sentences,)``, precision and duration."""
 
     scores: Scores
     log_odds: LogOdds
@@ -47,7 +47,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Holdout:
-    """The sentences that no search sees: their labels, domains and tokens, and where they are from in words."""
+    """The holdout set, which no search sees: labels, domains, tokens and the setting that named it."""
 
     labels: Labels
     in_domain: npt.NDArray[np.bool_] | None
@@ -59,8 +59,8 @@ class Holdout:
 class Problem:
     """A model and labelled sentences, ready to score bit maps; see :func:`load_problem`.
 
-    ``search_evaluator`` scores what is searched; ``evaluator`` is FP32, for all that must be exact. They are the same
-    if the search's precision is FP32.
+    ``search_evaluator`` scores maps during the search. ``evaluator`` computes in FP32 for exact results. Both are the
+    same object if the search's precision is FP32.
     """
 
     model: str
@@ -80,16 +80,16 @@ class Problem:
 
     @property
     def network(self) -> nn.Module:
-        """The FP32 model itself."""
+        """The FP32 model."""
         return self.classifier.model
 
     @property
     def codes(self) -> str:
-        """The fingerprint of the codes that lie in files of the cache; empty where the bank makes them as it goes."""
+        """The fingerprint of the cached codes; empty if the bank quantises layers on demand."""
         return self.evaluator.bank.fingerprint
 
     def evaluate(self, bit_map: BitMap) -> Evaluation:
-        """Score a map on every sentence, in the precision of the search.
+        """Score a map on every sentence in the search's precision.
 
         Raises:
             ValueError: a log-odds is not finite.
@@ -105,21 +105,21 @@ class Problem:
         return self._evaluate(self.evaluator, bit_map)
 
     def holdout_log_odds(self, maps: Sequence[BitMap]) -> tuple[LogOdds, list[LogOdds]]:
-        """Return the log-odds of the FP32 model and of maps on the confirmation sentences, in FP32.
+        """Return the log-odds of the FP32 model and of maps on the holdout set, in FP32.
 
         Raises:
-            InputError: there are none, or a log-odds is not finite.
+            InputError: there is no holdout set, or a log-odds is not finite.
         """
         if self.holdout is None:
-            raise InputError("no sentences were held back; name some with --confirm")
+            raise InputError("there is no holdout set; start a search with --confirm")
         evaluator = self.evaluator_on(self.holdout.token_ids)
-        fp32, *scored = [evaluator.log_odds(bit_map) for bit_map in (uniform(self.layers, FP32_WIDTH), *maps)]
-        if not all(np.isfinite(log_odds).all() for log_odds in (fp32, *scored)):
-            raise InputError("scores on the confirmation sentences are not finite")
-        return fp32, scored
+        fp32, quantized = evaluator.fp32_log_odds(), [evaluator.log_odds(bit_map) for bit_map in maps]
+        if not all(np.isfinite(log_odds).all() for log_odds in (fp32, *quantized)):
+            raise InputError("scores on the holdout set are not finite; the model's weights may be damaged")
+        return fp32, quantized
 
     def evaluator_on(self, token_ids: Sequence[Sequence[int]]) -> Evaluator:
-        """Return what scores maps on other sentences, in FP32."""
+        """Return an FP32 evaluator of maps on other sentences."""
         return Evaluator(self.network, self.layers, token_ids, bank=self.evaluator.bank)
 
     def confirm_quantized(self, quantized: QuantizedModel) -> Evaluation:
@@ -131,13 +131,12 @@ class Problem:
         return self.confirm_network(quantized.decoded(self.network))
 
     def confirm_network(self, network: nn.Module) -> Evaluation:
-        """Score a model with weights of its own, on the device of this one's, on every sentence in FP32.
+        """Score another network with these layers on every sentence in FP32, on its device.
 
         Raises:
             ValueError: a log-odds is not finite.
         """
-        evaluator = Evaluator(network, self.layers, self.token_ids)
-        return self._evaluate(evaluator, uniform(self.layers, FP32_WIDTH))
+        return self._evaluate(Evaluator(network, self.layers, self.token_ids), uniform(self.layers, FP32_WIDTH))
 
     def _evaluate(self, evaluator: Evaluator, bit_map: BitMap) -> Evaluation:
         started = time.perf_counter()
@@ -162,18 +161,18 @@ def load_problem(
     Args:
         model: a local directory, a hub name, or ``miniature``.
         data: a local directory in the public CoLA layout, a hub data set, or ``miniature``.
-        precision: of the evaluations that the search makes.
-        device: where to compute: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
-        quantizer: how weights become codes.
-        report_progress: told in one line what is being done.
-        bank_in_files: keep every quantiser's codes in files of the cache, so that processes have one copy in memory.
-        confirm: the sentences that no search sees, as for ``divide``; ``auto`` for the miniature's held-out ones where
-            it is searched with, and for none elsewhere.
-        group_size: columns that share a scale and a zero point; 0 for all of a row.
+        precision: precision of the search's evaluations.
+        device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
+        quantizer: the quantiser of the weights.
+        report_progress: called with a line on each step.
+        bank_in_files: keep every quantiser's codes in cache files, so that processes share one copy in memory.
+        confirm: the holdout set, as for ``split_holdout``; ``auto`` is the own one of data ``miniature``, else none.
+        group_size: columns that share a scale and a zero point; 0 for whole rows.
 
     Raises:
-        InputError: there is no such device; the model or the sentences cannot be used (see ``load_classifier`` and
-            ``load_sentences``); or the FP32 model's MCC is zero or less, which probably means reversed labels.
+        InputError: there is no such device.
+        InputError: the model or the sentences cannot be used; see ``load_classifier`` and ``load_sentences``.
+        InputError: the FP32 model's MCC is zero or less, which probably means reversed labels.
     """
     if confirm == AUTO:
         confirm = MINIATURE if data == MINIATURE else NONE
@@ -182,29 +181,30 @@ def load_problem(
     confirm_source = str(SHIPPED.held_out) if confirm == MINIATURE else confirm
     report_progress(f"loading {model}")
     classifier = load_classifier(model_source)
-    sentences, held = divide(load_sentences(data_source, "validation"), confirm_source)
+    sentences, holdout_sentences = split_holdout(load_sentences(data_source, "validation"), confirm_source)
     network = classifier.model
     token_ids = tokenize(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
     layers = find_layers(network)
-    chosen = load_quantizer(quantizer, classifier, data_source, group_size)
-    identity = fingerprint(network, token_ids, sentences.labels, chosen.identity)
-    holdout = _holdout(held, classifier, confirm)
+    loaded_quantizer = load_quantizer(quantizer, classifier, data_source, group_size)
+    identity = fingerprint(network, token_ids, sentences.labels, loaded_quantizer.identity)
+    holdout = _tokenize_holdout(holdout_sentences, classifier, confirm)
     if holdout is not None:
         identity["confirmation"] = sentences_fingerprint(holdout.token_ids, holdout.labels)
-    network.to(_device(device))  # type: ignore[arg-type]
+    network.to(_parse_device(device))  # type: ignore[arg-type]
     report_progress(f"scoring the FP32 model on {len(sentences.texts)} sentences")
-    # By an evaluator of its own: what is wrong is told before minutes of calibration, which need the memory.
+    # This evaluator is dropped again: it finds faults before minutes of calibration, which need its memory.
     fp32_log_odds = Evaluator(network, layers, token_ids).fp32_log_odds()
     if not np.isfinite(fp32_log_odds).all():
-        raise InputError(f"{model}: the FP32 model's scores are not finite; its weights are damaged")
+        raise InputError(f"{model}: the FP32 model's scores are not finite; its weights are damaged, get them again")
     fp32 = score(fp32_log_odds, sentences.labels, fp32_log_odds)
     if fp32.mcc <= 0:
         raise InputError(
-            f"{model}: its FP32 MCC on {data} is {fp32.mcc:.3f}, no better than chance: the labels are probably "
-            "reversed. Class 1 must mean acceptable (id2label in its config.json); or it was never fine-tuned "
-            "(`bitfront finetune`)"
+            f"{model}: its FP32 MCC on {data} is {fp32.mcc:.3f}, no better than chance. Its labels are probably "
+            "reversed: class 1 must mean acceptable (id2label in its config.json). Or it was never fine-tuned: run "
+            "`bitfront finetune`"
         )
-    bank = make_bank(chosen, network, layers, identity["model"], cache_directory(), report_progress, bank_in_files)
+    model_id = identity["model"]
+    bank = make_bank(loaded_quantizer, network, layers, model_id, cache_directory(), report_progress, bank_in_files)
     evaluator = Evaluator(network, layers, token_ids, bank=bank)
     search_evaluator = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, bank)
     return Problem(
@@ -226,47 +226,47 @@ def load_problem(
 
 
 def polishing_sentences(problem: Problem) -> TrainingSentences:
-    """Return the training sentences that go with a problem, for ``polish``: each once, none that maps are scored on.
+    """Return a problem's training sentences for ``polish``: each once, without those that score maps.
 
     Raises:
         InputError: there are fewer than two.
     """
     tokenizer = problem.classifier.tokenizer
-    seen = _judging(problem)
+    scored = _scored_sentences(problem)
     encoded = tokenize(tokenizer, _training_texts(problem), problem.classifier.max_tokens)
-    token_ids = [list(tokens) for tokens in dict.fromkeys(map(tuple, encoded)) if tokens not in seen]
+    token_ids = [list(tokens) for tokens in dict.fromkeys(encoded) if tokens not in scored]
     if len(token_ids) < 2:
-        raise InputError(f"{problem.data}: has too few training sentences to polish on")
+        raise InputError(f"{problem.data}: polishing needs 2 training sentences, got {len(token_ids)}; add some")
     return TrainingSentences(token_ids, tokenizer.all_special_ids)
 
 
 def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
-    """Return the tokens of training sentences that a search of a problem does not see, at most so many.
+    """Return the tokens of at most ``most`` training sentences that a search does not see.
 
-    Those that are also searched with or held back are left out, and those that codes are calibrated on as far as there
-    are enough others. They need no labels: damage is measured against the FP32 model.
+    Sentences that are also searched with or in the holdout set are left out. Those that codes are calibrated on come
+    last. Labels are not needed, because damage is measured against the FP32 model.
 
     Raises:
-        InputError: there are no training sentences.
+        InputError: there are no such sentences.
     """
     texts = _training_texts(problem)
-    seen = _judging(problem)
+    scored = _scored_sentences(problem)
     unseen: dict[tuple[int, ...], None] = {}
     for index in reversed(training_order(len(texts))):
         if len(unseen) == most:
             break
         [tokens] = tokenize(problem.classifier.tokenizer, [texts[index]], problem.classifier.max_tokens)
-        if tuple(tokens) not in seen:
-            unseen[tuple(tokens)] = None
+        if tokens not in scored:
+            unseen[tokens] = None
     if not unseen:
-        raise InputError(f"{problem.data}: has no training sentences but those that are searched with")
+        raise InputError(f"{problem.data}: has no training sentences that are not searched with; add some")
     return [list(tokens) for tokens in unseen]
 
 
-def _judging(problem: Problem) -> set[tuple[int, ...]]:
-    """Return the tokens of the sentences that maps are scored on, those held back included."""
-    held = () if problem.holdout is None else problem.holdout.token_ids
-    return {tuple(tokens) for tokens in (*problem.token_ids, *held)}
+def _scored_sentences(problem: Problem) -> set[tuple[int, ...]]:
+    """Return the tokens of the sentences that score maps, including the holdout set."""
+    holdout = () if problem.holdout is None else problem.holdout.token_ids
+    return {tuple(tokens) for tokens in (*problem.token_ids, *holdout)}
 
 
 def _training_texts(problem: Problem) -> Sequence[str]:
@@ -274,14 +274,14 @@ def _training_texts(problem: Problem) -> Sequence[str]:
     return load_sentences(source, "train").texts
 
 
-def _holdout(held: Sentences | None, classifier: Classifier, confirm: str) -> Holdout | None:
-    if held is None:
+def _tokenize_holdout(sentences: Sentences | None, classifier: Classifier, confirm: str) -> Holdout | None:
+    if sentences is None:
         return None
-    token_ids = tokenize(classifier.tokenizer, held.texts, max_tokens=classifier.max_tokens)
-    return Holdout(held.labels, held.in_domain, token_ids, confirm)
+    token_ids = tokenize(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
+    return Holdout(sentences.labels, sentences.in_domain, token_ids, confirm)
 
 
-def _device(name: str) -> torch.device:
+def _parse_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
@@ -290,5 +290,5 @@ def _device(name: str) -> torch.device:
 
 
 def cache_directory() -> Path:
-    """Return where what can be made again is kept: ``$BITFRONT_CACHE``, else the system's place for caches."""
+    """Return the cache directory: ``$BITFRONT_CACHE``, else the system's default. Its files can be made again."""
     return Path(os.environ.get("BITFRONT_CACHE") or platformdirs.user_cache_dir("bitfront"))

@@ -1,8 +1,12 @@
-"""Scores of a classifier from one log-odds a sentence.
+"""Scores of a two-class classifier, all computed from one log-odds a sentence.
 
-A log-odds is the logit of "acceptable" minus the logit of "unacceptable"; a sentence is predicted acceptable where it
-is positive. It determines the two class probabilities, so every score here follows from it without another forward
-pass.
+Notation:
+    q: log-odds of a bit map, the logit of "acceptable" minus the logit of "unacceptable"; positive predicts acceptable.
+    p: log-odds of the FP32 model.
+    P: FP32 probability of "acceptable", 1 / (1 + exp(-p)).
+
+    damage = mean over sentences of KL(P || Q)
+    KL(P || Q) = log(1 + exp(q)) - log(1 + exp(p)) - P (q - p)
 """
 
 from __future__ import annotations
@@ -16,12 +20,16 @@ import numpy.typing as npt
 LogOdds = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int8]
 Precision = Literal["fp32", "bf16"]
-"""Of the matrix products behind log-odds. Decoded weights are rounded to it too; scores are computed in FP64."""
+"""Precision of decoded weights and of the matrix products behind log-odds. Scores are computed in FP64."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one map scores; ``damage`` and ``cross_entropy`` in nats a sentence and lower is better, the rest higher."""
+    """Scores of one bit map.
+
+    Lower ``damage`` (mean KL divergence from FP32) and ``cross_entropy`` are better, in nats a sentence. Of ``mcc``,
+    ``accuracy`` and ``agreement`` (same top class as FP32) higher is better.
+    """
 
     mcc: float
     accuracy: float
@@ -37,7 +45,7 @@ def score(log_odds: LogOdds, labels: Labels, fp32_log_odds: LogOdds) -> Scores:
         ValueError: the shapes differ, or a log-odds is not finite.
     """
     if not log_odds.shape == labels.shape == fp32_log_odds.shape:
-        raise ValueError(f"shapes differ: {log_odds.shape}, {labels.shape}, {fp32_log_odds.shape}")
+        raise ValueError(f"arrays must have one shape, got {log_odds.shape}, {labels.shape}, {fp32_log_odds.shape}")
     if not np.isfinite(log_odds).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(log_odds))} of {log_odds.size} log-odds are not finite")
     predicted = predictions(log_odds)
@@ -56,7 +64,7 @@ def predictions(log_odds: LogOdds) -> Labels:
 
 
 def mcc(predicted: Labels, labels: Labels) -> float:
-    """Return the Matthews correlation coefficient, -1..1, higher is better; 0 where it is undefined.
+    """Return the Matthews correlation coefficient, -1..1, higher is better; 0 if it is undefined.
 
     B. W. Matthews, Biochimica et Biophysica Acta 405 (1975).
     """
@@ -73,21 +81,20 @@ def mcc_of_counts(
     false_alarms: npt.NDArray[np.int64],
     rejections: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float64]:
-    """Return the MCC of confusion counts, elementwise over arrays of any one shape; 0 where it is undefined."""
+    """Return the MCC of confusion counts, elementwise over arrays of one shape; 0 where it is undefined."""
     tp, fn, fp, tn = (np.asarray(count, dtype=np.float64) for count in (hits, misses, false_alarms, rejections))
     denominator = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     return np.asarray((tp * tn - fp * fn) / np.where(denominator == 0, np.inf, denominator))
 
 
 def divergences(log_odds: LogOdds, fp32_log_odds: LogOdds) -> npt.NDArray[np.float64]:
-    """Return each sentence's KL divergence, in nats, from the FP32 model's class probabilities to these.
+    """Return each sentence's KL divergence, in nats, of these class probabilities from the FP32 model's.
 
-    ``(n_sentences,)``; zero where the log-odds are equal. Their mean is the damage.
+    ``(n_sentences,)``, lower is better; zero if the log-odds are equal. Their mean is the damage.
     """
     p, q = fp32_log_odds.astype(np.float64), log_odds.astype(np.float64)
     probability = 1.0 / (1.0 + np.exp(-np.clip(p, -700, 700)))
-    # KL(p || q) for Bernoulli variables by their log-odds: log(1 + e^q) - log(1 + e^p) - P (q - p). It stays accurate
-    # for probabilities near 0 and 1, where logarithms of the probabilities themselves would not.
+    # This form stays accurate for probabilities near 0 and 1; logarithms of the probabilities would not.
     return np.maximum(_softplus(q) - _softplus(p) - probability * (q - p), 0.0)
 
 

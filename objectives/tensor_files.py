@@ -1,4 +1,4 @@
-"""Writing tensors so that a reader sees the old file or the new, and a full disk is told as one."""
+"""Atomic writing of safetensors files, with a full disk reported as an OSError."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from objectives.files import replacing
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file to ``path``, replacing what was there in one step.
+    """Write a safetensors file to ``path``, replacing the file atomically.
 
     Raises:
-        OSError: it cannot be written, or the disk is full.
+        OSError: the file cannot be written, or the disk is full.
     """
-    with replacing(path) as temporary, plain_errors():
+    with replacing(path) as temporary, safetensor_errors_as_os_errors():
         save_file(dict(tensors), temporary, metadata=dict(metadata))
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Raise as the OSError that it is what safetensors has a name of its own for while it writes: a full disk."""
+def safetensor_errors_as_os_errors() -> Iterator[None]:
+    """Re-raise SafetensorError as OSError: while writing, it means that the disk is full."""
     try:
         yield
     except SafetensorError as error:

@@ -1,4 +1,4 @@
-"""Where models and sentences lie: local directories, or repositories of the Hugging Face hub in the local cache."""
+"""Sources of models and sentences: local directories, and Hugging Face hub repositories in the local cache."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ from objectives.errors import InputError
 
 
 def local_directory(source: str, what: str) -> Path | None:
-    """Return ``source`` as a directory, or None where it can only be a name on the hub.
+    """Return ``source`` as a directory, or None if it can only be a hub name.
 
     Raises:
-        InputError: it is empty, a file, or written as a path (``./x``, ``/a/b``, ``x/``) and no directory is there.
+        InputError: it is empty or a file.
+        InputError: it is written as a path (``./x``, ``/a/b``, ``x/``), and there is no such directory.
     """
     if not source.strip():
-        raise InputError(f"{what} {source!r}: a directory or a hub name is needed, this is empty; name one")
+        raise InputError(f"{what} {source!r}: a directory or a hub name is needed, got an empty name; give one")
     try:
         path = Path(source).expanduser()
-    except RuntimeError:  # ~name, and there is nobody of that name
+    except RuntimeError:  # ~name, and there is no such user
         path = Path(source)
     if path.is_dir():
         return path
     if path.exists():
-        raise InputError(f"{what} {source}: a directory is needed, this is a file; name the directory it lies in")
-    # A hub name is `name` or `owner/name`; whatever else has separators was meant as a path.
+        raise InputError(f"{what} {source}: a directory is needed, got a file; name its directory")
+    # A hub name is `name` or `owner/name`; any other text with separators is a path.
     if source.startswith(("/", ".", "~")) or source.endswith("/") or "\\" in source or source.count("/") > 1:
         raise InputError(f"{what} {source}: there is no such directory (looked for {path.absolute()}); check the path")
     return None
 
 
 def hub_snapshot(name: str, kind: Literal["model", "dataset"], patterns: Sequence[str], instead: str) -> Path:
-    """Return the folder of a hub repository in the local cache, after downloading the files that it lacks.
+    """Download missing files of a hub repository, and return its folder in the local cache.
 
-    The cache is used as it is if ``HF_HUB_OFFLINE=1`` is set or the hub does not answer. The caller loads from the
-    folder. The libraries' own downloads would ask the hub to convert ``pytorch_model.bin`` in a background thread.
+    If ``HF_HUB_OFFLINE=1`` is set or the hub does not answer, nothing is downloaded. Callers load from the folder,
+    because the libraries' own downloads ask the hub to convert ``pytorch_model.bin`` in a background thread.
 
     Args:
         name: ``owner/name`` or ``name``.
-        kind: the sort of repository.
-        patterns: shell patterns of the files to fetch. The folder is missing if none matches.
-        instead: what the user can do without the hub, for the error message.
+        kind: the kind of repository.
+        patterns: shell patterns of the files to fetch. The folder does not exist if none matches.
+        instead: what to do without the hub, for the error message.
 
     Raises:
         InputError: the hub cannot be reached and the cache lacks files, or a download breaks off.
         InputError: the hub has no such repository, or it is private or gated.
-        OSError: the cache cannot be written or read: the disk is full, say.
+        OSError: the cache cannot be read or written, for example because the disk is full.
     """
     with _quiet_loggers():
         failure: Exception | None = None
         try:
-            # snapshot_download asks this too, but waits for a silent hub without end.
+            # snapshot_download asks this too, but without a time limit.
             huggingface_hub.HfApi().repo_info(name, repo_type=kind, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        except Exception as error:  # the client passes on errors of httpx, whatever they are
-            # The cache may serve all the same.
-            failure = error
+        except Exception as error:  # the client passes on any error of httpx
+            failure = error  # the cache may still have the files
         try:
             folder = huggingface_hub.snapshot_download(
                 name,
@@ -80,14 +80,14 @@ def hub_snapshot(name: str, kind: Literal["model", "dataset"], patterns: Sequenc
             )
         except Exception as error:
             cause = failure or error
-            raise _hub_fault(cause, name, kind, instead) from cause
+            raise _hub_error(cause, name, kind, instead) from cause
     return Path(folder)
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep the progress bars, log lines and warnings of the model libraries off the terminal, and restore them."""
-    from transformers.utils import logging as transformers_logging  # a second or more, and reading a run needs none
+    """Silence the progress bars, log lines and warnings of the model libraries."""
+    from transformers.utils import logging as transformers_logging  # a slow import that reading a run does not need
 
     bars = transformers_logging.is_progress_bar_enabled()
     with warnings.catch_warnings(), _quiet_loggers():
@@ -102,37 +102,37 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return an exception as one line for a message: its type and the first line of its text."""
+    """Return an exception as one line: its type and the first line of its text."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 
 class _Bar(tqdm):
-    """A download's bar: only on a terminal, and gone when it is full."""
+    """A progress bar for downloads. It shows only on a terminal and is cleared at the end."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {"disable": None, "leave": False})  # type: ignore[no-untyped-call]
 
 
-def _hub_fault(error: BaseException, name: str, kind: str, instead: str) -> Exception:
+def _hub_error(error: BaseException, name: str, kind: str, instead: str) -> Exception:
     if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError | TimeoutError):
-        fault = f"the hub's cache cannot be used ({error.strerror}); make room, or set HF_HOME to another folder"
+        fault = f"the hub's cache cannot be used ({error.strerror}); free disk space, or set HF_HOME to another folder"
         return OSError(error.errno, fault, error.filename or constants.HF_HUB_CACHE)
     while not isinstance(error, HfHubHTTPError) and error.__cause__ is not None:
-        error = error.__cause__  # the hub's client wraps what happened in "an error happened"
+        error = error.__cause__  # the hub's client wraps the real error in "an error happened"
     hub, log_in = constants.ENDPOINT, "log in (`hf auth login`, or HF_TOKEN)"
     match error:
         case OfflineModeIsEnabled():
             fault = (
-                f"there is no directory of that name, HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} "
-                "does not have it, or not all of it; unset HF_HUB_OFFLINE to download it"
+                f"there is no such directory, HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} lacks it "
+                "or some of its files; unset HF_HUB_OFFLINE to download them"
             )
         case GatedRepoError():
-            fault = f"its owner on {hub} gives it out only on request; accept the terms there and {log_in}"
+            fault = f"its owner on {hub} grants access only on request; accept the terms there and {log_in}"
         case RepositoryNotFoundError():
             fault = (
-                f"there is no directory of that name, and {hub} has no such {kind}, or a private one; check the "
-                f"spelling, {log_in}"
+                f"there is no such directory, and on {hub} this {kind} is missing or private; check the spelling, "
+                f"{log_in}"
             )
         case HFValidationError():
             fault = f"neither a directory nor a hub name ({first_line(error)}); check the spelling"
@@ -142,8 +142,8 @@ def _hub_fault(error: BaseException, name: str, kind: str, instead: str) -> Exce
             fault = f"{hub} answered with HTTP status {error.response.status_code}; try again later"
         case _:
             fault = (
-                f"there is no directory of that name, and {hub} cannot be reached or broke off ({first_line(error)}); "
-                "check the connection, set HF_HUB_OFFLINE=1 if the cache has it"
+                f"there is no such directory, and {hub} cannot be reached or broke off ({first_line(error)}); check "
+                "the connection, set HF_HUB_OFFLINE=1 if the cache has all files"
             )
     return InputError(f"{kind} {name}: {fault}, or {instead}")
 

@@ -1,4 +1,4 @@
-"""What the search needs to know of a network: its searchable layers, and the sizes of its bit maps."""
+"""Find a network's searchable layers and the footprint of its bit maps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from objectives.packing.scheme import PER_ROW, Scheme
 def find_layers(model: nn.Module) -> tuple[Layer, ...]:
     """Return the layers of a sequence-classification model of the BERT family, in module order.
 
-    Searchable is what lies in the encoder (``model.base_model``, the pooler included); the classification head,
-    biases and normalisations are not. For ``bert-base-uncased`` these are the 76 layers of the documented
-    configuration, by the same names and in its order.
+    Every embedding and linear weight of the encoder (``model.base_model``, including the pooler) is searchable. The
+    classification head, biases and normalisations are not. In ``bert-base-uncased`` these are the 76 layers of the
+    documented configuration, with its names and in its order.
 
     Args:
         model: a ``transformers`` model with a ``base_model_prefix``.

@@ -1,4 +1,4 @@
-"""Labelled sentences: CoLA from a local directory or the Hugging Face hub, checked line by line."""
+"""Load and check labelled sentences: CoLA from a local directory or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ _FILES: dict[Split, tuple[str, ...]] = {
     "validation": ("in_domain_dev.tsv", "out_of_domain_dev.tsv"),
 }
 _GLUE = ("nyu-mll/glue", "glue")
-# GLUE drops the files' borders but keeps their order: `train` is in_domain_train, and `validation` is in_domain_dev and
-# then out_of_domain_dev, as its first, 19th and last sentence show. Only a split of just this size is taken to be it.
+# GLUE keeps the order of CoLA's files: `train` is in_domain_train, and `validation` is in_domain_dev followed by
+# out_of_domain_dev. Only a split of exactly this size gets domains.
 _GLUE_IN_DOMAIN: dict[Split, tuple[int, int]] = {"train": (8551, 0), "validation": (527, 516)}
 _GLUE_FILES = ("README.md", "cola/*")
 _DATA_FILES = ("README.md", "*.parquet", "*.csv*", "*.tsv*", "*.json*", "*.arrow")
-_FAULTS_SHOWN = 20
 _LOCAL_COLA = "name a local CoLA directory with --data DIR"
 
 
@@ -40,13 +39,13 @@ class Sentences:
     Attributes:
         texts: ``n_sentences`` of them, none blank.
         labels: ``(n_sentences,)`` of int8, 0 unacceptable and 1 acceptable; both occur.
-        in_domain: ``(n_sentences,)`` of bool, whether the sentence is from a publication that the training sentences
-            are from as well; None where the source does not say.
-        source: what they were loaded by.
+        in_domain: ``(n_sentences,)`` of bool, whether the sentence's publication also has training sentences; None if
+            the source does not say.
+        source: the directory or hub name that they were loaded from.
 
     Raises:
-        InputError: there are no sentences, one is blank, a label is not 0 or 1, or only one of them occurs.
-        ValueError: an array is not of ``(n_sentences,)``, or not of that type.
+        InputError: there are no sentences, one is blank, a label is not 0 or 1, or only one label occurs.
+        ValueError: an array has another shape or type.
     """
 
     texts: tuple[str, ...]
@@ -61,14 +60,14 @@ class Sentences:
         if self.in_domain is not None and (self.in_domain.shape != (count,) or self.in_domain.dtype != np.bool_):
             raise ValueError(f"in_domain must be ({count},) bool, got {self.in_domain.shape} of {self.in_domain.dtype}")
         if count == 0:
-            raise InputError(f"sentences {self.source}: at least one of each label is needed, there are no sentences")
+            raise InputError(f"sentences {self.source}: at least one of each label is needed, got no sentences")
         faults = _faults_of_rows(zip(self.texts, self.labels.tolist(), strict=True), "sentence", first_number=0)
         if faults:
-            raise all_faults(f"sentences {self.source}", faults, _FAULTS_SHOWN)
+            raise all_faults(f"sentences {self.source}", faults)
         if len(set(self.labels.tolist())) == 1:
             raise InputError(
-                f"sentences {self.source}: both labels are needed to tell good from bad, all {count} are "
-                f"{self.labels[0]}; add sentences of the other"
+                f"sentences {self.source}: both labels are needed, all {count} sentences have "
+                f"{self.labels[0]}; add sentences with the other label"
             )
         object.__setattr__(self, "labels", self.labels.astype(np.int8))
         self.labels.flags.writeable = False
@@ -81,18 +80,18 @@ class Sentences:
 
 
 def load_sentences(source: str, split: Split) -> Sentences:
-    """Load one split of CoLA, or of a data set like it.
+    """Load one split of CoLA, or of a similar data set.
 
     Args:
-        source: a directory in the public CoLA layout (with ``raw/`` in it, or ``raw`` itself), or the name of a data
-            set on the Hugging Face hub: ``nyu-mll/glue`` is read with its configuration ``cola``, any other as it is
-            and in full, and needs columns ``sentence`` and ``label``.
-        split: "train", or "validation": the in-domain sentences, then the out-of-domain ones.
+        source: a directory in the public CoLA layout (the parent of ``raw``, or ``raw`` itself), or a data set on the
+            Hugging Face hub. ``nyu-mll/glue`` is read with its configuration ``cola``. Any other needs the columns
+            ``sentence`` and ``label``, and is read in full.
+        split: "train" or "validation"; in-domain sentences come before out-of-domain ones.
 
     Raises:
-        InputError: ``source`` is a path without a directory, or a directory without the needed files.
-        InputError: lines of a file are at fault; all of its faults are collected.
-        InputError: the hub cannot be reached, has no such data set, or keeps it behind a login.
+        InputError: there is no such directory, or it lacks the needed files.
+        InputError: lines of a file are faulty; the message lists the faults.
+        InputError: the hub cannot be reached, lacks the data set, or requires a login.
         InputError: the data set has no such split or columns, or its sentences are not labelled 0 and 1.
     """
     directory = local_directory(source, "sentences")
@@ -100,21 +99,21 @@ def load_sentences(source: str, split: Split) -> Sentences:
 
 
 def training_order(count: int) -> npt.NDArray[np.int64]:
-    """Return the order in which so many training sentences are used, ``(count,)``, the same every time.
+    """Return the fixed random order in which ``count`` training sentences are used, ``(count,)``.
 
-    Calibration takes them from the front and the check at the end from the back, so that they are different ones where
-    there are enough.
+    Calibration takes sentences from the front and the final checks from the back, so that they differ if there are
+    enough.
     """
     return np.random.default_rng(0).permutation(count)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[tuple[int, ...], ...]:
-    """Return each sentence's token ids, special tokens included, cut to ``max_tokens``; nothing is padded.
+    """Return each sentence's token ids, with special tokens, cut to ``max_tokens`` and without padding.
 
     Args:
-        tokenizer: the model's.
-        texts: ``n_sentences`` of them.
-        max_tokens: the longest input, the model's number of positions.
+        tokenizer: the model's tokenizer.
+        texts: ``n_sentences`` texts.
+        max_tokens: the model's longest input.
 
     Raises:
         ValueError: ``max_tokens`` leaves no room for a word between the special tokens.
@@ -141,13 +140,13 @@ def _load_cola(directory: Path, source: str, split: Split) -> Sentences:
         if directory.resolve().name != "raw":
             raise InputError(
                 f"sentences {source}: the public CoLA layout has a folder raw/ with {', '.join(_FILES[split])}, this "
-                "directory has none; name the directory that CoLA was unpacked to"
+                "directory has none; name the directory that CoLA was unpacked into"
             )
         raw = directory
     missing = [name for name in _FILES[split] if not (raw / name).is_file()]
     if missing:
         raise all_faults(
-            f"sentences {source}", [f"{raw / name} is missing; unpack the whole of CoLA there" for name in missing]
+            f"sentences {source}", [f"{raw / name} is missing; unpack all of CoLA there" for name in missing]
         )
     texts: list[str] = []
     labels: list[int] = []
@@ -161,12 +160,12 @@ def _load_cola(directory: Path, source: str, split: Split) -> Sentences:
 
 
 def _read_tsv(path: Path) -> list[tuple[str, int]]:
-    """Return sentence and label of each line: source code, label, original mark, sentence, separated by tabs."""
+    """Return sentence and label of each line; its columns are source code, label, original mark and sentence."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({first_line(error)}); check its permissions") from error
-    # Split by hand: quotes are text in these files, and only a line feed ends a line.
+    # The csv module and splitlines do not fit: quotes are text in these files, and only a line feed ends a line.
     lines = content.removesuffix(b"\n").split(b"\n") if content else []
     rows: list[tuple[str, int]] = []
     faults: list[str] = []
@@ -174,24 +173,24 @@ def _read_tsv(path: Path) -> list[tuple[str, int]]:
         try:
             columns = line.removesuffix(b"\r").decode("utf-8").split("\t")
         except UnicodeDecodeError as error:
-            faults.append(f"line {number}: must be UTF-8, byte {error.start + 1} of it is not")
+            faults.append(f"line {number}: must be UTF-8, byte {error.start + 1} is not")
             continue
         if len(columns) != 4:
             faults.append(f"line {number}: needs 4 columns separated by tabs, has {len(columns)}")
             continue
-        found = _faults_of_rows([(columns[3], columns[1])], "line", first_number=number)
-        faults += found
-        if not found:
+        row_faults = _faults_of_rows([(columns[3], columns[1])], "line", first_number=number)
+        faults += row_faults
+        if not row_faults:
             rows.append((columns[3], int(columns[1])))
     if not lines:
         faults.append("is empty; unpack CoLA again")
     if faults:
-        raise all_faults(str(path), faults, _FAULTS_SHOWN)
+        raise all_faults(str(path), faults)
     return rows
 
 
 def _load_hub(source: str, split: Split) -> Sentences:
-    import datasets  # a second's worth of imports that a local directory does without
+    import datasets  # a slow import that a local directory does not need
 
     glue = source in _GLUE
     folder = hub_snapshot(source, "dataset", _GLUE_FILES if glue else _DATA_FILES, _LOCAL_COLA)
@@ -202,7 +201,7 @@ def _load_hub(source: str, split: Split) -> Sentences:
             table = datasets.load_dataset(str(folder), "cola" if glue else None, split=split)
     except MemoryError:
         raise
-    except Exception as error:  # of a dozen types, as the files may be anything
+    except Exception as error:  # the files may be anything, and so is the type of the error
         raise InputError(
             f"sentences {source}: the data set has no readable split {split!r} ({first_line(error)}); choose another "
             f"or {_LOCAL_COLA}"
@@ -219,19 +218,19 @@ def _load_hub(source: str, split: Split) -> Sentences:
     rows: list[tuple[Any, Any]] = list(zip(table["sentence"], table["label"], strict=True))
     faults = _faults_of_rows(rows, "row", first_number=0)
     if faults:
-        raise all_faults(f"sentences {source}, split {split!r}", faults, _FAULTS_SHOWN)
+        raise all_faults(f"sentences {source}, split {split!r}", faults)
     inside, outside = _GLUE_IN_DOMAIN[split]
-    known = glue and len(rows) == inside + outside
+    is_cola = glue and len(rows) == inside + outside
     return Sentences(
         tuple(text for text, _ in rows),
         np.array([int(label) for _, label in rows], dtype=np.int8),
-        np.arange(len(rows)) < inside if known else None,
+        np.arange(len(rows)) < inside if is_cola else None,
         source,
     )
 
 
 def _faults_of_rows(rows: Iterable[tuple[Any, Any]], what: str, first_number: int) -> list[str]:
-    """Return what is wrong with sentences and their labels: numbers, or the text of a number as files have them."""
+    """Return the faults of sentences and their labels, which are numbers, or text as in files."""
     faults = []
     for number, (text, label) in enumerate(rows, start=first_number):
         if label in (-1, "-1"):

@@ -1,7 +1,7 @@
-"""The embedded default: a small BERT with bert-base-uncased's 76 layers, and sentences of a grammar that it judges.
+"""The embedded example: a small BERT with the 76 layers of bert-base-uncased, and sentences of an artificial grammar.
 
-Both are files of this package, the same on every machine. ``tests/assets/miniature`` made them: it trained the model on
-60,000 sentences, of which ``data`` has the first 10,000.
+Both are files of this package and equal on every machine. ``tests/assets/miniature`` made them: it trained the model on
+60,000 sentences, and ``data`` has the first 10,000 of them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Miniature:
-    """Where the miniature lies: what any local model directory and CoLA directory are to the rest of the product.
+    """Paths of the miniature's files, an ordinary model directory and ordinary CoLA directories.
 
     Attributes:
         model: a ``transformers`` directory.
         data: a directory in the public CoLA layout.
-        held_out: another one, of the two dev files only: sentences that training and its checks have not seen.
+        held_out: a second one, with only the two dev files; training and its checks have not seen their sentences.
     """
 
     model: Path

@@ -1,1 +1,1 @@
-"""Sizes to the byte: bit streams, schemes of storage, and the footprint of a bit map."""
+"""Packed storage: bit streams, storage schemes, and the exact sizes of bit maps."""

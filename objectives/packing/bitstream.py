@@ -1,4 +1,4 @@
-"""Codes of 2 to 8 bits as one stream of bits, without gaps."""
+"""Pack codes of 2 to 8 bits into a bit stream without gaps, and unpack them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 
-_GROUPS = 1 << 17  # eight codes each, worked on at a time: a few megabytes
+_GROUPS = 1 << 17  # of eight codes each, processed at a time: a few megabytes
 
 
 def packed_length(count: int, width: int) -> int:
-    """Return how many bytes so many codes take."""
+    """Return the number of bytes that ``count`` codes take."""
     return (count * width + 7) // 8
 
 
 def pack(codes: Bytes, width: int) -> Bytes:
-    """Return codes ``(count,)``, each below ``2**width``, as a stream ``(packed_length(count, bits),)``.
+    """Return codes ``(count,)``, each below ``2**width``, as a stream ``(packed_length(count, width),)``.
 
-    The first code is in the lowest bits of the first byte, and a code that does not end with its byte goes on in the
-    lowest bits of the next.
+    The first code takes the lowest bits of the first byte. A code that crosses a byte's end continues in the lowest
+    bits of the next byte.
     """
     shifts = np.arange(8, dtype=np.uint64) * np.uint64(width)
     stream = np.empty(-(-len(codes) // 8) * width, dtype=np.uint8)
@@ -37,7 +37,7 @@ def unpack(stream: Bytes, width: int, count: int) -> Bytes:
     """Return the codes ``(count,)`` of a stream.
 
     Raises:
-        ValueError: the stream is not of the length that so many codes take.
+        ValueError: the length of the stream is not ``packed_length(count, width)``.
     """
     if len(stream) != packed_length(count, width):
         raise ValueError(f"{count} codes of {width} bits take {packed_length(count, width)} bytes, not {len(stream)}")

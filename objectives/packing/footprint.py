@@ -1,7 +1,7 @@
-"""What a bit map weighs, nominal and packed, in exact integer arithmetic.
+"""Nominal and packed size of bit maps, in exact integer arithmetic.
 
-Nominal counts codes only, as the documented configuration does. Packed is the length in bytes of the safetensors file
-that `export` writes: header, codes, what decodes them, and everything that stays in full precision.
+The nominal size counts codes only, as the documented configuration does. The packed size is the length in bytes of the
+safetensors file that ``export`` writes: header, codes, their parameters, and every tensor in full precision.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
-from objectives.layers import WIDTHS, BitMap, Layer
+from objectives.layers import WIDTHS, BitMap, Layer, uniform
 from objectives.packing.bitstream import packed_length
 from objectives.packing.safetensors_size import StoredTensor, safetensors_bytes
 from objectives.packing.scheme import PER_ROW, Scheme
@@ -26,8 +26,8 @@ class Footprint:
 
     Attributes:
         layers: the searchable layers.
-        kept: name and shape of every tensor of the state dict that stays in full precision.
-        scheme: what codes are decoded with.
+        kept: name and shape of every tensor that stays in full precision.
+        scheme: how codes are stored and decoded.
     """
 
     layers: tuple[Layer, ...]
@@ -36,7 +36,7 @@ class Footprint:
 
     @property
     def fp32_nominal_bits(self) -> int:
-        """32 bits for every searchable weight."""
+        """The nominal size of the FP32 model: 32 bits for every searchable weight."""
         return 32 * sum(layer.elements for layer in self.layers)
 
     @cached_property
@@ -46,7 +46,7 @@ class Footprint:
         return safetensors_bytes({**weights, **self._kept_tensors()}, {"format": "pt"})
 
     def nominal_bits(self, bit_map: BitMap) -> int:
-        """Return the sum over layers of elements x bits."""
+        """Return the sum over layers of elements x width."""
         return sum(layer.elements * width for layer, width in zip(self.layers, bit_map, strict=True))
 
     def packed_bytes(self, bit_map: BitMap) -> int:
@@ -55,14 +55,14 @@ class Footprint:
 
     @property
     def packed_metadata(self) -> dict[str, str]:
-        """What the file of a packed checkpoint says of itself."""
+        """The metadata in the file of a packed checkpoint."""
         return {"format": self.scheme.format}
 
     def packed_tensors(self, bit_map: BitMap) -> dict[str, StoredTensor]:
-        """Return every tensor of the packed checkpoint.
+        """Return every tensor of the packed checkpoint, by name.
 
-        For each layer: ``NAME.codes``, its rows x columns codes of ``width`` bits one after the other in
-        ``ceil(rows * columns * width / 8)`` bytes, and ``NAME.PART`` for each part of the scheme.
+        Each layer has ``NAME.codes``, a bit stream of ``ceil(rows * columns * width / 8)`` bytes, and ``NAME.PART`` for
+        each part of the scheme.
         """
         tensors = self._kept_tensors()
         for layer, width in zip(self.layers, bit_map, strict=True):
@@ -71,11 +71,11 @@ class Footprint:
         return tensors
 
     def parameter_bytes(self, layer: Layer, width: int) -> int:
-        """Return the bytes of data that the packed checkpoint has of a layer beside its codes."""
+        """Return the size in bytes of a layer's parameters in the packed checkpoint."""
         return sum(tensor.size_bytes for tensor in self.scheme.parts(layer, width).values())
 
     def compression(self, bit_map: BitMap, axis: SizeAxis) -> float:
-        """Return the FP32 size over the map's size, both counted as ``axis`` says; higher is smaller."""
+        """Return FP32 size / size of the map, both on the given axis; higher is smaller."""
         return float(self.exact_compression(bit_map, axis))
 
     def exact_compression(self, bit_map: BitMap, axis: SizeAxis) -> Fraction:
@@ -85,7 +85,7 @@ class Footprint:
         return Fraction(self.fp32_packed_bytes, self.packed_bytes(bit_map))
 
     def figures(self, bit_map: BitMap) -> dict[str, int | float]:
-        """Return both sizes of a map and both compressions, by the names that they have in files."""
+        """Return both sizes and both compressions of a map, by their names in files."""
         return {
             "nominal_compression": self.compression(bit_map, "nominal"),
             "packed_compression": self.compression(bit_map, "packed"),
@@ -94,8 +94,8 @@ class Footprint:
         }
 
     def highest_compression(self, axis: SizeAxis) -> float:
-        """Return the compression of the smallest map there is: every layer at the lowest width."""
-        return self.compression((WIDTHS[0],) * len(self.layers), axis)
+        """Return the compression of the smallest map: every layer at the lowest width."""
+        return self.compression(uniform(self.layers, WIDTHS[0]), axis)
 
     def _kept_tensors(self) -> dict[str, StoredTensor]:
         return {name: StoredTensor("F32", shape) for name, shape in self.kept.items()}

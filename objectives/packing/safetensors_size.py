@@ -1,4 +1,4 @@
-"""Tensors of a safetensors file as types and shapes, and how long the file is, without making it."""
+"""The length of a safetensors file, computed from the types and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class StoredTensor:
 
     @property
     def size_bytes(self) -> int:
-        """The bytes of its data."""
+        """The size of its data in bytes."""
         return prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
 def safetensors_bytes(tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> int:
-    """Return the length in bytes of a safetensors file with these tensors, without making it.
+    """Return the length in bytes of a safetensors file with these tensors, without writing it.
 
-    Follows the serialiser of the safetensors library: eight bytes of header length, the header as compact JSON padded
-    with spaces to a multiple of eight, then the data; tensors by falling item size, then by name.
+    The layout is that of the safetensors library: eight bytes of header length, the header, then the data. The header
+    is compact JSON, padded to a multiple of eight bytes. Tensors are sorted by falling item size, then by name.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0

@@ -1,4 +1,4 @@
-"""Quantisers by name, and schemes: how codes stand for weights, and what is stored of a layer beside them."""
+"""Names of quantisers, and storage schemes: which parameters are stored beside a layer's codes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from objectives.layers import Layer
 from objectives.packing.safetensors_size import StoredTensor
 
 QuantizerName = Literal["affine", "codebook", "calibrated"]
-"""``affine``: each weight rounded to the nearest of its row's even levels. ``codebook``: to the nearest of its layer's
-own codewords. ``calibrated``: even levels, by ``quantize_gptq``."""
+"""``affine`` rounds each weight to the nearest of its row's evenly spaced levels. ``codebook`` rounds it to the nearest
+of its layer's codewords. ``calibrated`` chooses evenly spaced levels by GPTQ."""
 
 _FORMAT = "bitfront-packed-2"
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """What a model's codes are decoded with.
+    """The parameters that decode a model's codes.
 
     Attributes:
-        kind: ``affine``, scales and zero points; or ``codebook``, codewords for each layer and a scale for each row.
-        group_size: so many neighbouring columns have a scale and a zero point of their own in each row, the last ones
-            of a row may be fewer; 0 for a scale and a zero point a row. A codebook has no groups.
+        kind: ``affine`` has scales and zero points; ``codebook`` has codewords for each layer and a scale for each row.
+        group_size: number of neighbouring columns in a row that share a scale and a zero point. The last group of a row
+            may be smaller. 0 means one group a row. A codebook has no groups.
 
     Raises:
-        ValueError: the group size is negative, or that of a codebook.
+        ValueError: the group size is negative, or a codebook has one.
     """
 
     kind: Literal["affine", "codebook"] = "affine"
@@ -34,34 +34,35 @@ class Scheme:
 
     def __post_init__(self) -> None:
         if self.group_size < 0 or (self.group_size and self.kind == "codebook"):
-            raise ValueError(f"{self.kind} takes no groups of {self.group_size}")
+            raise ValueError(f"{self.kind} takes no groups of {self.group_size}; give 0, or affine a positive size")
 
     @property
     def format(self) -> str:
-        """What a packed file says of itself."""
+        """The name of the format in a packed file."""
         if self.kind == "codebook":
             return f"{_FORMAT} codebook"
         return f"{_FORMAT} groups of {self.group_size}" if self.group_size else _FORMAT
 
     @classmethod
     def of_format(cls, text: str) -> Scheme:
-        """Return the scheme of a packed file.
+        """Return the scheme of a format's name.
 
         Raises:
-            ValueError: there is none of that name.
+            ValueError: no format has that name.
         """
         grouped = re.fullmatch(f"{_FORMAT} groups of ([1-9][0-9]{{0,8}})", text)
-        schemes = (cls(group_size=int(grouped[1])),) if grouped else (cls("affine"), cls("codebook"))
-        for scheme in schemes:
+        if grouped:
+            return cls(group_size=int(grouped[1]))
+        for scheme in (cls(), cls("codebook")):
             if scheme.format == text:
                 return scheme
         raise ValueError(f"no packed format is called {text!r}")
 
     def parts(self, layer: Layer, width: int) -> dict[str, StoredTensor]:
-        """Return what a packed file has of a layer beside its codes.
+        """Return the tensors that a packed file stores for a layer beside its codes.
 
-        ``scale``, FP32, ``(rows,)``, or ``(rows, n_groups)`` with groups; and ``zero_point``, a byte for each scale, in
-        steps of ``2**(width - 8)``, or ``codewords``, FP32 ``(2**width,)``.
+        ``scale`` is FP32, ``(rows,)`` or ``(rows, n_groups)``. ``affine`` adds ``zero_point``, a byte for each scale in
+        steps of ``2**(width - 8)``. ``codebook`` adds ``codewords``, FP32 ``(2**width,)``.
         """
         scale = StoredTensor("F32", (layer.rows, self.n_groups(layer)) if self.group_size else (layer.rows,))
         if self.kind == "codebook":
@@ -69,9 +70,9 @@ class Scheme:
         return {"scale": scale, "zero_point": StoredTensor("U8", scale.shape)}
 
     def n_groups(self, layer: Layer) -> int:
-        """Return how many scales each row of a layer has."""
+        """Return the number of scales in each row of a layer."""
         return -(-layer.columns // self.group_size) if self.group_size else 1
 
 
 PER_ROW = Scheme()
-"""A scale and a zero point for each row: what is meant unless another scheme is named."""
+"""The default scheme: a scale and a zero point for each row."""

@@ -1,1 +1,1 @@
-"""What trains: fine-tuning a base model, and distillation of a quantised one."""
+"""Training: fine-tuning a base model, and polishing a quantised model by distillation."""

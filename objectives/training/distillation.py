@@ -1,10 +1,13 @@
-"""Polish: a quantised model's full-precision parameters tuned after the search, without a bit more.
+"""Polish a quantised model after the search: distil the FP32 model into its parameters, at the same size.
 
-Codes stay as they are; so do codewords, as their gradients take those of every weight. Scales, zero points, biases,
-LayerNorms and the classification head are tuned so that the model does what the FP32 model does on unlabelled training
-sentences: its class probabilities (Hinton et al., 2015, arXiv:1503.02531) and its hidden states (as in TinyBERT, Jiao
-et al., EMNLP Findings 2020). The FP32 model has been fitted to these very sentences and is surer of them than of any it
-has not seen; so most are shown with a word or two exchanged, where it judges as it does elsewhere.
+Scales, zero points, biases, LayerNorms and the classification head are tuned on unlabelled training sentences. Codes
+and codewords stay fixed, because their gradients need those of every weight.
+
+    loss = damage + 4 * mean over blocks of MSE(h, h_fp32) / var(h_fp32)
+
+The damage (mean KL divergence from FP32) follows Hinton et al. (2015, arXiv:1503.02531), and the hidden states h follow
+TinyBERT (Jiao et al., EMNLP Findings 2020). The FP32 model was fitted to these sentences and is too sure of them. So
+most sentences are augmented: one or two words change, which makes its predictions like those on unseen sentences.
 """
 
 from __future__ import annotations
@@ -20,31 +23,29 @@ from torch import Tensor, nn
 
 from objectives.batching import device_of, equal_length_batches
 from objectives.evaluation.evaluator import Evaluator
-from objectives.layers import Layer, uniform
-from objectives.quantization.bank import FP32_WIDTH
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import divergences
 
 TokenIds = Sequence[Sequence[int]]
 
 _HELD_OUT_SHARE = 0.1
-_EXCHANGED_SHARE = 0.7  # of the sentences are shown with words exchanged
+_AUGMENTED_SHARE = 0.7
 _BATCH_TOKENS = 512
 _LEARNING_RATE = 1e-3
 _WARM_UP_SHARE = 0.05
 _HIDDEN_WEIGHT = 4.0
-_WIDEST_SHIFTED = 4  # bits: zero points of wider codes are stored too coarsely to be worth tuning
-_SAY_EVERY = 0.25
+_WIDEST_SHIFTED = 4  # bits; the stored zero points of wider codes are too coarse to tune
+_REPORT_EVERY = 0.25  # of all steps
 
 
 @dataclass(frozen=True)
 class Polished:
-    """What polishing came to.
+    """The result of polishing.
 
     Attributes:
-        model: the polished model where it does less damage on the held-out sentences, else the one that was given.
-        damage_before: on the held-out sentences, nats a sentence, lower is better.
-        damage_after: of the polished model on them, whether it was kept or not.
+        model: the polished model if it does less damage on the held-out sentences, else the original model.
+        damage_before: damage of the original model on these sentences, nats a sentence, lower is better.
+        damage_after: damage of the polished model on these sentences, kept or not.
     """
 
     model: QuantizedModel
@@ -53,7 +54,7 @@ class Polished:
 
     @property
     def kept(self) -> bool:
-        """Whether the polished model is better."""
+        """Whether the polished model does less damage."""
         return self.damage_after < self.damage_before
 
 
@@ -62,8 +63,8 @@ class TrainingSentences:
     """Unlabelled sentences to polish on.
 
     Attributes:
-        token_ids: each sentence's tokens, special ones included; not those that a search is scored on.
-        special_ids: tokens that mark a sentence's ends and are never exchanged.
+        token_ids: each sentence's tokens with special tokens; the search scores no map on these sentences.
+        special_ids: the special tokens, which augmentation never changes.
     """
 
     token_ids: TokenIds
@@ -79,34 +80,39 @@ def polish(
     report_progress: Callable[[str], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Polished | None:
-    """Tune what costs no bits; a tenth of the sentences is held out and decides whether the result is kept.
+    """Polish a quantised model, and keep the result if it does less damage on a held-out tenth of the sentences.
 
-    Parameters are rounded to what is stored before that is decided. A seed reproduces the result exactly on the same
-    machine and number of threads.
+    Parameters are rounded to storage precision before this comparison. A seed reproduces the result exactly on the same
+    machine with the same number of threads. Neither model is changed.
 
     Args:
-        quantized: the model to polish; left as it is, and of the same size as the result.
-        fp32: the ``transformers`` sequence classifier it was made from; left as it is.
-        sentences: two of them at least.
+        quantized: the model to polish; the result has the same size.
+        fp32: the ``transformers`` sequence classifier that it was quantised from.
+        sentences: at least two sentences.
         epochs: passes over the sentences.
-        seed: of the held-out sentences, the order and the exchanges.
-        report_progress: told now and then how far it is.
-        should_stop: asked before each batch; once true, None is returned.
+        seed: seed of the held-out sentences, the order and the augmentation.
+        report_progress: called with a line after each quarter of the batches.
+        should_stop: called before each batch; if true, polishing stops and returns None.
 
     Raises:
         ValueError: there are fewer than two sentences.
     """
     if len(sentences.token_ids) < 2:
-        raise ValueError(f"polishing takes two sentences at least, got {len(sentences.token_ids)}")
+        raise ValueError(f"polishing needs at least two sentences, got {len(sentences.token_ids)}")
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(sentences.token_ids))
     n_held_out = max(1, round(_HELD_OUT_SHARE * len(order)))
     shuffled = [sentences.token_ids[index] for index in order]
     held_out, training = shuffled[:n_held_out], shuffled[n_held_out:]
-    exchange = _Exchange.of(training, sentences.special_ids)
-    held_out += [exchange(ids, rng) for ids in held_out]
-    damage = _damage_on(held_out, fp32, quantized.layers)
-    tuned = _tune(quantized, fp32, training, exchange, epochs, rng, report_progress, should_stop)
+    augmentation = _Augmentation.of(training, sentences.special_ids)
+    held_out += [augmentation(ids, rng) for ids in held_out]
+    fp32_log_odds = Evaluator(fp32, quantized.layers, held_out).fp32_log_odds()
+
+    def damage(model: QuantizedModel) -> float:
+        log_odds = Evaluator(model.decoded(fp32), model.layers, held_out).fp32_log_odds()
+        return float(divergences(log_odds, fp32_log_odds).mean())
+
+    tuned = _tune(quantized, fp32, training, augmentation, epochs, rng, report_progress, should_stop)
     if tuned is None:
         return None
     before, after = damage(quantized), damage(tuned)
@@ -114,47 +120,43 @@ def polish(
 
 
 @dataclass(frozen=True)
-class _Exchange:
-    """Makes sentences that the FP32 model has not seen: words change places, or give way to other sentences' words."""
+class _Augmentation:
+    """Makes new sentences from old ones: swaps two words, or replaces a word by one of another sentence, once or twice.
+
+    Calling it returns the changed token ids, of the same length.
+    """
 
     pool: Sequence[int]
     special_ids: frozenset[int]
 
     @classmethod
-    def of(cls, token_ids: TokenIds, special_ids: Collection[int]) -> _Exchange:
+    def of(cls, token_ids: TokenIds, special_ids: Collection[int]) -> _Augmentation:
         special = frozenset(special_ids)
         return cls([token for ids in token_ids for token in ids if token not in special], special)
 
     def __call__(self, ids: Sequence[int], rng: np.random.Generator) -> list[int]:
         changed = list(ids)
-        places = [place for place, token in enumerate(changed) if token not in self.special_ids]
-        if len(places) < 2:
+        positions = [position for position, token in enumerate(changed) if token not in self.special_ids]
+        if len(positions) < 2:
             return changed
         for _ in range(rng.integers(1, 3)):
-            one, other = rng.choice(places, size=2)
+            i, j = rng.choice(positions, size=2)
             if rng.random() < 0.5:
-                changed[one], changed[other] = changed[other], changed[one]
+                changed[i], changed[j] = changed[j], changed[i]
             else:
-                changed[one] = self.pool[int(rng.integers(len(self.pool)))]
+                changed[i] = self.pool[int(rng.integers(len(self.pool)))]
         return changed
 
 
-def _damage_on(token_ids: TokenIds, fp32: nn.Module, layers: Sequence[Layer]) -> Callable[[QuantizedModel], float]:
-    own_weights = uniform(layers, FP32_WIDTH)
-    expected = Evaluator(fp32, layers, token_ids).log_odds(own_weights)
-
-    def damage(quantized: QuantizedModel) -> float:
-        found = Evaluator(quantized.decoded(fp32), layers, token_ids).log_odds(own_weights)
-        return float(divergences(found, expected).mean())
-
-    return damage
-
-
 class _Student(nn.Module):
-    """The quantised model, its weights decoded and frozen, with what is tuned around them.
+    """The quantised model with frozen decoded weights, and the parameters that are tuned around them.
 
-    A layer computes ``gain * (W x + bias + shift * sum(x))``: as if each row of W, and its bias, were scaled by its
-    gain after its weights had been shifted. So codes are decoded once, and no gradient of a whole weight is needed.
+    Each row of a weight W has a gain and a shift, so that its layer computes
+
+        gain * (W x + bias + shift * sum(x))
+
+    which equals scaling the row and its bias by the gain after adding the shift to the row's weights. Codes are thus
+    decoded once, and no weight needs a gradient.
     """
 
     def __init__(self, quantized: QuantizedModel, fp32: nn.Module) -> None:
@@ -172,13 +174,13 @@ class _Student(nn.Module):
             weight = self.network.get_parameter(layer.parameter)
             self.log_gains.append(nn.Parameter(weight.new_zeros(layer.rows)))
             self.shifts.append(nn.Parameter(weight.new_zeros(layer.rows), requires_grad=shifted))
-            self._spreads.append(weight.std(dim=1, correction=0))  # the unit of its shift
+            self._spreads.append(weight.std(dim=1, correction=0))  # units of the shifts
         for index, layer in enumerate(quantized.layers):
-            hook = self._linear if layer.kind == "linear" else self._embedding
+            hook = self._linear_hook if layer.kind == "linear" else self._embedding_hook
             self.network.get_submodule(layer.name).register_forward_hook(hook(index))
 
     def tuned(self) -> QuantizedModel:
-        """Return the quantised model with what has been tuned, rounded to what is stored."""
+        """Return the quantised model with the tuned parameters, rounded to storage precision."""
         with torch.no_grad():
             state = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
             entries = []
@@ -201,7 +203,7 @@ class _Student(nn.Module):
         shift: Tensor = self.shifts[index] * self._spreads[index]
         return shift
 
-    def _linear(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def _linear_hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
             if self.shifts[index].requires_grad:
                 outputs = outputs + inputs[0].sum(dim=-1, keepdim=True) * self._shift(index)
@@ -209,10 +211,10 @@ class _Student(nn.Module):
 
         return hook
 
-    def _embedding(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def _embedding_hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
             rows = inputs[0]
-            if not isinstance(rows, Tensor):  # positions that are asked for by their number: left as they are
+            if not isinstance(rows, Tensor):  # positions addressed by their number stay unchanged
                 return outputs
             if self.shifts[index].requires_grad:
                 outputs = outputs + self._shift(index)[rows][..., None]
@@ -225,7 +227,7 @@ def _tune(
     quantized: QuantizedModel,
     fp32: nn.Module,
     training: TokenIds,
-    exchange: _Exchange,
+    augmentation: _Augmentation,
     epochs: int,
     rng: np.random.Generator,
     report_progress: Callable[[str], None],
@@ -241,38 +243,38 @@ def _tune(
         for index in rng.permutation(len(batches)):
             if should_stop():
                 return None
-            chosen = [training[sentence] for sentence in batches[index][0]]
-            shown = [exchange(ids, rng) if rng.random() < _EXCHANGED_SHARE else list(ids) for ids in chosen]
-            tokens = torch.tensor(shown, device=device)
-            loss = _distance(student.network, fp32, tokens)
+            batch = [training[sentence] for sentence in batches[index][0]]
+            batch = [augmentation(ids, rng) if rng.random() < _AUGMENTED_SHARE else ids for ids in batch]
+            tokens = torch.tensor(batch, device=device)
+            loss = _loss(student.network, fp32, tokens)
             for group in optimizer.param_groups:
-                group["lr"] = _LEARNING_RATE * _rate(step / steps)
+                group["lr"] = _LEARNING_RATE * _schedule(step / steps)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             step += 1
-            if step % max(1, int(_SAY_EVERY * steps)) == 0:
+            if step % max(1, int(_REPORT_EVERY * steps)) == 0:
                 report_progress(f"polishing: {step}/{steps} batches")
     return student.tuned()
 
 
-def _rate(done: float) -> float:
-    """Return the share of the learning rate after a share of all steps: a short rise, then half a cosine to zero."""
-    return min(1.0, done / _WARM_UP_SHARE + 0.01) * 0.5 * (1.0 + math.cos(math.pi * done))
+def _schedule(progress: float) -> float:
+    """Return the factor of the learning rate at a progress of 0..1: a short warm-up, then half a cosine to zero."""
+    return min(1.0, progress / _WARM_UP_SHARE + 0.01) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def _distance(student: nn.Module, fp32: nn.Module, tokens: Tensor) -> Tensor:
-    """Return how far a student is from the FP32 model on sentences ``(n, length)``: damage and hidden states."""
+def _loss(student: nn.Module, fp32: nn.Module, tokens: Tensor) -> Tensor:
+    """Return the loss of a student on sentences ``(n, length)``; see the module's docstring."""
     with torch.no_grad():
-        expected = fp32(input_ids=tokens, output_hidden_states=True)
-    found = student(input_ids=tokens, output_hidden_states=True)
-    damage = _divergences(found.logits, expected.logits).mean()
-    # The embeddings' own output is left out: what is above it tells better what in it matters.
-    apart = [
-        F.mse_loss(hidden, wanted) / wanted.var()
-        for hidden, wanted in zip(found.hidden_states[1:], expected.hidden_states[1:], strict=True)
+        targets = fp32(input_ids=tokens, output_hidden_states=True)
+    outputs = student(input_ids=tokens, output_hidden_states=True)
+    damage = _divergences(outputs.logits, targets.logits).mean()
+    # The embeddings' output is left out: the blocks above it show better which differences matter.
+    hidden_losses = [
+        F.mse_loss(hidden, target) / target.var()
+        for hidden, target in zip(outputs.hidden_states[1:], targets.hidden_states[1:], strict=True)
     ]
-    return damage + _HIDDEN_WEIGHT * torch.stack(apart).mean()
+    return damage + _HIDDEN_WEIGHT * torch.stack(hidden_losses).mean()
 
 
 def _divergences(logits: Tensor, expected: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def test_all_faults_of_a_file_come_together(tmp_path: Path) -> None:
     message = str(caught.value)
     assert f"{path}: 5 faults" in message
     assert "line 1: 'bert.embeddings.word_embeddings' has '9'; a width is a whole number from 2 to 8" in message
-    assert "line 3: 'bert.encoder.layer.0.attention.self.query' is there already at line 2" in message
+    assert "line 3: 'bert.encoder.layer.0.attention.self.query' is already given at line 2" in message
     assert "line 4: 'bert.nonsense' is not a layer of this model" in message
     assert "'4.0'" in message
     assert "'bert.pooler.dense' is missing" in message
@@ -95,10 +95,10 @@ def test_json_widths_are_checked_as_strictly(width: object) -> None:
     [
         ("", "is this a bit map"),
         ("hello\nworld\n", "is this a bit map"),
-        (f"Layer: {NAMES[0]}", "is cut off"),
-        (f"Layer: {NAMES[0]} | b", "is cut off"),
+        (f"Layer: {NAMES[0]}", "is incomplete"),
+        (f"Layer: {NAMES[0]} | b", "is incomplete"),
         ("{", "not valid JSON"),
-        ("[1, 2]", "no JSON object"),
+        ("[1, 2]", "an object of layer names and widths is needed, got a list"),
         ('{"schema": "other-1", "bits": {}}', "schema 'other-1' is not"),
         ('{"schema": "bitfront-bit-map-1", "bits": [2]}', "'bits' must be an object"),
         ('{"schema": "bitfront-bit-map-1", "bits": {}, "more": 1}', r"unknown keys \['more'\]"),
@@ -114,7 +114,7 @@ def test_malformed_files_are_refused_with_one_message(text: str, complaint: str)
 
 def test_a_doubled_key_in_json_is_seen() -> None:
     pairs = ", ".join(f'"{name}": {width}' for name, width in [*zip(NAMES, GOOD, strict=True), (NAMES[0], 4)])
-    with pytest.raises(InputError, match=f"'{NAMES[0]}' is there already"):
+    with pytest.raises(InputError, match=f"'{NAMES[0]}' is already given"):
         parse_bit_map("{" + pairs + "}", LAYERS, "json")
 
 

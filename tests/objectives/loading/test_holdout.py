@@ -1,4 +1,4 @@
-"""Sentences held back: how a share is drawn, and that none is searched with."""
+"""The holdout set: how a share is drawn, and that none of it is searched with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from objectives.errors import InputError
-from objectives.loading.holdout import divide, parse_share
+from objectives.loading.holdout import parse_share, split_holdout
 from objectives.loading.sentences import Sentences, load_sentences
 
 
@@ -31,19 +31,19 @@ def test_a_share_is_written_as_a_number_and_a_seed(text: str, expected: tuple[fl
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_share_is_stratified_and_copies_stay_together(seed: int) -> None:
     sentences = made_up()
-    searched, held = divide(sentences, f"0.3@{seed}")
-    assert held is not None
-    assert len(searched) + len(held) == len(sentences)
-    assert not set(searched.texts) & set(held.texts)
-    assert searched.in_domain is not None and held.in_domain is not None and sentences.in_domain is not None
+    searched, holdout = split_holdout(sentences, f"0.3@{seed}")
+    assert holdout is not None
+    assert len(searched) + len(holdout) == len(sentences)
+    assert not set(searched.texts) & set(holdout.texts)
+    assert searched.in_domain is not None and holdout.in_domain is not None and sentences.in_domain is not None
     for label in (0, 1):
         for inside in (False, True):
             of_all = np.count_nonzero((sentences.labels == label) & (sentences.in_domain == inside))
-            of_held = np.count_nonzero((held.labels == label) & (held.in_domain == inside))
-            assert of_held == pytest.approx(0.3 * of_all, abs=5)  # copies weigh double, on whatever side
-    again, _ = divide(sentences, f"0.3@{seed}")
+            of_holdout = np.count_nonzero((holdout.labels == label) & (holdout.in_domain == inside))
+            assert of_holdout == pytest.approx(0.3 * of_all, abs=5)  # copies weigh double, on whatever side
+    again, _ = split_holdout(sentences, f"0.3@{seed}")
     assert again.texts == searched.texts
-    other, _ = divide(sentences, f"0.3@{seed + 1}")
+    other, _ = split_holdout(sentences, f"0.3@{seed + 1}")
     assert other.texts != searched.texts
     order = [sentences.texts.index(text) for text in searched.texts[:50]]
     assert order == sorted(order)
@@ -59,20 +59,20 @@ def test_other_sentences_must_be_others(tmp_path: Path) -> None:
         return str(tmp_path / name)
 
     sentences = load_sentences(write("searched", "a"), "validation")
-    searched, held = divide(sentences, write("others", "b"))
+    searched, holdout = split_holdout(sentences, write("others", "b"))
     assert searched is sentences
-    assert held is not None and len(held) == 4
+    assert holdout is not None and len(holdout) == 4
     with pytest.raises(InputError, match="4 of its sentences are also searched with"):
-        divide(sentences, write("same", "a"))
+        split_holdout(sentences, write("same", "a"))
     with pytest.raises(InputError, match="nowhere"):
-        divide(sentences, str(tmp_path / "nowhere"))
+        split_holdout(sentences, str(tmp_path / "nowhere"))
 
 
 def test_shares_that_leave_nothing_are_refused() -> None:
-    assert divide(made_up(), "none")[1] is None
+    assert split_holdout(made_up(), "none")[1] is None
     with pytest.raises(InputError, match="a share lies between 0 and 1"):
-        divide(made_up(), "0.0")
-    with pytest.raises(InputError, match="to confirm on: at least one of each label"):
-        divide(made_up(), "0.000001")
+        split_holdout(made_up(), "0.0")
+    with pytest.raises(InputError, match="holdout: at least one of each label"):
+        split_holdout(made_up(), "0.000001")
     with pytest.raises(InputError, match="to search with: at least one of each label"):
-        divide(made_up(), "0.999999")
+        split_holdout(made_up(), "0.999999")

@@ -211,7 +211,7 @@ def test_the_cache_serves_if_the_hub_cannot(
 def test_what_the_cache_lacks_offline_says_what_to_do(load: Callable[[], Any], instead: str, offline: None) -> None:
     message = refusal(load)
     assert "HF_HUB_OFFLINE is set, and the cache" in message
-    assert "unset HF_HUB_OFFLINE to download it" in message
+    assert "unset HF_HUB_OFFLINE to download them" in message
     assert instead in message
 
 
@@ -222,7 +222,7 @@ def test_a_silent_hub_is_waited_for_ten_seconds(
     message = refusal(load)
     assert unreachable == [10]
     assert "cannot be reached or broke off (ConnectTimeout: timed out)" in message
-    assert "set HF_HUB_OFFLINE=1 if the cache has it" in message
+    assert "set HF_HUB_OFFLINE=1 if the cache has all files" in message
     assert instead in message
 
 
@@ -234,7 +234,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
 FAILURES: dict[str, tuple[Exception, tuple[str, ...]]] = {
     "absent": (
         answered(RepositoryNotFoundError, 401),
-        ("has no such model, or a private one", "check the spelling", "hf auth login"),
+        ("this model is missing or private", "check the spelling", "hf auth login"),
     ),
     "gated": (answered(GatedRepoError, 403), ("only on request", "accept the terms", "hf auth login")),
     "forbidden": (answered(HfHubHTTPError, 403), ("refused it with HTTP status 403", "hf auth login")),
@@ -269,12 +269,12 @@ def test_a_full_disk_is_not_the_hubs_fault(hub: Hub) -> None:
     with pytest.raises(OSError, match="No space left on device") as caught:
         model()
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/cache/weights")
-    assert "make room, or set HF_HOME" in str(caught.value)
+    assert "free disk space, or set HF_HOME" in str(caught.value)
 
 
 def test_a_repository_without_a_model_is_told_what_it_lacks(hub: Hub) -> None:
     hub.write(MODEL, {"adapter_config.json": b"{}"})
-    assert "not a model directory, it has no config.json" in refusal(model)
+    assert "a model directory has a config.json, this one has none" in refusal(model)
     hub.write(MODEL, {"config.json": b"{}", "vocab.txt": b"[PAD]", "tf_model.h5": b"x"})
     assert "no weights: model.safetensors or pytorch_model.bin is needed" in refusal(model)
 

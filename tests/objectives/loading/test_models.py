@@ -165,8 +165,8 @@ def test_what_is_written_as_a_path_is_never_looked_up_on_the_hub(source: str, mo
 
 
 def test_a_file_and_an_empty_name_are_refused(tiny: Path) -> None:
-    assert "a directory is needed, this is a file" in refusal(tiny / "config.json")
-    with pytest.raises(InputError, match="this is empty"):
+    assert "a directory is needed, got a file" in refusal(tiny / "config.json")
+    with pytest.raises(InputError, match="got an empty name"):
         load_classifier("")
 
 
@@ -191,7 +191,7 @@ def larger_tokenizer(directory: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "no config": (lambda d: (d / "config.json").unlink(), "not a model directory, it has no config.json"),
+    "no config": (lambda d: (d / "config.json").unlink(), "a model directory has a config.json, this one has none"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "no weights"),
     "no tokenizer": (lambda d: (d / "tokenizer.json").unlink(), "no tokenizer"),
     "broken config": (lambda d: cut_in_half(d / "config.json"), "config.json cannot be read"),
@@ -201,7 +201,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty weights": (lambda d: (d / "model.safetensors").write_bytes(b""), "the weights cannot be read"),
     "cut tokenizer": (lambda d: cut_in_half(d / "tokenizer.json"), "the tokenizer cannot be read"),
     "decoder": (lambda d: edit_config(d, is_decoder=True), "an encoder of the BERT family is needed"),
-    "three labels": (lambda d: edit_config(d, id2label={0: "a", 1: "b", 2: "c"}), "this one has 3"),
+    "three labels": (lambda d: edit_config(d, id2label={0: "a", 1: "b", 2: "c"}), "got 3 labels"),
     "labels the wrong way round": (
         lambda d: edit_config(d, id2label={0: "acceptable", 1: "unacceptable"}),
         "label 1 must mean acceptable",
@@ -215,7 +215,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "bert.encoder.layer.1.attention.output.LayerNorm.bias is in the file and not in this model",
     ),
     "missing tensor": (drop_tensor, "bert.encoder.layer.1.output.dense.weight is missing"),
-    "larger tokenizer": (larger_tokenizer, f"they go up to {VOCABULARY} and the model has {VOCABULARY} embeddings"),
+    "larger tokenizer": (
+        larger_tokenizer,
+        f"the tokenizer's go up to {VOCABULARY} and the model has {VOCABULARY} embeddings",
+    ),
 }
 
 
@@ -257,7 +260,7 @@ def test_short_memory_is_not_the_models_fault(tiny: Path, monkeypatch: pytest.Mo
 def test_a_decoder_is_refused_by_its_type(tiny: Path, tmp_path: Path) -> None:
     directory = Path(shutil.copytree(tiny, tmp_path / "model"))
     (directory / "config.json").write_text('{"model_type": "gpt2"}')
-    assert "this is 'gpt2'" in refusal(directory)
+    assert "got 'gpt2'" in refusal(directory)
 
 
 class Intruder:

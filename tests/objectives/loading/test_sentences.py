@@ -121,7 +121,7 @@ def test_a_missing_directory_folder_or_file_is_said_to_be_missing(tmp_path: Path
         (b"s\t-1\t\tThe cat.", "line 3: label -1 marks a hidden label"),
         (b"s\t1\t\t", "line 3: sentence must not be empty, got ''"),
         (b"s\t1\t\t \r", "line 3: sentence must not be empty, got ' '"),
-        (b"s\t1\t\tna\xefve", "line 3: must be UTF-8, byte 8 of it is not"),
+        (b"s\t1\t\tna\xefve", "line 3: must be UTF-8, byte 8 is not"),
     ],
 )
 def test_a_faulty_line_is_named_by_its_number(line: bytes, fault: str, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_at_most_twenty_faults_are_shown(count: int, last: str, tmp_path: Path) 
 def test_an_empty_file_and_a_single_label_are_refused(tmp_path: Path) -> None:
     source = cola(tmp_path, in_domain_train=b"", in_domain_dev=b"s\t1\t\tYes.\n", out_of_domain_dev=b"s\t1\t\tYes.\n")
     assert f"{TRAIN}: is empty" in refusal(source)
-    assert "both labels are needed to tell good from bad, all 2 are 1" in refusal(source, "validation")
+    assert "both labels are needed, all 2 sentences have 1" in refusal(source, "validation")
 
 
 def test_sentences_keep_read_only_copies() -> None:
@@ -169,7 +169,7 @@ def test_sentences_keep_read_only_copies() -> None:
 @pytest.mark.parametrize(
     ("texts", "labels", "in_domain", "fault"),
     [
-        ((), [], None, "there are no sentences"),
+        ((), [], None, "got no sentences"),
         (("a", "b"), [0, 1, 1], None, "labels must be \\(2,\\) integers"),
         (("a", "b"), [0.0, 1.0], None, "labels must be \\(2,\\) integers"),
         (("a", "b"), [0, 2], None, "sentence 1: label must be 0 or 1, got 2"),

@@ -152,28 +152,28 @@ def test_what_is_tuned_computes_what_is_stored(model: torch.nn.Module, scheme: S
     assert float((logits_of(tuned, ids) - logits_of(quantized.decoded(model), ids)).abs().max()) > 0.1
 
 
-def test_exchanges_keep_the_ends_and_the_length() -> None:
+def test_augmentation_keeps_the_ends_and_the_length() -> None:
     rng = np.random.default_rng(0)
-    exchange = polishing._Exchange.of([[2, 7, 8, 9, 3], [2, 5, 3]], [0, 2, 3])
+    augmentation = polishing._Augmentation.of([[2, 7, 8, 9, 3], [2, 5, 3]], [0, 2, 3])
     changed = 0
     for _ in range(100):
-        found = exchange([2, 7, 8, 9, 3], rng)
-        assert (found[0], found[-1], len(found)) == (2, 3, 5)
-        assert set(found[1:-1]) <= {5, 7, 8, 9}
-        changed += found != [2, 7, 8, 9, 3]
+        ids = augmentation([2, 7, 8, 9, 3], rng)
+        assert (ids[0], ids[-1], len(ids)) == (2, 3, 5)
+        assert set(ids[1:-1]) <= {5, 7, 8, 9}
+        changed += ids != [2, 7, 8, 9, 3]
     assert changed > 50
-    assert exchange([2, 5, 3], rng) == [2, 5, 3]  # a word alone has none to change places with
+    assert augmentation([2, 5, 3], rng) == [2, 5, 3]  # a single word stays
 
 
-def test_the_distance_is_the_damage_where_hidden_states_agree() -> None:
+def test_the_loss_is_the_damage_where_hidden_states_agree() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, expected = (torch.randn(9, 2, generator=generator) * 5 for _ in range(2))
-    found = polishing._divergences(logits, expected)
+    computed = polishing._divergences(logits, expected)
     by_hand = divergences((logits[:, 1] - logits[:, 0]).numpy(), (expected[:, 1] - expected[:, 0]).numpy())
-    np.testing.assert_allclose(found, by_hand, atol=1e-5)
+    np.testing.assert_allclose(computed, by_hand, atol=1e-5)
 
 
 def test_one_sentence_is_too_few(classifier: Classifier) -> None:
     quantized = quantized_to(classifier.model, mixed_bits(classifier.model))
-    with pytest.raises(ValueError, match="two sentences at least, got 1"):
+    with pytest.raises(ValueError, match="at least two sentences, got 1"):
         polish(quantized, classifier.model, TrainingSentences([[2, 5, 3]], [2, 3]), 1)

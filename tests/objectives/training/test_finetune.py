@@ -97,7 +97,7 @@ def test_the_seed_decides_everything(base: Path, data: Path, tmp_path: Path) -> 
 
 def test_what_is_there_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "kept.txt").write_text("kept")
-    with pytest.raises(InputError, match=f"out {tmp_path} is there already, and nothing is overwritten"):
+    with pytest.raises(InputError, match=f"out {tmp_path} already exists"):
         finetune("./no-base", "./no-data", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 

@@ -19,7 +19,7 @@ def test_a_search_that_could_not_polish_says_so_before_it_begins(
     settings = ["--model", tiny.model, "--data", tiny.data, "--quantizer", "affine", "--sensitivity", "gradient"]
     spoken = bitfront("search", *settings, "--run", run, "--trials", 9, "--polish")
     assert spoken.status == 2
-    assert "too few training sentences to polish on" in " ".join(spoken.err.split())
+    assert "polishing needs 2 training sentences" in " ".join(spoken.err.split())
     assert not run.exists()
 
 

@@ -105,7 +105,7 @@ def test_what_is_no_share_and_no_directory_is_told_to_be_the_confirmations(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     where = ("--model", tiny.model, "--data", tiny.data, "--run", tmp_path / "run")
     spoken = bitfront("search", *where, "--confirm", confirm)
-    assert spoken.status == 2 and f"--confirm {confirm}: is neither none, nor a share" in " ".join(spoken.err.split())
+    assert spoken.status == 2 and f"--confirm {confirm}: give none, a share below 1" in " ".join(spoken.err.split())
 
 
 def test_reversed_labels_are_refused_before_anything_is_calibrated(

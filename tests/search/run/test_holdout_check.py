@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from objectives.layers import BitMap
-from objectives.loading.holdout import divide
+from objectives.loading.holdout import split_holdout
 from objectives.loading.sentences import load_sentences
 from objectives.miniature import Miniature
 from objectives.problem import Evaluation, Problem, load_problem
@@ -42,7 +42,7 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
     assert spoken.status == 0, spoken.err
     assert "Confirmed on the holdout set: on 32 sentences that the search has not seen" in " ".join(spoken.out.split())
     found = outcome(load_study(run / "study.journal"), "x")
-    searched, held = divide(load_sentences(str(tiny.data), "validation"), "0.4")
+    searched, held = split_holdout(load_sentences(str(tiny.data), "validation"), "0.4")
     assert held is not None
     assert np.array_equal(found.labels, searched.labels)
     assert found.holdout is not None and not found.holdout.withdrawn
