@@ -120,7 +120,7 @@ class Outcome:
         provenance: further facts to show, in order: versions, seed, machine, fingerprints.
         margin: the loss of MCC that the user accepts, 0 or more.
         command: the command that makes this run again; empty if unknown.
-        held_back: the holdout, as the user named it; empty if there is none.
+        holdout_source: the holdout sentences, as the user named them; empty if there is none.
         holdout: the scores on the holdout, once it has been scored.
         unseen: the scores of the best maps on unseen training sentences, once the search has ended.
         unscored: how many maps an interrupted check on these sentences still has to score.
@@ -142,7 +142,7 @@ class Outcome:
     provenance: tuple[tuple[str, str], ...]
     margin: float = DEFAULT_MARGIN
     command: str = ""
-    held_back: str = ""
+    holdout_source: str = ""
     holdout: HoldoutScores | None = None
     unseen: Unseen | None = None
     unscored: int = 0

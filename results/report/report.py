@@ -151,8 +151,10 @@ def _read(name: str) -> str:
 def _holdout(outcome: Outcome) -> str:
     if outcome.holdout is not None:
         scored = outcome.holdout
-        return f"{outcome.held_back}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
-    return f"{outcome.held_back}, not scored yet" if outcome.held_back else "none"
+        return (
+            f"{outcome.holdout_source}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
+        )
+    return f"{outcome.holdout_source}, not scored yet" if outcome.holdout_source else "none"
 
 
 def _unseen(outcome: Outcome) -> str:

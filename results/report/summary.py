@@ -117,7 +117,7 @@ def _outdated(unseen: Unseen) -> str:
 
 def holdout_lead(found: Analysis) -> Lead:
     """Return whether the holdout set, which no search has seen, confirms the answer."""
-    scored, source = found.outcome.holdout, found.outcome.held_back
+    scored, source = found.outcome.holdout, found.outcome.holdout_source
     if scored is None:
         if source:
             return "Holdout set not scored yet", f"its sentences ({source}) are scored when the search ends"

@@ -315,7 +315,7 @@ def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
         trials=len(outcome.trials) - withdrawn,
         withdrawn=withdrawn,
     )
-    return replace(outcome, held_back="0.3", holdout=opened)
+    return replace(outcome, holdout_source="0.3", holdout=opened)
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -323,7 +323,7 @@ def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> N
     outcome = made_up_outcome(trials=30)
     told = {
         "No holdout set.": outcome,
-        "Holdout set not scored yet.": replace(outcome, held_back="0.3"),
+        "Holdout set not scored yet.": replace(outcome, holdout_source="0.3"),
         "Holdout result out of date.": confirmed(outcome, withdrawn=True),
         "Scored on the holdout set.": confirmed(outcome, withdrawn=False),  # no map is said to be within that margin
         "Not confirmed on the holdout set.": confirmed(replace(outcome, margin=0.15), withdrawn=False),
