@@ -71,7 +71,7 @@ def lead_lines(found: Analysis) -> list[Lead]:
         smallest = (claim, reason + _more_of_smallest(found.headline(SMALLEST)))
         others = [lead for lead in (_knee_lead(found), _documented_lead(found)) if lead is not None]
         claim, reason = holdout_lead(found)
-        holdout = (claim, reason + (_fitted(found) if found.confirmed else ""))
+        holdout = (claim, reason + (_fitted(found) if found.holdout else ""))
         leads = [smallest, *others, *unseen_lead(found), holdout]
     reasons = _with_damage_defined([reason for _, reason in leads])
     return [
@@ -128,10 +128,10 @@ def holdout_lead(found: Analysis) -> Lead:
     sentences = f"{scored.labels.size:,} sentences that the search has not seen"
     first = next((headline for headline in found.headlines if headline.trial is not None), None)
     picked = None if first is None else first.trial
-    if first is None or picked is None or picked.number not in found.confirmed:
+    if first is None or picked is None or picked.number not in found.holdout:
         label = "any pick" if picked is None else picked.label
         return "Not confirmed", f"the picks of that time were scored on {sentences}, and not {label}"
-    against = found.confirmed[picked.number].against_fp32
+    against = found.holdout[picked.number].against_fp32
     if first.request != SMALLEST:  # no other pick is claimed to be no worse
         claim = "Scored on the holdout set"
     elif against.no_worse >= CONFIDENCE:
@@ -149,8 +149,8 @@ def _fitted(found: Analysis) -> str:
     """Return how far the search has fitted the sentences that it saw: damage there is no guide to damage elsewhere."""
     growth: dict[bool, list[float]] = {True: [], False: []}
     for trial in found.outcome.trials:
-        if trial.number in found.confirmed and trial.scores is not None and trial.scores.damage > 0:
-            ratio = found.confirmed[trial.number].damage / trial.scores.damage
+        if trial.number in found.holdout and trial.scores is not None and trial.scores.damage > 0:
+            ratio = found.holdout[trial.number].damage / trial.scores.damage
             growth[trial.origin == "sampler"].append(ratio)
     if not growth[True]:
         return ""

@@ -113,7 +113,7 @@ class Analysis(Selection):
     Attributes:
         intervals: by trial number, for the front, the picks, the reference and the baselines.
         against_fp32: their MCC against the FP32 model's, by trial number.
-        confirmed: by trial number, for the picks, their rivals and the reference: their quality on the holdout; empty
+        holdout: by trial number, for the picks, their rivals and the reference: their quality on the holdout; empty
             until the holdout is scored, and once the search has gone on after that.
         unseen: by trial number, for the maps that picks are made among: their damage on unseen sentences; empty until
             the search has ended.
@@ -124,7 +124,7 @@ class Analysis(Selection):
 
     intervals: Mapping[int, Intervals]
     against_fp32: Mapping[int, Comparison]
-    confirmed: Mapping[int, Estimate]
+    holdout: Mapping[int, Estimate]
     unseen: Mapping[int, UnseenDamage]
     gain: Gain | None
     fp32_mcc: Interval
@@ -192,7 +192,7 @@ def analyse(outcome: Outcome) -> Analysis:
         headlines=_with_corrections(outcome, candidates, headlines),
         intervals=dict(zip(numbers, intervals, strict=True)),
         against_fp32=dict(zip(numbers, compare(mccs, fp32, outcome.margin), strict=True)),
-        confirmed=holdout_estimates(outcome.holdout, outcome.margin),
+        holdout=holdout_estimates(outcome.holdout, outcome.margin),
         unseen=unseen_damages(outcome.unseen),
         gain=gain_over_knapsack(outcome),
         fp32_mcc=fp32.intervals()[0],
