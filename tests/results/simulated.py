@@ -43,7 +43,7 @@ def cola_like() -> Truth:
     return Truth(labels, inside, chances)
 
 
-def evidence_of(
+def candidates_of(
     truth: Truth,
     accepted: npt.NDArray[np.bool_],
     *,
@@ -51,7 +51,7 @@ def evidence_of(
     losses: npt.NDArray[np.float64] | None = None,
     fp32_accepted: npt.NDArray[np.bool_] | None = None,
 ) -> Candidates:
-    """Return maps that accept ``(n_maps, n_sentences)`` as evidence; equal sizes, no losses, where not given."""
+    """Return the candidates that accept ``(n_maps, n_sentences)``; by default of equal size and without losses."""
     count = len(accepted)
     losses = np.zeros(accepted.shape) if losses is None else losses
     return Candidates(

@@ -9,7 +9,7 @@ import pytest
 
 from objectives.scores import mcc
 from results.statistics.candidates import Candidates, knee_rule, least_damage_rule, smallest_rule
-from tests.results.simulated import cola_like, evidence_of
+from tests.results.simulated import cola_like, candidates_of
 from tests.results.synthetic import failed, made_up_outcome, with_trials
 
 TRUTH = cola_like()
@@ -26,10 +26,10 @@ def worse_by(sentences: int, *, seed: int = 0) -> np.ndarray:
 def made(errors: list[int], damages: list[float], sizes: list[int]) -> Candidates:
     losses = np.tile(np.array(damages)[:, None], (1, TRUTH.labels.size))
     accepted = np.stack([worse_by(count) for count in errors])
-    return evidence_of(TRUTH, accepted, losses=losses, sizes=np.array(sizes))
+    return candidates_of(TRUTH, accepted, losses=losses, sizes=np.array(sizes))
 
 
-def test_evidence_is_what_the_trials_did() -> None:
+def test_candidates_hold_the_results_of_complete_trials() -> None:
     outcome = made_up_outcome(trials=10)
     outcome = with_trials(outcome, [failed(outcome.trials[3]) if t.number == 3 else t for t in outcome.trials])
     candidates = Candidates.of(outcome)
@@ -72,7 +72,7 @@ def test_the_more_maps_there_are_the_luckier_the_best_may_be() -> None:
 def test_the_best_of_a_thousand_equal_maps_does_not_shut_out_the_least_damaged() -> None:
     accepted = TRUTH.draw(np.random.default_rng(0), 1000)
     damages = np.random.default_rng(1).random(1000)
-    candidates = evidence_of(TRUTH, accepted, losses=np.tile(damages[:, None], (1, TRUTH.labels.size)))
+    candidates = candidates_of(TRUTH, accepted, losses=np.tile(damages[:, None], (1, TRUTH.labels.size)))
     assert least_damage_rule(candidates.feasible)(candidates) == damages.argmin()
 
 

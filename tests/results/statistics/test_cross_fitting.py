@@ -10,7 +10,7 @@ import pytest
 from results.statistics.bootstrap import strata_of
 from results.statistics.candidates import Candidates, least_damage_rule
 from results.statistics.cross_fitting import corrected, cross_fitted
-from tests.results.simulated import best_mcc, cola_like, evidence_of
+from tests.results.simulated import best_mcc, cola_like, candidates_of
 
 
 def test_choices_never_see_the_sentences_that_score_them() -> None:
@@ -18,7 +18,7 @@ def test_choices_never_see_the_sentences_that_score_them() -> None:
     accepted = truth.draw(np.random.default_rng(0), 12)
     # The losses of every map are the number of the sentence: what a rule sees tells which sentences it was given.
     numbers = np.arange(truth.labels.size, dtype=np.float64)
-    candidates = evidence_of(truth, accepted, losses=np.tile(numbers, (12, 1)))
+    candidates = candidates_of(truth, accepted, losses=np.tile(numbers, (12, 1)))
     seen: list[np.ndarray] = []
 
     def choose(given: Candidates) -> int:
@@ -43,7 +43,7 @@ def test_one_map_is_worth_what_it_scores() -> None:
     truth = cola_like()
     accepted = truth.draw(np.random.default_rng(0), 1)
     losses = np.random.default_rng(1).exponential(size=accepted.shape)
-    candidates = evidence_of(truth, accepted, losses=losses)
+    candidates = candidates_of(truth, accepted, losses=losses)
     [found] = corrected(candidates, [least_damage_rule(candidates.feasible)], 0.01)
     assert found is not None
     assert found.mcc == pytest.approx(candidates.mccs[0])
@@ -55,7 +55,7 @@ def test_one_map_is_worth_what_it_scores() -> None:
 
 def test_rules_that_find_nothing_on_some_sentences_are_not_corrected() -> None:
     truth = cola_like()
-    candidates = evidence_of(truth, truth.draw(np.random.default_rng(0), 3))
+    candidates = candidates_of(truth, truth.draw(np.random.default_rng(0), 3))
     calls = iter([0, 1, 2, None, *[2] * 100])
     rules = [lambda _: next(calls), best_mcc, lambda _: None]
     found = corrected(candidates, rules, 0.01)
@@ -68,7 +68,7 @@ def test_the_winner_of_a_thousand_equal_maps_is_lucky_and_the_corrected_one_is_n
     random = np.random.default_rng(0)
     naive, honest, covered = [], [], []
     for _ in range(80):
-        candidates = replace(evidence_of(truth, truth.draw(random, 1000)), resamples=300)
+        candidates = replace(candidates_of(truth, truth.draw(random, 1000)), resamples=300)
         naive.append(candidates.mccs.max() - truth.mcc)
         [found] = corrected(candidates, [best_mcc], 0.01, repeats=2)
         assert found is not None

@@ -159,7 +159,7 @@ def test_headline_requests_lie_between_the_constraint_and_what_is_possible() -> 
     assert headline_requests(packed) == ("smallest@margin", "best@5.5x", "knee")
 
 
-def test_smallest_and_knee_are_picked_by_evidence() -> None:
+def test_smallest_and_knee_are_picked_from_candidates() -> None:
     outcome = replace(made_up_outcome(trials=80), margin=0.2)
     candidates = Candidates.of(outcome)
     for margin, request in ((0.2, "smallest@margin"), (0.1, "smallest@0.1"), (1.0, " smallest@1 ")):
