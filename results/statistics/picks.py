@@ -97,7 +97,7 @@ def headline_requests(outcome: Outcome) -> tuple[str, ...]:
     return (SMALLEST, *sizes, KNEE)
 
 
-def in_order(requests: Iterable[str]) -> list[str]:
+def sorted_requests(requests: Iterable[str]) -> list[str]:
     """Return the headline requests of several outcomes in the order of one outcome's."""
     sizes = (request for request in requests if request not in (SMALLEST, KNEE))
     return [SMALLEST, *sorted(sizes, key=_least_compression), KNEE]
