@@ -56,9 +56,9 @@ def loss(margin: float) -> str:
     return f"{margin:.10g} MCC"
 
 
-def bits_a_weight(trial: Trial) -> str:
-    """Return the mean width of a map over its weights, as ``3.99 bits a weight``."""
-    return f"{32 / trial.nominal_compression:.2f} bits a weight"
+def bits_per_weight(trial: Trial) -> str:
+    """Return the mean width of a map over its weights, as ``3.99 bits per weight``."""
+    return f"{32 / trial.nominal_compression:.2f} bits per weight"
 
 
 def proposer(origin: Origin) -> str:

@@ -11,7 +11,7 @@ from results.columns import to_terminal
 from results.formatting import (
     DAMAGE,
     QUALITY_WORDS,
-    bits_a_weight,
+    bits_per_weight,
     confidence,
     constraint,
     difference_with,
@@ -287,11 +287,11 @@ def _documented_lead(found: Analysis) -> Lead | None:
 
 
 def _weighed(found: Analysis, trial: Trial) -> str:
-    """Return a map with its weight, as ``trial 8 (17.3 MB instead of 133 MB, 4.00 bits a weight)``."""
+    """Return a map with its weight, as ``trial 8 (17.3 MB instead of 133 MB, 4.00 bits per weight)``."""
     footprint = found.outcome.footprint
     return (
         f"{trial.label} ({megabytes(footprint.packed_bytes(trial.bit_map))} instead of "
-        f"{megabytes(footprint.fp32_packed_bytes)}, {bits_a_weight(trial)})"
+        f"{megabytes(footprint.fp32_packed_bytes)}, {bits_per_weight(trial)})"
     )
 
 

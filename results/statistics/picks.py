@@ -15,7 +15,7 @@ from results.pareto import fp32_size
 from results.statistics.candidates import Candidates, Rule, knee_rule, least_damage_rule, smallest_rule
 
 HEADLINE_COMPRESSIONS = ("8", "10.67", "12.8")
-"""Always asked, if beyond the size constraint: 4, 3 and 2.5 bits a weight."""
+"""Always asked, if beyond the size constraint: 4, 3 and 2.5 bits per weight."""
 
 SMALLEST = "smallest@margin"
 KNEE = "knee"
