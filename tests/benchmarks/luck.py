@@ -12,7 +12,7 @@ import numpy as np
 
 from results.statistics.bootstrap import Bootstrapped, Resamples
 from results.statistics.cross_fitting import FOLDS, REPEATS, corrected
-from tests.results.simulated import best_mcc, cola_like, candidates_of
+from tests.results.simulated import best_mcc, candidates_of, cola_like
 
 MAPS = 1000
 DATASETS = 200

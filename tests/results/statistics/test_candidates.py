@@ -9,7 +9,7 @@ import pytest
 
 from objectives.scores import mcc
 from results.statistics.candidates import Candidates, knee_rule, least_damage_rule, smallest_rule
-from tests.results.simulated import cola_like, candidates_of
+from tests.results.simulated import candidates_of, cola_like
 from tests.results.synthetic import failed, made_up_outcome, with_trials
 
 TRUTH = cola_like()

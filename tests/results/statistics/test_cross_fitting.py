@@ -10,7 +10,7 @@ import pytest
 from results.statistics.bootstrap import strata_of
 from results.statistics.candidates import Candidates, least_damage_rule
 from results.statistics.cross_fitting import corrected, cross_fitted
-from tests.results.simulated import best_mcc, cola_like, candidates_of
+from tests.results.simulated import best_mcc, candidates_of, cola_like
 
 
 def test_choices_never_see_the_sentences_that_score_them() -> None:
