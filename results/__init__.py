@@ -1,1 +1,1 @@
-"""What came out of a search: front, report, files. Imports objectives."""
+"""What a search found: statistics, tables, plots, the report and exports. Imports objectives."""

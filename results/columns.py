@@ -1,4 +1,4 @@
-"""One table model: a table is a list of columns, which CSV, HTML, Markdown and the terminal render alike."""
+"""The table model: a list of columns, rendered as CSV, HTML, Markdown or terminal lines."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Column(Generic[Row]):
     """One column of a table whose rows are of one type.
 
     Attributes:
-        name: its name in CSV; empty if CSV leaves it out.
-        heading: its heading elsewhere; empty if only CSV has it.
+        name: its name in CSV; empty to leave it out there.
+        heading: its heading elsewhere; empty for a column of CSV alone.
         value: a row's value; None if the row has none.
         text: formats a value, and both ends of its interval.
-        present: whether HTML, Markdown and the terminal show it; None if they do once a row has a value.
-        interval: whether intervals are shown; CSV then has ``name_low`` and ``name_high`` too.
-        link: where a row's cell leads in HTML; an empty string for nowhere.
+        present: whether HTML, Markdown and the terminal show it; None to show it if a row has a value.
+        interval: whether to show intervals; CSV then has ``name_low`` and ``name_high`` too.
+        link: the address that a row's cell links to in HTML; empty for no link.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Column(Generic[Row]):
     link: Callable[[Row], str] | None = None
 
     def number(self, row: Row) -> int | float | None:
-        """Return what a row sorts by; None if its value is no number."""
+        """Return the number that a row sorts by; None if its value is not a number."""
         value = self.value(row)
         if isinstance(value, Measured):
             return value.value
         return None if isinstance(value, str) else value
 
     def texts(self, row: Row) -> tuple[str, str]:
-        """Return a row's value and its interval in words, each empty if there is none."""
+        """Return a row's value and its interval as text, each empty if there is none."""
         value = self.value(row)
         if value is None:
             return "", ""
@@ -74,12 +74,12 @@ class Column(Generic[Row]):
         return self.text(value.value), ends
 
     def line(self, row: Row) -> str:
-        """Return a row's value in words, as ``0.561 (0.512 to 0.607)``."""
+        """Return a row's value as one text: ``0.561 (0.512 to 0.607)``."""
         text, ends = self.texts(row)
         return f"{text} ({ends})" if ends else text
 
     def series(self, rows: Sequence[Row]) -> dict[str, list[str | int | float]]:
-        """Return the values by name, and both ends of the intervals; NaN for what is not known."""
+        """Return the CSV columns by name: the values, and both ends of the intervals; NaN for a missing number."""
         values = [self.value(row) for row in rows]
         plain = [value.value if isinstance(value, Measured) else value for value in values]
         series = {self.name: [nan if value is None else value for value in plain]}
@@ -91,14 +91,14 @@ class Column(Generic[Row]):
 
 
 def to_frame(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> pd.DataFrame:
-    """Return a table as CSV has it: every named column, numbers as numbers."""
+    """Return the table for CSV: every named column, numbers as numbers."""
     return pd.DataFrame(
         {name: values for column in columns if column.name for name, values in column.series(rows).items()}
     )
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV in one step, so that a reader sees the old one or the new.
+    """Write a table as CSV atomically: a reader sees the old file or the new one.
 
     Raises:
         OSError: the folder cannot be written.
@@ -108,7 +108,7 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 def to_html(columns: Sequence[Column[Row]], rows: Sequence[Row], classes: str = "") -> Markup:
-    """Return a table as HTML, its texts escaped; the first column names the row, numbers say what they sort by."""
+    """Return a table as escaped HTML: the first column is the row's header, and numbers carry their sort value."""
     columns = shown(columns, rows)
     heads = Markup("").join(Markup('<th scope="col">{}</th>').format(column.heading) for column in columns)
     lines = [Markup("\n").join(_html_cell(column, row, column is columns[0]) for column in columns) for row in rows]
@@ -119,7 +119,7 @@ def to_html(columns: Sequence[Column[Row]], rows: Sequence[Row], classes: str = 
 
 
 def to_markdown(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> list[str]:
-    """Return a table as the lines of Markdown, its texts escaped."""
+    """Return a table as lines of escaped Markdown."""
     columns = shown(columns, rows)
     cells = [[column.heading for column in columns], ["---"] * len(columns)]
     cells += [[escaped(column.line(row)) for column in columns] for row in rows]
@@ -127,20 +127,20 @@ def to_markdown(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> list[str
 
 
 def to_terminal(columns: Sequence[Column[Row]], rows: Sequence[Row], width: int) -> list[str]:
-    """Return a table as plain lines of at most ``width`` characters; what is too long goes on in the next line."""
+    """Return a table as plain lines of at most ``width`` characters; long texts wrap."""
     table = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     columns = shown(columns, rows)
     for column in columns:
-        if any(column.number(row) is not None for row in rows):  # numbers stay whole, texts go on in the next line
+        if any(column.number(row) is not None for row in rows):  # numbers never wrap, texts do
             needed = max(map(len, (*column.heading.split(), *(column.line(row) for row in rows))))
             table.add_column(Text(column.heading), justify="right", width=needed)
         else:
             table.add_column(Text(column.heading), overflow="fold")
     for row in rows:
         table.add_row(*(Text(column.line(row)) for column in columns))
-    drawn = StringIO()
-    Console(file=drawn, width=width, color_system=None, force_terminal=False).print(table)
-    return [line.rstrip() for line in drawn.getvalue().splitlines()]
+    output = StringIO()
+    Console(file=output, width=width, color_system=None, force_terminal=False).print(table)
+    return [line.rstrip() for line in output.getvalue().splitlines()]
 
 
 def shown(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> list[Column[Row]]:
@@ -155,18 +155,18 @@ def shown(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> list[Column[Ro
 
 
 def escaped(text: str) -> str:
-    """Return a text that Markdown shows as it is."""
+    """Escape a text for one line of Markdown."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
-def _html_cell(column: Column[Row], row: Row, names_row: bool) -> Markup:
+def _html_cell(column: Column[Row], row: Row, is_header: bool) -> Markup:
     text, ends = column.texts(row)
     link = column.link(row) if column.link else ""
-    inside = Markup('<a href="{}">{}</a>').format(link, text) if link else escape(text)
+    content = Markup('<a href="{}">{}</a>').format(link, text) if link else escape(text)
     if ends:
-        inside += Markup(" <small>{}</small>").format(ends)
-    if names_row:
-        return Markup('<th scope="row"><span>{}</span></th>').format(inside)
+        content += Markup(" <small>{}</small>").format(ends)
+    if is_header:
+        return Markup('<th scope="row"><span>{}</span></th>').format(content)
     number = column.number(row)
     attributes = Markup("") if number is None else Markup(' class="n" data-sort="{}"').format(number)
-    return Markup('<td{} data-label="{}"><span>{}</span></td>').format(attributes, column.heading, inside)
+    return Markup('<td{} data-label="{}"><span>{}</span></td>').format(attributes, column.heading, content)

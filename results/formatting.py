@@ -1,4 +1,4 @@
-"""Numbers as people read them, the same in the terminal, the report and the plots."""
+"""How the terminal, the report and the plots write numbers."""
 
 from __future__ import annotations
 
@@ -8,57 +8,57 @@ from results.outcome import Origin, Outcome, Quality, Trial
 from results.statistics.intervals import Comparison
 
 DAMAGE = "damage (mean KL divergence from FP32)"
-"""What each page and each table says where it first speaks of damage."""
+"""How each page and table names damage at its first mention."""
 QUALITY_WORDS: dict[Quality, str] = {"damage": "damage", "mcc": "MCC", "agreement": "agreement with FP32"}
 
 
 def times(compression: float) -> str:
-    """Return a compression as ``8.00x``."""
+    """Format a compression as ``8.00x``."""
     return f"{compression:.2f}x"
 
 
 def megabytes(size_bytes: int) -> str:
-    """Return a size in MB of a million bytes, with three significant digits or all whole ones."""
+    """Format a size in MB (a million bytes): three significant digits, whole from 100 MB on."""
     size = size_bytes / 1e6
     return f"{size:.3g} MB" if size < 100 else f"{size:,.0f} MB"
 
 
 def nats(damage: float) -> str:
-    """Return a damage with three significant digits, as ``0.00684``."""
+    """Format a damage with three significant digits, as ``0.00684``."""
     return f"{damage:.3g}"
 
 
 def mcc(score: float) -> str:
-    """Return an MCC as ``0.561``."""
+    """Format an MCC as ``0.561``."""
     return f"{score:.3f}"
 
 
-def difference(of_mcc: float) -> str:
-    """Return a difference in MCC as ``+0.002``."""
-    return f"{of_mcc:+.3f}"
+def difference(mcc_difference: float) -> str:
+    """Format a difference in MCC as ``+0.002``."""
+    return f"{mcc_difference:+.3f}"
 
 
 def difference_with(comparison: Comparison) -> str:
-    """Return a difference in MCC with its interval, as ``+0.002 (-0.012 to +0.018)``."""
+    """Format a difference in MCC with its interval, as ``+0.002 (-0.012 to +0.018)``."""
     interval = comparison.interval
     return f"{difference(comparison.difference)} ({difference(interval.low)} to {difference(interval.high)})"
 
 
 def confidence(probability: float) -> str:
-    """Return a confidence as ``97%``, rounded down; never 0% or 100%, which no sample can show."""
+    """Format a confidence as ``97%``, rounded down; never 0% or 100%, which no sample can show."""
     if probability > 0.995:
         return "over 99%"
     return "under 1%" if probability < 0.01 else f"{floor(100 * probability + 1e-9)}%"
 
 
 def loss(margin: float) -> str:
-    """Return a margin as ``0.01 MCC``."""
+    """Format a margin as ``0.01 MCC``."""
     return f"{margin:.10g} MCC"
 
 
-def bits_a_weight(trial: Trial) -> str:
-    """Return the mean width of a map over its weights, as ``3.99 bits a weight``."""
-    return f"{32 / trial.nominal_compression:.2f} bits a weight"
+def bits_per_weight(trial: Trial) -> str:
+    """Format the mean width of a map's weights as ``3.99 bits per weight``."""
+    return f"{32 / trial.nominal_compression:.2f} bits per weight"
 
 
 def proposer(origin: Origin) -> str:
@@ -67,17 +67,17 @@ def proposer(origin: Origin) -> str:
 
 
 def maps(count: int) -> str:
-    """Return ``1 map`` or ``12 maps``."""
+    """Format a number of maps as ``1 map`` or ``12 maps``."""
     return f"{count:,} map" if count == 1 else f"{count:,} maps"
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as ``42 s``, ``12 min`` or ``7.5 h``."""
+    """Format a duration as ``42 s``, ``12 min`` or ``7.5 h``."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def constraint(outcome: Outcome) -> str:
-    """Return the size constraint, as ``at least 5.5x (nominal)``."""
+    """Format the size constraint as ``at least 5.5x (nominal)``."""
     return f"at least {outcome.min_compression:.10g}x ({outcome.size_axis})"

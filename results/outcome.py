@@ -1,4 +1,4 @@
-"""The state of a run as one value: everything that tables, plots and the report are made from."""
+"""The outcome of a run as one value: the input of tables, plots and the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Origin = Literal["reference", "uniform", "plain", "sampler"]
 """Who proposed a map: the documented configuration, a uniform baseline, the knapsack, or the sampler."""
 
 DEFAULT_MARGIN = 0.01
-"""The loss of MCC that the user accepts, unless the run says otherwise."""
+"""The loss of MCC that the user accepts, unless the run sets another."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Trial:
 
     Attributes:
         number: the trial's number in the study.
-        origin: who proposed it.
-        label: what plots and tables call it: ``documented``, ``uniform 4``, or ``trial 17``.
+        origin: its proposer.
+        label: its name in plots and tables: ``documented``, ``uniform 4``, or ``trial 17``.
         bit_map: the map.
         nominal_compression: FP32 size over size, codes only; higher is smaller.
         packed_compression: FP32 size over size, every byte of the file; higher is smaller.
         feasible: whether it meets the size constraint.
         scores: its scores; None if the evaluation failed (``failure`` then says why).
         log_odds: one log-odds a sentence, ``(n_sentences,)``; None if the evaluation failed.
-        precision: what the scores were computed in; FP32 once they are confirmed.
+        precision: of the evaluation; FP32 once the final checks have scored the map again.
         elapsed_s: seconds that the evaluation took.
         finished_s: seconds since the study's first trial began.
     """
@@ -61,7 +61,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class HoldoutScores:
-    """The scores of the picks, their rivals and the reference on the holdout, which no search sees.
+    """The scores of the picks, their rivals and the reference on the holdout, which the search never sees.
 
     Attributes:
         source: the sentences, as the user named them.
@@ -70,7 +70,7 @@ class HoldoutScores:
         fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
         log_odds: ``(n_sentences,)`` of maps, by trial number.
         trials: how many maps had been evaluated when the holdout was scored.
-        withdrawn: whether the search went on afterwards, so that the scores confirm nothing any more.
+        withdrawn: whether the search went on afterwards, so that the scores no longer count.
     """
 
     source: str
@@ -84,7 +84,7 @@ class HoldoutScores:
 
 @dataclass(frozen=True)
 class Unseen:
-    """The scores of the best maps on unlabelled sentences that neither the search nor the knapsack has seen.
+    """The scores of the best maps on unlabelled sentences that neither the search nor the knapsack saw.
 
     Attributes:
         fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
@@ -101,29 +101,29 @@ class Unseen:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The state of a run.
+    """The outcome of a run, finished or not.
 
     Attributes:
         name: the run's name.
-        model: where the model came from, as the user gave it.
-        data: where the sentences came from.
+        model: the model's path or hub name, as the user gave it.
+        data: the source of the sentences.
         footprint: the layers and their sizes.
-        quality: the study's first objective.
-        size_axis: what the constraint and the size axis count.
+        quality: the first objective of the study.
+        size_axis: the size that the constraint and the front use.
         min_compression: the size constraint.
         labels: ``(n_sentences,)`` of 0 and 1.
         in_domain: ``(n_sentences,)`` of bool, or None if the sentences do not say.
         fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
         fp32: the scores of the FP32 model.
-        reference_note: why the documented configuration is not among the trials; empty if it is.
+        reference_note: why the trials lack the documented configuration; empty if they have it.
         trials: every evaluated map, by number.
         provenance: further facts to show, in order: versions, seed, machine, fingerprints.
         margin: the loss of MCC that the user accepts, 0 or more.
-        command: the command that makes this run again; empty if unknown.
-        held_back: the holdout, as the user named it; empty if there is none.
-        holdout: the scores on the holdout, once it has been scored.
-        unseen: the scores of the best maps on unseen training sentences, once the search has ended.
-        unscored: how many maps an interrupted check on these sentences still has to score.
+        command: the command that repeats this run; empty if unknown.
+        holdout_source: the holdout sentences, as the user named them; empty if there is none.
+        holdout: the scores on the holdout; None until it is scored.
+        unseen: the scores of the best maps on unseen training sentences; None until the search has ended.
+        unscored: how many maps an interrupted check on unseen sentences still has to score.
     """
 
     name: str
@@ -142,7 +142,7 @@ class Outcome:
     provenance: tuple[tuple[str, str], ...]
     margin: float = DEFAULT_MARGIN
     command: str = ""
-    held_back: str = ""
+    holdout_source: str = ""
     holdout: HoldoutScores | None = None
     unseen: Unseen | None = None
     unscored: int = 0

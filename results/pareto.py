@@ -1,4 +1,4 @@
-"""Which maps no other map beats: dominance and the front of an outcome. Everything is minimised."""
+"""Dominance and the Pareto front of an outcome; both objectives are minimised."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Costs = npt.NDArray[np.float64]
 
 
 def non_dominated(costs: Costs) -> npt.NDArray[np.bool_]:
-    """Return which points no other point beats, in O(n log n).
+    """Return which points are not dominated, in O(n log n).
 
-    A point is beaten by one that is at most as high in both columns and lower in one. Of points that are equal in both
-    columns only the first is kept; a point with a NaN is never kept and beats nothing.
+    A point dominates another if it is no higher in both columns and lower in one. Of equal points only the first is
+    kept. A point with a NaN is never kept and dominates nothing.
 
     Args:
         costs: ``(n, 2)``; both columns lower is better.
@@ -35,8 +35,8 @@ def non_dominated(costs: Costs) -> npt.NDArray[np.bool_]:
     (usable,) = np.nonzero(~np.isnan(costs).any(axis=1))
     if not usable.size:
         return kept
-    # Sorted by the first column, then the second, then position: a point is beaten, or a repetition, exactly where the
-    # second column has been as low before. lexsort is stable, which is what keeps the first of equal points.
+    # Sort by the first column, then the second. A point is then dominated, or a repetition, if an earlier one is as low
+    # in the second column. lexsort is stable, so the first of equal points is kept.
     order = usable[np.lexsort((costs[usable, 1], costs[usable, 0]))]
     second = costs[order, 1]
     kept[order[0]] = True
@@ -45,7 +45,7 @@ def non_dominated(costs: Costs) -> npt.NDArray[np.bool_]:
 
 
 def quality_cost(scores: Scores, quality: Quality) -> float:
-    """Return the quality as a cost, lower is better: the one place where the sign of MCC and agreement flips."""
+    """Return the quality as a cost, lower is better: MCC and agreement change sign, here and nowhere else."""
     if quality == "damage":
         return scores.damage
     return -(scores.mcc if quality == "mcc" else scores.agreement)
@@ -60,19 +60,19 @@ def exact_sizes(footprint: Footprint, trials: Sequence[Trial], axis: SizeAxis) -
     """Return the size of every trial's map, ``(n_trials,)``: nominal in bits, packed in bytes.
 
     The FP32 size over the trial's compression, rounded, is the exact integer while sizes are below 2**51: both
-    divisions err by less than half a unit. Laying out the packed file of 2,000 maps anew would take a second.
+    divisions err by less than half a unit. Computing the packed layout of 2,000 maps again would take a second.
     """
-    full = fp32_size(footprint, axis)
-    assert full < 2**51
+    fp32 = fp32_size(footprint, axis)
+    assert fp32 < 2**51
     compressions = np.array([trial.compression(axis) for trial in trials], dtype=np.float64)
-    return np.rint(full / compressions).astype(np.int64)
+    return np.rint(fp32 / compressions).astype(np.int64)
 
 
 def front(outcome: Outcome) -> tuple[Trial, ...]:
     """Return the non-dominated trials on (quality, size), from the largest map to the smallest.
 
-    Only trials that are complete and meet the size constraint take part, whoever proposed them: a reference or
-    contender that misses it is never on the front. Of maps that are equal in both, the first trial is kept.
+    Only complete trials that meet the size constraint take part; this holds for the reference and the baselines too.
+    Of maps that are equal in both objectives, the first trial is kept.
     """
     taking_part = [trial for trial in outcome.trials if trial.scores is not None and trial.feasible]
     costs = _costs(outcome, taking_part)
@@ -81,32 +81,32 @@ def front(outcome: Outcome) -> tuple[Trial, ...]:
 
 
 def beaten_by(outcome: Outcome, maps: Sequence[Trial], trial: Trial) -> Trial | None:
-    """Return the map that beats ``trial`` on (quality, size), the one of best quality; None where none does.
+    """Return the map that dominates ``trial`` on (quality, size), the one of best quality; None if none does.
 
     Args:
-        outcome: what the maps belong to.
-        maps: complete trials to look among, as :func:`front` returns them.
+        outcome: the outcome that the maps belong to.
+        maps: the complete trials to search, as :func:`front` returns them.
         trial: a complete trial, feasible or not.
     """
     own = _costs(outcome, [trial])
     others = _costs(outcome, maps)
-    beating = np.flatnonzero((others <= own).all(axis=1) & (others < own).any(axis=1))
-    if not beating.size:
+    dominating = np.flatnonzero((others <= own).all(axis=1) & (others < own).any(axis=1))
+    if not dominating.size:
         return None
-    best = np.lexsort((others[beating, 1], others[beating, 0]))[0]
-    return maps[int(beating[best])]
+    best = np.lexsort((others[dominating, 1], others[dominating, 0]))[0]
+    return maps[int(dominating[best])]
 
 
 def least_damage(outcome: Outcome, maps: Sequence[Trial], trial: Trial) -> Trial | None:
-    """Return the complete map of least damage among those no larger than ``trial``; None where none is that small."""
-    axis = outcome.size_axis
-    no_larger = [(other.scores.damage, other.number, other) for other in maps if other.scores is not None]
-    no_larger = [entry for entry in no_larger if entry[2].compression(axis) >= trial.compression(axis)]
-    return min(no_larger, key=lambda entry: entry[:2])[2] if no_larger else None
+    """Return the complete map of least damage among those no larger than ``trial``; None if none is that small."""
+    least = trial.compression(outcome.size_axis)
+    scored = [(other.scores.damage, other.number, other) for other in maps if other.scores is not None]
+    small = [entry for entry in scored if entry[2].compression(outcome.size_axis) >= least]
+    return min(small, key=lambda entry: entry[:2])[2] if small else None
 
 
 def _costs(outcome: Outcome, trials: Sequence[Trial]) -> Costs:
-    """Return ``(n_trials, 2)`` of quality as a cost and exact size, of complete trials."""
+    """Return each complete trial's quality as a cost and its exact size, ``(n_trials, 2)``."""
     scores = [trial.scores for trial in trials if trial.scores is not None]
     assert len(scores) == len(trials)
     qualities = np.array([quality_cost(score, outcome.quality) for score in scores], dtype=np.float64)

@@ -1,1 +1,1 @@
-"""Bit maps and checkpoints as files."""
+"""Exports: bit map files and checkpoints."""

@@ -1,4 +1,4 @@
-"""Packed checkpoints: a directory whose weights take exactly the bits that a map gives them, written and loaded."""
+"""Packed checkpoints: writes and loads directories whose weights take exactly the bits of their map."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from objectives.tensor_files import save_tensors
 
 WEIGHTS, BIT_MAP, MANIFEST = "packed.safetensors", "bitmap.txt", "bitfront.json"
 
-_AGAIN = "export it again with `bitfront export --format packed`"
+_REMEDY = "export it again with `bitfront export --format packed`"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a packed checkpoint gives back: the model with its tokenizer, its map, and the sizes of such maps."""
+    """A loaded checkpoint: the model with its tokenizer, its bit map, and the footprint of its model."""
 
     classifier: Classifier
     bit_map: BitMap
@@ -45,19 +45,19 @@ class Checkpoint:
 def write_checkpoint(
     classifier: Classifier, quantized: QuantizedModel, provenance: Mapping[str, Any], directory: Path
 ) -> int:
-    """Write a packed checkpoint and return the length of its weights' file, which is the map's packed size.
+    """Write a packed checkpoint and return the length in bytes of its weights file, which is the map's packed size.
 
-    Beside the weights lie the config, the tokenizer, the bit map as text, and a manifest: the map as JSON with its
+    The directory also holds the config, the tokenizer, the bit map as text, and a manifest: the map as JSON with its
     provenance and the hashes of all other files.
 
     Args:
         classifier: the FP32 model, for its config and tokenizer.
-        quantized: what it became.
-        provenance: plain JSON values: where the map came from.
-        directory: to be made; it appears when all of it is written.
+        quantized: the quantised model.
+        provenance: the origin of the map, as plain JSON values.
+        directory: the new directory; it appears once everything is written.
 
     Raises:
-        FileExistsError: the directory is there already.
+        FileExistsError: the directory exists.
     """
     sizes = quantized.footprint
     tensors = _packed_tensors(quantized)
@@ -86,7 +86,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """Return the provenance of a packed checkpoint.
 
     Raises:
-        InputError: there is none, or it cannot be read.
+        InputError: the manifest is missing or damaged.
     """
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
@@ -94,23 +94,23 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         if not isinstance(provenance["packed"]["sha256"][WEIGHTS], str):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{directory}: not a packed checkpoint, {MANIFEST} is missing or damaged; {_AGAIN}") from error
+        raise InputError(f"{directory}: no packed checkpoint ({MANIFEST} missing or damaged); {_REMEDY}") from error
     return provenance
 
 
 def load_checkpoint(directory: Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Return an ordinary ``transformers`` classifier with the weights that the codes stand for, and its map.
+    """Return an ordinary ``transformers`` classifier with the decoded weights, and its bit map.
 
-    Layers are unpacked one at a time, so that besides the model there is never more than one of them in memory.
+    It unpacks one layer at a time, so memory holds the model and one layer.
 
     Args:
-        directory: as ``write_checkpoint`` made it.
-        device: where the model shall be; codes are decoded there.
+        directory: a directory that ``write_checkpoint`` wrote.
+        device: the device of the model; codes are decoded there.
 
     Raises:
-        InputError: anything in it is missing, damaged or not what the map asks for.
+        InputError: a file or tensor is missing, damaged, or does not fit the bit map.
     """
-    with _opened(directory) as packed, torch.no_grad():
+    with _open_checkpoint(directory) as packed, torch.no_grad():
         state = packed.classifier.model.to(device).state_dict()  # type: ignore[arg-type]
         for layer, width in zip(packed.footprint.layers, packed.bit_map, strict=True):
             codes, parameters = packed.entry(layer, width, device)
@@ -121,14 +121,14 @@ def load_checkpoint(directory: Path, device: str | torch.device = "cpu") -> Chec
 
 
 def read_quantized(directory: Path) -> tuple[Classifier, QuantizedModel]:
-    """Return the quantised model of a packed checkpoint, as it was written, and a classifier for config and tokenizer.
+    """Return the quantised model of a packed checkpoint, and a classifier for its config and tokenizer.
 
-    The classifier's own weights are yet to be filled in.
+    The classifier's own weights are uninitialised.
 
     Raises:
         InputError: as ``load_checkpoint``.
     """
-    with _opened(directory) as packed:
+    with _open_checkpoint(directory) as packed:
         sizes = packed.footprint
         entries = tuple(packed.entry(layer, width) for layer, width in zip(sizes.layers, packed.bit_map, strict=True))
         kept = {name: packed.kept(name) for name in sizes.kept}
@@ -137,9 +137,9 @@ def read_quantized(directory: Path) -> tuple[Classifier, QuantizedModel]:
 
 @dataclass(frozen=True)
 class _Packed:
-    """An open checkpoint whose files and tensors are those of its map; what they hold is checked as it is read."""
+    """An open checkpoint whose files and tensor shapes fit its map; values are checked when they are read."""
 
-    classifier: Classifier  # its weights yet to be filled in
+    classifier: Classifier  # its weights are uninitialised
     bit_map: BitMap
     footprint: Footprint
     path: Path
@@ -153,26 +153,26 @@ class _Packed:
         parts = {part: self.stored.get_tensor(f"{layer.name}.{part}").to(device) for part in scheme.parts(layer, width)}
         parameters = stored_parameters(scheme, codes, width, parts)
         if fault := parameters.fault():
-            raise InputError(f"{self.path}: {layer.name} has {fault}; {_AGAIN}")
+            raise InputError(f"{self.path}: {layer.name} has {fault}; {_REMEDY}")
         return codes, parameters
 
     def kept(self, name: str) -> Tensor:
         """Return a tensor that stays in full precision."""
         tensor: Tensor = self.stored.get_tensor(name)
         if not tensor.isfinite().all():
-            raise InputError(f"{self.path}: {name} has values that are not finite; {_AGAIN}")
+            raise InputError(f"{self.path}: {name} has infinite or NaN values; {_REMEDY}")
         return tensor
 
 
 @contextmanager
-def _opened(directory: Path) -> Iterator[_Packed]:
+def _open_checkpoint(directory: Path) -> Iterator[_Packed]:
     packed, present = read_manifest(directory)["packed"], _hashes(directory)
     described = packed["sha256"]
     for name in sorted({*described, *present}):
-        if name not in described:  # it could be read in place of what was exported: tokenizers have optional files
-            raise InputError(f"{directory / name}: is not of this checkpoint ({MANIFEST} has no such file); remove it")
+        if name not in described:  # a tokenizer could read it: tokenizers have optional files
+            raise InputError(f"{directory / name}: not listed in {MANIFEST}; remove it")
         if present.get(name) != described[name]:
-            raise InputError(f"{directory / name}: is missing, or not the file that {MANIFEST} describes; {_AGAIN}")
+            raise InputError(f"{directory / name}: missing, or not the file that {MANIFEST} describes; {_REMEDY}")
     path, manifest = directory / WEIGHTS, directory / MANIFEST
     classifier = empty_classifier(directory)
     try:
@@ -181,17 +181,17 @@ def _opened(directory: Path) -> Iterator[_Packed]:
             bit_map = parse_bit_map(manifest.read_text(encoding="utf-8"), sizes.layers, str(manifest))
             text = (directory / BIT_MAP).read_text(encoding="utf-8", errors="replace") if BIT_MAP in described else ""
             if text != to_text(sizes.layers, bit_map) or packed.get("packed_bytes") != sizes.packed_bytes(bit_map):
-                raise InputError(f"{manifest}: its bit map or size is not that of the files beside it; {_AGAIN}")
-            wanted = sizes.packed_tensors(bit_map)
-            if set(stored.keys()) != set(wanted):
-                raise InputError(f"{path}: does not hold the tensors of its bit map; {_AGAIN}")
-            for name, tensor in wanted.items():
-                found = stored.get_slice(name)
-                if found.get_dtype() != tensor.dtype or tuple(found.get_shape()) != tensor.shape:
-                    raise InputError(f"{path}: {name} has not the type and shape of its bit map; {_AGAIN}")
+                raise InputError(f"{manifest}: its bit map or size does not match the other files; {_REMEDY}")
+            expected = sizes.packed_tensors(bit_map)
+            if set(stored.keys()) != set(expected):
+                raise InputError(f"{path}: its tensors are not those of its bit map; {_REMEDY}")
+            for name, tensor in expected.items():
+                actual = stored.get_slice(name)
+                if actual.get_dtype() != tensor.dtype or tuple(actual.get_shape()) != tensor.shape:
+                    raise InputError(f"{path}: the type or shape of {name} does not fit its bit map; {_REMEDY}")
             yield _Packed(classifier, bit_map, sizes, path, stored)
     except SafetensorError as error:
-        raise InputError(f"{path}: cannot be read ({error}); {_AGAIN}") from None
+        raise InputError(f"{path}: cannot be read ({error}); {_REMEDY}") from None
 
 
 def _scheme(metadata: Mapping[str, str] | None, path: Path) -> Scheme:
@@ -201,7 +201,7 @@ def _scheme(metadata: Mapping[str, str] | None, path: Path) -> Scheme:
             raise ValueError
         return Scheme.of_format(format_)
     except ValueError:
-        raise InputError(f"{path}: is no packed checkpoint that this version can read; {_AGAIN}") from None
+        raise InputError(f"{path}: its format is unknown to this version of bitfront; {_REMEDY}") from None
 
 
 def _packed_tensors(quantized: QuantizedModel) -> dict[str, Tensor]:
@@ -215,7 +215,7 @@ def _packed_tensors(quantized: QuantizedModel) -> dict[str, Tensor]:
 
 
 def _hashes(directory: Path) -> dict[str, str]:
-    """Return the hash of each file of a checkpoint but the manifest, and but what no loader reads."""
+    """Return the hash of each file of a checkpoint, without the manifest and files that no loader reads."""
     hashes = {}
     for path in sorted(directory.iterdir()):
         if path.is_file() and path.name != MANIFEST and path.suffix != ".md" and not path.name.startswith("."):

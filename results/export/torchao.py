@@ -1,7 +1,7 @@
-"""Hand-off to torchao: a quantised model as a checkpoint that ``transformers`` loads by itself, torchao installed.
+"""Exports to torchao: a checkpoint that plain ``transformers`` loads if torchao is installed.
 
-It carries the very codes, scales and zero points of the map; nothing is quantised anew. torchao keeps each code in a
-byte of its own, whatever the width of its layer, so that such a checkpoint is larger than a packed one.
+It stores the codes, scales and zero points of the quantised model unchanged. torchao stores each code in one byte,
+whatever the layer's width, so the checkpoint is larger than a packed one.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ WEIGHTS = "model.safetensors"
 def write_torchao(
     classifier: Classifier, quantized: QuantizedModel, provenance: Mapping[str, Any], directory: Path
 ) -> int:
-    """Write a checkpoint for ``from_pretrained`` and return the length of its weights' file in bytes.
+    """Write a checkpoint for ``from_pretrained`` and return the length of its weights file in bytes.
 
     Args:
         classifier: the FP32 model, for its config and tokenizer.
-        quantized: what it became.
-        provenance: plain JSON values: where the map came from.
-        directory: to be made; it appears when all of it is written.
+        quantized: the quantised model.
+        provenance: the origin of the map, as plain JSON values.
+        directory: the new directory; it appears once everything is written.
 
     Raises:
-        InputError: torchao cannot express the scheme, is not installed, or has changed what this needs of it.
-        FileExistsError: the directory is there already.
+        InputError: torchao cannot express the scheme, is not installed, or lacks an interface that this module uses.
+        FileExistsError: the directory exists.
     """
     if quantized.scheme.kind == "codebook":
         raise InputError(
-            "--format torchao: its integers stand for evenly spaced levels, not for a codebook's codewords; "
+            "--format torchao: torchao has evenly spaced levels, which cannot hold a codebook's codewords; "
             "export --format packed, or search with another quantizer"
         )
     group_size = quantized.scheme.group_size
     if ragged := [layer for layer in quantized.layers if 0 < group_size < layer.columns and layer.columns % group_size]:
         raise InputError(
-            f"--format torchao: its groups of columns are of one size, and {ragged[0].name} has {ragged[0].columns} "
+            f"--format torchao: torchao needs groups of equal size, and {ragged[0].name} has {ragged[0].columns} "
             f"columns in groups of {group_size}; export --format packed, or search with another --group-size"
         )
     try:
@@ -65,12 +65,12 @@ def write_torchao(
     for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
         assert isinstance(parameters, AffineParameters)
         dtype = getattr(torch, f"int{parameters.width}")
-        # Codes of b bits lie about zero there: both they and their zero points move by half the range.
-        middle = 2 ** (parameters.width - 1)
+        # torchao's codes are signed: codes and zero points shift by half the range.
+        offset = 2 ** (parameters.width - 1)
         state[layer.parameter] = IntxUnpackedToInt8Tensor(
-            qdata=(codes.cpu().short() - middle).to(torch.int8),
+            qdata=(codes.cpu().short() - offset).to(torch.int8),
             scale=parameters.scale.cpu(),
-            zero_point=parameters.zero_point.cpu() - middle,
+            zero_point=parameters.zero_point.cpu() - offset,
             target_dtype=dtype,
             block_size=(1, layer.columns if parameters.groups is None else group_size),
             dtype=torch.float32,

@@ -239,10 +239,10 @@ def _bars(axes: Axes, points: Sequence[Point], colour: str, alpha: float) -> Non
 
 
 def _draw_mean_widths(axes: Axes) -> None:
-    """Mark above the panel where 8 to 2 bits a weight lie: nominal compression is 32 over the mean width."""
+    """Mark above the panel where 8 to 2 bits per weight lie: nominal compression is 32 over the mean width."""
     top = axes.secondary_xaxis("top")
     top.set_xticks([32 / width for width in WIDTHS], labels=[str(width) for width in WIDTHS])
-    top.set_xlabel("mean bits a weight")
+    top.set_xlabel("mean bits per weight")
 
 
 def _compression_limits(info: ParetoInfo) -> tuple[float, float]:

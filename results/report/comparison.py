@@ -18,7 +18,7 @@ from results.plots.comparison import write_compare_plot
 from results.report.report import inline, render
 from results.report.tables import asked_words
 from results.statistics.analysis import Analysis, analyse
-from results.statistics.picks import in_order
+from results.statistics.picks import sorted_requests
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _same_unseen(one: Unseen | None, other: Unseen | None) -> bool:
 def picks_comparison(info: ComparisonInfo) -> list[ComparedMap]:
     """Return the picks of all runs, those for one request one under the other."""
     asked = {headline.request for run in info.runs for headline in run.found.headlines}
-    headlines = [(run, run.found.headline(request)) for request in in_order(asked) for run in info.runs]
+    headlines = [(run, run.found.headline(request)) for request in sorted_requests(asked) for run in info.runs]
     return [
         ComparedMap(run, headline.trial, headline.request)
         for run, headline in headlines

@@ -149,10 +149,10 @@ def _read(name: str) -> str:
 
 
 def _holdout(outcome: Outcome) -> str:
-    if outcome.holdout is not None:
-        scored = outcome.holdout
-        return f"{outcome.held_back}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
-    return f"{outcome.held_back}, not scored yet" if outcome.held_back else "none"
+    source, scored = outcome.holdout_source, outcome.holdout
+    if scored is not None:
+        return f"{source}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
+    return f"{source}, not scored yet" if source else "none"
 
 
 def _unseen(outcome: Outcome) -> str:

@@ -11,7 +11,7 @@ from results.columns import to_terminal
 from results.formatting import (
     DAMAGE,
     QUALITY_WORDS,
-    bits_a_weight,
+    bits_per_weight,
     confidence,
     constraint,
     difference_with,
@@ -71,7 +71,7 @@ def lead_lines(found: Analysis) -> list[Lead]:
         smallest = (claim, reason + _more_of_smallest(found.headline(SMALLEST)))
         others = [lead for lead in (_knee_lead(found), _documented_lead(found)) if lead is not None]
         claim, reason = holdout_lead(found)
-        holdout = (claim, reason + (_fitted(found) if found.confirmed else ""))
+        holdout = (claim, reason + (_fitted(found) if found.holdout else ""))
         leads = [smallest, *others, *unseen_lead(found), holdout]
     reasons = _with_damage_defined([reason for _, reason in leads])
     return [
@@ -117,7 +117,7 @@ def _outdated(unseen: Unseen) -> str:
 
 def holdout_lead(found: Analysis) -> Lead:
     """Return whether the holdout set, which no search has seen, confirms the answer."""
-    scored, source = found.outcome.holdout, found.outcome.held_back
+    scored, source = found.outcome.holdout, found.outcome.holdout_source
     if scored is None:
         if source:
             return "Holdout set not scored yet", f"its sentences ({source}) are scored when the search ends"
@@ -128,10 +128,10 @@ def holdout_lead(found: Analysis) -> Lead:
     sentences = f"{scored.labels.size:,} sentences that the search has not seen"
     first = next((headline for headline in found.headlines if headline.trial is not None), None)
     picked = None if first is None else first.trial
-    if first is None or picked is None or picked.number not in found.confirmed:
+    if first is None or picked is None or picked.number not in found.holdout:
         label = "any pick" if picked is None else picked.label
         return "Not confirmed", f"the picks of that time were scored on {sentences}, and not {label}"
-    against = found.confirmed[picked.number].against_fp32
+    against = found.holdout[picked.number].against_fp32
     if first.request != SMALLEST:  # no other pick is claimed to be no worse
         claim = "Scored on the holdout set"
     elif against.no_worse >= CONFIDENCE:
@@ -149,8 +149,8 @@ def _fitted(found: Analysis) -> str:
     """Return how far the search has fitted the sentences that it saw: damage there is no guide to damage elsewhere."""
     growth: dict[bool, list[float]] = {True: [], False: []}
     for trial in found.outcome.trials:
-        if trial.number in found.confirmed and trial.scores is not None and trial.scores.damage > 0:
-            ratio = found.confirmed[trial.number].damage / trial.scores.damage
+        if trial.number in found.holdout and trial.scores is not None and trial.scores.damage > 0:
+            ratio = found.holdout[trial.number].damage / trial.scores.damage
             growth[trial.origin == "sampler"].append(ratio)
     if not growth[True]:
         return ""
@@ -287,11 +287,11 @@ def _documented_lead(found: Analysis) -> Lead | None:
 
 
 def _weighed(found: Analysis, trial: Trial) -> str:
-    """Return a map with its weight, as ``trial 8 (17.3 MB instead of 133 MB, 4.00 bits a weight)``."""
+    """Return a map with its weight, as ``trial 8 (17.3 MB instead of 133 MB, 4.00 bits per weight)``."""
     footprint = found.outcome.footprint
     return (
         f"{trial.label} ({megabytes(footprint.packed_bytes(trial.bit_map))} instead of "
-        f"{megabytes(footprint.fp32_packed_bytes)}, {bits_a_weight(trial)})"
+        f"{megabytes(footprint.fp32_packed_bytes)}, {bits_per_weight(trial)})"
     )
 
 

@@ -1,1 +1,1 @@
-"""Intervals, comparisons, picks and what follows from them."""
+"""Intervals, comparisons, picks, and their corrections for selection."""

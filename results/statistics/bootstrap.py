@@ -1,4 +1,4 @@
-"""The bootstrap over sentences: one set of draws for all that is compared, and BCa intervals. Pure and seeded.
+"""The seeded bootstrap over sentences: shared draws for all maps, and BCa intervals.
 
 Notation, for a statistic t of one map (its MCC or its mean loss):
     t: on the sentences; t*: on each of B draws with replacement within strata; t_(i): without sentence i (jackknife).
@@ -52,18 +52,18 @@ class Interval:
 
 
 def strata_of(labels: Labels, in_domain: npt.NDArray[np.bool_] | None) -> Strata:
-    """Return each sentence's stratum, ``(n_sentences,)``: its label, and its domain if the sentences say."""
+    """Return each sentence's stratum, ``(n_sentences,)``: its label, and its domain if known."""
     inside = np.zeros(labels.shape, dtype=np.int64) if in_domain is None else in_domain.astype(np.int64)
     return 2 * labels.astype(np.int64) + inside
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """Draws of the sentences with replacement within each stratum, and the scores of maps on each draw.
+    """Draws of the sentences, with replacement within each stratum.
 
     Attributes:
         labels: ``(n_sentences,)`` of 0 and 1.
-        strata: ``(n_sentences,)``; each is drawn separately, so that its size is the same in every draw.
+        strata: ``(n_sentences,)``; every draw has as many sentences of each stratum as the data.
         counts: how often each sentence was drawn, ``(n_resamples, n_sentences)``.
     """
 
@@ -86,9 +86,9 @@ class Resamples:
             ValueError: there is no sentence, or ``in_domain`` is not of the labels' shape.
         """
         if labels.ndim != 1 or not labels.size:
-            raise ValueError(f"labels must have shape (n_sentences,) with a sentence at least, not {labels.shape}")
+            raise ValueError(f"labels must have shape (n_sentences,) with at least one sentence, not {labels.shape}")
         if in_domain is not None and in_domain.shape != labels.shape:
-            raise ValueError(f"labels and in_domain must have one shape, not {labels.shape} and {in_domain.shape}")
+            raise ValueError(f"labels and in_domain must have the same shape, not {labels.shape} and {in_domain.shape}")
         strata = strata_of(labels, in_domain)
         random = np.random.default_rng(seed)
         counts = np.zeros((resamples, labels.size), dtype=np.uint8)
@@ -102,13 +102,13 @@ class Resamples:
         return cls(labels, strata, counts)
 
     def mcc(self, accepted: npt.NDArray[np.bool_]) -> Bootstrapped:
-        """Return the MCC of maps by what they accept, ``(n_maps, n_sentences)``, on the sentences and on each draw."""
+        """Return the MCC of maps that accept ``(n_maps, n_sentences)``, on the sentences and on each draw."""
         self._check(accepted)
         positive = self.labels == 1
         sums = self._sums(np.concatenate([accepted & positive, accepted & ~positive]))
-        drawn = _confusion(sums[:, : len(accepted)], sums[:, len(accepted) :], positive)
-        counts = _confusion(accepted[:, positive].sum(axis=1), accepted[:, ~positive].sum(axis=1), positive)
-        # Leaving one sentence out has four outcomes a map: it was a hit, a miss, a false alarm or a rejection.
+        drawn = confusion(sums[:, : len(accepted)], sums[:, len(accepted) :], positive)
+        counts = confusion(accepted[:, positive].sum(axis=1), accepted[:, ~positive].sum(axis=1), positive)
+        # Without a sentence, one of the four counts is lower by 1, so a map has only four different jackknife values.
         without = np.stack(
             [
                 mcc_of_counts(*(np.maximum(count - (at == cell), 0) for at, count in enumerate(counts)))
@@ -120,7 +120,7 @@ class Resamples:
         return Bootstrapped(mcc_of_counts(*counts), mcc_of_counts(*drawn), jackknife, self.strata)
 
     def mean(self, values: Floats) -> Bootstrapped:
-        """Return the mean over sentences of ``(n_maps, n_sentences)``, on the sentences and on each draw."""
+        """Return the means of values ``(n_maps, n_sentences)``, on the sentences and on each draw."""
         self._check(values)
         count = values.shape[1]
         replicates = self._sums(values) / count
@@ -129,27 +129,27 @@ class Resamples:
 
     def _check(self, values: npt.NDArray[np.generic]) -> None:
         if values.ndim != 2 or values.shape[1] != self.labels.size:
-            raise ValueError(f"maps on these sentences have shape (n_maps, {self.labels.size}), not {values.shape}")
+            raise ValueError(f"values must have shape (n_maps, {self.labels.size}), not {values.shape}")
 
     def _sums(self, values: npt.NDArray[np.generic]) -> Floats:
         """Return the sums of ``(n_maps, n_sentences)`` over each draw, ``(n_resamples, n_maps)``."""
-        # Counts of accepted sentences are whole numbers far below 2**24: FP32 holds them exactly, at twice the speed.
+        # Sums of accepted sentences are whole numbers far below 2**24: FP32 holds them exactly, at twice the speed.
         dtype = np.float32 if values.dtype == np.bool_ else np.float64
-        summed = np.empty((len(self.counts), len(values)))
+        sums = np.empty((len(self.counts), len(values)))
         columns: npt.NDArray[Any] = values.T.astype(dtype)
         for rows in _chunks(len(self.counts)):
-            summed[rows] = np.matmul(self.counts[rows].astype(dtype), columns)
-        return summed
+            sums[rows] = np.matmul(self.counts[rows].astype(dtype), columns)
+        return sums
 
 
 @dataclass(frozen=True)
 class Bootstrapped:
-    """A statistic of maps with its draws; subtracting two from the same draws pairs them sentence by sentence.
+    """A statistic of maps on the sentences and on each draw. Subtracting two on the same draws pairs the sentences.
 
     Attributes:
-        point: ``(n_maps,)``, on the sentences as they are.
+        point: ``(n_maps,)``, on the sentences.
         replicates: ``(n_resamples, n_maps)``, on each draw.
-        jackknife: ``(n_maps, n_sentences)``, with that one sentence left out.
+        jackknife: ``(n_maps, n_sentences)``, without that one sentence.
         strata: ``(n_sentences,)``.
     """
 
@@ -166,7 +166,7 @@ class Bootstrapped:
         return Bootstrapped(self.point[maps], self.replicates[:, maps], self.jackknife[maps], self.strata)
 
     def __sub__(self, other: Bootstrapped) -> Bootstrapped:
-        """Return the paired differences; one map on one side is compared with all of the other."""
+        """Return the paired differences; a single map on one side is compared with each of the other."""
         return Bootstrapped(
             self.point - other.point,
             self.replicates - other.replicates,
@@ -212,7 +212,7 @@ class Bootstrapped:
         """Return z0 and a of each map."""
         shares = _share_below(self.replicates, self.point)
         squares, cubes = self._moments()
-        # Without spread there is nothing to correct.
+        # Without spread, a = 0.
         accelerations = np.where(squares > 0, cubes / (6 * np.where(squares > 0, squares, 1.0) ** 1.5), 0.0)
         return [_quantile(share, len(self.replicates)) for share in shares], accelerations.tolist()
 
@@ -229,10 +229,10 @@ class Bootstrapped:
         return squares, cubes
 
 
-def _confusion(
+def confusion(
     hits: npt.NDArray[Any], alarms: npt.NDArray[Any], positive: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return hits, misses, false alarms and rejections; every draw has as many acceptable sentences as there are."""
+    """Return hits, misses, false alarms and rejections; every draw has as many positive sentences as the data."""
     positives = np.count_nonzero(positive)
     return hits, positives - hits, alarms, positive.size - positives - alarms
 
@@ -244,13 +244,13 @@ def _share_below(replicates: Floats, values: Floats) -> Floats:
 
 
 def _quantile(share: float, resamples: int) -> float:
-    """Return Phi^-1 of a share of the draws; no draw, or all, count as half a draw less or more."""
+    """Return Phi^-1 of a share of the draws, at least half a draw away from 0 and 1."""
     edge = 0.5 / resamples
     return _NORMAL.inv_cdf(min(max(float(share), edge), 1 - edge))
 
 
 def _positive(value: float) -> float:
-    # The formulas have a pole far out in the tails, beyond which they change sign.
+    # Far out in the tails the formulas have a pole and change sign.
     return max(value, 1e-9)
 
 

@@ -1,4 +1,4 @@
-"""The quality of maps on the holdout, once it has been scored."""
+"""The quality of maps on the holdout."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from objectives.scores import divergences, predictions
 from results.outcome import HoldoutScores
 from results.statistics.bootstrap import Resamples
-from results.statistics.intervals import Estimate, compare, score_intervals, stacked
+from results.statistics.intervals import Estimate, compare, score_intervals, stack_log_odds
 
 
 def holdout_estimates(holdout: HoldoutScores | None, margin: float) -> dict[int, Estimate]:
-    """Return the quality of maps on the holdout by trial number; empty if it was not scored or is withdrawn."""
+    """Return the quality of maps on the holdout by trial number; empty if it is unscored or withdrawn."""
     if holdout is None or holdout.withdrawn:
         return {}
-    log_odds = stacked(list(holdout.log_odds.values()), holdout.labels.size)
+    log_odds = stack_log_odds(list(holdout.log_odds.values()), holdout.labels.size)
     resamples = Resamples.draw(holdout.labels, holdout.in_domain)
     losses = divergences(log_odds, holdout.fp32_log_odds)
     mccs, intervals = score_intervals(resamples, predictions(log_odds) == 1, losses)

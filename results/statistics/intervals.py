@@ -1,7 +1,7 @@
-"""The certainty of a score: 95% intervals over the sentences that it was measured on, and paired comparisons.
+"""95% intervals of scores over the sentences, and paired comparisons.
 
 Notation: d = MCC(map) - MCC(other), both on the same draws of the sentences. ``no_worse`` is the confidence that
-d >= -margin, and the interval is that of d, both by the BCa bootstrap (:mod:`results.statistics.bootstrap`).
+d >= -margin, and the interval is that of d; both are of the BCa bootstrap (:mod:`results.statistics.bootstrap`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from results.statistics.bootstrap import Bootstrapped, Floats, Interval, Resampl
 
 @dataclass(frozen=True)
 class Intervals:
-    """The 95% intervals of one map: its MCC, and its damage in nats a sentence."""
+    """The 95% intervals of a map's MCC and damage (nats a sentence)."""
 
     mcc: Interval
     damage: Interval
@@ -26,12 +26,12 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The MCC of a map minus that of another on the same sentences, paired; above 0 the map is better.
+    """The paired difference of two maps' MCC on the same sentences; above 0 the first is better.
 
     Attributes:
         difference: in MCC.
         interval: its 95% interval.
-        no_worse: the confidence that the map is no worse by more than the margin, 0..1.
+        no_worse: the confidence, 0..1, that the first is no worse by more than the margin.
         margin: in MCC, 0 or more.
     """
 
@@ -43,14 +43,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A quality on sentences that had no part in the choice; intervals are 95%.
+    """A quality on sentences that had no part in the choice of the map, with 95% intervals.
 
     Attributes:
         mcc: the MCC.
         mcc_interval: its interval.
         damage: nats a sentence.
         damage_interval: its interval.
-        against_fp32: its MCC against FP32's on the same sentences.
+        against_fp32: the MCC against FP32's on the same sentences.
     """
 
     mcc: float
@@ -60,15 +60,15 @@ class Estimate:
     against_fp32: Comparison
 
 
-def compare(maps: Bootstrapped, baseline: Bootstrapped, margin: float) -> list[Comparison]:
-    """Compare the MCC of each map with another's, on the same draws.
+def compare(maps: Bootstrapped, others: Bootstrapped, margin: float) -> list[Comparison]:
+    """Compare the MCC of each map with that of another, on the same draws.
 
     Args:
         maps: the MCC of ``n_maps`` maps.
-        baseline: that of one map, or of one for each.
-        margin: the loss of MCC that would be accepted, 0 or more.
+        others: the MCC of one other map, or of one for each.
+        margin: the accepted loss of MCC, 0 or more.
     """
-    differences = maps - baseline
+    differences = maps - others
     return [
         Comparison(float(difference), interval, float(confidence), margin)
         for difference, interval, confidence in zip(
@@ -109,11 +109,11 @@ def damage_interval(losses: Floats, labels: Labels, in_domain: npt.NDArray[np.bo
 def score_intervals(
     resamples: Resamples, accepted: npt.NDArray[np.bool_], losses: Floats
 ) -> tuple[Bootstrapped, list[Intervals]]:
-    """Return the MCC of maps with its draws, for comparisons, and the intervals of their MCC and damage.
+    """Return the MCC of maps on each draw, for comparisons, and the intervals of their MCC and damage.
 
     Args:
         resamples: the draws.
-        accepted: what the maps accept, ``(n_maps, n_sentences)``.
+        accepted: the sentences that each map accepts, ``(n_maps, n_sentences)``.
         losses: their divergences from FP32, ``(n_maps, n_sentences)``, nats.
     """
     mccs = resamples.mcc(accepted)
@@ -121,6 +121,6 @@ def score_intervals(
     return mccs, [Intervals(mcc, damage) for mcc, damage in zip(mccs.intervals(), damages, strict=True)]
 
 
-def stacked(rows: Sequence[npt.NDArray[np.float32]], n_sentences: int) -> npt.NDArray[np.float32]:
-    """Return log-odds of maps as ``(n_maps, n_sentences)``, also if there is no map."""
+def stack_log_odds(rows: Sequence[npt.NDArray[np.float32]], n_sentences: int) -> npt.NDArray[np.float32]:
+    """Return the log-odds of maps as ``(n_maps, n_sentences)``; ``rows`` may be empty."""
     return np.stack(rows) if rows else np.empty((0, n_sentences), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Choosing one map of an outcome: ``best@8x``, ``smallest@margin``, ``knee``, or a trial by its number."""
+"""Picks one map of an outcome: ``best@8x``, ``smallest@margin``, ``knee``, or a trial by its number."""
 
 from __future__ import annotations
 
@@ -15,41 +15,42 @@ from results.pareto import fp32_size
 from results.statistics.candidates import Candidates, Rule, knee_rule, least_damage_rule, smallest_rule
 
 HEADLINE_COMPRESSIONS = ("8", "10.67", "12.8")
-"""Always asked, if beyond the size constraint: 4, 3 and 2.5 bits a weight."""
+"""Compressions that every report answers, if above the constraint: 4, 3 and 2.5 bits per weight."""
 
 SMALLEST = "smallest@margin"
 KNEE = "knee"
 
 
 def pick(outcome: Outcome, request: str, candidates: Candidates | None = None) -> Trial:
-    """Return the map that a request asks for, among the complete trials of any origin.
+    """Return the map that answers a request, among the complete trials of any origin.
 
-    ``best@8x``: of the maps of at least that compression on the outcome's size axis, the one of least damage among
-    those whose MCC cannot be told from the best of them. Ties go to the smaller map, then to the earlier. A request at
-    or above the size constraint takes only maps that meet the constraint; a request below it takes any map of that
-    size. A request of two or more decimals counts as rounded, since 32/3 is written ``10.67x``: it takes maps whose
-    compression rounds to at least it. A request of fewer decimals is exact: ``best@8x`` never takes 7.99.
+    ``best@8x`` takes the maps of at least that compression on the outcome's size axis. Of those whose MCC is not
+    significantly below the best, it picks the one of least damage (mean KL divergence from FP32). Ties go to the
+    smaller map, then to the earlier. At or above the size constraint, only maps that meet the constraint qualify. A
+    request of two or more decimals counts as rounded, since 32/3 is written ``10.67x``: compressions that round to at
+    least it qualify. A request of fewer decimals is exact: 7.99 never answers ``best@8x``.
 
-    ``smallest@margin``: the smallest map that is no worse than FP32 in MCC by more than the outcome's margin, with 95%
-    confidence; ``smallest@0.02`` for another margin. ``knee``: where the front of damage and size bends most.
+    ``smallest@margin`` picks the smallest map whose MCC is, with 95% confidence, at most the outcome's margin below
+    that of FP32; ``smallest@0.02`` sets another margin. ``knee`` picks the map where the front of damage and size
+    bends most.
 
     Args:
-        outcome: the state of a run.
+        outcome: the outcome of a run.
         request: one of the three.
-        candidates: that of the outcome, if it is known already.
+        candidates: the outcome's candidates, if they are computed already.
 
     Raises:
-        InputError: the request is malformed, or no map answers it; the message says what can be asked.
+        InputError: the request is malformed, or no map answers it; the message suggests another request.
     """
     candidates = Candidates.of(outcome) if candidates is None else candidates
     chosen = rule_of(outcome, request, candidates)(candidates)
     if chosen is None:
-        raise InputError(_unanswered(outcome, request.strip(), candidates))
+        raise InputError(_why_unanswered(outcome, request.strip(), candidates))
     return trial_by_number(outcome, int(candidates.numbers[chosen]))
 
 
 def rule_of(outcome: Outcome, request: str, candidates: Candidates) -> Rule:
-    """Return the rule that a request stands for.
+    """Return the rule of choosing that a request names.
 
     Raises:
         InputError: the request is malformed.
@@ -61,8 +62,8 @@ def rule_of(outcome: Outcome, request: str, candidates: Candidates) -> Rule:
         return smallest_rule(outcome.margin)
     if match := _SMALLEST_BY.fullmatch(request):
         return smallest_rule(float(match["margin"]))
-    least, asked = _least_compression(request)
-    constrained = float(asked) >= outcome.min_compression  # as floats: 5.7 as a float is a little more than 5.7
+    least, requested = _least_compression(request)
+    constrained = float(requested) >= outcome.min_compression  # as floats: the float 5.7 is a little more than 5.7
     limit = floor(fp32_size(outcome.footprint, outcome.size_axis) / least)
     return least_damage_rule((candidates.sizes <= limit) & (candidates.feasible if constrained else True))
 
@@ -71,25 +72,25 @@ def trial_by_number(outcome: Outcome, number: int) -> Trial:
     """Return the trial of that number, complete or failed.
 
     Raises:
-        InputError: there is none; the message says which there are.
+        InputError: no trial has that number; the message names the range of numbers.
     """
     for trial in outcome.trials:
         if trial.number == number:
             return trial
     if not outcome.trials:
-        raise InputError(f"trial {number}: run {outcome.name!r} has no trial yet")
+        raise InputError(f"trial {number}: run {outcome.name!r} has no trial yet; let the search run on")
     numbers = [trial.number for trial in outcome.trials]
     raise InputError(
-        f"trial {number}: run {outcome.name!r} has no such trial; its {len(numbers)} evaluated trials lie between "
-        f"{min(numbers)} and {max(numbers)}, see trials.csv"
+        f"trial {number}: run {outcome.name!r} has no such trial; choose one of its {len(numbers)} evaluated trials, "
+        f"between {min(numbers)} and {max(numbers)} (see trials.csv)"
     )
 
 
 def headline_requests(outcome: Outcome) -> tuple[str, ...]:
     """Return the requests that every report answers: the smallest within the margin, then by size, then the knee.
 
-    The sizes are the constraint's, 8x, 10.67x and 12.8x, without those below the constraint or beyond the compression
-    of a map with the lowest width everywhere.
+    The sizes are the constraint, 8x, 10.67x and 12.8x, without those below the constraint or above the compression of
+    the lowest width everywhere.
     """
     highest = outcome.footprint.highest_compression(outcome.size_axis)
     beyond = [text for text in HEADLINE_COMPRESSIONS if outcome.min_compression < float(text) <= highest]
@@ -97,8 +98,8 @@ def headline_requests(outcome: Outcome) -> tuple[str, ...]:
     return (SMALLEST, *sizes, KNEE)
 
 
-def in_order(requests: Iterable[str]) -> list[str]:
-    """Return the headline requests of several outcomes in the order of one outcome's."""
+def sorted_requests(requests: Iterable[str]) -> list[str]:
+    """Return the headline requests of several outcomes in the order of ``headline_requests``."""
     sizes = (request for request in requests if request not in (SMALLEST, KNEE))
     return [SMALLEST, *sorted(sizes, key=_least_compression), KNEE]
 
@@ -118,31 +119,30 @@ def _least_compression(request: str) -> tuple[Fraction, Fraction]:
     match = _BEST.fullmatch(request)
     if match is None or not float(match["value"]):
         raise InputError(
-            f"{request!r} is not a pick; write best@Cx with C the least compression, as in best@8x, or {SMALLEST}, "
-            f"smallest@0.02, or {KNEE}"
+            f"{request!r} is not a pick; write best@8x (for a compression of at least 8x), {SMALLEST}, smallest@0.02 "
+            f"or {KNEE}"
         )
-    asked, decimals = Fraction(match["value"]), len(match["decimals"] or "")
-    return asked - Fraction(1, 2 * 10**decimals) if decimals >= 2 else asked, asked
+    requested, decimals = Fraction(match["value"]), len(match["decimals"] or "")
+    return requested - Fraction(1, 2 * 10**decimals) if decimals >= 2 else requested, requested
 
 
-def _unanswered(outcome: Outcome, request: str, candidates: Candidates) -> str:
-    """Return why no map answers a request, and what to ask instead."""
-    feasible = np.flatnonzero(candidates.feasible)
+def _why_unanswered(outcome: Outcome, request: str, candidates: Candidates) -> str:
+    """Return why no map answers a request, and what to request instead."""
     if request == KNEE:
         return f"{request}: a front of fewer than three maps has no knee; let the search run on"
     if not request.startswith("best@"):
         return (
-            f"{request}: no map of the front is no worse than FP32 by at most that much MCC with 95% confidence; ask "
-            "for a larger margin, as in smallest@0.05, or let the search run on"
+            f"{request}: no map on the front is within that margin of FP32's MCC with 95% confidence; "
+            "ask for a larger margin, as in smallest@0.05, or let the search run on"
         )
     constrained = float(_least_compression(request)[1]) >= outcome.min_compression
-    places = feasible if constrained else np.arange(candidates.numbers.size)
-    if not places.size:
+    indices = np.flatnonzero(candidates.feasible) if constrained else np.arange(candidates.numbers.size)
+    if not indices.size:
         return f"{request}: no map has been evaluated that could be picked; let the search run on"
-    smallest = int(places[np.argmin(candidates.sizes[places])])
-    full = fp32_size(outcome.footprint, outcome.size_axis)
-    # Rounded down: what is suggested must be reachable.
-    suggested = floor(Fraction(100 * full, int(candidates.sizes[smallest]))) / 100
+    smallest = int(indices[np.argmin(candidates.sizes[indices])])
+    fp32 = fp32_size(outcome.footprint, outcome.size_axis)
+    # Rounded down, so that a map answers the suggestion.
+    suggested = floor(Fraction(100 * fp32, int(candidates.sizes[smallest]))) / 100
     label = trial_by_number(outcome, int(candidates.numbers[smallest])).label
     return (
         f"{request}: no evaluated map is that small; the smallest is {label} of {suggested:g}x "

@@ -1,8 +1,8 @@
-"""The damage of maps on sentences that the search has not seen, and the sampler's gain over the knapsack there.
+"""Damage on sentences that the search has not seen, and the sampler's gain over the knapsack there.
 
 Notation, for the sizes s of the knapsack's maps:
     d(s): the mean damage of the knapsack's map of size s.
-    e(s): the mean damage of the sampler's best map of that size or less, chosen and judged on different sentences.
+    e(s): the mean damage of the sampler's best map of that size or less, chosen and scored on different sentences.
     The gain is exp(mean over s of (log e(s) - log d(s))), and its interval is that of the mean, transformed.
 """
 
@@ -19,7 +19,7 @@ from objectives.scores import divergences
 from results.outcome import Outcome, Unseen
 from results.statistics.bootstrap import Bootstrapped, Interval, Resamples
 
-_LEAST = 1e-12  # nats: a damage of nothing has a logarithm too
+_MIN_DAMAGE = 1e-12  # nats, so that a damage of 0 has a logarithm
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class UnseenDamage:
 
 @dataclass(frozen=True)
 class Gain:
-    """The sampler's damage over the knapsack's on unseen sentences; below 1 the search paid.
+    """The sampler's damage over the knapsack's on unseen sentences; below 1 the sampler is better.
 
     Attributes:
         ratio: the geometric mean over sizes.
@@ -53,7 +53,7 @@ def unseen_losses(unseen: Unseen | None) -> dict[int, npt.NDArray[np.float64]]:
 
 
 def unseen_damages(unseen: Unseen | None) -> dict[int, UnseenDamage]:
-    """Return the damage on unseen sentences by trial number, each with its interval over the sentences."""
+    """Return the damage on unseen sentences by trial number."""
     losses = unseen_losses(unseen)
     if not losses:
         return {}
@@ -65,37 +65,37 @@ def unseen_damages(unseen: Unseen | None) -> dict[int, UnseenDamage]:
 
 
 def gain_over_knapsack(outcome: Outcome) -> Gain | None:
-    """Compare each of the knapsack's maps with the sampler's best map of that size or less; None without either.
+    """Compare each of the knapsack's maps with the sampler's best map of that size or less; None without such a pair.
 
-    The best is chosen on every other sentence and judged on the rest, and the other way round, so that choosing among
-    many maps is no advantage.
+    The even sentences choose the best map and the odd ones score it, and the other way round. So choosing among many
+    maps is no advantage.
     """
     axis, losses = outcome.size_axis, unseen_losses(outcome.unseen)
     scored = [trial for trial in outcome.trials if trial.number in losses and trial.feasible]
     sampled = [trial for trial in scored if trial.origin == "sampler"]
-    own, knapsack = [], []
-    for rival in scored:
-        within = [trial for trial in sampled if trial.compression(axis) >= rival.compression(axis)]
-        if rival.origin != "plain" or not within:
+    sampler_losses, knapsack_losses = [], []
+    for knapsack in (trial for trial in scored if trial.origin == "plain"):
+        rivals = [losses[trial.number] for trial in sampled if trial.compression(axis) >= knapsack.compression(axis)]
+        if not rivals:
             continue
-        damages = np.array([losses[trial.number] for trial in within])
-        even = np.arange(damages.shape[1]) % 2 == 0
-        for judged in (even, ~even):
-            best = damages[np.argmin(damages[:, ~judged].mean(axis=1))]
-            own.append(best * judged)
-            knapsack.append(losses[rival.number] * judged)
-    if not own:
+        rival_losses = np.array(rivals)
+        even = np.arange(rival_losses.shape[1]) % 2 == 0
+        for scoring in (even, ~even):
+            best = rival_losses[np.argmin(rival_losses[:, ~scoring].mean(axis=1))]
+            sampler_losses.append(best * scoring)
+            knapsack_losses.append(losses[knapsack.number] * scoring)
+    if not sampler_losses:
         return None
-    difference = _mean_logarithm(mean_losses(own)) - _mean_logarithm(mean_losses(knapsack))
+    difference = _mean_logarithm(mean_losses(sampler_losses)) - _mean_logarithm(mean_losses(knapsack_losses))
     [interval] = difference.intervals()
     low, high = float(np.exp(interval.low)), float(np.exp(interval.high))
-    return Gain(float(np.exp(difference.point[0])), Interval(low, high), len(own) // 2)
+    return Gain(float(np.exp(difference.point[0])), Interval(low, high), len(sampler_losses) // 2)
 
 
 def _mean_logarithm(means: Bootstrapped) -> Bootstrapped:
-    """Return the mean over maps of the logarithm of a statistic, as a statistic of one map."""
+    """Return the mean of log(statistic) over maps, as the statistic of a single map."""
     point, replicates, jackknife = (
-        np.log(np.maximum(values, _LEAST)) for values in (means.point, means.replicates, means.jackknife)
+        np.log(np.maximum(values, _MIN_DAMAGE)) for values in (means.point, means.replicates, means.jackknife)
     )
     averages = (
         point.mean(keepdims=True),
@@ -106,12 +106,12 @@ def _mean_logarithm(means: Bootstrapped) -> Bootstrapped:
 
 
 def mean_losses(losses: Sequence[npt.NDArray[np.float64]]) -> Bootstrapped:
-    """Return the means of losses, ``(n_sentences,)`` each, on the same draws of the unseen sentences."""
+    """Return the means of losses, ``(n_sentences,)`` each, all on the same draws of the unseen sentences."""
     values = np.array(losses)
     return _draws(values.shape[1]).mean(values)
 
 
-@lru_cache(maxsize=1)  # every analysis needs them several times
+@lru_cache(maxsize=1)  # an analysis uses them several times
 def _draws(n_sentences: int) -> Resamples:
-    """Return draws of so many sentences as one stratum, since unseen sentences have no labels."""
+    """Return draws in one stratum, since unseen sentences have no labels."""
     return Resamples.draw(np.zeros(n_sentences, dtype=np.int8))

@@ -97,7 +97,7 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         reference_note=context["reference_note"],
         trials=tuple(trials),
         provenance=tuple((key, value) for key, value in context["provenance"]),
-        held_back=context.get("held_back", ""),
+        holdout_source=context.get("held_back", ""),
         holdout=read_holdout(study, len(trials)),
         unseen=read_unseen(study, len(trials)),
         unscored=unscored(study),

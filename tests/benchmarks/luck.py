@@ -12,7 +12,7 @@ import numpy as np
 
 from results.statistics.bootstrap import Bootstrapped, Resamples
 from results.statistics.cross_fitting import FOLDS, REPEATS, corrected
-from tests.results.simulated import best_mcc, cola_like, evidence_of
+from tests.results.simulated import best_mcc, candidates_of, cola_like
 
 MAPS = 1000
 DATASETS = 200
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
             for _ in range(DATASETS):
                 base = truth.draw(random, 1)
                 maps = np.where(random.random((MAPS, base.size)) < shared, truth.draw(random, MAPS), base)
-                candidates = replace(evidence_of(truth, maps), resamples=500)
+                candidates = replace(candidates_of(truth, maps), resamples=500)
                 [found] = corrected(candidates, [best_mcc], 0.01, folds=folds, repeats=repeats)
                 assert found is not None
                 naive.append(candidates.mccs.max() - truth.mcc)

@@ -10,7 +10,7 @@ Every cost is counted in full-evaluation equivalents, sensitivities included. ``
 sensitivities are. The others search the shared model in bf16 where the processor has such products, which takes a fifth
 of the time: its own damage of 3e-5 is a hundredth of the least that they find there. Each search's trace
 is kept in ``runs/benchmarks`` as it goes and used again when it is there; delete the folder to measure anew.
-Hypervolume: nominal bits a weight from 2 to 32 / 5.5 against log10 of damage clipped to [1e-5, 1], reference point
+Hypervolume: nominal bits per weight from 2 to 32 / 5.5 against log10 of damage clipped to [1e-5, 1], reference point
 (32 / 5.5, 0).
 """
 

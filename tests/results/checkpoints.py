@@ -1,4 +1,4 @@
-"""Packed checkpoints whose files were changed after they had been written."""
+"""Helpers for packed checkpoints whose files changed after writing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from results.export.packed import MANIFEST, _hashes
 
 
 def hash_anew(directory: Path) -> None:
-    """Make the manifest's hashes those of the files as they are, so that the other checks have to find the fault."""
+    """Update the manifest's hashes to the present files, so that only the other checks can find the fault."""
     manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     manifest["provenance"]["packed"]["sha256"] = _hashes(directory)
     (directory / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")

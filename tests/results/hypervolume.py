@@ -1,4 +1,4 @@
-"""The hypervolume by which benchmarks compare fronts."""
+"""The hypervolume, which benchmarks compare fronts by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentences and maps with known truth: CoLA's sizes and imbalance, each map right with given chances."""
+"""Simulated sentences and maps with known truth: CoLA's sizes and imbalance, and given chances of acceptance."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class Truth:
         return float(mcc_of_counts(*(np.array(count) for count in counts)))
 
     def draw(self, random: np.random.Generator, maps: int) -> npt.NDArray[np.bool_]:
-        """Return what so many maps accept, ``(n_maps, n_sentences)``."""
+        """Return the sentences that each of some random maps accepts, ``(n_maps, n_sentences)``."""
         return random.random((maps, self.labels.size)) < self.chances
 
 
 def cola_like() -> Truth:
-    """Return sentences of CoLA's sizes, judged as a BERT does: MCC near 0.5."""
+    """Return sentences of CoLA's sizes with the acceptance rates of a BERT: MCC near 0.5."""
     labels = np.concatenate([np.full(size, label, dtype=np.int8) for (label, _), size in _SIZES.items()])
     inside = np.concatenate([np.full(size, domain) for (_, domain), size in _SIZES.items()])
     chances = np.concatenate([np.full(size, _ACCEPTED[stratum]) for stratum, size in _SIZES.items()])
     return Truth(labels, inside, chances)
 
 
-def evidence_of(
+def candidates_of(
     truth: Truth,
     accepted: npt.NDArray[np.bool_],
     *,
@@ -51,7 +51,7 @@ def evidence_of(
     losses: npt.NDArray[np.float64] | None = None,
     fp32_accepted: npt.NDArray[np.bool_] | None = None,
 ) -> Candidates:
-    """Return maps that accept ``(n_maps, n_sentences)`` as evidence; equal sizes, no losses, where not given."""
+    """Return candidates that accept ``(n_maps, n_sentences)``; by default of equal size and without losses."""
     count = len(accepted)
     losses = np.zeros(accepted.shape) if losses is None else losses
     return Candidates(
@@ -69,5 +69,5 @@ def evidence_of(
 
 
 def best_mcc(candidates: Candidates) -> int:
-    """Choose the map of the best MCC, by luck if all are equal."""
+    """Choose the map of the best MCC; among equal maps, the luckiest."""
     return int(np.argmax(candidates.mccs))

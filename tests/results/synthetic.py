@@ -1,4 +1,4 @@
-"""Outcomes made up from a seed: small BERT shapes by the documented names, more damage the fewer bits layers have."""
+"""Seeded synthetic outcomes: a small BERT by the documented names, whose damage grows as layers get fewer bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from results.outcome import Origin, Outcome, Quality, Trial, Unseen
 
 
 def bert_layers(hidden: int = 32, blocks: int = 12, vocabulary: int = 640) -> tuple[Layer, ...]:
-    """Return the layers of a BERT by the names of bert-base-uncased; with 12 blocks these are the documented 76."""
+    """Return a BERT's layers, named as in bert-base-uncased; 12 blocks give the documented 76 layers."""
     layers = [
         Layer("bert.embeddings.word_embeddings", "embedding", vocabulary, hidden),
         Layer("bert.embeddings.position_embeddings", "embedding", 64, hidden),
@@ -43,7 +43,7 @@ def bert_footprint(layers: Sequence[Layer]) -> Footprint:
 def made_up_trial(
     outcome: Outcome, number: int, bit_map: BitMap, origin: Origin = "sampler", label: str = "", seed: int = 0
 ) -> Trial:
-    """Return a complete trial of ``outcome``: noise on FP32's log-odds, more of it the fewer bits the layers have."""
+    """Return a complete trial of ``outcome``: FP32's log-odds with noise, more of it for fewer bits."""
     random = np.random.default_rng([seed, number])
     sensitivity = np.random.default_rng(seed).lognormal(sigma=1.0, size=len(bit_map))
     noise = 6.0 * np.sqrt(np.sum(sensitivity / sensitivity.sum() * 4.0 ** (-np.array(bit_map, dtype=np.float64) + 1)))
@@ -84,7 +84,7 @@ def empty_outcome(
     quality: Quality = "damage",
     min_compression: float = 5.5,
 ) -> Outcome:
-    """Return an outcome without trials: seeded labels, and an FP32 model that is right more often than not."""
+    """Return an outcome without trials, with seeded labels and an FP32 model that is usually right."""
     random = np.random.default_rng(seed)
     labels = (random.random(sentences) < 0.7).astype(np.int8)
     fp32_log_odds = (3.0 * (labels - 0.5) + 0.6 + random.normal(scale=1.8, size=sentences)).astype(np.float32)
@@ -107,15 +107,17 @@ def empty_outcome(
 
 
 def with_trials(outcome: Outcome, trials: Iterable[Trial]) -> Outcome:
-    """Return the outcome with these trials; the note on the reference goes where there is one."""
+    """Return the outcome with these trials, and without its note on the reference if they include one."""
     kept = tuple(trials)
     note = "" if any(trial.origin == "reference" for trial in kept) else outcome.reference_note
     return replace(outcome, trials=kept, reference_note=note)
 
 
 def with_unseen(outcome: Outcome, trials: Iterable[Trial], sentences: int = 300, luck: float = 1.0) -> Outcome:
-    """Return the outcome with these trials scored on unseen sentences, where the sampler's shifts are ``luck`` times as
-    large as on its own sentences, and all others' as large."""
+    """Return the outcome with these trials scored on unseen sentences.
+
+    Shifts there are as large as on the search's sentences; those of the sampler's maps are ``luck`` times as large.
+    """
     random = np.random.default_rng(3)
     fp32 = random.normal(0.6, 2.0, sentences).astype(np.float32)
     scored = {}
@@ -137,7 +139,7 @@ def made_up_outcome(
 ) -> Outcome:
     """Return an outcome of the 76 layers: the documented map, uniform maps of 2 to 8 bits, then ``trials`` random maps.
 
-    Every tenth random map is near uniform, so that the front is not of contenders alone.
+    Half of the random maps follow the sensitivities closely, so that the front is not of baselines alone.
     """
     outcome = empty_outcome(
         seed=seed, sentences=sentences, size_axis=size_axis, quality=quality, min_compression=min_compression
@@ -152,9 +154,9 @@ def made_up_outcome(
     ]
     for number in range(8, 8 + trials):
         level = random.uniform(2, 7)
-        # Bits where the made-up sensitivities ask for them, half a bit for each doubling of the noise; and some noise.
-        wanted = level + 0.5 * np.log2(sensitivity) + random.normal(scale=random.choice([0.2, 2.0]), size=len(layers))
+        # Half a bit more for each doubling of a layer's sensitivity, and some noise.
+        widths = level + 0.5 * np.log2(sensitivity) + random.normal(scale=random.choice([0.2, 2.0]), size=len(layers))
         made.append(
-            made_up_trial(outcome, number, tuple(int(width) for width in np.clip(np.rint(wanted), 2, 8)), seed=seed)
+            made_up_trial(outcome, number, tuple(int(width) for width in np.clip(np.rint(widths), 2, 8)), seed=seed)
         )
     return with_trials(outcome, made)

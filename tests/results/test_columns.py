@@ -1,4 +1,4 @@
-"""The table model: which columns are shown, and what each renderer makes of them."""
+"""The table model: which columns are shown, and how each renderer writes them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_pages_show_the_columns_that_have_a_heading_and_a_value() -> None:
     assert to_markdown(COLUMNS, [])[0] == "| planet | mass | moons in words | never | kept |"
 
 
-def test_html_escapes_and_says_what_sorts() -> None:
+def test_html_escapes_texts_and_carries_sort_values() -> None:
     page = to_html(COLUMNS, ROWS, "sortable")
     assert '<th scope="row"><span><a href="a.txt">Earth</a></span></th>' in page
     assert '<th scope="row"><span>Vulcan</span></th>' in page
@@ -64,7 +64,7 @@ def test_html_escapes_and_says_what_sorts() -> None:
     assert "1 | &lt;some&gt;" in page and "never" not in page
 
 
-def test_a_terminal_keeps_numbers_whole_and_wraps_the_rest() -> None:
+def test_a_terminal_wraps_texts_and_never_numbers() -> None:
     rows = [Planet("a planet with a very long name indeed", 1.0), Planet("[b]", 20.0)]
     lines = to_terminal(COLUMNS, rows, 60)
     assert max(map(len, lines)) <= 60

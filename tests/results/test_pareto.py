@@ -1,4 +1,4 @@
-"""Dominance and the front, against slow and obvious twins."""
+"""Dominance and the front, against slow implementations of their definitions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.results.synthetic import (
 
 
 def kept_by_definition(costs: Costs) -> list[bool]:
-    """Compare every pair of points, as the definition says."""
+    """Return which points are kept, comparing every pair as the definition does."""
     kept = []
     for i, (a, b) in enumerate(costs):
         beaten = np.isnan(a) or np.isnan(b)
@@ -44,7 +44,7 @@ _VALUES = st.one_of(_TIED, st.floats(-10, 10))
 
 
 @given(st.lists(st.tuples(_VALUES, _VALUES), max_size=40))
-def test_non_dominated_is_the_definition(points: list[tuple[float, float]]) -> None:
+def test_non_dominated_follows_the_definition(points: list[tuple[float, float]]) -> None:
     costs = np.array(points, dtype=np.float64).reshape(-1, 2)
     before = costs.copy()
     assert non_dominated(costs).tolist() == kept_by_definition(costs)
@@ -102,7 +102,7 @@ def cost_and_size(outcome: Outcome, trial: Trial) -> tuple[float, int]:
 
 @pytest.mark.parametrize("quality", get_args(Quality))
 @pytest.mark.parametrize("axis", get_args(SizeAxis))
-def test_front_holds_what_nothing_feasible_beats(quality: Quality, axis: SizeAxis) -> None:
+def test_front_holds_the_maps_that_no_feasible_map_dominates(quality: Quality, axis: SizeAxis) -> None:
     outcome = made_up_outcome(
         trials=80, quality=quality, size_axis=axis, min_compression=5.0 if axis == "nominal" else 4
     )
@@ -111,14 +111,14 @@ def test_front_holds_what_nothing_feasible_beats(quality: Quality, axis: SizeAxi
     taking_part = [trial for trial in trials if trial.scores is not None and trial.feasible]
     pairs = {trial.number: cost_and_size(outcome, trial) for trial in taking_part}
     expected = {number for number, own in pairs.items() if not any(beats(other, own) for other in pairs.values())}
-    found = front(outcome)
+    trials_on_front = front(outcome)
     assert len(taking_part) > len(expected) > 3
-    assert {trial.number for trial in found} == expected
-    compressions = [trial.compression(axis) for trial in found]
+    assert {trial.number for trial in trials_on_front} == expected
+    compressions = [trial.compression(axis) for trial in trials_on_front]
     assert compressions == sorted(compressions)
 
 
-def test_front_takes_feasible_contenders_and_no_infeasible_one() -> None:
+def test_front_holds_feasible_baselines_only() -> None:
     outcome = made_up_outcome(trials=0)
     assert [trial.label for trial in front(outcome)] == ["uniform 5", "uniform 4", "uniform 3", "uniform 2"]
 
@@ -130,13 +130,13 @@ def test_front_of_repeated_maps_keeps_the_first() -> None:
     assert [kept.number for kept in front(with_trials(outcome, [trial, again]))] == [3]
 
 
-def test_front_of_nothing_is_empty() -> None:
+def test_front_without_complete_trials_is_empty() -> None:
     assert front(empty_outcome()) == ()
     outcome = made_up_outcome(trials=5)
     assert front(replace(outcome, trials=tuple(failed(trial) for trial in outcome.trials))) == ()
 
 
-def test_beaten_by_names_the_best_that_beats() -> None:
+def test_beaten_by_returns_the_dominating_map_of_best_quality() -> None:
     outcome = empty_outcome()
     worst, good, best = (
         scored(made_up_trial(outcome, number, (4,) * 76), damage=damage)

@@ -49,14 +49,14 @@ def directory(classifier: Classifier, bit_map: BitMap, tmp_path: Path) -> Path:
     return tmp_path / "packed"
 
 
-def test_the_file_is_as_long_as_was_claimed(classifier: Classifier, bit_map: BitMap, directory: Path) -> None:
+def test_the_file_has_the_packed_size(classifier: Classifier, bit_map: BitMap, directory: Path) -> None:
     assert (directory / WEIGHTS).stat().st_size == footprint_of(classifier.model).packed_bytes(bit_map)
     assert read_manifest(directory)["run"] == "x"
     assert (directory / WEIGHTS).stat().st_mode == (directory / MANIFEST).stat().st_mode
-    assert not list(directory.glob("model.safetensors"))  # transformers would fill in what is missing at random
+    assert not list(directory.glob("model.safetensors"))  # transformers would initialise the missing weights at random
 
 
-def test_a_loaded_model_scores_exactly_as_its_map(classifier: Classifier, bit_map: BitMap, directory: Path) -> None:
+def test_a_loaded_model_scores_exactly_like_its_map(classifier: Classifier, bit_map: BitMap, directory: Path) -> None:
     sentences = [[2, 7, 8, 3], [2, 9, 3], [2, 5, 6, 7, 8, 3]]
     layers = find_layers(classifier.model)
     evaluator = Evaluator(classifier.model, layers, sentences)
@@ -78,7 +78,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("scheme", [PER_ROW, Scheme("codebook"), Scheme(group_size=6)], ids=str)
-def test_a_model_is_loaded_where_it_shall_be(
+def test_a_model_loads_on_the_given_device(
     device: str, scheme: Scheme, classifier: Classifier, bit_map: BitMap, tmp_path: Path
 ) -> None:
     quantized = quantized_by(classifier, bit_map, scheme)
@@ -97,7 +97,7 @@ def test_a_directory_is_never_overwritten(classifier: Classifier, bit_map: BitMa
 
 
 def change(directory: Path, edit: Callable[[dict[str, torch.Tensor]], None], scheme: str) -> None:
-    """Change tensors and make the hash that of the new file, so that the other checks have to find it."""
+    """Change tensors and update the hash, so that only the other checks can find the fault."""
     tensors = load_file(directory / WEIGHTS)
     edit(tensors)
     save_file(tensors, directory / WEIGHTS, {"format": scheme})
@@ -132,28 +132,31 @@ def spoil_kept(tensors: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
-        (spoil_kept, "not finite"),
-        (drop, "does not hold the tensors"),
-        (shorten, "not the type and shape"),
-        (retype, "not the type and shape"),
+        (spoil_kept, "infinite or NaN"),
+        (drop, "tensors are not those"),
+        (shorten, "type or shape"),
+        (retype, "type or shape"),
         (negate, "out of range"),
         (spoil, "out of range"),
     ],
 )
 def test_tensors_that_do_not_fit_the_map_are_refused(
-    directory: Path, edit: Callable[[dict[str, torch.Tensor]], None], said: str
+    directory: Path, edit: Callable[[dict[str, torch.Tensor]], None], message: str
 ) -> None:
     change(directory, edit, PER_ROW.format)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_checkpoint(directory)
 
 
 def test_files_of_another_kind_are_refused(directory: Path) -> None:
-    for format_, said in (("pt", "no packed checkpoint"), (Scheme("codebook").format, "bit map or size is not that")):
+    for format_, message in (
+        ("pt", "format is unknown"),
+        (Scheme("codebook").format, "bit map or size does not match"),
+    ):
         change(directory, lambda tensors: None, format_)
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             load_checkpoint(directory)
 
 
@@ -170,23 +173,27 @@ def shorten_codewords(tensors: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "message"),
     [
         (unsettle, "not finite and rising"),
         (spoil_codewords, "not finite and rising"),
-        (shorten_codewords, "not the type and shape"),
+        (shorten_codewords, "type or shape"),
         (negate, "out of range"),
-        (drop, "does not hold the tensors"),
+        (drop, "tensors are not those"),
     ],
 )
-def test_codewords_that_cannot_be_are_refused(
-    classifier: Classifier, bit_map: BitMap, edit: Callable[[dict[str, torch.Tensor]], None], said: str, tmp_path: Path
+def test_impossible_codewords_are_refused(
+    classifier: Classifier,
+    bit_map: BitMap,
+    edit: Callable[[dict[str, torch.Tensor]], None],
+    message: str,
+    tmp_path: Path,
 ) -> None:
     scheme = Scheme("codebook")
     write_checkpoint(classifier, quantized_by(classifier, bit_map, scheme), {}, tmp_path / "packed")
     assert load_checkpoint(tmp_path / "packed").footprint.scheme == scheme
     change(tmp_path / "packed", edit, scheme.format)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load_checkpoint(tmp_path / "packed")
 
 
@@ -235,12 +242,12 @@ def test_damaged_manifests_are_refused(directory: Path, fault: str) -> None:
 
 
 def test_files_that_were_not_exported_are_refused(directory: Path) -> None:
-    """A tokenizer would read some of them; a page of words is nobody's business."""
+    """A tokenizer would read some of them; no loader reads Markdown or hidden files."""
     (directory / "README.md").write_text("words")
     (directory / ".gitattributes").write_text("words")
     load_checkpoint(directory)
     (directory / "special_tokens_map.json").write_text("{}")
-    with pytest.raises(InputError, match="is not of this checkpoint"):
+    with pytest.raises(InputError, match="not listed in"):
         load_checkpoint(directory)
 
 
@@ -250,7 +257,7 @@ def slowly_unpacked(stream: bytes, width: int, count: int) -> list[int]:
 
 
 def bank_of(model: torch.nn.Module, bit_map: BitMap, quantizer: str, group_size: int, seed: int) -> WeightBank:
-    """Return a bank, calibrated on random inputs where it is to be."""
+    """Return a bank, quantised by GPTQ on random inputs if the quantizer is ``calibrated``."""
     layers = find_layers(model)
     scheme = Scheme("codebook") if quantizer == "codebook" else Scheme(group_size=group_size)
     bank = WeightBank(model, layers, scheme)
@@ -264,7 +271,7 @@ def bank_of(model: torch.nn.Module, bit_map: BitMap, quantizer: str, group_size:
 
 
 def slowly_decoded(stored: dict[str, torch.Tensor], layer: Layer, codes: list[int], width: int, size: int) -> Any:
-    """Return a layer's weights, one at a time, in double precision."""
+    """Decode a layer's weights one at a time in double precision."""
     scales = stored[f"{layer.name}.scale"].view(layer.rows, -1).tolist()
     weights = np.empty((layer.rows, layer.columns))
     for index, code in enumerate(codes):
@@ -292,7 +299,7 @@ def slowly_decoded(stored: dict[str, torch.Tensor], layer: Layer, codes: list[in
 @example(seed=1, quantizer="calibrated", group_size=0, half_hidden=5, intermediate=9, vocabulary=21)
 @example(seed=2, quantizer="calibrated", group_size=4, half_hidden=5, intermediate=13, vocabulary=22)
 @example(seed=3, quantizer="codebook", group_size=0, half_hidden=7, intermediate=11, vocabulary=27)
-def test_random_maps_of_odd_shapes_come_back_bit_by_bit(
+def test_random_maps_of_odd_shapes_load_bit_for_bit(
     seed: int,
     quantizer: str,
     group_size: int,

@@ -25,7 +25,7 @@ NEEDS_TORCHAO = pytest.mark.skipif(not find_spec("torchao"), reason="torchao is 
 @NEEDS_TORCHAO
 @pytest.mark.parametrize("group_size", [0, 8, 16])  # layers have 16 and 32 columns
 @pytest.mark.parametrize("fractional", [False, True], ids=["whole zero points", "fractional zero points"])
-def test_from_pretrained_gives_back_the_very_weights(fractional: bool, group_size: int, tmp_path: Path) -> None:
+def test_from_pretrained_loads_the_same_weights(fractional: bool, group_size: int, tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
     bit_map = tuple(WIDTHS[index % len(WIDTHS)] for index in range(len(layers)))
@@ -53,17 +53,17 @@ def test_from_pretrained_gives_back_the_very_weights(fractional: bool, group_siz
 
 
 @pytest.mark.parametrize(
-    ("scheme", "said"),
+    ("scheme", "message"),
     [
-        (Scheme("codebook"), "not for a codebook's codewords; export --format packed"),
+        (Scheme("codebook"), "cannot hold a codebook's codewords; export --format packed"),
         (Scheme(group_size=5), "bert.embeddings.word_embeddings has 16 columns in groups of 5"),
     ],
 )
-def test_what_torchao_cannot_express_is_refused(scheme: Scheme, said: str, tmp_path: Path) -> None:
+def test_schemes_that_torchao_cannot_express_are_refused(scheme: Scheme, message: str, tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
     bank = WeightBank(classifier.model, layers, scheme)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         write_torchao(
             classifier, QuantizedModel.of(classifier.model, bank, uniform(layers, 4)), {}, tmp_path / "torchao"
         )
@@ -71,7 +71,7 @@ def test_what_torchao_cannot_express_is_refused(scheme: Scheme, said: str, tmp_p
 
 
 @NEEDS_TORCHAO
-def test_a_packed_checkpoint_is_handed_on_as_it_is(tmp_path: Path) -> None:
+def test_a_packed_checkpoint_exports_unchanged(tmp_path: Path) -> None:
     classifier = load_classifier(str(make_tiny_bert(tmp_path / "model")))
     layers = find_layers(classifier.model)
     bit_map = tuple(WIDTHS[index % len(WIDTHS)] for index in range(len(layers)))

@@ -315,7 +315,7 @@ def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
         trials=len(outcome.trials) - withdrawn,
         withdrawn=withdrawn,
     )
-    return replace(outcome, held_back="0.3", holdout=opened)
+    return replace(outcome, holdout_source="0.3", holdout=opened)
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -323,7 +323,7 @@ def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> N
     outcome = made_up_outcome(trials=30)
     told = {
         "No holdout set.": outcome,
-        "Holdout set not scored yet.": replace(outcome, held_back="0.3"),
+        "Holdout set not scored yet.": replace(outcome, holdout_source="0.3"),
         "Holdout result out of date.": confirmed(outcome, withdrawn=True),
         "Scored on the holdout set.": confirmed(outcome, withdrawn=False),  # no map is said to be within that margin
         "Not confirmed on the holdout set.": confirmed(replace(outcome, margin=0.15), withdrawn=False),
@@ -337,11 +337,11 @@ def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> N
             "Scored on the holdout set.",
             "Not confirmed on the holdout set.",
         )
-        assert bool(found.confirmed) == scored
+        assert bool(found.holdout) == scored
         assert picks_table(found)["confirmed_mcc"].notna().all() == scored
     found = analyse(told["Confirmed on the holdout set."])
     for trial in outcome.trials:
-        known = found.confirmed[trial.number]
+        known = found.holdout[trial.number]
         assert known.mcc_interval.low <= known.mcc <= known.mcc_interval.high
         assert trial.scores is not None and known.damage > trial.scores.damage
     text = lead_lines(found)[-1][1]
@@ -353,5 +353,5 @@ def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> N
         assert "against FP32, holdout" in content
     documented = next(line for line in content.splitlines() if line.startswith("| documented |"))
     reference = next(trial.number for trial in outcome.trials if trial.origin == "reference")
-    assert f"| {difference_with(found.confirmed[reference].against_fp32)} |" in documented
+    assert f"| {difference_with(found.holdout[reference].against_fp32)} |" in documented
     assert "0.3: 200 sentences, scored after 38 maps" in page_of(tmp_path).text

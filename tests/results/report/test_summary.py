@@ -50,7 +50,7 @@ def test_a_map_off_the_front_of_mcc_is_known_to_do_less_than_the_documented_one(
 
 
 def test_only_the_first_pick_is_called_confirmed() -> None:
-    outcome = replace(made_up_outcome(), margin=0.05, held_back="0.3")
+    outcome = replace(made_up_outcome(), margin=0.05, holdout_source="0.3")
     opened_for = analyse(outcome).picked
     log_odds = {number: picked.log_odds for number, picked in opened_for.items() if picked.log_odds is not None}
     opened = HoldoutScores(
@@ -75,7 +75,7 @@ def test_the_command_that_exports_the_smallest_map_says_the_margin(margin: float
 
 
 def test_of_no_pick_but_the_smallest_is_it_said_that_it_is_confirmed() -> None:
-    outcome = replace(made_up_outcome(), margin=0.0, held_back="0.3")
+    outcome = replace(made_up_outcome(), margin=0.0, holdout_source="0.3")
     found = analyse(outcome)
     assert found.headlines[0].request == SMALLEST and found.headlines[0].trial is None
     log_odds = {number: picked.log_odds for number, picked in found.picked.items() if picked.log_odds is not None}
@@ -118,7 +118,7 @@ def test_confidence_is_never_rounded_up_to_what_it_is_compared_with() -> None:
 
 def eventful_outcome(margin: float) -> Outcome:
     """Return a run with a holdout set, unseen sentences, knapsack maps, and a search that went on after its checks."""
-    outcome = replace(made_up_outcome(), margin=margin, held_back="0.3")
+    outcome = replace(made_up_outcome(), margin=margin, holdout_source="0.3")
     maps = [replace(found, origin="plain") if found.origin == "uniform" else found for found in outcome.trials]
     outcome = with_unseen(with_trials(outcome, maps), [found for found in maps if found.feasible or not found.number])
     assert outcome.unseen is not None
@@ -139,7 +139,7 @@ def test_a_search_ends_in_25_lines_of_100_columns(margin: float, unscored: int, 
     assert outcome.holdout is not None
     if holdout != "scored":
         withdrawn = replace(outcome.holdout, withdrawn=True) if holdout == "withdrawn" else None
-        outcome = replace(outcome, holdout=withdrawn, held_back="" if holdout == "none" else "0.3")
+        outcome = replace(outcome, holdout=withdrawn, holdout_source="" if holdout == "none" else "0.3")
     found = analyse(outcome)
     command = export_commands(found, run, f"--format packed --out {run}-packed")[0]
     lines = ending_lines(found, run, command)

@@ -1,4 +1,4 @@
-"""The bootstrap against twins that resample sentence by sentence, SciPy's BCa, exact quantiles and known truth."""
+"""The bootstrap against a sentence-by-sentence implementation, SciPy's BCa, exact distributions and known truth."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tests.benchmarks.luck import covered
 from tests.results.simulated import cola_like
 
 
-def judged(seed: int, count: int = 120) -> tuple[npt.NDArray[np.bool_], Labels, npt.NDArray[np.bool_]]:
+def simulate(seed: int, count: int = 120) -> tuple[npt.NDArray[np.bool_], Labels, npt.NDArray[np.bool_]]:
     random = np.random.default_rng(seed)
     labels = (random.random(count) < 0.7).astype(np.int8)
     return random.random((3, count)) < np.where(labels == 1, 0.85, 0.4), labels, random.random(count) < 0.5
 
 
 def slow_mcc(accepted: npt.NDArray[np.bool_], labels: Labels, drawn: npt.NDArray[np.int64]) -> float:
-    """Score a draw from the beginning."""
+    """Score one draw from its sentences."""
     return mcc(accepted[drawn].astype(np.int8), labels[drawn])
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_each_draw_scores_as_its_sentences_do(seed: int) -> None:
-    accepted, labels, inside = judged(seed)
+def test_each_draw_has_the_scores_of_its_sentences(seed: int) -> None:
+    accepted, labels, inside = simulate(seed)
     before = accepted.copy()
     resamples = Resamples.draw(labels, inside, resamples=600, seed=seed)
     values = np.random.default_rng(seed).exponential(size=accepted.shape)
@@ -44,8 +44,8 @@ def test_each_draw_scores_as_its_sentences_do(seed: int) -> None:
     np.testing.assert_array_equal(accepted, before)
 
 
-def test_every_draw_has_as_many_of_each_label_and_domain() -> None:
-    _, labels, inside = judged(3)
+def test_every_draw_keeps_the_number_of_each_label_and_domain() -> None:
+    _, labels, inside = simulate(3)
     strata = strata_of(labels, inside)
     counts = Resamples.draw(labels, inside, resamples=50).counts
     for stratum in range(4):
@@ -56,7 +56,7 @@ def test_every_draw_has_as_many_of_each_label_and_domain() -> None:
 
 
 def test_the_jackknife_leaves_out_one_sentence_at_a_time() -> None:
-    accepted, labels, inside = judged(5, count=40)
+    accepted, labels, inside = simulate(5, count=40)
     resamples = Resamples.draw(labels, inside, resamples=2)
     values = np.random.default_rng(0).normal(size=accepted.shape)
     scores, means = resamples.mcc(accepted), resamples.mean(values)
@@ -68,48 +68,48 @@ def test_the_jackknife_leaves_out_one_sentence_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_bca_is_scipys_on_the_same_draws(seed: int) -> None:
-    accepted, labels, inside = judged(seed)
+def test_bca_intervals_match_scipy_on_the_same_draws(seed: int) -> None:
+    accepted, labels, inside = simulate(seed)
     resamples = Resamples.draw(labels, inside, seed=seed)
     strata = [np.flatnonzero(resamples.strata == stratum) for stratum in np.unique(resamples.strata)]
 
     def statistic(*parts: npt.NDArray[np.float64], axis: int = -1) -> npt.NDArray[np.float64]:
-        # SciPy hands over the numbers of sentences, an array a stratum.
+        # SciPy passes the indices of sentences, one array for each stratum.
         drawn = np.concatenate(parts, axis=axis).astype(int)
-        right, positive = accepted[0][drawn], labels[drawn] == 1
-        hits, alarms = (right & positive).sum(axis=-1), (right & ~positive).sum(axis=-1)
+        accepts, positive = accepted[0][drawn], labels[drawn] == 1
+        hits, alarms = (accepts & positive).sum(axis=-1), (accepts & ~positive).sum(axis=-1)
         return mcc_of_counts(hits, positive.sum(axis=-1) - hits, alarms, (~positive).sum(axis=-1) - alarms)
 
-    found = resamples.mcc(accepted[:1])
+    mccs = resamples.mcc(accepted[:1])
     theirs = stats.bootstrap(
         strata,
         statistic,
         n_resamples=0,
-        bootstrap_result=SimpleNamespace(bootstrap_distribution=found.replicates[:, 0]),
+        bootstrap_result=SimpleNamespace(bootstrap_distribution=mccs.replicates[:, 0]),
         method="BCa",
         vectorized=True,
     ).confidence_interval
-    [ours] = found.intervals()
+    [ours] = mccs.intervals()
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12), f"seed {seed}"
 
 
 def test_confidence_is_the_level_whose_bound_meets_the_threshold() -> None:
     values = np.random.default_rng(0).lognormal(size=(1, 300))
-    found = Resamples.draw(np.zeros(300, dtype=np.int8)).mean(values)
-    [interval] = found.intervals()
-    assert found.confidence_above(interval.low)[0] == pytest.approx(0.975, abs=0.002)
-    assert found.confidence_above(interval.high)[0] == pytest.approx(0.025, abs=0.002)
-    assert found.confidence_above(-1.0)[0] > 0.999
-    levels = [found.confidence_above(threshold)[0] for threshold in np.linspace(1.0, 3.0, 30)]
+    means = Resamples.draw(np.zeros(300, dtype=np.int8)).mean(values)
+    [interval] = means.intervals()
+    assert means.confidence_above(interval.low)[0] == pytest.approx(0.975, abs=0.002)
+    assert means.confidence_above(interval.high)[0] == pytest.approx(0.025, abs=0.002)
+    assert means.confidence_above(-1.0)[0] > 0.999
+    levels = [means.confidence_above(threshold)[0] for threshold in np.linspace(1.0, 3.0, 30)]
     assert levels == sorted(levels, reverse=True)
 
 
 def test_many_sentences_have_the_normal_interval() -> None:
     values = np.random.default_rng(0).uniform(size=(1, 5000))
-    found = Resamples.draw(np.zeros(5000, dtype=np.int8)).mean(values)
-    [interval] = found.intervals()
+    means = Resamples.draw(np.zeros(5000, dtype=np.int8)).mean(values)
+    [interval] = means.intervals()
     half_width = NormalDist().inv_cdf(0.975) * values.std() / math.sqrt(5000)
-    assert found.standard_errors()[0] == pytest.approx(values.std() / math.sqrt(5000), rel=1e-3)
+    assert means.standard_errors()[0] == pytest.approx(values.std() / math.sqrt(5000), rel=1e-3)
     assert interval.low == pytest.approx(values.mean() - half_width, abs=0.1 * half_width)
     assert interval.high == pytest.approx(values.mean() + half_width, abs=0.1 * half_width)
 
@@ -128,12 +128,12 @@ def test_draws_have_the_exact_distribution() -> None:
         assert np.mean(np.isclose(drawn, value)) == pytest.approx(weight, abs=0.005)
 
 
-def test_what_does_not_vary_has_its_point_as_interval() -> None:
+def test_a_score_without_spread_has_its_point_as_interval() -> None:
     labels = np.array([0, 1] * 20, dtype=np.int8)
     perfect, constant = labels == 1, np.ones(40, dtype=np.bool_)
-    found = Resamples.draw(labels).mcc(np.stack([perfect, constant]))
-    assert found.intervals() == [Interval(1.0, 1.0), Interval(0.0, 0.0)]
-    difference = found[[0]] - found[[0]]
+    mccs = Resamples.draw(labels).mcc(np.stack([perfect, constant]))
+    assert mccs.intervals() == [Interval(1.0, 1.0), Interval(0.0, 0.0)]
+    difference = mccs[[0]] - mccs[[0]]
     assert difference.intervals() == [Interval(0.0, 0.0)]
     assert difference.confidence_above(-0.01).tolist() == [1.0]
     assert difference.confidence_above(0.01).tolist() == [0.0]
@@ -142,12 +142,12 @@ def test_what_does_not_vary_has_its_point_as_interval() -> None:
     assert Resamples.draw(np.zeros(50, dtype=np.int8)).mean(np.zeros((1, 50))).intervals() == [Interval(0.0, 0.0)]
 
 
-def test_shapes_that_do_not_fit_are_refused() -> None:
+def test_wrong_shapes_are_refused() -> None:
     labels = np.zeros(5, dtype=np.int8)
     for wrong in (labels[:0], labels[np.newaxis]):
-        with pytest.raises(ValueError, match="with a sentence at least"):
+        with pytest.raises(ValueError, match="with at least one sentence"):
             Resamples.draw(wrong)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         Resamples.draw(labels, np.zeros(4, dtype=np.bool_))
     with pytest.raises(ValueError, match=r"\(n_maps, 5\)"):
         Resamples.draw(labels).mean(np.zeros((2, 4)))
@@ -167,15 +167,15 @@ def test_intervals_cover_the_truth_at_the_size_and_imbalance_of_cola() -> None:
     maps = 3000
     resamples = Resamples.draw(truth.labels, truth.in_domain, resamples=1000)
     one = truth.draw(random, maps)
-    # Another map agrees with the first on nine sentences of ten and has the same chances: no difference in truth.
+    # The other map redraws one sentence in ten with the same chances, so the true difference is 0.
     other = np.where(random.random(one.shape) < 0.1, truth.draw(random, maps), one)
-    of_one, of_other = resamples.mcc(one), resamples.mcc(other)
-    difference = of_other - of_one
-    assert 0.93 <= covered(of_one, truth.mcc) <= 0.97
+    mccs = resamples.mcc(one)
+    difference = resamples.mcc(other) - mccs
+    assert 0.93 <= covered(mccs, truth.mcc) <= 0.97
     assert 0.93 <= covered(difference, 0.0) <= 0.97
-    # The confidence in "no worse" is right as often as it says where the truth is just at the threshold.
-    confident = difference.confidence_above(0.0)
+    # With the truth at the threshold, the confidence exceeds a level as rarely as the level says.
+    confidences = difference.confidence_above(0.0)
     for level in (0.5, 0.8, 0.95):
-        assert np.mean(confident > level) == pytest.approx(1 - level, abs=0.035)
-    # Paired, the difference is told far more sharply than two intervals side by side would.
-    assert difference.standard_errors().mean() < 0.5 * of_one.standard_errors().mean()
+        assert np.mean(confidences > level) == pytest.approx(1 - level, abs=0.035)
+    # A paired difference is far more precise than two separate intervals.
+    assert difference.standard_errors().mean() < 0.5 * mccs.standard_errors().mean()

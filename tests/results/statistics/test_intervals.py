@@ -7,7 +7,7 @@ import pytest
 
 from objectives.scores import Labels, LogOdds, mcc, predictions
 from results.statistics.bootstrap import Interval, Resamples
-from results.statistics.intervals import compare, damage_interval, mcc_interval, score_intervals, stacked
+from results.statistics.intervals import compare, damage_interval, mcc_interval, score_intervals, stack_log_odds
 
 
 def sentences(seed: int, count: int = 120) -> tuple[LogOdds, Labels]:
@@ -16,7 +16,7 @@ def sentences(seed: int, count: int = 120) -> tuple[LogOdds, Labels]:
     return (2.0 * (labels - 0.4) + random.normal(scale=1.5, size=count)).astype(np.float32), labels
 
 
-def test_the_interval_of_one_map_is_that_among_many() -> None:
+def test_a_map_has_the_same_interval_alone_and_among_others() -> None:
     log_odds, labels = sentences(0)
     inside = np.arange(120) < 60
     losses = np.random.default_rng(1).exponential(size=(2, 120))
@@ -30,7 +30,7 @@ def test_the_interval_of_one_map_is_that_among_many() -> None:
     assert intervals[1].mcc == Interval(1.0, 1.0)
 
 
-def test_intervals_are_seeded() -> None:
+def test_intervals_depend_on_the_seed_alone() -> None:
     log_odds, labels = sentences(0)
     accepted = (predictions(log_odds) == 1)[np.newaxis]
     one, same, other = (Resamples.draw(labels, seed=seed).mcc(accepted).intervals() for seed in (0, 0, 1))
@@ -38,13 +38,13 @@ def test_intervals_are_seeded() -> None:
     assert one != other
 
 
-def test_intervals_refuse_what_does_not_fit() -> None:
+def test_wrong_shapes_are_refused() -> None:
     log_odds, labels = sentences(0)
-    with pytest.raises(ValueError, match="maps on these sentences"):
+    with pytest.raises(ValueError, match="values must have shape"):
         mcc_interval(log_odds, labels[:-1])
-    with pytest.raises(ValueError, match="a sentence at least"):
+    with pytest.raises(ValueError, match="at least one sentence"):
         mcc_interval(log_odds[:0], labels[:0])
-    with pytest.raises(ValueError, match="maps on these sentences"):
+    with pytest.raises(ValueError, match="values must have shape"):
         damage_interval(np.zeros(5), labels)
 
 
@@ -60,11 +60,11 @@ def test_a_comparison_is_paired() -> None:
     assert worse.difference == mccs.point[1] - mccs.point[0] < 0
     assert worse.interval.low < worse.difference < worse.interval.high < 0
     assert worse.no_worse < 0.1
-    assert 0.85 < close.no_worse < 0.95  # of one such sentence seen, three more may be there
-    # Apart, the two intervals overlap by far.
+    assert 0.85 < close.no_worse < 0.95  # one observed error is consistent with several
+    # Without pairing, the two intervals overlap widely.
     assert mccs.intervals()[0].low < mccs.point[1]
 
 
-def test_log_odds_are_stacked_also_where_there_are_none() -> None:
-    assert stacked([], 7).shape == (0, 7)
-    assert stacked([np.zeros(7, dtype=np.float32)] * 2, 7).shape == (2, 7)
+def test_log_odds_are_stacked_with_or_without_maps() -> None:
+    assert stack_log_odds([], 7).shape == (0, 7)
+    assert stack_log_odds([np.zeros(7, dtype=np.float32)] * 2, 7).shape == (2, 7)

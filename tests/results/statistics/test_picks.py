@@ -1,4 +1,4 @@
-"""Picks by compression and by number."""
+"""Picks by compression, margin, knee and number."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from tests.results.synthetic import (
 )
 
 
-def test_pick_is_the_least_damage_of_all_that_reach_it() -> None:
+def test_best_is_the_least_damage_of_all_small_enough_maps() -> None:
     outcome = made_up_outcome(trials=80)
     weigh = outcome.footprint.exact_compression
     for request, least in (("best@5.5x", Fraction("5.5")), ("best@8x", Fraction(8)), ("best@11.3x", Fraction("11.3"))):
-        reaching = [
+        small_enough = [
             trial
             for trial in outcome.trials
             if trial.feasible and trial.scores is not None and weigh(trial.bit_map, "nominal") >= least
         ]
-        assert len(reaching) > 5
-        best = min(reaching, key=lambda trial: trial.scores.damage if trial.scores else 0.0)
+        assert len(small_enough) > 5
+        best = min(small_enough, key=lambda trial: trial.scores.damage if trial.scores else 0.0)
         assert pick(outcome, request) is best
 
 
-def test_pick_goes_by_damage_whatever_the_quality() -> None:
+def test_best_is_by_damage_for_any_quality() -> None:
     outcome = empty_outcome(quality="mcc")
     trials = [made_up_trial(outcome, number, (4,) * 76) for number in range(2)]
     trials = [scored(trials[0], mcc=0.9, damage=0.2), scored(trials[1], mcc=0.1, damage=0.1)]
     assert pick(with_trials(outcome, trials), "best@8x").number == 1
 
 
-def test_pick_counts_on_the_size_axis_of_the_outcome() -> None:
+def test_best_uses_the_size_axis_of_the_outcome() -> None:
     outcome = made_up_outcome(trials=0, size_axis="packed", min_compression=2.0)
     uniform_4 = outcome.trials[3]
     assert uniform_4.label == "uniform 4"
@@ -59,7 +59,7 @@ def one_map(outcome: Outcome, width: int) -> Outcome:
 
 
 @pytest.mark.parametrize(
-    ("width", "request_text", "reaches"),
+    ("width", "request_text", "qualifies"),
     [
         (3, "best@10.67x", True),  # 32/3 = 10.6667, as people write it
         (3, "best@10.667x", True),
@@ -73,9 +73,9 @@ def one_map(outcome: Outcome, width: int) -> Outcome:
         (5, " best@6.40x ", True),
     ],
 )
-def test_requests_of_two_decimals_are_rounded_and_others_exact(width: int, request_text: str, reaches: bool) -> None:
+def test_requests_of_two_decimals_are_rounded_and_others_exact(width: int, request_text: str, qualifies: bool) -> None:
     outcome = one_map(empty_outcome(), width)
-    if reaches:
+    if qualifies:
         assert pick(outcome, request_text).number == 0
     else:
         with pytest.raises(InputError, match="no evaluated map is that small"):
@@ -106,10 +106,10 @@ def test_at_or_above_the_constraint_only_feasible_maps_are_picked() -> None:
     assert not uniform_8.feasible
     assert pick(outcome, "best@4x") is uniform_8
     assert pick(outcome, "best@5.5x").feasible
-    # A map that the study refused stays refused, however small.
-    refused = replace(outcome.trials[3], feasible=False)
+    # A map that misses the constraint is never picked there, however small.
+    infeasible = replace(outcome.trials[3], feasible=False)
     with pytest.raises(InputError, match="no map has been evaluated that could be picked"):
-        pick(replace(outcome, trials=(refused,)), "best@5.5x")
+        pick(replace(outcome, trials=(infeasible,)), "best@5.5x")
 
 
 def test_failed_trials_are_never_picked() -> None:
@@ -120,7 +120,7 @@ def test_failed_trials_are_never_picked() -> None:
         pick(empty_outcome(), "best@8x")
 
 
-def test_what_is_suggested_can_be_picked() -> None:
+def test_the_suggested_request_has_a_pick() -> None:
     outcome = one_map(empty_outcome(), 3)
     with pytest.raises(InputError, match="ask for") as caught:
         pick(outcome, "best@14x")
@@ -135,7 +135,7 @@ MALFORMED += ["smallest", "smallest@2", "smallest@x", "knee@8x"]
 
 @pytest.mark.parametrize("text", MALFORMED)
 def test_malformed_requests_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="is not a pick; write best@Cx"):
+    with pytest.raises(InputError, match="is not a pick; write best@8x"):
         pick(made_up_outcome(trials=0), text)
 
 
@@ -143,13 +143,13 @@ def test_trials_by_number() -> None:
     outcome = made_up_outcome(trials=2)
     outcome = replace(outcome, trials=(*outcome.trials[:-1], failed(outcome.trials[-1])))
     assert [trial_by_number(outcome, trial.number) for trial in outcome.trials] == list(outcome.trials)
-    with pytest.raises(InputError, match="10 evaluated trials lie between 0 and 9"):
+    with pytest.raises(InputError, match="10 evaluated trials, between 0 and 9"):
         trial_by_number(outcome, 10)
     with pytest.raises(InputError, match="no trial yet"):
         trial_by_number(empty_outcome(), 0)
 
 
-def test_headline_requests_lie_between_the_constraint_and_what_is_possible() -> None:
+def test_headline_requests_lie_between_the_constraint_and_the_highest_compression() -> None:
     sizes = ("best@5.5x", "best@8x", "best@10.67x", "best@12.8x")
     assert headline_requests(empty_outcome()) == ("smallest@margin", *sizes, "knee")
     assert headline_requests(empty_outcome(min_compression=8.0)) == ("smallest@margin", *sizes[1:], "knee")
@@ -159,7 +159,7 @@ def test_headline_requests_lie_between_the_constraint_and_what_is_possible() -> 
     assert headline_requests(packed) == ("smallest@margin", "best@5.5x", "knee")
 
 
-def test_smallest_and_knee_are_picked_by_evidence() -> None:
+def test_smallest_and_knee_are_picked_from_candidates() -> None:
     outcome = replace(made_up_outcome(trials=80), margin=0.2)
     candidates = Candidates.of(outcome)
     for margin, request in ((0.2, "smallest@margin"), (0.1, "smallest@0.1"), (1.0, " smallest@1 ")):
@@ -177,9 +177,9 @@ def test_smallest_and_knee_are_picked_by_evidence() -> None:
         pick(noisy, "smallest@margin")
 
 
-def test_below_the_constraint_picks_are_made_as_before_maps_were_scored_on_unseen_sentences() -> None:
-    """Maps that miss the constraint are not scored there, and would be out of the running."""
+def test_picks_below_the_constraint_ignore_unseen_sentences() -> None:
+    """Infeasible maps are not scored on unseen sentences, and could otherwise never be picked."""
     outcome = made_up_outcome()
-    scored_elsewhere = with_unseen(outcome, [trial for trial in outcome.trials if trial.feasible])
+    checked = with_unseen(outcome, [trial for trial in outcome.trials if trial.feasible])
     assert not pick(outcome, "best@4x").feasible
-    assert pick(scored_elsewhere, "best@4x") == pick(outcome, "best@4x")
+    assert pick(checked, "best@4x") == pick(outcome, "best@4x")
