@@ -32,20 +32,20 @@ Lead = tuple[str, str]
 """A claim, and what it rests on; neither begins with a capital letter of its own or ends with a full stop."""
 
 
-def ending_lines(found: Analysis, run: str, export: str, width: int = 100) -> list[str]:
+def ending_lines(analysis: Analysis, run: str, export: str, width: int = 100) -> list[str]:
     """Return what a search ends with on a terminal: the verdict, the picks, and where to go from there.
 
     Paths are never broken, so a long one may not fit a line.
 
     Args:
-        found: what the run has found.
+        analysis: what the run has analysis.
         run: its directory, as the user names it.
         export: the command that exports a pick; empty if there is none yet.
         width: of a line, in characters.
     """
-    verdict = [f"{claim}: {reason}." for claim, reason in verdict_leads(found)]
+    verdict = [f"{claim}: {reason}." for claim, reason in verdict_leads(analysis)]
     lines = [line for sentence in verdict for line in textwrap.wrap(sentence, width, break_on_hyphens=False)]
-    lines += ["", *to_terminal(brief_pick_columns(found), compared_pick_rows(found), width), ""]
+    lines += ["", *to_terminal(brief_pick_columns(analysis), compared_pick_rows(analysis), width), ""]
     lines.append(f"report: {run}/report.html")
     if export and len(f"export: {export}") > width:
         pick, _, target = export.partition(" --format ")
@@ -55,33 +55,33 @@ def ending_lines(found: Analysis, run: str, export: str, width: int = 100) -> li
     return lines
 
 
-def verdict_leads(found: Analysis) -> list[Lead]:
+def verdict_leads(analysis: Analysis) -> list[Lead]:
     """Return the answer in at most three sentences: the smallest map, the gain of searching, and the holdout set."""
-    if not found.complete:
-        return [("No answer yet", _nothing(found))]
-    return [_smallest_lead(found), *unseen_lead(found), holdout_lead(found)]
+    if not analysis.complete:
+        return [("No answer yet", _nothing(analysis))]
+    return [_smallest_lead(analysis), *unseen_lead(analysis), holdout_lead(analysis)]
 
 
-def lead_lines(found: Analysis) -> list[Lead]:
+def lead_lines(analysis: Analysis) -> list[Lead]:
     """Return the answer as the report begins with it: each claim and its reason as sentences of their own."""
-    if not found.complete:
-        leads = [("No answer yet", _nothing(found))]
+    if not analysis.complete:
+        leads = [("No answer yet", _nothing(analysis))]
     else:
-        claim, reason = _smallest_lead(found)
-        smallest = (claim, reason + _more_of_smallest(found.headline(SMALLEST)))
-        others = [lead for lead in (_knee_lead(found), _documented_lead(found)) if lead is not None]
-        claim, reason = holdout_lead(found)
-        holdout = (claim, reason + (_fitted(found) if found.confirmed else ""))
-        leads = [smallest, *others, *unseen_lead(found), holdout]
+        claim, reason = _smallest_lead(analysis)
+        smallest = (claim, reason + _more_of_smallest(analysis.headline(SMALLEST)))
+        others = [lead for lead in (_knee_lead(analysis), _documented_lead(analysis)) if lead is not None]
+        claim, reason = holdout_lead(analysis)
+        holdout = (claim, reason + (_fitted(analysis) if analysis.confirmed else ""))
+        leads = [smallest, *others, *unseen_lead(analysis), holdout]
     reasons = _with_damage_defined([reason for _, reason in leads])
     return [
         (f"{claim}.", f"{reason[:1].upper()}{reason[1:]}.") for (claim, _), reason in zip(leads, reasons, strict=True)
     ]
 
 
-def unseen_lead(found: Analysis) -> list[Lead]:
+def unseen_lead(analysis: Analysis) -> list[Lead]:
     """Return what the search is worth on sentences that it did not see; nothing if that is not known."""
-    if unscored := found.outcome.unscored:
+    if unscored := analysis.outcome.unscored:
         return [
             (
                 "Not checked on unseen sentences yet",
@@ -89,7 +89,7 @@ def unseen_lead(found: Analysis) -> list[Lead]:
                 "start it again",
             )
         ]
-    gain, unseen = found.gain, found.outcome.unseen
+    gain, unseen = analysis.gain, analysis.outcome.unseen
     if gain is None or unseen is None:
         return []
     if gain.interval.high < 1:
@@ -115,9 +115,9 @@ def _outdated(unseen: Unseen) -> str:
     return f"; since then, after {maps(unseen.trials)}, the search went on"
 
 
-def holdout_lead(found: Analysis) -> Lead:
+def holdout_lead(analysis: Analysis) -> Lead:
     """Return whether the holdout set, which no search has seen, confirms the answer."""
-    scored, source = found.outcome.holdout, found.outcome.held_back
+    scored, source = analysis.outcome.holdout, analysis.outcome.held_back
     if scored is None:
         if source:
             return "Holdout set not scored yet", f"its sentences ({source}) are scored when the search ends"
@@ -126,12 +126,12 @@ def holdout_lead(found: Analysis) -> Lead:
         after = f"its sentences ({source}) were scored after {maps(scored.trials)}, and the search went on"
         return "Holdout result out of date", after
     sentences = f"{scored.labels.size:,} sentences that the search has not seen"
-    first = next((headline for headline in found.headlines if headline.trial is not None), None)
+    first = next((headline for headline in analysis.headlines if headline.trial is not None), None)
     picked = None if first is None else first.trial
-    if first is None or picked is None or picked.number not in found.confirmed:
+    if first is None or picked is None or picked.number not in analysis.confirmed:
         label = "any pick" if picked is None else picked.label
         return "Not confirmed", f"the picks of that time were scored on {sentences}, and not {label}"
-    against = found.confirmed[picked.number].against_fp32
+    against = analysis.confirmed[picked.number].against_fp32
     if first.request != SMALLEST:  # no other pick is claimed to be no worse
         claim = "Scored on the holdout set"
     elif against.no_worse >= CONFIDENCE:
@@ -145,12 +145,12 @@ def holdout_lead(found: Analysis) -> Lead:
     )
 
 
-def _fitted(found: Analysis) -> str:
+def _fitted(analysis: Analysis) -> str:
     """Return how far the search has fitted the sentences that it saw: damage there is no guide to damage elsewhere."""
     growth: dict[bool, list[float]] = {True: [], False: []}
-    for trial in found.outcome.trials:
-        if trial.number in found.confirmed and trial.scores is not None and trial.scores.damage > 0:
-            ratio = found.confirmed[trial.number].damage / trial.scores.damage
+    for trial in analysis.outcome.trials:
+        if trial.number in analysis.confirmed and trial.scores is not None and trial.scores.damage > 0:
+            ratio = analysis.confirmed[trial.number].damage / trial.scores.damage
             growth[trial.origin == "sampler"].append(ratio)
     if not growth[True]:
         return ""
@@ -158,26 +158,26 @@ def _fitted(found: Analysis) -> str:
     return f"{sentence}, the baselines {median(growth[False]):.2g} times" if growth[False] else sentence
 
 
-def front_lines(found: Analysis) -> list[str]:
+def front_lines(analysis: Analysis) -> list[str]:
     """Return how large the front is, who proposed its maps, and which baselines stand unbeaten."""
-    outcome = found.outcome
-    evaluated = f"{maps(found.complete)} evaluated"
-    if found.failed:
-        evaluated += f", {len(found.failed):,} failed"
-    if not found.front:
-        if not found.complete:
+    outcome = analysis.outcome
+    evaluated = f"{maps(analysis.complete)} evaluated"
+    if analysis.failed:
+        evaluated += f", {len(analysis.failed):,} failed"
+    if not analysis.front:
+        if not analysis.complete:
             return [f"The front is empty: {evaluated}."]
         return [f"The front is empty: {evaluated}, none meets the constraint of {constraint(outcome)}."]
-    sampled = sum(trial.origin == "sampler" for trial in found.front)
-    others = [trial for trial in found.front if trial.origin != "sampler"]
+    sampled = sum(trial.origin == "sampler" for trial in analysis.front)
+    others = [trial for trial in analysis.front if trial.origin != "sampler"]
     composition = f"{sampled:,} proposed by the sampler"
     if others:
         composition += f", {len(others):,} not: {_listed(others)}"
     lines = [
-        f"The front of {QUALITY_WORDS[outcome.quality]} against {outcome.size_axis} size has {maps(len(found.front))} "
+        f"The front of {QUALITY_WORDS[outcome.quality]} against {outcome.size_axis} size has {maps(len(analysis.front))} "
         f"({evaluated}): {composition}."
     ]
-    rivals = [trial for trial in found.baselines if trial.scores is not None and trial.feasible]
+    rivals = [trial for trial in analysis.baselines if trial.scores is not None and trial.feasible]
     if rivals:
         own = tuple(trial for trial in outcome.trials if trial.origin == "sampler")
         searched = front(replace(outcome, trials=own))  # what any of them beats, one of these does
@@ -190,11 +190,11 @@ def front_lines(found: Analysis) -> list[str]:
     return lines
 
 
-def caution_lines(found: Analysis) -> list[str]:
+def caution_lines(analysis: Analysis) -> list[str]:
     """Return how far these figures can be trusted."""
     return [
-        f"Intervals are 95%, over {found.outcome.labels.size:,} sentences. One MCC has a standard error of about "
-        f"{found.fp32_standard_error:.3f} there, so the best MCC among many maps is partly luck. Damage (mean KL "
+        f"Intervals are 95%, over {analysis.outcome.labels.size:,} sentences. One MCC has a standard error of about "
+        f"{analysis.fp32_standard_error:.3f} there, so the best MCC among many maps is partly luck. Damage (mean KL "
         "divergence from FP32, nats a sentence) needs no labels and is far less noisy. Picks by size minimise it among "
         "the maps whose MCC is not clearly below the best. Once maps are scored on unseen sentences, picks minimise it "
         "there. Corrected figures come from sentences that had no part in choosing the map, though the search has "
@@ -202,35 +202,35 @@ def caution_lines(found: Analysis) -> list[str]:
     ]
 
 
-def export_commands(found: Analysis, run: str, target: str = "--format text") -> list[str]:
+def export_commands(analysis: Analysis, run: str, target: str = "--format text") -> list[str]:
     """Return the command that exports each pick; picks that nothing answers yet are left out.
 
     It names the margin, as these findings may be of another than the run's. ``target`` is as what, and where to.
     """
-    answered = [headline.request for headline in found.headlines if headline.trial is not None]
-    requests = (request_with_margin(found.outcome, request) for request in answered)
+    answered = [headline.request for headline in analysis.headlines if headline.trial is not None]
+    requests = (request_with_margin(analysis.outcome, request) for request in answered)
     return [f"bitfront export --run {shlex.quote(run)} --pick {request} {target}" for request in requests]
 
 
-def _nothing(found: Analysis) -> str:
-    if found.failed:
-        return f"no map has been scored: all {len(found.failed):,} evaluations failed; trials.csv says why"
+def _nothing(analysis: Analysis) -> str:
+    if analysis.failed:
+        return f"no map has been scored: all {len(analysis.failed):,} evaluations failed; trials.csv says why"
     return "no map has been evaluated yet"
 
 
-def _smallest_lead(found: Analysis) -> Lead:
-    headline = found.headline(SMALLEST)
-    margin = loss(found.outcome.margin)
+def _smallest_lead(analysis: Analysis) -> Lead:
+    headline = analysis.headline(SMALLEST)
+    margin = loss(analysis.outcome.margin)
     if headline is None or headline.trial is None:
         return (
             f"No map is proven to be within {margin} of FP32",
             "that takes 95% confidence; more sentences, a larger margin or more evaluations may give it",
         )
     trial = headline.trial
-    sure = confidence(found.against_fp32[trial.number].no_worse)
+    sure = confidence(analysis.against_fp32[trial.number].no_worse)
     return (
-        f"{times(trial.compression(found.outcome.size_axis))} smaller, within {margin} of FP32",
-        f"{_weighed(found, trial)} is no worse than FP32 by more than {margin} with {sure} confidence",
+        f"{times(trial.compression(analysis.outcome.size_axis))} smaller, within {margin} of FP32",
+        f"{_weighed(analysis, trial)} is no worse than FP32 by more than {margin} with {sure} confidence",
     )
 
 
@@ -244,37 +244,37 @@ def _more_of_smallest(headline: Headline | None) -> str:
     return f"{rest}. Corrected for the luck of selection, its MCC is {difference_with(against)} against FP32's"
 
 
-def _knee_lead(found: Analysis) -> Lead | None:
-    headline = found.headline(KNEE)
+def _knee_lead(analysis: Analysis) -> Lead | None:
+    headline = analysis.headline(KNEE)
     if headline is None or headline.trial is None or headline.trial.scores is None:
         return None
-    trial, against = headline.trial, found.against_fp32[headline.trial.number]
+    trial, against = headline.trial, analysis.against_fp32[headline.trial.number]
     return (
-        f"Beyond {times(trial.compression(found.outcome.size_axis))} it gets expensive",
-        f"{_weighed(found, trial)} is where the front bends most: damage {nats(headline.trial.scores.damage)}, "
+        f"Beyond {times(trial.compression(analysis.outcome.size_axis))} it gets expensive",
+        f"{_weighed(analysis, trial)} is where the front bends most: damage {nats(headline.trial.scores.damage)}, "
         f"MCC {difference_with(against)} against FP32's",
     )
 
 
-def _documented_lead(found: Analysis) -> Lead | None:
+def _documented_lead(analysis: Analysis) -> Lead | None:
     """Return how much smaller a map may be that does no more damage than the documented one.
 
     It compares damage on unseen sentences once maps are scored there: the smallest map of a whole front that does as
     little damage on the search's own sentences is the luckiest.
     """
-    reference, axis = found.reference, found.outcome.size_axis
+    reference, axis = analysis.reference, analysis.outcome.size_axis
     if reference is None or reference.scores is None:
         return None
-    if reference.number in found.unseen:
+    if reference.number in analysis.unseen:
         where = " on unseen sentences"
-        damages = {number: unseen.damage for number, unseen in found.unseen.items()}
+        damages = {number: unseen.damage for number, unseen in analysis.unseen.items()}
     else:
         where = ""
         # Any map, as a front of MCC or agreement may lack them; one in bf16 does not compare with one in FP32.
-        alike = (trial for trial in found.outcome.trials if trial.precision == reference.precision)
+        alike = (trial for trial in analysis.outcome.trials if trial.precision == reference.precision)
         damages = {trial.number: trial.scores.damage for trial in alike if trial.scores}
     size, damage = reference.compression(axis), damages[reference.number]
-    maps_there = [trial for trial in found.outcome.trials if trial.number in damages]
+    maps_there = [trial for trial in analysis.outcome.trials if trial.number in damages]
     smaller = [trial for trial in maps_there if damages[trial.number] <= damage and trial.compression(axis) > size]
     known = f"the documented map has {times(size)} and damage {nats(damage)}{where}"
     if not smaller:
@@ -286,9 +286,9 @@ def _documented_lead(found: Analysis) -> Lead | None:
     )
 
 
-def _weighed(found: Analysis, trial: Trial) -> str:
+def _weighed(analysis: Analysis, trial: Trial) -> str:
     """Return a map with its weight, as ``trial 8 (17.3 MB instead of 133 MB, 4.00 bits a weight)``."""
-    footprint = found.outcome.footprint
+    footprint = analysis.outcome.footprint
     return (
         f"{trial.label} ({megabytes(footprint.packed_bytes(trial.bit_map))} instead of "
         f"{megabytes(footprint.fp32_packed_bytes)}, {bits_a_weight(trial)})"

@@ -50,23 +50,23 @@ def trials_table(outcome: Outcome) -> pd.DataFrame:
     return to_frame(trial_columns(outcome, on_front), [MapRow(trial) for trial in outcome.trials])
 
 
-def front_table(found: Analysis) -> pd.DataFrame:
+def front_table(analysis: Analysis) -> pd.DataFrame:
     """Return ``front.csv``: one row a map of the front, from the largest to the smallest.
 
     ``*_low`` to ``*_high`` are 95% intervals over the sentences; ``no_worse_than_fp32`` is the confidence that the MCC
     is no worse than FP32's by more than ``margin``; unseen damage is on training sentences, NaN if the map was not
     scored on them. The last two columns name the map's files.
     """
-    return to_frame(front_columns(found), front_rows(found))
+    return to_frame(front_columns(analysis), front_rows(analysis))
 
 
-def picks_table(found: Analysis) -> pd.DataFrame:
+def picks_table(analysis: Analysis) -> pd.DataFrame:
     """Return ``picks.csv``: one row for each pick that there is; see :func:`front_table`.
 
     ``confirmed_*`` is on the holdout set; ``corrected_*`` is what choosing this way is worth on sentences that had no
     part in the choice.
     """
-    return to_frame(pick_columns(found), pick_rows(found))
+    return to_frame(pick_columns(analysis), pick_rows(analysis))
 
 
 def trial_columns(outcome: Outcome, on_front: Collection[int]) -> MapColumns:
@@ -86,47 +86,47 @@ def trial_columns(outcome: Outcome, on_front: Collection[int]) -> MapColumns:
     ]
 
 
-def front_columns(found: Analysis) -> MapColumns:
+def front_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the front's table."""
-    outcome = found.outcome
+    outcome = analysis.outcome
     return [
-        *_map_columns(outcome, found.front_numbers),
-        *_judged_columns(found),
+        *_map_columns(outcome, analysis.front_numbers),
+        *_judged_columns(analysis),
         *_other_scores(outcome),
         Column("bit_map_text", "", _of(lambda trial: bit_map_path(outcome, trial, "txt"))),
         Column("bit_map_json", "", _of(lambda trial: bit_map_path(outcome, trial, "json"))),
     ]
 
 
-def front_rows(found: Analysis) -> list[MapRow]:
+def front_rows(analysis: Analysis) -> list[MapRow]:
     """Return the front, from the largest map to the smallest."""
-    return [MapRow(trial) for trial in found.front]
+    return [MapRow(trial) for trial in analysis.front]
 
 
-def baseline_columns(found: Analysis) -> MapColumns:
+def baseline_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the table of the documented map and the baselines."""
-    outcome = found.outcome
+    outcome = analysis.outcome
     return [
-        *_map_columns(outcome, found.front_numbers),
-        *_judged_columns(found),
-        Column("", "outcome", _of(lambda trial: _remark(found, trial))),
+        *_map_columns(outcome, analysis.front_numbers),
+        *_judged_columns(analysis),
+        Column("", "outcome", _of(lambda trial: _remark(analysis, trial))),
     ]
 
 
-def baseline_rows(found: Analysis) -> list[MapRow]:
+def baseline_rows(analysis: Analysis) -> list[MapRow]:
     """Return the documented map and the baselines, by number."""
-    return [MapRow(trial) for trial in ([found.reference] if found.reference else []) + list(found.baselines)]
+    return [MapRow(trial) for trial in ([analysis.reference] if analysis.reference else []) + list(analysis.baselines)]
 
 
-def pick_columns(found: Analysis) -> MapColumns:
+def pick_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the picks' table; corrected damage is that on unseen sentences once it is known there."""
-    outcome = found.outcome
+    outcome = analysis.outcome
 
     def corrected(row: MapRow) -> Estimate | None:
         return row.headline.corrected if row.headline else None
 
     def holdout(row: MapRow) -> Estimate | None:
-        return found.confirmed.get(row.trial.number) if row.trial else None
+        return analysis.confirmed.get(row.trial.number) if row.trial else None
 
     def holdout_against_fp32(row: MapRow) -> Comparison | None:
         known = holdout(row)
@@ -134,14 +134,14 @@ def pick_columns(found: Analysis) -> MapColumns:
 
     return [
         Column("pick", "pick", lambda row: row.pick, lambda pick: asked_words(outcome, pick)),
-        *_map_columns(outcome, found.front_numbers),
-        *_judged_columns(found),
+        *_map_columns(outcome, analysis.front_numbers),
+        *_judged_columns(analysis),
         _mcc_column("confirmed_mcc", "MCC, holdout", holdout),
         _difference_column("confirmed_mcc_minus_fp32", "MCC against FP32, holdout", holdout_against_fp32),
         Column("confirmed_no_worse_than_fp32", "", lambda row: _no_worse(holdout_against_fp32(row))),
         _damage_column("confirmed_damage", "damage, holdout", holdout),
         _mcc_column("corrected_mcc", "MCC, corrected", corrected),
-        _damage_column("corrected_damage", "damage, corrected", corrected, present=not found.unseen),
+        _damage_column("corrected_damage", "damage, corrected", corrected, present=not analysis.unseen),
         _damage_column(
             "corrected_unseen_damage",
             "damage, unseen, corrected",
@@ -152,27 +152,27 @@ def pick_columns(found: Analysis) -> MapColumns:
             "MCC against documented",
             lambda row: row.headline.against_reference if row.headline else None,
         ),
-        Column("", "best baseline of that size", lambda row: _best_baseline(found, row)),
+        Column("", "best baseline of that size", lambda row: _best_baseline(analysis, row)),
         *_other_scores(outcome),
     ]
 
 
-def pick_rows(found: Analysis) -> list[MapRow]:
+def pick_rows(analysis: Analysis) -> list[MapRow]:
     """Return the picks that there are."""
-    return [MapRow(headline.trial, headline.request, headline) for headline in found.headlines if headline.trial]
+    return [MapRow(headline.trial, headline.request, headline) for headline in analysis.headlines if headline.trial]
 
 
-def compared_pick_rows(found: Analysis) -> list[MapRow]:
+def compared_pick_rows(analysis: Analysis) -> list[MapRow]:
     """Return the FP32 model and the documented map, and below them the picks."""
-    documented = [MapRow(found.reference, "documented")] if found.reference else []
-    return [MapRow(None, "FP32"), *documented, *pick_rows(found)]
+    documented = [MapRow(analysis.reference, "documented")] if analysis.reference else []
+    return [MapRow(None, "FP32"), *documented, *pick_rows(analysis)]
 
 
-def brief_pick_columns(found: Analysis) -> MapColumns:
+def brief_pick_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the picks' table that fit a terminal; it names each pick as ``export --pick`` takes it."""
-    outcome = found.outcome
+    outcome = analysis.outcome
     size = f"{outcome.size_axis}_compression"
-    columns = {column.name: column for column in pick_columns(found)}
+    columns = {column.name: column for column in pick_columns(analysis)}
     brief = [columns[name] for name in ("pick", "label", size, "packed_bytes", "mcc", "damage", "unseen_damage")]
     brief[0] = replace(brief[0], text=lambda request: request_with_margin(outcome, request))
     return [replace(column, interval=column.name == "mcc") for column in brief]
@@ -219,23 +219,23 @@ def _map_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapColum
     ]
 
 
-def _judged_columns(found: Analysis) -> MapColumns:
+def _judged_columns(analysis: Analysis) -> MapColumns:
     """Return MCC and damage with their intervals, and how the MCC compares with FP32's."""
-    outcome = found.outcome
+    outcome = analysis.outcome
 
     def mcc(row: MapRow) -> Value:
         if row.trial is None:
-            return Measured(outcome.fp32.mcc, found.fp32_mcc)
-        return Measured(row.trial.scores.mcc, found.intervals[row.trial.number].mcc) if row.trial.scores else None
+            return Measured(outcome.fp32.mcc, analysis.fp32_mcc)
+        return Measured(row.trial.scores.mcc, analysis.intervals[row.trial.number].mcc) if row.trial.scores else None
 
     def damage(row: MapRow) -> Value:
         if row.trial is None:
             return 0.0
         known = row.trial.scores
-        return Measured(known.damage, found.intervals[row.trial.number].damage) if known else None
+        return Measured(known.damage, analysis.intervals[row.trial.number].damage) if known else None
 
     def against_fp32(row: MapRow) -> Comparison | None:
-        return found.against_fp32.get(row.trial.number) if row.trial else None
+        return analysis.against_fp32.get(row.trial.number) if row.trial else None
 
     margin = outcome.margin
     return [
@@ -249,7 +249,7 @@ def _judged_columns(found: Analysis) -> MapColumns:
         ),
         Column("margin", "", lambda _: margin),
         Column("damage", formatting.DAMAGE, damage, formatting.nats, interval=True),
-        _damage_column("unseen_damage", "damage, unseen", _of(lambda trial: found.unseen.get(trial.number))),
+        _damage_column("unseen_damage", "damage, unseen", _of(lambda trial: analysis.unseen.get(trial.number))),
     ]
 
 
@@ -306,41 +306,41 @@ def _no_worse(known: Comparison | None) -> float | None:
     return None if known is None else known.no_worse
 
 
-def _best_baseline(found: Analysis, row: MapRow) -> str | None:
+def _best_baseline(analysis: Analysis, row: MapRow) -> str | None:
     """Return the baseline that the same request picks, and whether the pick is one itself."""
     if row.trial is None or row.headline is None or row.headline.request in (SMALLEST, KNEE):
         return None
     rival = row.headline.rival
     if row.trial.origin != "sampler":
-        where = " on unseen sentences" if row.trial.number in found.unseen else ""
+        where = " on unseen sentences" if row.trial.number in analysis.unseen else ""
         return f"this pick is one: no searched map beats it{where}"
     if rival is None or rival.scores is None:
         return "none is that small"
-    size = formatting.times(rival.compression(found.outcome.size_axis))
+    size = formatting.times(rival.compression(analysis.outcome.size_axis))
     return f"{rival.label}, {size}, damage {formatting.nats(rival.scores.damage)}"
 
 
-def _remark(found: Analysis, trial: Trial) -> str:
+def _remark(analysis: Analysis, trial: Trial) -> str:
     if trial.scores is None:
         return f"failed: {trial.failure}"
     missed = "" if trial.feasible else "misses the constraint; "
-    better = beaten_by(found.outcome, found.front, trial)
+    better = beaten_by(analysis.outcome, analysis.front, trial)
     if better is not None:
-        return f"{missed}beaten by {_compared(found, better, trial)}"
-    standing = "on the front" if trial.number in found.front_numbers else f"{missed}not beaten by the front"
+        return f"{missed}beaten by {_compared(analysis, better, trial)}"
+    standing = "on the front" if trial.number in analysis.front_numbers else f"{missed}not beaten by the front"
     challenger = least_damage(
-        found.outcome, [other for other in found.outcome.trials if other.origin == "sampler"], trial
+        analysis.outcome, [other for other in analysis.outcome.trials if other.origin == "sampler"], trial
     )
     if challenger is None:
         return f"{standing}; the sampler has no map that small"
-    return f"{standing}; the sampler's best of that size or less is {_compared(found, challenger, trial)}"
+    return f"{standing}; the sampler's best of that size or less is {_compared(analysis, challenger, trial)}"
 
 
-def _compared(found: Analysis, other: Trial, trial: Trial) -> str:
+def _compared(analysis: Analysis, other: Trial, trial: Trial) -> str:
     """Return by how much another map's damage is less, or more, at what size."""
     assert other.scores is not None
     assert trial.scores is not None
-    what = f"{other.label} of {formatting.times(other.compression(found.outcome.size_axis))}"
+    what = f"{other.label} of {formatting.times(other.compression(analysis.outcome.size_axis))}"
     if trial.scores.damage == 0:
         return what
     return f"{what} with {other.scores.damage / trial.scores.damage:.0%} of its damage"
