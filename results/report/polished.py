@@ -26,7 +26,7 @@ class PolishedMap:
         label: what plots and tables call it.
         nominal_compression: FP32 size over size, codes only; polishing changes neither size.
         packed_compression: FP32 size over size, every byte.
-        kept: whether polishing lowered the damage on the held-out sentences; if not, the figures after it equal those before.
+        kept: whether polishing lowered the held-out damage; if not, the scores before and after are of the same map.
         held_out_damage_before: on training sentences that polishing did not tune on, which decide ``kept``.
         held_out_damage_after: likewise, after polishing.
         damage_before: on the validation sentences, with ``damage_before_low`` to ``damage_before_high``.
