@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
 
 import pandas as pd
 
 from objectives.layers import BitMap, Layer
 from objectives.packing.footprint import SizeAxis
+from results.columns import Column, Measured, to_frame
 from results.formatting import nats, times
 from results.outcome import Origin, Quality, Trial
 from results.statistics.analysis import Analysis
@@ -26,9 +26,7 @@ class Point:
     """One complete trial in the Pareto plot.
 
     Attributes:
-        number: the trial's number.
-        label: what plots and tables call it.
-        origin: who proposed it.
+        number: the trial's number; ``label`` and ``origin`` are the trial's too.
         compression: on the plot's size axis; higher is smaller.
         damage: nats a sentence; lower is better.
         mcc: higher is better.
@@ -177,42 +175,27 @@ def pareto_info(analysis: Analysis) -> ParetoInfo:
 
 def pareto_table(info: ParetoInfo) -> pd.DataFrame:
     """Return ``pareto.csv``: one row for the FP32 model (number -1), then one row a point."""
-    rows: list[dict[str, object]] = [
-        {
-            "number": -1,
-            "origin": "fp32",
-            "label": "FP32",
-            "feasible": False,
-            "on_front": False,
-            f"{info.size_axis}_compression": 1.0,
-            "damage": 0.0,
-            "mcc": info.fp32_mcc,
-            "mcc_low": info.fp32_mcc_interval.low,
-            "mcc_high": info.fp32_mcc_interval.high,
-            "corrected_mcc": nan,
-            "corrected_mcc_low": nan,
-            "corrected_mcc_high": nan,
-        }
+    fp32 = Point(-1, "FP32", "reference", 1.0, 0.0, info.fp32_mcc, info.fp32_mcc_interval, False, False, ())
+    columns: list[Column[Point]] = [
+        Column("number", "", lambda point: point.number),
+        Column("origin", "", lambda point: "fp32" if point is fp32 else point.origin),
+        Column("label", "", lambda point: point.label),
+        Column("feasible", "", lambda point: point.feasible),
+        Column("on_front", "", lambda point: point.on_front),
+        Column(f"{info.size_axis}_compression", "", lambda point: point.compression),
+        Column("damage", "", lambda point: point.damage),
+        Column("mcc", "", _mcc, interval=True),
+        Column("corrected_mcc", "", _corrected_mcc, interval=True),
     ]
-    rows += [
-        {
-            "number": point.number,
-            "origin": point.origin,
-            "label": point.label,
-            "feasible": point.feasible,
-            "on_front": point.on_front,
-            f"{info.size_axis}_compression": point.compression,
-            "damage": point.damage,
-            "mcc": point.mcc,
-            "mcc_low": point.mcc_interval.low if point.mcc_interval else nan,
-            "mcc_high": point.mcc_interval.high if point.mcc_interval else nan,
-            "corrected_mcc": point.corrected.mcc if point.corrected else nan,
-            "corrected_mcc_low": point.corrected.mcc_interval.low if point.corrected else nan,
-            "corrected_mcc_high": point.corrected.mcc_interval.high if point.corrected else nan,
-        }
-        for point in info.points
-    ]
-    return pd.DataFrame(rows)
+    return to_frame(columns, [fp32, *info.points])
+
+
+def _mcc(point: Point) -> Measured | float:
+    return Measured(point.mcc, point.mcc_interval) if point.mcc_interval else point.mcc
+
+
+def _corrected_mcc(point: Point) -> Measured | None:
+    return Measured(point.corrected.mcc, point.corrected.mcc_interval) if point.corrected else None
 
 
 def bits_info(analysis: Analysis) -> BitsInfo:

@@ -16,13 +16,9 @@ PROGRESS_COLUMNS = ("evaluations", "finished_s", "request", "damage", "number")
 
 @dataclass(frozen=True)
 class Step:
-    """A map that did less damage than all before it.
+    """A map that did less damage (nats a sentence) than all before it.
 
-    Attributes:
-        evaluations: its 1-based index among the evaluations.
-        finished_s: when its evaluation ended, in seconds since the study's first trial began.
-        damage: nats a sentence.
-        number: its trial's number.
+    ``evaluations`` is its 1-based index, and ``finished_s`` the seconds from the first trial's start to its end.
     """
 
     evaluations: int
