@@ -1,1 +1,1 @@
-"""Plots: info functions say what to draw, draw functions draw it."""
+"""Plots: info functions work out the values, draw functions draw them."""

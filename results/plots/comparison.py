@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from objectives.packing.footprint import SizeAxis
 from results.columns import write_csv
-from results.plots.pareto import DAMAGE_FLOOR
-from results.plots.style import COLOURS, save_plot
+from results.formatting import DAMAGE
+from results.plots.style import BLACK, COLOURS, drawn_heights, save_plot, set_damage_axis
 
 Points = Sequence[tuple[float, float]]
-"""Compression and damage of maps, by rising compression."""
+"""The compression and damage of each map, by rising compression."""
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -29,38 +28,34 @@ def write_compare_plot(
 
 
 def draw_comparison(runs: Sequence[tuple[str, Points]], references: Points, axis: SizeAxis) -> Figure:
-    """Draw the front of each run, and the documented map as each has scored it."""
+    """Draw the front of each run, and the documented map as each run scored it."""
     figure = Figure(figsize=(9.5, 5.6))
     figure.subplots_adjust(left=0.085, right=0.98, bottom=0.1, top=0.96)
     axes = figure.subplots()
-    for at, (name, points) in enumerate(runs):
-        heights = [max(damage, DAMAGE_FLOOR) for _, damage in points]
+    for index, (name, points) in enumerate(runs):
         axes.plot(
             [compression for compression, _ in points],
-            heights,
+            drawn_heights(damage for _, damage in points),
             drawstyle="steps-pre",
             linewidth=1.4,
             markersize=5,
-            label=f"\u200b{name}".replace("$", r"\$"),  # a leading underscore would hide it, a dollar begin a formula
-            color=COLOURS[at % len(COLOURS)],
-            marker=_MARKERS[at % len(_MARKERS)],
+            label=f"\u200b{name}".replace("$", r"\$"),  # a leading "_" would hide the name, and "$" starts a formula
+            color=COLOURS[index % len(COLOURS)],
+            marker=_MARKERS[index % len(_MARKERS)],
         )
     if references:
         axes.plot(
             [compression for compression, _ in references],
-            [max(damage, DAMAGE_FLOOR) for _, damage in references],
+            drawn_heights(damage for _, damage in references),
             linestyle="none",
             marker="*",
             markersize=14,
-            color="#000000",
+            color=BLACK,
             markeredgecolor="white",
-            label="the documented map",
+            label="reference: the documented map",
         )
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda damage, _: f"{damage:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    set_damage_axis(axes, f"{DAMAGE}, nats a sentence")
     axes.set_xlabel(f"compression, times ({axis}); further right is smaller")
-    axes.set_ylabel("damage, nats a sentence")
     if any(points for _, points in runs) or references:
         axes.legend(loc="lower right")
     else:

@@ -1,4 +1,4 @@
-"""Drawing heat maps of all layers: the bits of maps side by side, and what each width of each layer costs."""
+"""Drawing heat maps of all layers: the widths of some maps side by side, and the damage of each layer alone."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from matplotlib.patches import Rectangle
 
 from objectives.layers import WIDTHS, Layer
 from results.columns import write_csv
+from results.formatting import DAMAGE
 from results.plots.plot_info import BitsInfo, LayerGrid, bits_table, layer_grid
 from results.plots.style import save_plot
 
 SENSITIVITY_WIDTHS = (2, 3, 4, 5)
-"""Those drawn; above them hardly any layer does any damage alone."""
+"""The widths drawn; at larger widths hardly any layer does any damage alone."""
 
-_LEAST_DRAWN = 1e-5  # nats a sentence; what is less has the same colour
+_LEAST_DRAWN = 1e-5  # nats a sentence; smaller damages get the same colour
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def write_sensitivity_plot(
     Args:
         layers: the searchable layers.
         damages: of each layer alone at each width, ``(n_layers, n_widths)``, nats a sentence.
-        measured: ``(n_layers, n_widths)``, whether it was evaluated rather than taken from the gradient.
-        directory: where to.
+        measured: whether each was evaluated, ``(n_layers, n_widths)``; the others are estimated from the gradient.
+        directory: the folder to write into.
     """
     write_csv(sensitivity_table(layers, damages, measured), directory / "sensitivity.csv")
     return save_plot(lambda: draw_sensitivity(layers, damages), directory, "sensitivity")
@@ -61,7 +62,7 @@ def write_sensitivity_plot(
 def sensitivity_table(
     layers: Sequence[Layer], damages: npt.NDArray[np.float64], measured: npt.NDArray[np.bool_]
 ) -> pd.DataFrame:
-    """Return a row for each layer and width: ``layer``, ``width``, ``damage`` and its ``source``."""
+    """Return one row a layer and width: ``layer``, ``width``, ``damage`` and its ``source``."""
     rows = [
         (layer.name, width, damages[row, column], "measured" if measured[row, column] else "gradient")
         for row, layer in enumerate(layers)
@@ -71,17 +72,17 @@ def sensitivity_table(
 
 
 def draw_bits(info: BitsInfo) -> Figure:
-    """Draw the width of every layer, a panel for each map; the input is at the top, the output at the bottom."""
+    """Draw the width of every layer, one panel a map, with the model's input at the top."""
     colours = ListedColormap(matplotlib.colormaps["viridis_r"](np.linspace(0.05, 0.95, len(WIDTHS))))
     norm = BoundaryNorm(np.arange(WIDTHS[0] - 0.5, WIDTHS[-1] + 1), len(WIDTHS))
     panels = [_Panel(shown.title, shown.bit_map, [str(width) for width in shown.bit_map]) for shown in info.maps]
-    return _draw(info.grid, panels, colours, norm, "bits", WIDTHS)
+    return _draw_panels(info.grid, panels, colours, norm, "bits", WIDTHS)
 
 
 def draw_sensitivity(layers: Sequence[Layer], damages: npt.NDArray[np.float64]) -> Figure:
-    """Draw the damage of each layer alone ``(n_layers, n_widths)``, a panel for each of the smaller widths."""
-    most = max(float(damages.max(initial=0.0)), 10 * _LEAST_DRAWN)
-    norm = LogNorm(_LEAST_DRAWN, most)
+    """Draw the damage of each layer alone, ``(n_layers, n_widths)``, one panel for each of ``SENSITIVITY_WIDTHS``."""
+    highest = max(float(damages.max(initial=0.0)), 10 * _LEAST_DRAWN)
+    norm = LogNorm(_LEAST_DRAWN, highest)
     panels = [
         _Panel(
             (f"{width} bits", "all other layers in FP32", f"sum {1000 * column.sum():.3g} thousandths of a nat"),
@@ -90,11 +91,11 @@ def draw_sensitivity(layers: Sequence[Layer], damages: npt.NDArray[np.float64]) 
         )
         for width, column in ((width, damages[:, WIDTHS.index(width)]) for width in SENSITIVITY_WIDTHS)
     ]
-    label = "damage, nats a sentence (numbers: thousandths)"
-    return _draw(layer_grid(layers), panels, matplotlib.colormaps["cividis_r"], norm, label, ())
+    label = f"{DAMAGE}, nats a sentence (numbers: thousandths)"
+    return _draw_panels(layer_grid(layers), panels, matplotlib.colormaps["cividis_r"], norm, label, ())
 
 
-def _draw(
+def _draw_panels(
     grid: LayerGrid, panels: Sequence[_Panel], colours: Colormap, norm: Normalize, label: str, ticks: Sequence[int]
 ) -> Figure:
     n_columns, n_rows, n_panels = max(len(grid.columns), 1), max(len(grid.rows), 1), max(len(panels), 1)
@@ -107,19 +108,19 @@ def _draw(
     if not panels:
         figure.text(0.5, 0.5, "no map to show yet", ha="center", va="center")
         return figure
-    for at, panel in enumerate(panels):
-        corner = ((left + at * (panel_width + gap)) / width, bottom / height)
+    for index, panel in enumerate(panels):
+        corner = ((left + index * (panel_width + gap)) / width, bottom / height)
         axes = figure.add_axes((*corner, panel_width / width, panel_height / height))
         boxes = []
         for cell, value, text in zip(grid.cells, panel.values, panel.texts, strict=True):
             x, span = (0, n_columns) if cell.column is None else (cell.column, 1)
             boxes.append(Rectangle((x + 0.04, cell.row + 0.04), span - 0.08, 0.92))
-            ink = "white" if _is_dark(colours(norm(value))) else "black"
-            axes.text(x + span / 2, cell.row + 0.52, text, color=ink, ha="center", va="center", fontsize=8.5)
+            text_colour = "white" if _is_dark(colours(norm(value))) else "black"
+            axes.text(x + span / 2, cell.row + 0.52, text, color=text_colour, ha="center", va="center", fontsize=8.5)
         patches = PatchCollection(boxes, cmap=colours, norm=norm, linewidths=0)
         patches.set_array(np.array(panel.values))
         axes.add_collection(patches)
-        _dress_panel(axes, grid, panel.title, labelled=at == 0)
+        _style_panel(axes, grid, panel.title, labelled=index == 0)
     place = (left / width, 0.42 / height, min(2.8, panel_width) / width, 0.14 / height)
     scale = figure.colorbar(patches, cax=figure.add_axes(place), orientation="horizontal", label=label)
     if ticks:
@@ -131,7 +132,7 @@ def _draw(
     return figure
 
 
-def _dress_panel(axes: Axes, grid: LayerGrid, title: Sequence[str], labelled: bool) -> None:
+def _style_panel(axes: Axes, grid: LayerGrid, title: Sequence[str], labelled: bool) -> None:
     axes.set_xlim(0, max(len(grid.columns), 1))
     axes.set_ylim(len(grid.rows), 0)
     axes.grid(visible=False)
@@ -160,7 +161,7 @@ def _is_dark(colour: Any) -> bool:
 
 
 def _thousandths(damage: float) -> str:
-    """Return a damage in thousandths of a nat, as short as fits a cell; nothing where it is below a tenth of one."""
+    """Return a damage in thousandths of a nat, short enough for a cell; empty if it rounds to less than 0.1."""
     if damage < 0.5e-4:
         return ""
     return f"{1000 * damage:.1f}" if damage < 0.00995 else f"{1000 * damage:.0f}"

@@ -1,4 +1,4 @@
-"""Drawing the Pareto plot with matplotlib: a figure is made as a value, without the global state of pyplot."""
+"""Drawing the Pareto plot: damage and MCC of every map against its compression."""
 
 from __future__ import annotations
 
@@ -10,18 +10,28 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from objectives.layers import WIDTHS
 from results.columns import write_csv
-from results.formatting import QUALITY_WORDS
+from results.formatting import DAMAGE, QUALITY_WORDS
 from results.plots.plot_info import ParetoInfo, Point, pareto_table
-from results.plots.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION, save_plot
+from results.plots.style import (
+    BLACK,
+    BLUE,
+    DAMAGE_FLOOR,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    drawn_heights,
+    save_plot,
+    set_damage_axis,
+)
+from results.statistics.bootstrap import Interval
 
-DAMAGE_FLOOR = 1e-6
-"""A damage below this, in nats a sentence, is drawn here: the axis is logarithmic, and less is rounding."""
-
-_MOST_VECTOR_POINTS = 500  # more than this many dominated trials become one image inside the SVG
+_MOST_VECTOR_POINTS = 500  # above this number, beaten trials become one image inside the SVG
 
 _HALO = [withStroke(linewidth=2.5, foreground="white")]  # labels stay readable above points
 
@@ -34,7 +44,7 @@ def write_pareto_plot(info: ParetoInfo, directory: Path) -> str:
 
 def draw_pareto(info: ParetoInfo) -> Figure:
     """Draw damage and MCC against compression, one above the other."""
-    # Margins are given: to fit them to the text would take as long again as the whole drawing.
+    # The margins are fixed: fitting them to the text would double the drawing time.
     figure = Figure(figsize=(9.5, 8.2))
     top = 0.845 if info.size_axis == "nominal" else 0.895
     figure.subplots_adjust(left=0.085, right=0.98, bottom=0.065, top=top, hspace=0.06)
@@ -55,22 +65,20 @@ def draw_pareto(info: ParetoInfo) -> Figure:
 
 
 def _draw_damage(axes: Axes, info: ParetoInfo) -> None:
-    axes.set_yscale("log")
+    set_damage_axis(axes, f"{DAMAGE}, nats a sentence")
     front = info.front
     if front and info.quality == "damage":
-        axes.step(_x(front), _damage(front), where="pre", color=BLUE, linewidth=1.4, zorder=2.5)
+        axes.step(_compressions(front), _damages(front), where="pre", color=BLUE, linewidth=1.4, zorder=2.5)
     others = info.others
-    _scatter_others(axes, others, _damage(others))
-    _markers(axes, front, _damage(front), label=_front_label(info), **_FRONT)
-    _draw_baselines(axes, info, [max(point.damage, DAMAGE_FLOOR) for point in info.baselines])
-    _draw_reference(axes, info, [max(info.reference.damage, DAMAGE_FLOOR)] if info.reference else [], named=True)
-    axes.set_ylabel("damage, nats a sentence")
+    _scatter_others(axes, others, _damages(others))
+    _draw_markers(axes, front, _damages(front), label=_front_label(info), **_FRONT)
+    _draw_baselines(axes, info, _damages(info.baselines))
+    if info.reference:
+        _draw_reference(axes, info.reference, _damages([info.reference]), named=True)
     if any(point.damage < DAMAGE_FLOOR for point in info.points):
         note = f"damage below {DAMAGE_FLOOR:g} is drawn at {DAMAGE_FLOOR:g}"
         axes.text(0.99, 0.02, note, transform=axes.transAxes, ha="right", fontsize=8)
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5), numticks=50))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda damage, _: f"{damage:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
     if not info.points:
         axes.set_ylim(1e-4, 1)
         axes.text(0.5, 0.5, "no map has been scored yet", transform=axes.transAxes, ha="center", va="center")
@@ -82,24 +90,24 @@ def _draw_mcc(axes: Axes, info: ParetoInfo) -> None:
     axes.axhline(info.fp32_mcc, color=BLACK, linewidth=1.2, zorder=1.6, label=_FP32_LABEL)
     front = info.front
     if front and info.quality == "mcc":
-        axes.step(_x(front), [point.mcc for point in front], where="pre", color=BLUE, linewidth=1.4, zorder=2.5)
+        axes.step(
+            _compressions(front), [point.mcc for point in front], where="pre", color=BLUE, linewidth=1.4, zorder=2.5
+        )
     others = info.others
     _scatter_others(axes, others, [point.mcc for point in others])
-    # The front's bars overlap where it is dense: they are thin, and those of contenders and reference stand out.
+    # The intervals of the picks overlap where the front is dense, so they are paler than the others.
     corrected = [(point.compression, point.corrected) for point in info.points if point.corrected is not None]
+    _draw_intervals(axes, [(x, estimate.mcc_interval) for x, estimate in corrected], BLUE, alpha=0.35)
     if corrected:
-        lows = [known.mcc_interval.low for _, known in corrected]
-        highs = [known.mcc_interval.high for _, known in corrected]
-        axes.vlines([x for x, _ in corrected], lows, highs, color=BLUE, alpha=0.35, linewidth=1.3, zorder=1.8)
-        heights = [known.mcc for _, known in corrected]
+        heights = [estimate.mcc for _, estimate in corrected]
         axes.plot([x for x, _ in corrected], heights, label=_CORRECTED_LABEL, **_CORRECTED)
     uniform = [point for point in info.baselines if point.origin != "plain" and not point.on_front]
-    _bars(axes, uniform, GREEN, alpha=0.6)
-    _bars(axes, [info.reference] if info.reference else [], VERMILION, alpha=0.9)
-    _markers(axes, front, [point.mcc for point in front], label=_front_label(info), **_FRONT)
+    _draw_intervals(axes, [(point.compression, point.mcc_interval) for point in uniform], GREEN, alpha=0.6)
+    _draw_markers(axes, front, [point.mcc for point in front], label=_front_label(info), **_FRONT)
     _draw_baselines(axes, info, [point.mcc for point in info.baselines])
-    # In this panel all maps are about as high, and words would cover them.
-    _draw_reference(axes, info, [info.reference.mcc] if info.reference else [], named=False)
+    if info.reference:  # without its name: in this panel all maps are about as high, and text would cover them
+        _draw_reference(axes, info.reference, [info.reference.mcc], named=False)
+        _draw_intervals(axes, [(info.reference.compression, info.reference.mcc_interval)], VERMILION, alpha=0.9)
     axes.set_ylabel("MCC, with 95% intervals")
 
 
@@ -114,11 +122,10 @@ _CORRECTED: dict[str, Any] = {
     "zorder": 3.9,
 }
 
-
 _REFERENCE_LABEL = "reference: the documented map"
 # Label, marker, its size and its colour.
-_UNIFORM = ("uniform map (number: its width)", "D", 7, GREEN)
-_PLAIN = ("plain allocation", "^", 6, ORANGE)
+_UNIFORM = ("baseline: uniform map (number: width)", "D", 7, GREEN)
+_KNAPSACK = ("baseline: knapsack on sensitivities", "^", 6, ORANGE)
 _CORRECTED_LABEL = "picks corrected for luck, 95% interval"
 _FP32_LABEL = "FP32 and its 95% interval"
 
@@ -132,24 +139,24 @@ def _constraint_label(info: ParetoInfo) -> str:
 
 
 def _draw_legend(figure: Figure, info: ParetoInfo, panels: Sequence[Axes]) -> None:
-    """List each mark once, the front first and what it stands against last."""
+    """List each kind of mark once: the front first, then the other maps, then the lines and intervals."""
     handles: dict[str, Artist] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(str(label), handle)
     last = [_CORRECTED_LABEL, _FP32_LABEL, _constraint_label(info)]
-    order = [_front_label(info), _REFERENCE_LABEL, _UNIFORM[0], _PLAIN[0], *last]
+    order = [_front_label(info), _REFERENCE_LABEL, _UNIFORM[0], _KNAPSACK[0], *last]
     labels = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
     figure.legend([handles[label] for label in labels], labels, loc="upper center", ncols=3)
 
 
 def _scatter_others(axes: Axes, others: Sequence[Point], heights: Sequence[float]) -> None:
     for feasible, label in ((True, "beaten"), (False, "misses the constraint")):
-        chosen = [at for at, point in enumerate(others) if point.feasible == feasible]
-        if chosen:
+        indices = [index for index, point in enumerate(others) if point.feasible == feasible]
+        if indices:
             axes.plot(
-                [others[at].compression for at in chosen],
-                [heights[at] for at in chosen],
+                [others[index].compression for index in indices],
+                [heights[index] for index in indices],
                 linestyle="none",
                 marker="o",
                 markersize=3,
@@ -158,20 +165,20 @@ def _scatter_others(axes: Axes, others: Sequence[Point], heights: Sequence[float
                 markeredgewidth=0.6,
                 alpha=0.55,
                 zorder=2,
-                rasterized=len(chosen) > _MOST_VECTOR_POINTS,
-                label=f"trial of the sampler, {label}",
+                rasterized=len(indices) > _MOST_VECTOR_POINTS,
+                label=f"searched map, {label}",
             )
 
 
-def _markers(axes: Axes, points: Sequence[Point], heights: Sequence[float], **style: Any) -> None:
+def _draw_markers(axes: Axes, points: Sequence[Point], heights: Sequence[float], **style: Any) -> None:
     if points:
-        axes.plot(_x(points), heights, linestyle="none", **style)
+        axes.plot(_compressions(points), heights, linestyle="none", **style)
 
 
 def _draw_baselines(axes: Axes, info: ParetoInfo, heights: Sequence[float]) -> None:
     labelled: set[str] = set()
     for point, height in zip(info.baselines, heights, strict=True):
-        label, marker, size, colour = _PLAIN if point.origin == "plain" else _UNIFORM
+        label, marker, size, colour = _KNAPSACK if point.origin == "plain" else _UNIFORM
         axes.plot(
             [point.compression],
             [height],
@@ -186,7 +193,7 @@ def _draw_baselines(axes: Axes, info: ParetoInfo, heights: Sequence[float]) -> N
         )
         labelled.add(label)
         if point.origin == "plain":
-            continue  # they stand where the front does: words would hide it
+            continue  # knapsack maps are close to the front, and text would hide it
         axes.annotate(
             point.short_label,
             (point.compression, height),
@@ -200,10 +207,7 @@ def _draw_baselines(axes: Axes, info: ParetoInfo, heights: Sequence[float]) -> N
         )
 
 
-def _draw_reference(axes: Axes, info: ParetoInfo, heights: Sequence[float], named: bool) -> None:
-    point = info.reference
-    if point is None:
-        return
+def _draw_reference(axes: Axes, point: Point, heights: Sequence[float], named: bool) -> None:
     axes.plot(
         [point.compression],
         heights,
@@ -231,15 +235,15 @@ def _draw_reference(axes: Axes, info: ParetoInfo, heights: Sequence[float], name
     )
 
 
-def _bars(axes: Axes, points: Sequence[Point], colour: str, alpha: float) -> None:
-    barred = [(point.compression, point.mcc_interval) for point in points if point.mcc_interval is not None]
-    if barred:
-        lows, highs = [interval.low for _, interval in barred], [interval.high for _, interval in barred]
-        axes.vlines([x for x, _ in barred], lows, highs, color=colour, alpha=alpha, linewidth=1.3, zorder=1.8)
+def _draw_intervals(axes: Axes, intervals: Sequence[tuple[float, Interval | None]], colour: str, alpha: float) -> None:
+    """Draw the intervals that are known, each at its compression."""
+    known = [(compression, interval.low, interval.high) for compression, interval in intervals if interval is not None]
+    if known:
+        axes.vlines(*zip(*known, strict=True), color=colour, alpha=alpha, linewidth=1.3, zorder=1.8)
 
 
 def _draw_mean_widths(axes: Axes) -> None:
-    """Mark above the panel where 8 to 2 bits per weight lie: nominal compression is 32 over the mean width."""
+    """Mark 8 to 2 bits a weight above the panel: nominal compression is 32 over the mean width."""
     top = axes.secondary_xaxis("top")
     top.set_xticks([32 / width for width in WIDTHS], labels=[str(width) for width in WIDTHS])
     top.set_xlabel("mean bits per weight")
@@ -251,9 +255,9 @@ def _compression_limits(info: ParetoInfo) -> tuple[float, float]:
     return min(marks) - margin, max(marks) + margin
 
 
-def _x(points: Sequence[Point]) -> list[float]:
+def _compressions(points: Sequence[Point]) -> list[float]:
     return [point.compression for point in points]
 
 
-def _damage(points: Sequence[Point]) -> list[float]:
-    return [max(point.damage, DAMAGE_FLOOR) for point in points]
+def _damages(points: Sequence[Point]) -> list[float]:
+    return drawn_heights(point.damage for point in points)

@@ -1,16 +1,16 @@
-"""What the plots show, as plain values: worked out and tested without a plotting library, and written beside them."""
+"""What the Pareto plot and the heat map of bits show, as values that need no plotting library, and their tables."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
 
 import pandas as pd
 
 from objectives.layers import BitMap, Layer
 from objectives.packing.footprint import SizeAxis
+from results.columns import Column, Measured, to_frame
 from results.formatting import nats, times
 from results.outcome import Origin, Quality, Trial
 from results.statistics.analysis import Analysis
@@ -18,13 +18,23 @@ from results.statistics.bootstrap import Interval
 from results.statistics.intervals import Estimate
 
 MOST_PICKED_MAPS = 4
+"""How many picks the heat map shows at most."""
 
 
 @dataclass(frozen=True)
 class Point:
     """One complete trial in the Pareto plot.
 
-    ``damage`` is in nats a sentence, ``mcc_interval`` there where it is drawn, ``corrected`` for the picks by size.
+    Attributes:
+        number: the trial's number; ``label`` and ``origin`` are the trial's too.
+        compression: on the plot's size axis; higher is smaller.
+        damage: nats a sentence; lower is better.
+        mcc: higher is better.
+        mcc_interval: 95%; None if the plot does not draw it.
+        feasible: whether it meets the size constraint.
+        on_front: whether it is on the front.
+        widths: the different widths in its map, rising.
+        corrected: its MCC, corrected for the luck of selection; None if it is not a pick by size.
     """
 
     number: int
@@ -41,7 +51,7 @@ class Point:
 
     @property
     def short_label(self) -> str:
-        """The width of a uniform map, as ``4``; the label of others."""
+        """The width of a uniform map, as ``4``, or the label of any other map."""
         return str(self.widths[0]) if self.origin == "uniform" and len(self.widths) == 1 else self.label
 
 
@@ -51,11 +61,11 @@ class ParetoInfo:
 
     Attributes:
         size_axis: what the compression counts.
-        quality: what the front is best in.
-        min_compression: where the constraint's line stands.
+        quality: the quality of the front.
+        min_compression: the size constraint.
         points: every complete trial, by number.
-        fp32_mcc: the level of the FP32 model.
-        fp32_mcc_interval: the band around it.
+        fp32_mcc: the MCC of the FP32 model.
+        fp32_mcc_interval: its 95% interval.
     """
 
     size_axis: SizeAxis
@@ -77,18 +87,18 @@ class ParetoInfo:
 
     @property
     def baselines(self) -> tuple[Point, ...]:
-        """The points that no search proposed, save the reference; some may be on the front."""
+        """The uniform and knapsack maps; some may be on the front."""
         return tuple(point for point in self.points if point.origin not in ("sampler", "reference"))
 
     @property
     def reference(self) -> Point | None:
-        """The documented map, where it was scored."""
+        """The documented map, if it has scores."""
         return next((point for point in self.points if point.origin == "reference"), None)
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Where one layer stands in the heat map: its row, and its column, or None where it fills the row."""
+class HeatMapCell:
+    """The place of one layer in the heat map: its row, and its column, or None if it fills the row."""
 
     layer: str
     row: int
@@ -107,37 +117,37 @@ class ShownMap:
 
 @dataclass(frozen=True)
 class LayerGrid:
-    """Where each layer stands in a heat map: rows from the input to the output.
+    """The place of each layer in a heat map, with the model's input at the top.
 
     Attributes:
-        rows: the rows' names, top to bottom: layers outside the encoder's blocks, and the blocks.
+        rows: the rows' names, top to bottom: the blocks of the encoder, and the layers outside them.
         columns: the names of a block's parts, left to right.
-        cells: one a layer, in layer order.
+        cells: one cell a layer, in layer order.
     """
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[HeatMapCell, ...]
 
 
 @dataclass(frozen=True)
 class BitsInfo:
-    """What the heat map of bits shows: a panel for each map."""
+    """What the heat map of bits shows: one panel a map."""
 
     grid: LayerGrid
     maps: tuple[ShownMap, ...]
 
 
-def pareto_info(found: Analysis) -> ParetoInfo:
+def pareto_info(analysis: Analysis) -> ParetoInfo:
     """Return what the Pareto plot shows of an outcome."""
-    outcome = found.outcome
-    on_front = found.front_numbers
+    outcome = analysis.outcome
+    on_front = analysis.front_numbers
     points = []
     for trial in outcome.trials:
         if trial.scores is None:
             continue
-        # Bars on thousands of dominated trials would hide the front; picks off the front are only in tables.
-        barred = trial.number in on_front or trial.origin != "sampler"
+        # Intervals of thousands of beaten trials would hide the front. Picks off the front are only in tables.
+        has_interval = trial.number in on_front or trial.origin != "sampler"
         points.append(
             Point(
                 number=trial.number,
@@ -146,11 +156,11 @@ def pareto_info(found: Analysis) -> ParetoInfo:
                 compression=trial.compression(outcome.size_axis),
                 damage=trial.scores.damage,
                 mcc=trial.scores.mcc,
-                mcc_interval=found.intervals[trial.number].mcc if barred else None,
+                mcc_interval=analysis.intervals[trial.number].mcc if has_interval else None,
                 feasible=trial.feasible,
                 on_front=trial.number in on_front,
                 widths=tuple(sorted(set(trial.bit_map))),
-                corrected=found.corrected.get(trial.number),
+                corrected=analysis.corrected.get(trial.number),
             )
         )
     return ParetoInfo(
@@ -159,68 +169,53 @@ def pareto_info(found: Analysis) -> ParetoInfo:
         min_compression=outcome.min_compression,
         points=tuple(points),
         fp32_mcc=outcome.fp32.mcc,
-        fp32_mcc_interval=found.fp32_mcc,
+        fp32_mcc_interval=analysis.fp32_mcc,
     )
 
 
 def pareto_table(info: ParetoInfo) -> pd.DataFrame:
-    """Return the numbers of the Pareto plot, a row a point, after a row for the FP32 model (number -1)."""
-    rows: list[dict[str, object]] = [
-        {
-            "number": -1,
-            "origin": "fp32",
-            "label": "FP32",
-            "feasible": False,
-            "on_front": False,
-            f"{info.size_axis}_compression": 1.0,
-            "damage": 0.0,
-            "mcc": info.fp32_mcc,
-            "mcc_low": info.fp32_mcc_interval.low,
-            "mcc_high": info.fp32_mcc_interval.high,
-            "corrected_mcc": nan,
-            "corrected_mcc_low": nan,
-            "corrected_mcc_high": nan,
-        }
+    """Return ``pareto.csv``: one row for the FP32 model (number -1), then one row a point."""
+    fp32 = Point(-1, "FP32", "reference", 1.0, 0.0, info.fp32_mcc, info.fp32_mcc_interval, False, False, ())
+    columns: list[Column[Point]] = [
+        Column("number", "", lambda point: point.number),
+        Column("origin", "", lambda point: "fp32" if point is fp32 else point.origin),
+        Column("label", "", lambda point: point.label),
+        Column("feasible", "", lambda point: point.feasible),
+        Column("on_front", "", lambda point: point.on_front),
+        Column(f"{info.size_axis}_compression", "", lambda point: point.compression),
+        Column("damage", "", lambda point: point.damage),
+        Column("mcc", "", _mcc, interval=True),
+        Column("corrected_mcc", "", _corrected_mcc, interval=True),
     ]
-    rows += [
-        {
-            "number": point.number,
-            "origin": point.origin,
-            "label": point.label,
-            "feasible": point.feasible,
-            "on_front": point.on_front,
-            f"{info.size_axis}_compression": point.compression,
-            "damage": point.damage,
-            "mcc": point.mcc,
-            "mcc_low": point.mcc_interval.low if point.mcc_interval else nan,
-            "mcc_high": point.mcc_interval.high if point.mcc_interval else nan,
-            "corrected_mcc": point.corrected.mcc if point.corrected else nan,
-            "corrected_mcc_low": point.corrected.mcc_interval.low if point.corrected else nan,
-            "corrected_mcc_high": point.corrected.mcc_interval.high if point.corrected else nan,
-        }
-        for point in info.points
-    ]
-    return pd.DataFrame(rows)
+    return to_frame(columns, [fp32, *info.points])
 
 
-def bits_info(found: Analysis) -> BitsInfo:
-    """Return what the heat map shows: the documented map where it fits, then the distinct picks by size."""
+def _mcc(point: Point) -> Measured | float:
+    return Measured(point.mcc, point.mcc_interval) if point.mcc_interval else point.mcc
+
+
+def _corrected_mcc(point: Point) -> Measured | None:
+    return Measured(point.corrected.mcc, point.corrected.mcc_interval) if point.corrected else None
+
+
+def bits_info(analysis: Analysis) -> BitsInfo:
+    """Return what the heat map of bits shows: the documented map if there is one, then the different picks by size."""
     shown: list[ShownMap] = []
-    if found.reference is not None:
-        shown.append(_shown(found, found.reference, "documented"))
+    if analysis.reference is not None:
+        shown.append(_shown_map(analysis, analysis.reference, "documented"))
     seen = {shown_map.number for shown_map in shown}
-    by_size = [headline for headline in found.headlines if headline.request.startswith("best@")]
+    by_size = [headline for headline in analysis.headlines if headline.request.startswith("best@")]
     for headline in by_size[:MOST_PICKED_MAPS]:
         trial = headline.trial
         if trial is None or trial.number in seen:
             continue
         seen.add(trial.number)
-        shown.append(_shown(found, trial, f"{headline.request}: {trial.label}"))
-    return BitsInfo(grid=layer_grid(found.outcome.footprint.layers), maps=tuple(shown))
+        shown.append(_shown_map(analysis, trial, f"{headline.request}: {trial.label}"))
+    return BitsInfo(grid=layer_grid(analysis.outcome.footprint.layers), maps=tuple(shown))
 
 
 def bits_table(info: BitsInfo) -> pd.DataFrame:
-    """Return the numbers of the heat map, a row a layer and map."""
+    """Return ``bits.csv``: one row for each layer of each map."""
     rows = [
         {
             "number": shown.number,
@@ -240,37 +235,37 @@ _BLOCK = re.compile(r"(?:^|\.)(?P<block>[0-9]+)\.(?P<part>.+)$")
 
 
 def layer_grid(layers: Sequence[Layer]) -> LayerGrid:
-    """Return every layer's place; a name with a number in it is a part of that block."""
+    """Return the place of each layer; a number in a layer's name is its block, and what follows is the part."""
     rows: list[str] = []
     columns: list[str] = []
     cells = []
     for layer in layers:
         match = _BLOCK.search(layer.name)
-        row = f"layer {match['block']}" if match else _short(layer.name.partition(".")[2] or layer.name)
+        row = f"layer {match['block']}" if match else _short_name(layer.name.partition(".")[2] or layer.name)
         if row not in rows:
             rows.append(row)
         column = None
         if match:
-            part = _short(match["part"])
+            part = _short_name(match["part"])
             if part not in columns:
                 columns.append(part)
             column = columns.index(part)
-        cells.append(Cell(layer=layer.name, row=rows.index(row), column=column))
+        cells.append(HeatMapCell(layer=layer.name, row=rows.index(row), column=column))
     return LayerGrid(tuple(rows), tuple(columns), tuple(cells))
 
 
-def _short(name: str) -> str:
+def _short_name(name: str) -> str:
     """Return a module's name as a label: ``attention.output.dense`` as ``attention output``."""
-    words = name.removeprefix("embeddings.").removesuffix(".dense").removeprefix("attention.self.")
-    return re.sub(r"[._]+", " ", words)
+    part = name.removeprefix("embeddings.").removesuffix(".dense").removeprefix("attention.self.")
+    return re.sub(r"[._]+", " ", part)
 
 
-def _shown(found: Analysis, trial: Trial, heading: str) -> ShownMap:
+def _shown_map(analysis: Analysis, trial: Trial, heading: str) -> ShownMap:
     size = f"{times(trial.nominal_compression)} nominal, {times(trial.packed_compression)} packed"
     if trial.scores is None:
         scores = "evaluation failed"
     else:
-        interval = found.intervals[trial.number].mcc
+        interval = analysis.intervals[trial.number].mcc
         scores = f"damage {nats(trial.scores.damage)}"
         scores += f", MCC {trial.scores.mcc:.2f} ({interval.low:.2f} to {interval.high:.2f})"
     return ShownMap(number=trial.number, label=trial.label, title=(heading, size, scores), bit_map=trial.bit_map)

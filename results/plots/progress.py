@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from results.columns import write_csv
-from results.plots.pareto import DAMAGE_FLOOR
 from results.plots.progress_info import ProgressInfo, progress_table
-from results.plots.style import COLOURS, save_plot
+from results.plots.style import COLOURS, GREY, drawn_heights, save_plot, set_damage_axis
 
-_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))  # told apart without colour too
+_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))  # distinct without colour
 
 
 def write_progress_plot(info: ProgressInfo, directory: Path) -> str:
@@ -29,36 +26,29 @@ def draw_progress(info: ProgressInfo) -> Figure:
     figure.subplots_adjust(left=0.085, right=0.98, bottom=0.15, top=0.86, wspace=0.06)
     by_count, by_time = figure.subplots(1, 2, sharey=True)
     unit_s, unit = (3600.0, "hours") if info.elapsed_s > 2 * 3600 else (60.0, "minutes")
-    for at, (request, steps) in enumerate(info.lines):
+    for index, (request, steps) in enumerate(info.lines):
         if not steps:
             continue
-        heights = [max(step.damage, DAMAGE_FLOOR) for step in steps] + [max(steps[-1].damage, DAMAGE_FLOOR)]
+        heights = drawn_heights(step.damage for step in (*steps, steps[-1]))
         style: dict[str, Any] = {
-            "color": COLOURS[at % len(COLOURS)],
-            "linestyle": _DASHES[at % len(_DASHES)],
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": _DASHES[index % len(_DASHES)],
             "linewidth": 1.6,
             "drawstyle": "steps-post",
             "label": request,
         }
         by_count.plot([*(step.evaluations for step in steps), info.evaluations], heights, **style)
         by_time.plot([*(step.finished_s / unit_s for step in steps), info.elapsed_s / unit_s], heights, **style)
-    by_count.set_ylabel("least damage so far, nats a sentence")
     by_count.set_xlabel("maps evaluated")
     by_time.set_xlabel(f"{unit} since the first evaluation began, pauses included")
     if 0 < info.baselines < info.evaluations:
-        by_count.axvline(info.baselines + 0.5, color="#9a9a9a", linewidth=1, label="the sampler begins")
-    for axes in (by_count, by_time):
-        _dress(axes)
+        by_count.axvline(info.baselines + 0.5, color=GREY, linewidth=1, label="the sampler begins")
+    for axes, label in ((by_count, "least damage so far, nats a sentence"), (by_time, "")):
+        set_damage_axis(axes, label)
+        axes.set_xlim(left=0)
     handles, labels = by_count.get_legend_handles_labels()
     if any(steps for _, steps in info.lines):
         figure.legend(handles, labels, loc="upper center", ncols=6)
     else:
         figure.text(0.5, 0.5, "no map has been scored yet", ha="center", va="center")
     return figure
-
-
-def _dress(axes: Axes) -> None:
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda damage, _: f"{damage:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlim(left=0)

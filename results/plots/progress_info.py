@@ -1,4 +1,4 @@
-"""How a search got where it is: the least damage so far at each size that is asked for."""
+"""How a search progressed: the least damage so far for each pick by size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ PROGRESS_COLUMNS = ("evaluations", "finished_s", "request", "damage", "number")
 
 @dataclass(frozen=True)
 class Step:
-    """A map that was better than all before it: the how manieth evaluation it was, when it ended, and its damage."""
+    """A map that did less damage (nats a sentence) than all before it.
+
+    ``evaluations`` is its 1-based index, and ``finished_s`` the seconds from the first trial's start to its end.
+    """
 
     evaluations: int
     finished_s: float
@@ -26,13 +29,13 @@ class Step:
 
 @dataclass(frozen=True)
 class ProgressInfo:
-    """What the plot of progress shows.
+    """What the progress plot shows.
 
     Attributes:
-        lines: by request, as ``best@8x``: the least damage so far, each step lower than the one before.
-        evaluations: how many maps have been evaluated, failed ones included.
-        elapsed_s: when the last of them ended, since the first began.
-        baselines: how many evaluations there were before the sampler's first.
+        lines: each request, as ``best@8x``, with its steps; each step has less damage than the one before.
+        evaluations: the number of maps evaluated, failed ones included.
+        elapsed_s: seconds from the start of the first evaluation to the end of the last.
+        baselines: the number of evaluations before the sampler's first.
     """
 
     lines: tuple[tuple[str, tuple[Step, ...]], ...]
@@ -41,27 +44,27 @@ class ProgressInfo:
     baselines: int
 
 
-def progress_info(found: Analysis) -> ProgressInfo:
-    """Return what the plot of progress shows of an outcome; feasible maps count, whoever proposed them."""
-    outcome = found.outcome
+def progress_info(analysis: Analysis) -> ProgressInfo:
+    """Return what the progress plot shows; every feasible map counts, whoever proposed it."""
+    outcome = analysis.outcome
     trials = sorted(outcome.trials, key=lambda trial: (trial.finished_s, trial.number))
     sizes = [int(size) for size in exact_sizes(outcome.footprint, trials, outcome.size_axis)]
-    full = fp32_size(outcome.footprint, outcome.size_axis)
+    fp32 = fp32_size(outcome.footprint, outcome.size_axis)
     lines = []
-    for request, least in headline_limits(outcome):
+    for request, min_compression in headline_limits(outcome):
         steps: list[Step] = []
         for done, (trial, size) in enumerate(zip(trials, sizes, strict=True), start=1):
-            if trial.scores is None or not trial.feasible or Fraction(full, size) < least:
+            if trial.scores is None or not trial.feasible or Fraction(fp32, size) < min_compression:
                 continue
             if not steps or trial.scores.damage < steps[-1].damage:
                 steps.append(Step(done, trial.finished_s, trial.scores.damage, trial.number))
         lines.append((request, tuple(steps)))
-    first = next((at for at, trial in enumerate(trials) if trial.origin == "sampler"), len(trials))
+    first = next((index for index, trial in enumerate(trials) if trial.origin == "sampler"), len(trials))
     return ProgressInfo(tuple(lines), len(trials), trials[-1].finished_s if trials else 0.0, first)
 
 
 def progress_table(info: ProgressInfo) -> pd.DataFrame:
-    """Return the numbers of the plot, a row a step."""
+    """Return ``progress.csv``: one row a step."""
     rows = [
         (step.evaluations, step.finished_s, request, step.damage, step.number)
         for request, steps in info.lines

@@ -1,4 +1,4 @@
-"""Drawing what maps do on sentences that the search did not see: the sampler's against plain allocation."""
+"""Drawing the damage of maps on sentences that the search did not see: searched maps against baselines."""
 
 from __future__ import annotations
 
@@ -7,45 +7,44 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
 from results.columns import write_csv
 from results.outcome import Origin
-from results.plots.pareto import DAMAGE_FLOOR
-from results.plots.style import BLUE, GREEN, ORANGE, VERMILION, save_plot
+from results.plots.style import BLUE, DAMAGE_FLOOR, GREEN, ORANGE, VERMILION, save_plot, set_damage_axis
 from results.statistics.analysis import Analysis
 
 UNSEEN_COLUMNS = ("number", "origin", "label", "compression", "damage", "damage_low", "damage_high", "damage_seen")
 
 _STYLES: dict[Origin, dict[str, Any]] = {
-    "sampler": {"label": "the sampler's maps", "color": BLUE, "marker": "o", "markersize": 5},
-    "plain": {"label": "plain allocation", "color": ORANGE, "marker": "^", "markersize": 6},
-    "uniform": {"label": "uniform map", "color": GREEN, "marker": "D", "markersize": 6},
+    "sampler": {"label": "searched map", "color": BLUE, "marker": "o", "markersize": 5},
+    "plain": {"label": "baseline: knapsack on sensitivities", "color": ORANGE, "marker": "^", "markersize": 6},
+    "uniform": {"label": "baseline: uniform map", "color": GREEN, "marker": "D", "markersize": 6},
     "reference": {"label": "reference: the documented map", "color": VERMILION, "marker": "*", "markersize": 15},
 }
 
 
-def unseen_table(found: Analysis) -> pd.DataFrame:
-    """Return one row a map scored on unseen sentences, from the largest to the smallest: ``UNSEEN_COLUMNS``.
+def unseen_table(analysis: Analysis) -> pd.DataFrame:
+    """Return ``unseen.csv``: one row a map scored on unseen sentences, from the largest to the smallest.
 
-    Compression is on the run's size axis; damages are in nats a sentence, ``damage_seen`` on the search's sentences.
+    Compression is on the run's size axis; damages are in nats a sentence. ``damage_seen`` is on the search's sentences.
     """
-    axis = found.outcome.size_axis
-    trials = [trial for trial in found.outcome.trials if trial.number in found.unseen]
+    axis = analysis.outcome.size_axis
+    trials = [trial for trial in analysis.outcome.trials if trial.number in analysis.unseen]
     rows = []
     for trial in sorted(trials, key=lambda trial: (trial.compression(axis), trial.number)):
-        known = found.unseen[trial.number]
+        unseen = analysis.unseen[trial.number]
         assert trial.scores is not None
-        damages = (known.damage, known.interval.low, known.interval.high, trial.scores.damage)
+        damages = (unseen.damage, unseen.interval.low, unseen.interval.high, trial.scores.damage)
         rows.append((trial.number, trial.origin, trial.label, trial.compression(axis), *damages))
     return pd.DataFrame(rows, columns=list(UNSEEN_COLUMNS))
 
 
-def write_unseen_plot(found: Analysis, directory: Path) -> str:
+def write_unseen_plot(analysis: Analysis, directory: Path) -> str:
     """Write ``unseen.png``, ``.svg`` and ``.csv`` into a directory, each in one step; return the SVG."""
-    table = unseen_table(found)
+    table = unseen_table(analysis)
     write_csv(table, directory / "unseen.csv")
-    return save_plot(lambda: draw_unseen(table, found.outcome.size_axis), directory, "unseen")
+    return save_plot(lambda: draw_unseen(table, analysis.outcome.size_axis), directory, "unseen")
 
 
 def draw_unseen(table: pd.DataFrame, size_axis: str) -> Figure:
@@ -53,18 +52,15 @@ def draw_unseen(table: pd.DataFrame, size_axis: str) -> Figure:
     figure = Figure(figsize=(9.5, 4.6))
     figure.subplots_adjust(left=0.085, right=0.98, bottom=0.12, top=0.86)
     axes = figure.subplots()
-    axes.set_yscale("log")
-    for at, (origin, style) in enumerate(_STYLES.items()):
+    set_damage_axis(axes, "damage on unseen sentences, nats a sentence")
+    for index, (origin, style) in enumerate(_STYLES.items()):
         rows = table[table.origin == origin]
         if rows.empty:
             continue
         low, high, middle = (rows[name].clip(lower=DAMAGE_FLOOR) for name in ("damage_low", "damage_high", "damage"))
         axes.vlines(rows.compression, low, high, color=style["color"], alpha=0.4, linewidth=1.2, zorder=2)
-        axes.plot(rows.compression, middle, linestyle="none", zorder=5 - at, **style)
+        axes.plot(rows.compression, middle, linestyle="none", zorder=5 - index, **style)
     axes.set_xlabel(f"compression, times ({size_axis}); further right is smaller")
-    axes.set_ylabel("damage on unseen sentences, nats")
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5), numticks=50))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda damage, _: f"{damage:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
     figure.legend(loc="upper center", ncols=4)
     return figure

@@ -1,4 +1,4 @@
-"""Several runs beside each other: their fronts on one plot, and what each has at every size that is asked for."""
+"""Comparing runs: their fronts on one plot, their picks in one table."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from results.columns import Column, Measured, to_frame, to_html
 from results.outcome import Outcome, Trial, Unseen
 from results.plots.comparison import write_compare_plot
 from results.report.report import inline, render
-from results.report.tables import asked_words
+from results.report.tables import request_text
 from results.statistics.analysis import Analysis, analyse
 from results.statistics.picks import sorted_requests
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One run of a comparison: what it is called, what follows from it, and its front by rising compression."""
+    """One run of a comparison, with its front by rising compression."""
 
     name: str
-    found: Analysis
+    analysis: Analysis
     front: tuple[Trial, ...]
 
 
@@ -35,9 +35,9 @@ class ComparisonInfo:
     """What a comparison shows.
 
     Attributes:
-        size_axis: what compression counts, on the whole page: as the first run does.
-        runs: in the order in which they were given.
-        warnings: in what the runs are not alike, in sentences.
+        size_axis: the size axis of the first run, which the whole page uses.
+        runs: in the given order.
+        warnings: sentences that say how the runs differ.
     """
 
     size_axis: SizeAxis
@@ -46,18 +46,18 @@ class ComparisonInfo:
 
 
 def comparison_info(outcomes: Sequence[Outcome], names: Sequence[str]) -> ComparisonInfo:
-    """Return what a comparison of runs shows; every front is that of damage, on the size axis of the first run."""
+    """Return what a comparison shows; every front is of damage, on the size axis of the first run."""
     axis = outcomes[0].size_axis
     runs = []
     for outcome, name in zip(outcomes, names, strict=True):
-        found = analyse(replace(outcome, quality="damage", size_axis=axis))
-        runs.append(ComparedRun(name, found, found.front))
+        analysis = analyse(replace(outcome, quality="damage", size_axis=axis))
+        runs.append(ComparedRun(name, analysis, analysis.front))
     return ComparisonInfo(axis, tuple(runs), tuple(_warnings(outcomes, names)))
 
 
 @dataclass(frozen=True)
 class ComparedMap:
-    """One map of one run, and the pick that it is."""
+    """One map of one run, and the request that it answers."""
 
     run: ComparedRun
     trial: Trial
@@ -67,32 +67,32 @@ class ComparedMap:
     def damage(self) -> Measured | None:
         """On the run's own sentences, nats a sentence."""
         scores = self.trial.scores
-        return Measured(scores.damage, self.run.found.intervals[self.trial.number].damage) if scores else None
+        return Measured(scores.damage, self.run.analysis.intervals[self.trial.number].damage) if scores else None
 
     @property
     def unseen_damage(self) -> Measured | None:
         """On unseen sentences; None if the map was not scored there."""
-        known = self.run.found.unseen.get(self.trial.number)
-        return Measured(known.damage, known.interval) if known else None
+        unseen = self.run.analysis.unseen.get(self.trial.number)
+        return Measured(unseen.damage, unseen.interval) if unseen else None
 
     @property
     def mcc(self) -> Measured | None:
         """On the run's own sentences."""
         scores = self.trial.scores
-        return Measured(scores.mcc, self.run.found.intervals[self.trial.number].mcc) if scores else None
+        return Measured(scores.mcc, self.run.analysis.intervals[self.trial.number].mcc) if scores else None
 
     @property
     def against_fp32(self) -> Measured:
-        """Its MCC less FP32's."""
-        known = self.run.found.against_fp32[self.trial.number]
-        return Measured(known.difference, known.interval)
+        """Its MCC minus FP32's."""
+        comparison = self.run.analysis.against_fp32[self.trial.number]
+        return Measured(comparison.difference, comparison.interval)
 
 
 def map_columns(info: ComparisonInfo) -> list[Column[ComparedMap]]:
     """Return the columns of ``comparison.csv`` and of the table of picks."""
     axis = info.size_axis
     return [
-        Column("", "pick", lambda row: asked_words(row.run.found.outcome, row.pick)),
+        Column("", "pick", lambda row: request_text(row.run.analysis.outcome, row.pick)),
         Column("run", "run", lambda row: row.run.name),
         Column("number", "", lambda row: row.trial.number),
         Column("label", "map", lambda row: row.trial.label),
@@ -107,7 +107,7 @@ def map_columns(info: ComparisonInfo) -> list[Column[ComparedMap]]:
 
 
 def comparison_table(info: ComparisonInfo) -> pd.DataFrame:
-    """Return the numbers of the plot: a row for each map of each front."""
+    """Return ``comparison.csv``: one row for each map of each front."""
     return to_frame(map_columns(info), [ComparedMap(run, trial) for run in info.runs for trial in run.front])
 
 
@@ -124,7 +124,7 @@ def write_comparison(info: ComparisonInfo, directory: Path) -> None:
     references = [
         (trial.compression(info.size_axis), trial.scores.damage)
         for run in info.runs
-        if (trial := run.found.reference) is not None and trial.scores is not None
+        if (trial := run.analysis.reference) is not None and trial.scores is not None
     ]
     svg = write_compare_plot(lines, references, info.size_axis, comparison_table(info), directory)
     page = render(
@@ -139,20 +139,24 @@ def write_comparison(info: ComparisonInfo, directory: Path) -> None:
 
 def _warnings(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[str]:
     first = outcomes[0]
-    found = []
+    warnings = []
     for outcome, name in zip(outcomes[1:], names[1:], strict=True):
         if not np.array_equal(outcome.labels, first.labels):
-            found.append(f"{name} was scored on other sentences than {names[0]}: its damage and MCC do not compare.")
+            warnings.append(f"{name} was scored on other sentences than {names[0]}: do not compare its damage and MCC.")
         elif not np.allclose(outcome.fp32_log_odds, first.fp32_log_odds, atol=1e-3):
-            found.append(f"{name} has another FP32 model than {names[0]}: each damage is from its own FP32 model.")
+            warnings.append(
+                f"{name} has another FP32 model than {names[0]}: each damage is measured against its own FP32 model."
+            )
         if not _same_unseen(outcome.unseen, first.unseen):
-            found.append(
-                f"{name} was checked on other unseen sentences than {names[0]}, or one of them on none: what picks "
-                "were made by does not compare."
+            warnings.append(
+                f"{name} was checked on other unseen sentences than {names[0]}, or only one of the two was: "
+                "their picks were chosen on different sentences."
             )
         if outcome.size_axis != first.size_axis:
-            found.append(f"{name} was searched by {outcome.size_axis} size; here all is by {first.size_axis} size.")
-    return found
+            warnings.append(
+                f"{name} was searched by {outcome.size_axis} size; this page compares {first.size_axis} sizes."
+            )
+    return warnings
 
 
 def _same_unseen(one: Unseen | None, other: Unseen | None) -> bool:
@@ -163,9 +167,9 @@ def _same_unseen(one: Unseen | None, other: Unseen | None) -> bool:
 
 
 def picks_comparison(info: ComparisonInfo) -> list[ComparedMap]:
-    """Return the picks of all runs, those for one request one under the other."""
-    asked = {headline.request for run in info.runs for headline in run.found.headlines}
-    headlines = [(run, run.found.headline(request)) for request in sorted_requests(asked) for run in info.runs]
+    """Return the picks of all runs, grouped by request."""
+    requests = {headline.request for run in info.runs for headline in run.analysis.headlines}
+    headlines = [(run, run.analysis.headline(request)) for request in in_order(requests) for run in info.runs]
     return [
         ComparedMap(run, headline.trial, headline.request)
         for run, headline in headlines
@@ -175,9 +179,9 @@ def picks_comparison(info: ComparisonInfo) -> list[ComparedMap]:
 
 RUN_COLUMNS: list[Column[ComparedRun]] = [
     Column("", "run", lambda run: run.name),
-    Column("", "model", lambda run: run.found.outcome.model),
-    Column("", "data", lambda run: run.found.outcome.data),
-    Column("", "sampler", lambda run: dict(run.found.outcome.provenance).get("sampler", "")),
-    Column("", "maps evaluated", lambda run: run.found.complete, "{:,}".format),
+    Column("", "model", lambda run: run.analysis.outcome.model),
+    Column("", "data", lambda run: run.analysis.outcome.data),
+    Column("", "sampler", lambda run: dict(run.analysis.outcome.provenance).get("sampler", "")),
+    Column("", "maps evaluated", lambda run: run.analysis.complete, "{:,}".format),
     Column("", "maps on the front", lambda run: len(run.front), "{:,}".format),
 ]

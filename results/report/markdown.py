@@ -1,4 +1,4 @@
-"""The answer of a run as Markdown, for pasting into a pull request."""
+"""A run's answer as Markdown, for pasting into a pull request."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from results.report.tables import compared_pick_rows, pick_columns
 from results.statistics.analysis import Analysis
 
 
-def summary_markdown(found: Analysis, commands: Sequence[str]) -> str:
-    """Return a heading, the answer in words, the picks as a table, and the commands that export them."""
-    outcome = found.outcome
+def summary_markdown(analysis: Analysis, commands: Sequence[str]) -> str:
+    """Return a heading, the answer as sentences, the table of picks, and the commands that export them."""
+    outcome = analysis.outcome
     lines = [f"## Bits a layer: {escaped(outcome.name)}", ""]
-    lines += [f"- **{escaped(claim)}** {escaped(reason)}" for claim, reason in lead_lines(found)]
-    lines += ["", *to_markdown(pick_columns(found), compared_pick_rows(found)), ""]
-    lines += [escaped(line) for line in (*front_lines(found), *caution_lines(found))]
+    lines += [f"- **{escaped(claim)}** {escaped(reason)}" for claim, reason in lead_lines(analysis)]
+    lines += ["", *to_markdown(pick_columns(analysis), compared_pick_rows(analysis)), ""]
+    lines += [escaped(line) for line in (*front_lines(analysis), *caution_lines(analysis))]
     if commands:
         lines += ["", "```", *([outcome.command] if outcome.command else []), *commands, "```"]
     return "\n".join(lines) + "\n"

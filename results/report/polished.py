@@ -1,4 +1,4 @@
-"""What polishing made of a run's maps: a table beside the search's own results, never among them."""
+"""The table of a run's polished maps, kept apart from the search's results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from results.formatting import DAMAGE, mcc, nats, times
 from results.statistics.bootstrap import Interval
 
 FOLDER = "polished"
-"""Where a run's polished checkpoints lie; their table lies beside it."""
+"""The folder of a run's polished checkpoints; their table is beside it."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,18 @@ class PolishedMap:
     """One map before and after polishing; damage in nats a sentence, intervals of 95%.
 
     Attributes:
-        number: its trial.
-        label: what it is called.
+        number: its trial's number.
+        label: what plots and tables call it.
         nominal_compression: FP32 size over size, codes only; polishing changes neither size.
         packed_compression: FP32 size over size, every byte.
-        kept: whether it did less damage on the held-out sentences; where it did not, both figures are of the same map.
-        held_out_damage_before: on the training sentences that decided, which polishing did not see.
+        kept: whether polishing lowered the held-out damage; if not, the scores before and after are of the same map.
+        held_out_damage_before: on training sentences that polishing did not tune on, which decide ``kept``.
         held_out_damage_after: likewise, after polishing.
         damage_before: on the validation sentences, with ``damage_before_low`` to ``damage_before_high``.
         damage_after: likewise, after polishing.
         mcc_before: on the validation sentences, with ``mcc_before_low`` to ``mcc_before_high``.
         mcc_after: likewise, after polishing.
-        checkpoint: its directory within the run's.
+        checkpoint: its directory, relative to the run's.
     """
 
     number: int
@@ -58,19 +58,23 @@ class PolishedMap:
     checkpoint: str
 
 
-_TYPES = {field.name: str(field.type) for field in fields(PolishedMap)}  # the column types, by pandas' own names
+_TYPES = {field.name: str(field.type) for field in fields(PolishedMap)}  # pandas knows the types by these names
 
 
-def _measured(what: str, when: str) -> Callable[[PolishedMap], Measured]:
+def _measured(score: str, stage: str) -> Callable[[PolishedMap], Measured]:
     def value(row: PolishedMap) -> Measured:
-        number, low, high = (getattr(row, f"{what}_{when}{end}") for end in ("", "_low", "_high"))
+        number, low, high = (getattr(row, f"{score}_{stage}{end}") for end in ("", "_low", "_high"))
         return Measured(number, Interval(low, high))
 
     return value
 
 
 def _label(row: PolishedMap) -> str:
-    return row.label if row.kept else f"{row.label}, not kept: polishing did more damage on held-out sentences"
+    return (
+        row.label
+        if row.kept
+        else f"{row.label}, not kept: polishing raised damage on training sentences that it did not tune on"
+    )
 
 
 POLISHED_COLUMNS: list[Column[PolishedMap]] = [
@@ -91,13 +95,13 @@ POLISHED_COLUMNS: list[Column[PolishedMap]] = [
 
 
 def polished_line(polished: PolishedMap) -> str:
-    """Return what became of a map, in one line."""
+    """Return the scores of a map before and after polishing, in one line."""
     name, *figures = shown(POLISHED_COLUMNS, [polished])
     return f"{name.line(polished)}: " + ", ".join(f"{column.heading} {column.line(polished)}" for column in figures)
 
 
 def polished_path(run: Path) -> Path:
-    """Return where a run's table of polished maps lies."""
+    """Return the path of a run's table of polished maps."""
     return run / f"{FOLDER}.csv"
 
 
@@ -108,7 +112,7 @@ def write_polished(maps: Sequence[PolishedMap], run: Path) -> None:
 
 
 def read_polished(run: Path) -> tuple[PolishedMap, ...]:
-    """Return a run's polished maps, of which there may be none.
+    """Return a run's polished maps; empty if it has no table of them.
 
     Raises:
         InputError: the table cannot be read.
@@ -119,7 +123,7 @@ def read_polished(run: Path) -> tuple[PolishedMap, ...]:
     try:
         table = pd.read_csv(path, dtype=_TYPES)
         if list(table.columns) != list(_TYPES):
-            raise ValueError("its columns are others")
+            raise ValueError("unexpected columns")
         return tuple(PolishedMap(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records"))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it and polish again") from None

@@ -1,4 +1,4 @@
-"""Writing what a run has found into its directory: tables, plots, bit maps, one self-contained page and a summary."""
+"""Writing a run's results into its directory: tables, plots, bit maps, a self-contained page and a summary."""
 
 from __future__ import annotations
 
@@ -38,154 +38,161 @@ from results.report.tables import (
 from results.statistics.analysis import Analysis
 
 MOST_FAILURES = 20
-"""How many failed trials the page lists; trials.csv has them all."""
+"""How many failed trials the page lists; trials.csv has all of them."""
 
-_PLOTS = {
+_PLOT_DESCRIPTIONS = {
     "pareto": "Damage and MCC of every map against its compression; pareto.csv has the numbers",
-    "unseen": "Damage on sentences that the search did not see, against compression; unseen.csv has the numbers",
+    "unseen": "Damage on unseen sentences against compression; unseen.csv has the numbers",
     "bits": "The width of every layer in the picked maps; bits.csv has the numbers",
     "sensitivity": "The damage of each layer alone at each width; sensitivity.csv has the numbers",
     "progress": "The least damage so far at each size, over evaluations and time; progress.csv has the numbers",
 }
 
 
-def write_report(found: Analysis, directory: Path) -> None:
-    """Write everything that a run shows into its directory, each file in one step.
+def write_report(analysis: Analysis, directory: Path) -> None:
+    """Write a run's results into its directory, each file in one step.
 
-    That is ``trials.csv``, ``front.csv``, ``picks.csv``, ``{pareto,bits,progress}.{png,svg,csv}``, ``report.html``,
-    ``report.md`` and the front's maps in ``bitmaps/``, and ``unseen.{png,svg,csv}`` where maps were scored on unseen
-    sentences. Maps that left the front are removed from there at the end, so that no table ever names a file that is
-    gone. The plot of the sensitivities is shown where the directory has it.
+    The files are ``trials.csv``, ``front.csv``, ``picks.csv``, ``{pareto,bits,progress}.{png,svg,csv}``,
+    ``report.html``, ``report.md`` and the front's maps in ``bitmaps/``. If maps were scored on unseen sentences, there
+    is ``unseen.{png,svg,csv}`` too. The page shows ``sensitivity.svg`` if the directory has it. Maps that left the
+    front are removed from ``bitmaps/`` last, so that no table names a missing file.
 
     Args:
-        found: what follows from a run of any kind: without trials, without feasible ones, with failed ones.
-        directory: the run directory; it is made when it is missing.
+        analysis: of any run, also one without trials, without feasible trials or with failed ones.
+        directory: the run directory; created if it is missing.
 
     Raises:
         OSError: the directory cannot be written.
-        InputError: its table of polished maps cannot be read.
+        InputError: the table of polished maps cannot be read.
     """
-    outcome = found.outcome
-    write_bit_maps(outcome, found.front, directory)
+    outcome = analysis.outcome
+    write_bit_maps(outcome, analysis.front, directory)
     write_csv(trials_table(outcome), directory / "trials.csv")
-    write_csv(front_table(found), directory / "front.csv")
-    write_csv(picks_table(found), directory / "picks.csv")
+    write_csv(front_table(analysis), directory / "front.csv")
+    write_csv(picks_table(analysis), directory / "picks.csv")
     plots = {
-        "pareto": write_pareto_plot(pareto_info(found), directory),
-        "bits": write_bits_plot(bits_info(found), directory),
-        "progress": write_progress_plot(progress_info(found), directory),
+        "pareto": write_pareto_plot(pareto_info(analysis), directory),
+        "bits": write_bits_plot(bits_info(analysis), directory),
+        "progress": write_progress_plot(progress_info(analysis), directory),
     }
-    if found.unseen:
-        plots["unseen"] = write_unseen_plot(found, directory)
+    if analysis.unseen:
+        plots["unseen"] = write_unseen_plot(analysis, directory)
     if (directory / "sensitivity.svg").is_file():
         plots["sensitivity"] = (directory / "sensitivity.svg").read_text(encoding="utf-8")
-    write_text(directory / "report.html", report_page(found, str(directory), plots, read_polished(directory)))
-    write_text(directory / "report.md", summary_markdown(found, export_commands(found, str(directory))))
-    remove_stale_bit_maps(outcome, found.front, directory)
+    write_text(directory / "report.html", report_page(analysis, str(directory), plots, read_polished(directory)))
+    write_text(directory / "report.md", summary_markdown(analysis, export_commands(analysis, str(directory))))
+    remove_stale_bit_maps(outcome, analysis.front, directory)
 
 
-def report_page(found: Analysis, run: str, plots: dict[str, str], polished: Sequence[PolishedMap] = ()) -> str:
+def report_page(analysis: Analysis, run: str, plots: dict[str, str], polished: Sequence[PolishedMap] = ()) -> str:
     """Return the page as HTML that needs no other file and no network.
 
     Args:
-        found: what it tells.
-        run: the run directory as the commands on the page name it.
-        plots: by name, as matplotlib writes them in SVG; ``sensitivity`` and ``unseen`` may be missing.
-        polished: what became of maps that were polished.
+        analysis: what the page shows.
+        run: the run directory, as the commands on the page name it.
+        plots: matplotlib's SVG by name; ``sensitivity`` and ``unseen`` may be missing.
+        polished: the polished maps, if there are any.
     """
-    outcome = found.outcome
+    outcome = analysis.outcome
     return render(
         "report.html.j2",
         outcome=outcome,
-        found=found,
-        lead=lead_lines(found),
-        about_front=front_lines(found),
-        caution=caution_lines(found),
-        picks=to_html(pick_columns(found), compared_pick_rows(found), "cards"),
-        unanswered=[(line.request, line.missing) for line in found.headlines if line.trial is None],
-        front=to_html(front_columns(found), front_rows(found), "sortable"),
-        baselines=to_html(baseline_columns(found), baseline_rows(found), "sortable"),
-        any_baseline=bool(baseline_rows(found)),
-        failures=[(trial.label, trial.failure) for trial in found.failed[:MOST_FAILURES]],
-        unlisted_failures=max(len(found.failed) - MOST_FAILURES, 0),
+        analysis=analysis,
+        lead=lead_lines(analysis),
+        about_front=front_lines(analysis),
+        caution=caution_lines(analysis),
+        picks=to_html(pick_columns(analysis), compared_pick_rows(analysis), "cards"),
+        unanswered=[(line.request, line.missing) for line in analysis.headlines if line.trial is None],
+        front=to_html(front_columns(analysis), front_rows(analysis), "sortable"),
+        baselines=to_html(baseline_columns(analysis), rows, "sortable") if (rows := baseline_rows(analysis)) else "",
+        failures=[(trial.label, trial.failure) for trial in analysis.failed[:MOST_FAILURES]],
+        unlisted_failures=max(len(analysis.failed) - MOST_FAILURES, 0),
         polished=to_html(POLISHED_COLUMNS, polished) if polished else "",
-        commands=export_commands(found, run),
-        facts=_facts(found),
+        commands=export_commands(analysis, run),
+        facts=_facts(analysis),
         quality=formatting.QUALITY_WORDS[outcome.quality],
         constraint=formatting.constraint(outcome),
-        plots={name: inline(svg, name, _PLOTS[name]) for name, svg in plots.items()},
+        plots={name: inline(svg, name, _PLOT_DESCRIPTIONS[name]) for name, svg in plots.items()},
     )
 
 
 def render(template: str, **values: object) -> str:
-    """Return a template of this package with values in it, every one of them escaped."""
+    """Return one of this package's templates with the values filled in, all of them escaped."""
     environment = Environment(
-        loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_template_text),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters["included"] = lambda name: Markup(_read(name))  # noqa: S704  # our own files
+    environment.filters["included"] = lambda name: Markup(_template_text(name))  # noqa: S704  # our own files
     return environment.get_template(template).render(**values)
 
 
 def inline(svg: str, name: str, description: str) -> Markup:
-    """Return an SVG as part of a page, described for those who cannot see it, and as short as it can be said.
+    """Return an SVG made smaller for use inside a page, with a description for screen readers.
 
-    matplotlib has escaped every text in it. What stands before the ``svg`` element, metadata, comments and identifiers
-    that nothing refers to are dropped; the others get a prefix, since those of two plots on one page must differ.
-    Places are kept to a hundredth of a point.
+    matplotlib has escaped every text in it. The XML header, metadata, comments and unused identifiers are dropped.
+    The other identifiers get a prefix, as those of two plots on one page must differ. Coordinates are cut to a
+    hundredth of a point.
     """
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     body = re.sub(
-        r'\b(?:d|x|y)="[^"]*"|translate\([^)]*\)', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), body
+        r'\b(?:d|x|y)="[^"]*"|translate\([^)]*\)', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), body
     )
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    body = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", body)
+    body = re.sub(r' id="([^"]*)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", body)
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
     body = re.sub(r">\s+<", ">\n<", body)
     return Markup('<svg role="img" aria-label="{}"').format(description) + Markup(body.removeprefix("<svg"))  # noqa: S704
 
 
-def _read(name: str) -> str:
+def _template_text(name: str) -> str:
     return files("results.report").joinpath("templates").joinpath(name).read_text(encoding="utf-8")
 
 
-def _holdout(outcome: Outcome) -> str:
-    source, scored = outcome.holdout_source, outcome.holdout
-    if scored is not None:
-        return f"{source}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
-    return f"{source}, not scored yet" if source else "none"
+def _holdout_fact(outcome: Outcome) -> str:
+    if outcome.holdout is not None:
+        scored = outcome.holdout
+        return f"{outcome.held_back}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
+    return f"{outcome.held_back}, not scored yet" if outcome.held_back else "none"
 
 
-def _unseen(outcome: Outcome) -> str:
+def _unseen_fact(outcome: Outcome) -> str:
     if outcome.unseen is None:
         return "none scored"
     scored = formatting.maps(len(outcome.unseen.log_odds))
-    return f"{outcome.unseen.fp32_log_odds.size:,} of those for training, without labels; {scored}"
+    return f"{outcome.unseen.fp32_log_odds.size:,} training sentences, without labels; {scored} scored"
 
 
-def _facts(found: Analysis) -> list[tuple[str, str]]:
-    """Return where everything came from, in order."""
-    outcome = found.outcome
+def _facts(analysis: Analysis) -> list[tuple[str, str]]:
+    """Return the names and values of the table of what was run."""
+    outcome = analysis.outcome
     facts = [
         ("run", outcome.name),
         ("model", outcome.model),
         ("data", outcome.data),
-        ("sentences", f"{outcome.labels.size:,}, of which {int((outcome.labels == 1).sum()):,} are acceptable"),
-        ("unseen sentences", _unseen(outcome)),
-        ("holdout set", _holdout(outcome)),
+        ("sentences", f"{outcome.labels.size:,}, {int((outcome.labels == 1).sum()):,} of them acceptable"),
+        ("unseen sentences", _unseen_fact(outcome)),
+        ("holdout set", _holdout_fact(outcome)),
         ("layers", f"{len(outcome.footprint.layers)}"),
         ("quality", formatting.QUALITY_WORDS[outcome.quality]),
         ("size constraint", formatting.constraint(outcome)),
         ("margin", formatting.loss(outcome.margin)),
-        ("maps", f"{found.complete:,} evaluated, {len(found.failed):,} failed"),
+        ("maps", f"{analysis.complete:,} evaluated, {len(analysis.failed):,} failed"),
     ]
-    quick = [trial for trial in outcome.trials if trial.precision != "fp32"]
-    if quick:
-        left = sum(trial.precision != "fp32" for trial in found.shown)
-        state = f"{left:,} maps not scored again in FP32 yet" if left else "all scored again in FP32"
-        facts.append(("precision", f"{quick[0].precision} while searching; front, picks and baselines: {state}"))
+    low_precision = [trial for trial in outcome.trials if trial.precision != "fp32"]
+    if low_precision:
+        remaining = sum(trial.precision != "fp32" for trial in analysis.shown)
+        state = (
+            f"{formatting.maps(remaining)} not scored again in FP32 yet" if remaining else "all scored again in FP32"
+        )
+        facts.append(
+            ("precision", f"{low_precision[0].precision} while searching; front, picks and baselines: {state}")
+        )
     if outcome.trials:
         cost_s = sum(trial.elapsed_s for trial in outcome.trials)
         facts.append(("cost", f"{formatting.duration(cost_s)} of evaluating"))
-        passed = formatting.duration(max(trial.finished_s for trial in outcome.trials))
-        facts.append(("from the first trial to the last", f"{passed}, pauses included"))
+        span = formatting.duration(max(trial.finished_s for trial in outcome.trials))
+        facts.append(("from the first trial to the last", f"{span}, pauses included"))
     return [*facts, *outcome.provenance]

@@ -1,4 +1,4 @@
-"""The answer of a run in words: a few sentences for the top of the report, and what the terminal ends with."""
+"""A run's answer as sentences: the top of the report, and the last lines of a search on the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from results.formatting import (
     nats,
     times,
 )
-from results.outcome import Trial, Unseen
+from results.outcome import Trial
 from results.pareto import beaten_by, front
 from results.report.tables import brief_pick_columns, compared_pick_rows, request_with_margin
 from results.statistics.analysis import Analysis, Headline
@@ -29,23 +29,23 @@ from results.statistics.bootstrap import CONFIDENCE
 from results.statistics.picks import KNEE, SMALLEST
 
 Lead = tuple[str, str]
-"""A claim, and what it rests on; neither begins with a capital letter of its own or ends with a full stop."""
+"""A claim and its reason, both without a full stop."""
 
 
-def ending_lines(found: Analysis, run: str, export: str, width: int = 100) -> list[str]:
-    """Return what a search ends with on a terminal: the verdict, the picks, and where to go from there.
+def ending_lines(analysis: Analysis, run: str, export: str, width: int = 100) -> list[str]:
+    """Return the last lines of a search on a terminal: the verdict, the picks, the report and the export command.
 
-    Paths are never broken, so a long one may not fit a line.
+    Paths are never broken, so a line with a long path may exceed ``width``.
 
     Args:
-        found: what the run has found.
+        analysis: of the run.
         run: its directory, as the user names it.
         export: the command that exports a pick; empty if there is none yet.
         width: of a line, in characters.
     """
-    verdict = [f"{claim}: {reason}." for claim, reason in verdict_leads(found)]
+    verdict = [f"{claim}: {reason}." for claim, reason in verdict_leads(analysis)]
     lines = [line for sentence in verdict for line in textwrap.wrap(sentence, width, break_on_hyphens=False)]
-    lines += ["", *to_terminal(brief_pick_columns(found), compared_pick_rows(found), width), ""]
+    lines += ["", *to_terminal(brief_pick_columns(analysis), compared_pick_rows(analysis), width), ""]
     lines.append(f"report: {run}/report.html")
     if export and len(f"export: {export}") > width:
         pick, _, target = export.partition(" --format ")
@@ -55,41 +55,41 @@ def ending_lines(found: Analysis, run: str, export: str, width: int = 100) -> li
     return lines
 
 
-def verdict_leads(found: Analysis) -> list[Lead]:
+def verdict_leads(analysis: Analysis) -> list[Lead]:
     """Return the answer in at most three sentences: the smallest map, the gain of searching, and the holdout set."""
-    if not found.complete:
-        return [("No answer yet", _nothing(found))]
-    return [_smallest_lead(found), *unseen_lead(found), holdout_lead(found)]
+    if not analysis.complete:
+        return [("No answer yet", _no_scores_reason(analysis))]
+    return [_smallest_lead(analysis), *unseen_lead(analysis), holdout_lead(analysis)]
 
 
-def lead_lines(found: Analysis) -> list[Lead]:
-    """Return the answer as the report begins with it: each claim and its reason as sentences of their own."""
-    if not found.complete:
-        leads = [("No answer yet", _nothing(found))]
+def lead_lines(analysis: Analysis) -> list[Lead]:
+    """Return the answer at the top of the report: each claim and its reason as whole sentences."""
+    if not analysis.complete:
+        leads = [("No answer yet", _no_scores_reason(analysis))]
     else:
-        claim, reason = _smallest_lead(found)
-        smallest = (claim, reason + _more_of_smallest(found.headline(SMALLEST)))
-        others = [lead for lead in (_knee_lead(found), _documented_lead(found)) if lead is not None]
-        claim, reason = holdout_lead(found)
-        holdout = (claim, reason + (_fitted(found) if found.holdout else ""))
-        leads = [smallest, *others, *unseen_lead(found), holdout]
+        claim, reason = _smallest_lead(analysis)
+        smallest = (claim, reason + _smallest_details(analysis.headline(SMALLEST)))
+        others = [lead for lead in (_knee_lead(analysis), _documented_lead(analysis)) if lead is not None]
+        claim, reason = holdout_lead(analysis)
+        holdout = (claim, reason + (_holdout_damage_growth(analysis) if analysis.confirmed else ""))
+        leads = [smallest, *others, *unseen_lead(analysis), holdout]
     reasons = _with_damage_defined([reason for _, reason in leads])
     return [
         (f"{claim}.", f"{reason[:1].upper()}{reason[1:]}.") for (claim, _), reason in zip(leads, reasons, strict=True)
     ]
 
 
-def unseen_lead(found: Analysis) -> list[Lead]:
-    """Return what the search is worth on sentences that it did not see; nothing if that is not known."""
-    if unscored := found.outcome.unscored:
+def unseen_lead(analysis: Analysis) -> list[Lead]:
+    """Return how searched maps compare with the knapsack's on unseen sentences; empty if it is not known."""
+    if unscored := analysis.outcome.unscored:
         return [
             (
                 "Not checked on unseen sentences yet",
                 f"{maps(unscored)} must still be scored there, and picks may change; if the search was interrupted, "
-                "start it again",
+                "run the same command again",
             )
         ]
-    gain, unseen = found.gain, found.outcome.unseen
+    gain, unseen = analysis.gain, analysis.outcome.unseen
     if gain is None or unseen is None:
         return []
     if gain.interval.high < 1:
@@ -99,40 +99,35 @@ def unseen_lead(found: Analysis) -> list[Lead]:
     else:
         claim = "No clear difference between the search and the knapsack"
     sizes = "1 size" if gain.sizes == 1 else f"{gain.sizes} sizes"
+    ending = f"; since then, after {maps(unseen.trials)}, the search went on" if unseen.outdated else ""
     return [
         (
             claim,
             f"on {unseen.fp32_log_odds.size:,} unseen training sentences, searched maps do {gain.ratio:.0%} of the "
             f"damage of knapsack maps of their size "
-            f"(95%: {gain.interval.low:.0%} to {gain.interval.high:.0%}; {sizes}){_outdated(unseen)}",
+            f"(95%: {gain.interval.low:.0%} to {gain.interval.high:.0%}; {sizes}){ending}",
         )
     ]
 
 
-def _outdated(unseen: Unseen) -> str:
-    if not unseen.outdated:
-        return ""
-    return f"; since then, after {maps(unseen.trials)}, the search went on"
-
-
-def holdout_lead(found: Analysis) -> Lead:
-    """Return whether the holdout set, which no search has seen, confirms the answer."""
-    scored, source = found.outcome.holdout, found.outcome.holdout_source
+def holdout_lead(analysis: Analysis) -> Lead:
+    """Return whether the holdout set, which the search has not seen, confirms the answer."""
+    scored, source = analysis.outcome.holdout, analysis.outcome.held_back
     if scored is None:
         if source:
             return "Holdout set not scored yet", f"its sentences ({source}) are scored when the search ends"
-        return "No holdout set", "--confirm 0.3 keeps a share of the sentences from the search, to check its answer"
+        return "No holdout set", "use --confirm 0.3 to set sentences aside that check the answer"
     if scored.withdrawn:
         after = f"its sentences ({source}) were scored after {maps(scored.trials)}, and the search went on"
         return "Holdout result out of date", after
     sentences = f"{scored.labels.size:,} sentences that the search has not seen"
-    first = next((headline for headline in found.headlines if headline.trial is not None), None)
-    picked = None if first is None else first.trial
-    if first is None or picked is None or picked.number not in found.holdout:
-        label = "any pick" if picked is None else picked.label
-        return "Not confirmed", f"the picks of that time were scored on {sentences}, and not {label}"
-    against = found.holdout[picked.number].against_fp32
-    if first.request != SMALLEST:  # no other pick is claimed to be no worse
+    first = next((headline for headline in analysis.headlines if headline.trial is not None), None)
+    trial = None if first is None else first.trial
+    if first is None or trial is None or trial.number not in analysis.confirmed:
+        label = "any pick" if trial is None else trial.label
+        return "Not confirmed", f"earlier picks were scored on {sentences}, but not {label}"
+    against = analysis.confirmed[trial.number].against_fp32
+    if first.request != SMALLEST:  # only the smallest pick is claimed to be no worse
         claim = "Scored on the holdout set"
     elif against.no_worse >= CONFIDENCE:
         claim = "Confirmed on the holdout set"
@@ -140,17 +135,17 @@ def holdout_lead(found: Analysis) -> Lead:
         claim = "Not confirmed on the holdout set"
     return (
         claim,
-        f"on {sentences}, the MCC of {picked.label} is {difference_with(against)} against FP32's, no worse by more "
+        f"on {sentences}, the MCC of {trial.label} is {difference_with(against)} against FP32's, no worse by more "
         f"than {loss(against.margin)} with {confidence(against.no_worse)} confidence",
     )
 
 
-def _fitted(found: Analysis) -> str:
-    """Return how far the search has fitted the sentences that it saw: damage there is no guide to damage elsewhere."""
+def _holdout_damage_growth(analysis: Analysis) -> str:
+    """Return how many times larger damage is on the holdout set than on the search's sentences: its overfitting."""
     growth: dict[bool, list[float]] = {True: [], False: []}
-    for trial in found.outcome.trials:
-        if trial.number in found.holdout and trial.scores is not None and trial.scores.damage > 0:
-            ratio = found.holdout[trial.number].damage / trial.scores.damage
+    for trial in analysis.outcome.trials:
+        if trial.number in analysis.confirmed and trial.scores is not None and trial.scores.damage > 0:
+            ratio = analysis.confirmed[trial.number].damage / trial.scores.damage
             growth[trial.origin == "sampler"].append(ratio)
     if not growth[True]:
         return ""
@@ -158,43 +153,43 @@ def _fitted(found: Analysis) -> str:
     return f"{sentence}, the baselines {median(growth[False]):.2g} times" if growth[False] else sentence
 
 
-def front_lines(found: Analysis) -> list[str]:
-    """Return how large the front is, who proposed its maps, and which baselines stand unbeaten."""
-    outcome = found.outcome
-    evaluated = f"{maps(found.complete)} evaluated"
-    if found.failed:
-        evaluated += f", {len(found.failed):,} failed"
-    if not found.front:
-        if not found.complete:
+def front_lines(analysis: Analysis) -> list[str]:
+    """Return the size of the front, who proposed its maps, and which baselines no searched map beats."""
+    outcome = analysis.outcome
+    evaluated = f"{maps(analysis.complete)} evaluated"
+    if analysis.failed:
+        evaluated += f", {len(analysis.failed):,} failed"
+    if not analysis.front:
+        if not analysis.complete:
             return [f"The front is empty: {evaluated}."]
         return [f"The front is empty: {evaluated}, none meets the constraint of {constraint(outcome)}."]
-    sampled = sum(trial.origin == "sampler" for trial in found.front)
-    others = [trial for trial in found.front if trial.origin != "sampler"]
+    sampled = sum(trial.origin == "sampler" for trial in analysis.front)
+    others = [trial for trial in analysis.front if trial.origin != "sampler"]
     composition = f"{sampled:,} proposed by the sampler"
     if others:
-        composition += f", {len(others):,} not: {_listed(others)}"
+        composition += f", {len(others):,} not: {_labels(others)}"
     lines = [
-        f"The front of {QUALITY_WORDS[outcome.quality]} against {outcome.size_axis} size has {maps(len(found.front))} "
-        f"({evaluated}): {composition}."
+        f"The front of {QUALITY_WORDS[outcome.quality]} against {outcome.size_axis} size has "
+        f"{maps(len(analysis.front))} ({evaluated}): {composition}."
     ]
-    rivals = [trial for trial in found.baselines if trial.scores is not None and trial.feasible]
-    if rivals:
-        own = tuple(trial for trial in outcome.trials if trial.origin == "sampler")
-        searched = front(replace(outcome, trials=own))  # what any of them beats, one of these does
-        standing = [trial for trial in rivals if beaten_by(outcome, searched, trial) is None]
-        ending = f"; not beaten: {_listed(standing)}" if standing else ""
+    baselines = [trial for trial in analysis.baselines if trial.scores is not None and trial.feasible]
+    if baselines:
+        sampled_trials = tuple(trial for trial in outcome.trials if trial.origin == "sampler")
+        searched = front(replace(outcome, trials=sampled_trials))  # if any searched map beats a baseline, one here does
+        unbeaten = [trial for trial in baselines if beaten_by(outcome, searched, trial) is None]
+        ending = f"; not beaten: {_labels(unbeaten)}" if unbeaten else ""
         lines.append(
-            f"The sampler's maps beat {len(rivals) - len(standing)} of the {len(rivals)} baselines that meet the "
+            f"The sampler's maps beat {len(baselines) - len(unbeaten)} of the {len(baselines)} baselines that meet the "
             f"constraint, in quality and size{ending}."
         )
     return lines
 
 
-def caution_lines(found: Analysis) -> list[str]:
-    """Return how far these figures can be trusted."""
+def caution_lines(analysis: Analysis) -> list[str]:
+    """Return what a reader must know before trusting the figures."""
     return [
-        f"Intervals are 95%, over {found.outcome.labels.size:,} sentences. One MCC has a standard error of about "
-        f"{found.fp32_standard_error:.3f} there, so the best MCC among many maps is partly luck. Damage (mean KL "
+        f"Intervals are 95%, over {analysis.outcome.labels.size:,} sentences. One MCC has a standard error of about "
+        f"{analysis.fp32_standard_error:.3f} there, so the best MCC among many maps is partly luck. Damage (mean KL "
         "divergence from FP32, nats a sentence) needs no labels and is far less noisy. Picks by size minimise it among "
         "the maps whose MCC is not clearly below the best. Once maps are scored on unseen sentences, picks minimise it "
         "there. Corrected figures come from sentences that had no part in choosing the map, though the search has "
@@ -202,93 +197,93 @@ def caution_lines(found: Analysis) -> list[str]:
     ]
 
 
-def export_commands(found: Analysis, run: str, target: str = "--format text") -> list[str]:
-    """Return the command that exports each pick; picks that nothing answers yet are left out.
+def export_commands(analysis: Analysis, run: str, target: str = "--format text") -> list[str]:
+    """Return one export command for each pick that has a map.
 
-    It names the margin, as these findings may be of another than the run's. ``target`` is as what, and where to.
+    ``target`` gives the format and the path. The command names the margin, which may differ from the run's.
     """
-    answered = [headline.request for headline in found.headlines if headline.trial is not None]
-    requests = (request_with_margin(found.outcome, request) for request in answered)
+    answered = [headline.request for headline in analysis.headlines if headline.trial is not None]
+    requests = (request_with_margin(analysis.outcome, request) for request in answered)
     return [f"bitfront export --run {shlex.quote(run)} --pick {request} {target}" for request in requests]
 
 
-def _nothing(found: Analysis) -> str:
-    if found.failed:
-        return f"no map has been scored: all {len(found.failed):,} evaluations failed; trials.csv says why"
+def _no_scores_reason(analysis: Analysis) -> str:
+    if analysis.failed:
+        return f"no map has been scored: all {len(analysis.failed):,} evaluations failed; trials.csv says why"
     return "no map has been evaluated yet"
 
 
-def _smallest_lead(found: Analysis) -> Lead:
-    headline = found.headline(SMALLEST)
-    margin = loss(found.outcome.margin)
+def _smallest_lead(analysis: Analysis) -> Lead:
+    headline = analysis.headline(SMALLEST)
+    margin = loss(analysis.outcome.margin)
     if headline is None or headline.trial is None:
         return (
             f"No map is proven to be within {margin} of FP32",
-            "that takes 95% confidence; more sentences, a larger margin or more evaluations may give it",
+            "proof takes 95% confidence; try more sentences, a larger margin or more evaluations",
         )
     trial = headline.trial
-    sure = confidence(found.against_fp32[trial.number].no_worse)
+    certainty = confidence(analysis.against_fp32[trial.number].no_worse)
     return (
-        f"{times(trial.compression(found.outcome.size_axis))} smaller, within {margin} of FP32",
-        f"{_weighed(found, trial)} is no worse than FP32 by more than {margin} with {sure} confidence",
+        f"{times(trial.compression(analysis.outcome.size_axis))} smaller, within {margin} of FP32",
+        f"{_map_and_size(analysis, trial)} is no worse than FP32 by more than {margin} with {certainty} confidence",
     )
 
 
-def _more_of_smallest(headline: Headline | None) -> str:
+def _smallest_details(headline: Headline | None) -> str:
     if headline is None or headline.trial is None:
         return ""
-    rest = ". So is every larger map of the front"
+    sentence = ". So is every larger map of the front"
     if headline.corrected is None:
-        return rest
+        return sentence
     against = headline.corrected.against_fp32
-    return f"{rest}. Corrected for the luck of selection, its MCC is {difference_with(against)} against FP32's"
+    return f"{sentence}. Corrected for the luck of selection, its MCC is {difference_with(against)} against FP32's"
 
 
-def _knee_lead(found: Analysis) -> Lead | None:
-    headline = found.headline(KNEE)
+def _knee_lead(analysis: Analysis) -> Lead | None:
+    headline = analysis.headline(KNEE)
     if headline is None or headline.trial is None or headline.trial.scores is None:
         return None
-    trial, against = headline.trial, found.against_fp32[headline.trial.number]
+    trial, against = headline.trial, analysis.against_fp32[headline.trial.number]
     return (
-        f"Beyond {times(trial.compression(found.outcome.size_axis))} it gets expensive",
-        f"{_weighed(found, trial)} is where the front bends most: damage {nats(headline.trial.scores.damage)}, "
+        f"Beyond {times(trial.compression(analysis.outcome.size_axis))} it gets expensive",
+        f"{_map_and_size(analysis, trial)} is where the front bends most: damage {nats(headline.trial.scores.damage)}, "
         f"MCC {difference_with(against)} against FP32's",
     )
 
 
-def _documented_lead(found: Analysis) -> Lead | None:
-    """Return how much smaller a map may be that does no more damage than the documented one.
+def _documented_lead(analysis: Analysis) -> Lead | None:
+    """Return the smallest map that does no more damage than the documented one.
 
-    It compares damage on unseen sentences once maps are scored there: the smallest map of a whole front that does as
-    little damage on the search's own sentences is the luckiest.
+    It compares damage on unseen sentences once maps are scored there. On the search's own sentences the smallest such
+    map of a whole front would be the luckiest.
     """
-    reference, axis = found.reference, found.outcome.size_axis
+    reference, axis = analysis.reference, analysis.outcome.size_axis
     if reference is None or reference.scores is None:
         return None
-    if reference.number in found.unseen:
+    if reference.number in analysis.unseen:
         where = " on unseen sentences"
-        damages = {number: unseen.damage for number, unseen in found.unseen.items()}
+        damages = {number: unseen.damage for number, unseen in analysis.unseen.items()}
     else:
         where = ""
-        # Any map, as a front of MCC or agreement may lack them; one in bf16 does not compare with one in FP32.
-        alike = (trial for trial in found.outcome.trials if trial.precision == reference.precision)
-        damages = {trial.number: trial.scores.damage for trial in alike if trial.scores}
+        # Not only the front, which may be of MCC or agreement. Scores in bf16 do not compare with scores in FP32.
+        comparable = (trial for trial in analysis.outcome.trials if trial.precision == reference.precision)
+        damages = {trial.number: trial.scores.damage for trial in comparable if trial.scores}
     size, damage = reference.compression(axis), damages[reference.number]
-    maps_there = [trial for trial in found.outcome.trials if trial.number in damages]
-    smaller = [trial for trial in maps_there if damages[trial.number] <= damage and trial.compression(axis) > size]
-    known = f"the documented map has {times(size)} and damage {nats(damage)}{where}"
+    scored = [trial for trial in analysis.outcome.trials if trial.number in damages]
+    smaller = [trial for trial in scored if damages[trial.number] <= damage and trial.compression(axis) > size]
+    documented = f"the documented map has {times(size)} and damage {nats(damage)}{where}"
     if not smaller:
-        return "The documented map stands", f"{known}; no smaller map that was scored does as little"
+        return "The documented map stands", f"{documented}; no smaller scored map does as little damage"
     best = max(smaller, key=lambda trial: trial.compression(axis))
     return (
         "Smaller than the documented map, with less damage",
-        f"{known}; {best.label} has damage {nats(damages[best.number])} at {times(best.compression(axis))}",
+        f"{documented}; {best.label} has damage {nats(damages[best.number])} at {times(best.compression(axis))}",
     )
 
 
-def _weighed(found: Analysis, trial: Trial) -> str:
-    """Return a map with its weight, as ``trial 8 (17.3 MB instead of 133 MB, 4.00 bits per weight)``."""
-    footprint = found.outcome.footprint
+def _map_and_size(analysis: Analysis, trial: Trial) -> str:
+    """Return a map with its size, as ``trial 8 (17.3 MB instead of 133 MB, 4.00 bits a weight)``."""
+    footprint = analysis.outcome.footprint
     return (
         f"{trial.label} ({megabytes(footprint.packed_bytes(trial.bit_map))} instead of "
         f"{megabytes(footprint.fp32_packed_bytes)}, {bits_per_weight(trial)})"
@@ -296,10 +291,10 @@ def _weighed(found: Analysis, trial: Trial) -> str:
 
 
 def _with_damage_defined(texts: list[str]) -> list[str]:
-    """Return the texts; the first that speaks of damage says what it is."""
-    at = next((at for at, text in enumerate(texts) if "damage" in text), len(texts))
-    return [*texts[:at], *(text.replace("damage", DAMAGE, 1) for text in texts[at : at + 1]), *texts[at + 1 :]]
+    """Return the texts with damage defined at its first mention."""
+    first = next((index for index, text in enumerate(texts) if "damage" in text), None)
+    return [text.replace("damage", DAMAGE, 1) if index == first else text for index, text in enumerate(texts)]
 
 
-def _listed(trials: list[Trial]) -> str:
+def _labels(trials: list[Trial]) -> str:
     return ", ".join(trial.label for trial in trials)

@@ -27,8 +27,8 @@ class MapRow:
 
     Attributes:
         trial: the map; None for the FP32 model.
-        pick: the request that it answers, or what else it stands for.
-        headline: what is known of that pick.
+        pick: the request that it answers, ``FP32`` or ``documented``.
+        headline: the answer to that request.
     """
 
     trial: Trial | None
@@ -37,111 +37,111 @@ class MapRow:
 
 
 MapColumns = list[Column[MapRow]]
-Known = TypeVar("Known")
+Attribute = TypeVar("Attribute")
 
 
 def trials_table(outcome: Outcome) -> pd.DataFrame:
     """Return ``trials.csv``: one row a trial, by number.
 
-    ``state`` is ``complete`` or ``failed``; scores of failed trials are NaN and ``failure`` says why. ``bits`` is the
-    map as a digit a layer in layer order; read it back from CSV with ``dtype={"bits": str}``.
+    ``state`` is ``complete`` or ``failed``. Scores of failed trials are NaN, and ``failure`` says why. ``bits`` is the
+    map, one digit a layer in layer order; read it from CSV with ``dtype={"bits": str}``.
     """
     on_front = frozenset(trial.number for trial in front(outcome))
     return to_frame(trial_columns(outcome, on_front), [MapRow(trial) for trial in outcome.trials])
 
 
-def front_table(found: Analysis) -> pd.DataFrame:
+def front_table(analysis: Analysis) -> pd.DataFrame:
     """Return ``front.csv``: one row a map of the front, from the largest to the smallest.
 
-    ``*_low`` to ``*_high`` are 95% intervals over the sentences; ``no_worse_than_fp32`` is the confidence that the MCC
-    is no worse than FP32's by more than ``margin``; unseen damage is on training sentences, NaN if the map was not
+    ``*_low`` to ``*_high`` are 95% intervals over the sentences. ``no_worse_than_fp32`` is the confidence that the MCC
+    is no worse than FP32's by more than ``margin``. ``unseen_damage`` is on training sentences, NaN if the map was not
     scored on them. The last two columns name the map's files.
     """
-    return to_frame(front_columns(found), front_rows(found))
+    return to_frame(front_columns(analysis), front_rows(analysis))
 
 
-def picks_table(found: Analysis) -> pd.DataFrame:
-    """Return ``picks.csv``: one row for each pick that there is; see :func:`front_table`.
+def picks_table(analysis: Analysis) -> pd.DataFrame:
+    """Return ``picks.csv``: one row for each request that a map answers; see :func:`front_table`.
 
-    ``confirmed_*`` is on the holdout set; ``corrected_*`` is what choosing this way is worth on sentences that had no
-    part in the choice.
+    ``confirmed_*`` is on the holdout set. ``corrected_*`` is the expected score of a map chosen this way, on sentences
+    that had no part in the choice.
     """
-    return to_frame(pick_columns(found), pick_rows(found))
+    return to_frame(pick_columns(analysis), pick_rows(analysis))
 
 
 def trial_columns(outcome: Outcome, on_front: Collection[int]) -> MapColumns:
     """Return the columns of the table of all trials."""
     return [
-        *_map_columns(outcome),
-        Column("state", "", _of(lambda trial: "failed" if trial.scores is None else "complete")),
-        Column("feasible", "", _of(lambda trial: trial.feasible)),
-        Column("on_front", "", _of(lambda trial: trial.number in on_front)),
-        Column("mcc", "", _score(outcome, lambda scores: scores.mcc)),
-        Column("damage", "", _score(outcome, lambda scores: scores.damage)),
-        *_other_scores(outcome),
-        Column("precision", "", _of(lambda trial: trial.precision)),
-        Column("elapsed_s", "", _of(lambda trial: trial.elapsed_s)),
-        Column("finished_s", "", _of(lambda trial: trial.finished_s)),
-        Column("failure", "", _of(lambda trial: trial.failure)),
+        *_identity_columns(outcome),
+        Column("state", "", _from_trial(lambda trial: "failed" if trial.scores is None else "complete")),
+        Column("feasible", "", _from_trial(lambda trial: trial.feasible)),
+        Column("on_front", "", _from_trial(lambda trial: trial.number in on_front)),
+        Column("mcc", "", _from_scores(outcome, lambda scores: scores.mcc)),
+        Column("damage", "", _from_scores(outcome, lambda scores: scores.damage)),
+        *_further_score_columns(outcome),
+        Column("precision", "", _from_trial(lambda trial: trial.precision)),
+        Column("elapsed_s", "", _from_trial(lambda trial: trial.elapsed_s)),
+        Column("finished_s", "", _from_trial(lambda trial: trial.finished_s)),
+        Column("failure", "", _from_trial(lambda trial: trial.failure)),
     ]
 
 
-def front_columns(found: Analysis) -> MapColumns:
+def front_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the front's table."""
-    outcome = found.outcome
+    outcome = analysis.outcome
     return [
-        *_map_columns(outcome, found.front_numbers),
-        *_judged_columns(found),
-        *_other_scores(outcome),
-        Column("bit_map_text", "", _of(lambda trial: bit_map_path(outcome, trial, "txt"))),
-        Column("bit_map_json", "", _of(lambda trial: bit_map_path(outcome, trial, "json"))),
+        *_identity_columns(outcome, analysis.front_numbers),
+        *_score_columns(analysis),
+        *_further_score_columns(outcome),
+        Column("bit_map_text", "", _from_trial(lambda trial: bit_map_path(outcome, trial, "txt"))),
+        Column("bit_map_json", "", _from_trial(lambda trial: bit_map_path(outcome, trial, "json"))),
     ]
 
 
-def front_rows(found: Analysis) -> list[MapRow]:
+def front_rows(analysis: Analysis) -> list[MapRow]:
     """Return the front, from the largest map to the smallest."""
-    return [MapRow(trial) for trial in found.front]
+    return [MapRow(trial) for trial in analysis.front]
 
 
-def baseline_columns(found: Analysis) -> MapColumns:
+def baseline_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the table of the documented map and the baselines."""
-    outcome = found.outcome
+    outcome = analysis.outcome
     return [
-        *_map_columns(outcome, found.front_numbers),
-        *_judged_columns(found),
-        Column("", "outcome", _of(lambda trial: _remark(found, trial))),
+        *_identity_columns(outcome, analysis.front_numbers),
+        *_score_columns(analysis),
+        Column("", "outcome", _from_trial(lambda trial: _baseline_remark(analysis, trial))),
     ]
 
 
-def baseline_rows(found: Analysis) -> list[MapRow]:
+def baseline_rows(analysis: Analysis) -> list[MapRow]:
     """Return the documented map and the baselines, by number."""
-    return [MapRow(trial) for trial in ([found.reference] if found.reference else []) + list(found.baselines)]
+    return [MapRow(trial) for trial in ([analysis.reference] if analysis.reference else []) + list(analysis.baselines)]
 
 
-def pick_columns(found: Analysis) -> MapColumns:
-    """Return the columns of the picks' table; corrected damage is that on unseen sentences once it is known there."""
-    outcome = found.outcome
+def pick_columns(analysis: Analysis) -> MapColumns:
+    """Return the columns of the picks' table; pages show corrected damage on unseen sentences once it is known."""
+    outcome = analysis.outcome
 
     def corrected(row: MapRow) -> Estimate | None:
         return row.headline.corrected if row.headline else None
 
     def holdout(row: MapRow) -> Estimate | None:
-        return found.holdout.get(row.trial.number) if row.trial else None
+        return analysis.confirmed.get(row.trial.number) if row.trial else None
 
     def holdout_against_fp32(row: MapRow) -> Comparison | None:
-        known = holdout(row)
-        return known.against_fp32 if known else None
+        estimate = holdout(row)
+        return estimate.against_fp32 if estimate else None
 
     return [
-        Column("pick", "pick", lambda row: row.pick, lambda pick: asked_words(outcome, pick)),
-        *_map_columns(outcome, found.front_numbers),
-        *_judged_columns(found),
+        Column("pick", "pick", lambda row: row.pick, lambda pick: request_text(outcome, pick)),
+        *_identity_columns(outcome, analysis.front_numbers),
+        *_score_columns(analysis),
         _mcc_column("confirmed_mcc", "MCC, holdout", holdout),
         _difference_column("confirmed_mcc_minus_fp32", "MCC against FP32, holdout", holdout_against_fp32),
         Column("confirmed_no_worse_than_fp32", "", lambda row: _no_worse(holdout_against_fp32(row))),
         _damage_column("confirmed_damage", "damage, holdout", holdout),
         _mcc_column("corrected_mcc", "MCC, corrected", corrected),
-        _damage_column("corrected_damage", "damage, corrected", corrected, present=not found.unseen),
+        _damage_column("corrected_damage", "damage, corrected", corrected, present=not analysis.unseen),
         _damage_column(
             "corrected_unseen_damage",
             "damage, unseen, corrected",
@@ -152,40 +152,40 @@ def pick_columns(found: Analysis) -> MapColumns:
             "MCC against documented",
             lambda row: row.headline.against_reference if row.headline else None,
         ),
-        Column("", "best baseline of that size", lambda row: _best_baseline(found, row)),
-        *_other_scores(outcome),
+        Column("", "best baseline of that size", lambda row: _best_baseline(analysis, row)),
+        *_further_score_columns(outcome),
     ]
 
 
-def pick_rows(found: Analysis) -> list[MapRow]:
-    """Return the picks that there are."""
-    return [MapRow(headline.trial, headline.request, headline) for headline in found.headlines if headline.trial]
+def pick_rows(analysis: Analysis) -> list[MapRow]:
+    """Return the requests that a map answers."""
+    return [MapRow(headline.trial, headline.request, headline) for headline in analysis.headlines if headline.trial]
 
 
-def compared_pick_rows(found: Analysis) -> list[MapRow]:
-    """Return the FP32 model and the documented map, and below them the picks."""
-    documented = [MapRow(found.reference, "documented")] if found.reference else []
-    return [MapRow(None, "FP32"), *documented, *pick_rows(found)]
+def compared_pick_rows(analysis: Analysis) -> list[MapRow]:
+    """Return the FP32 model, the documented map and the picks."""
+    documented = [MapRow(analysis.reference, "documented")] if analysis.reference else []
+    return [MapRow(None, "FP32"), *documented, *pick_rows(analysis)]
 
 
-def brief_pick_columns(found: Analysis) -> MapColumns:
-    """Return the columns of the picks' table that fit a terminal; it names each pick as ``export --pick`` takes it."""
-    outcome = found.outcome
+def brief_pick_columns(analysis: Analysis) -> MapColumns:
+    """Return the columns of the picks' table that fit a terminal; picks are named as ``export --pick`` takes them."""
+    outcome = analysis.outcome
     size = f"{outcome.size_axis}_compression"
-    columns = {column.name: column for column in pick_columns(found)}
+    columns = {column.name: column for column in pick_columns(analysis)}
     brief = [columns[name] for name in ("pick", "label", size, "packed_bytes", "mcc", "damage", "unseen_damage")]
     brief[0] = replace(brief[0], text=lambda request: request_with_margin(outcome, request))
     return [replace(column, interval=column.name == "mcc") for column in brief]
 
 
 def request_with_margin(outcome: Outcome, request: str) -> str:
-    """Return a request as ``smallest@0.02``, so that it means the same with any run's margin."""
+    """Return a request with its margin, as ``smallest@0.02``, so that it does not depend on the run's."""
     margin = f"{outcome.margin:.9f}".rstrip("0").rstrip(".")
     return f"smallest@{margin}" if request == SMALLEST else request
 
 
-def asked_words(outcome: Outcome, request: str) -> str:
-    """Return what a pick answers, as ``8x or more``."""
+def request_text(outcome: Outcome, request: str) -> str:
+    """Return a request as people read it: ``8x or more``."""
     if request == SMALLEST:
         return f"Smallest within {formatting.loss(outcome.margin)} of FP32"
     if request == KNEE:
@@ -193,49 +193,49 @@ def asked_words(outcome: Outcome, request: str) -> str:
     return f"{request.removeprefix('best@')} or more" if request.startswith("best@") else request
 
 
-def _map_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapColumns:
-    """Return which map it is, its sizes and its widths; a map that has a file links to it."""
+def _identity_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapColumns:
+    """Return the columns of a map's name, sizes and widths; maps ``with_files`` link to their file."""
 
     def compression(axis: SizeAxis) -> Callable[[MapRow], float]:
         return lambda row: 1.0 if row.trial is None else row.trial.compression(axis)
 
     def size(axis: SizeAxis) -> Callable[[MapRow], int]:
-        full = fp32_size(outcome.footprint, axis)
-        return lambda row: full if row.trial is None else int(exact_sizes(outcome.footprint, [row.trial], axis)[0])
+        fp32 = fp32_size(outcome.footprint, axis)
+        return lambda row: fp32 if row.trial is None else int(exact_sizes(outcome.footprint, [row.trial], axis)[0])
 
     def file(row: MapRow) -> str:
         has_file = row.trial is not None and row.trial.number in with_files
         return bit_map_path(outcome, row.trial, "txt") if row.trial and has_file else ""
 
     return [
-        Column("number", "", _of(lambda trial: trial.number)),
-        Column("label", "map", _of(lambda trial: trial.label), link=file),
-        Column("origin", "proposed by", _of(lambda trial: trial.origin), formatting.proposer),
+        Column("number", "", _from_trial(lambda trial: trial.number)),
+        Column("label", "map", _from_trial(lambda trial: trial.label), link=file),
+        Column("origin", "proposed by", _from_trial(lambda trial: trial.origin), formatting.proposer),
         Column("nominal_compression", "nominal", compression("nominal"), formatting.times),
         Column("packed_compression", "packed", compression("packed"), formatting.times),
         Column("nominal_bits", "", size("nominal")),
         Column("packed_bytes", "packed size", size("packed"), formatting.megabytes),
-        Column("bits", "", _of(lambda trial: "".join(map(str, trial.bit_map)))),
+        Column("bits", "", _from_trial(lambda trial: "".join(map(str, trial.bit_map)))),
     ]
 
 
-def _judged_columns(found: Analysis) -> MapColumns:
-    """Return MCC and damage with their intervals, and how the MCC compares with FP32's."""
-    outcome = found.outcome
+def _score_columns(analysis: Analysis) -> MapColumns:
+    """Return the columns of MCC and damage with their intervals, and of the MCC against FP32's."""
+    outcome = analysis.outcome
 
     def mcc(row: MapRow) -> Value:
         if row.trial is None:
-            return Measured(outcome.fp32.mcc, found.fp32_mcc)
-        return Measured(row.trial.scores.mcc, found.intervals[row.trial.number].mcc) if row.trial.scores else None
+            return Measured(outcome.fp32.mcc, analysis.fp32_mcc)
+        return Measured(row.trial.scores.mcc, analysis.intervals[row.trial.number].mcc) if row.trial.scores else None
 
     def damage(row: MapRow) -> Value:
         if row.trial is None:
             return 0.0
-        known = row.trial.scores
-        return Measured(known.damage, found.intervals[row.trial.number].damage) if known else None
+        scores = row.trial.scores
+        return Measured(scores.damage, analysis.intervals[row.trial.number].damage) if scores else None
 
     def against_fp32(row: MapRow) -> Comparison | None:
-        return found.against_fp32.get(row.trial.number) if row.trial else None
+        return analysis.against_fp32.get(row.trial.number) if row.trial else None
 
     margin = outcome.margin
     return [
@@ -249,24 +249,24 @@ def _judged_columns(found: Analysis) -> MapColumns:
         ),
         Column("margin", "", lambda _: margin),
         Column("damage", formatting.DAMAGE, damage, formatting.nats, interval=True),
-        _damage_column("unseen_damage", "damage, unseen", _of(lambda trial: found.unseen.get(trial.number))),
+        _damage_column("unseen_damage", "damage, unseen", _from_trial(lambda trial: analysis.unseen.get(trial.number))),
     ]
 
 
-def _other_scores(outcome: Outcome) -> MapColumns:
+def _further_score_columns(outcome: Outcome) -> MapColumns:
     return [
-        Column("agreement", "", _score(outcome, lambda scores: scores.agreement)),
-        Column("accuracy", "", _score(outcome, lambda scores: scores.accuracy)),
-        Column("cross_entropy", "", _score(outcome, lambda scores: scores.cross_entropy)),
+        Column("agreement", "", _from_scores(outcome, lambda scores: scores.agreement)),
+        Column("accuracy", "", _from_scores(outcome, lambda scores: scores.accuracy)),
+        Column("cross_entropy", "", _from_scores(outcome, lambda scores: scores.cross_entropy)),
     ]
 
 
-def _of(get: Callable[[Trial], Known]) -> Callable[[MapRow], Known | None]:
-    """Return what gets something of a row's trial: None for the FP32 model."""
+def _from_trial(get: Callable[[Trial], Attribute]) -> Callable[[MapRow], Attribute | None]:
+    """Return a function that gets an attribute of a row's trial, or None for the FP32 model."""
     return lambda row: None if row.trial is None else get(row.trial)
 
 
-def _score(outcome: Outcome, get: Callable[[Scores], float]) -> Callable[[MapRow], float | None]:
+def _from_scores(outcome: Outcome, get: Callable[[Scores], float]) -> Callable[[MapRow], float | None]:
     def value(row: MapRow) -> float | None:
         scores = outcome.fp32 if row.trial is None else row.trial.scores
         return None if scores is None else get(scores)
@@ -276,8 +276,8 @@ def _score(outcome: Outcome, get: Callable[[Scores], float]) -> Callable[[MapRow
 
 def _mcc_column(name: str, heading: str, get: Callable[[MapRow], Estimate | None]) -> Column[MapRow]:
     def value(row: MapRow) -> Measured | None:
-        known = get(row)
-        return None if known is None else Measured(known.mcc, known.mcc_interval)
+        estimate = get(row)
+        return None if estimate is None else Measured(estimate.mcc, estimate.mcc_interval)
 
     return Column(name, heading, value, formatting.mcc, interval=True)
 
@@ -286,61 +286,61 @@ def _damage_column(
     name: str, heading: str, get: Callable[[MapRow], Estimate | UnseenDamage | None], present: bool | None = None
 ) -> Column[MapRow]:
     def value(row: MapRow) -> Measured | None:
-        known = get(row)
-        if isinstance(known, Estimate):
-            return Measured(known.damage, known.damage_interval)
-        return None if known is None else Measured(known.damage, known.interval)
+        estimate = get(row)
+        if isinstance(estimate, Estimate):
+            return Measured(estimate.damage, estimate.damage_interval)
+        return None if estimate is None else Measured(estimate.damage, estimate.interval)
 
     return Column(name, heading, value, formatting.nats, present, interval=True)
 
 
 def _difference_column(name: str, heading: str, get: Callable[[MapRow], Comparison | None]) -> Column[MapRow]:
     def value(row: MapRow) -> Measured | None:
-        known = get(row)
-        return None if known is None else Measured(known.difference, known.interval)
+        comparison = get(row)
+        return None if comparison is None else Measured(comparison.difference, comparison.interval)
 
     return Column(name, heading, value, formatting.difference, interval=True)
 
 
-def _no_worse(known: Comparison | None) -> float | None:
-    return None if known is None else known.no_worse
+def _no_worse(comparison: Comparison | None) -> float | None:
+    return None if comparison is None else comparison.no_worse
 
 
-def _best_baseline(found: Analysis, row: MapRow) -> str | None:
-    """Return the baseline that the same request picks, and whether the pick is one itself."""
+def _best_baseline(analysis: Analysis, row: MapRow) -> str | None:
+    """Return the baseline that the same request would pick, or that the pick is a baseline itself."""
     if row.trial is None or row.headline is None or row.headline.request in (SMALLEST, KNEE):
         return None
     rival = row.headline.rival
     if row.trial.origin != "sampler":
-        where = " on unseen sentences" if row.trial.number in found.unseen else ""
-        return f"this pick is one: no searched map beats it{where}"
+        where = " on unseen sentences" if row.trial.number in analysis.unseen else ""
+        return f"this pick is a baseline: no searched map beats it{where}"
     if rival is None or rival.scores is None:
-        return "none is that small"
-    size = formatting.times(rival.compression(found.outcome.size_axis))
+        return "no baseline is that small"
+    size = formatting.times(rival.compression(analysis.outcome.size_axis))
     return f"{rival.label}, {size}, damage {formatting.nats(rival.scores.damage)}"
 
 
-def _remark(found: Analysis, trial: Trial) -> str:
+def _baseline_remark(analysis: Analysis, trial: Trial) -> str:
     if trial.scores is None:
         return f"failed: {trial.failure}"
     missed = "" if trial.feasible else "misses the constraint; "
-    better = beaten_by(found.outcome, found.front, trial)
-    if better is not None:
-        return f"{missed}beaten by {_compared(found, better, trial)}"
-    standing = "on the front" if trial.number in found.front_numbers else f"{missed}not beaten by the front"
+    winner = beaten_by(analysis.outcome, analysis.front, trial)
+    if winner is not None:
+        return f"{missed}beaten by {_compared_damage(analysis, winner, trial)}"
+    status = "on the front" if trial.number in analysis.front_numbers else f"{missed}not beaten by the front"
     challenger = least_damage(
-        found.outcome, [other for other in found.outcome.trials if other.origin == "sampler"], trial
+        analysis.outcome, [other for other in analysis.outcome.trials if other.origin == "sampler"], trial
     )
     if challenger is None:
-        return f"{standing}; the sampler has no map that small"
-    return f"{standing}; the sampler's best of that size or less is {_compared(found, challenger, trial)}"
+        return f"{status}; the sampler has no map that small"
+    return f"{status}; the sampler's best of that size or less is {_compared_damage(analysis, challenger, trial)}"
 
 
-def _compared(found: Analysis, other: Trial, trial: Trial) -> str:
-    """Return by how much another map's damage is less, or more, at what size."""
+def _compared_damage(analysis: Analysis, other: Trial, trial: Trial) -> str:
+    """Return another map with its size and its damage as a share of the trial's."""
     assert other.scores is not None
     assert trial.scores is not None
-    what = f"{other.label} of {formatting.times(other.compression(found.outcome.size_axis))}"
+    name = f"{other.label} of {formatting.times(other.compression(analysis.outcome.size_axis))}"
     if trial.scores.damage == 0:
-        return what
-    return f"{what} with {other.scores.damage / trial.scores.damage:.0%} of its damage"
+        return name
+    return f"{name} with {other.scores.damage / trial.scores.damage:.0%} of its damage"

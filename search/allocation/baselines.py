@@ -68,7 +68,7 @@ def knapsack_maps(damages: Damages, constraint: SizeConstraint) -> list[Baseline
         except ValueError:
             continue  # smaller than any map
         compression = footprint.compression(bit_map, axis)
-        maps.setdefault(bit_map, Baseline("plain", f"plain {compression:.2f}x", bit_map))
+        maps.setdefault(bit_map, Baseline("plain", f"knapsack {compression:.2f}x", bit_map))
     return list(maps.values())
 
 

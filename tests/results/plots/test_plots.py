@@ -1,4 +1,4 @@
-"""Plots: what is drawn, tested as values; then that the files are whole."""
+"""Plots: the values that they draw, and that their files are whole."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from objectives.layers import WIDTHS, Layer
 from results.outcome import Outcome, Quality
 from results.pareto import front
 from results.plots.heat_maps import draw_bits, draw_sensitivity, write_bits_plot, write_sensitivity_plot
-from results.plots.pareto import DAMAGE_FLOOR, draw_pareto, write_pareto_plot
+from results.plots.pareto import draw_pareto, write_pareto_plot
 from results.plots.plot_info import MOST_PICKED_MAPS, bits_info, bits_table, pareto_info, pareto_table
 from results.plots.progress import draw_progress, write_progress_plot
 from results.plots.progress_info import progress_info, progress_table
-from results.plots.style import PNG_DPI
+from results.plots.style import DAMAGE_FLOOR, PNG_DPI
 from results.statistics.analysis import analyse
 from tests.results.synthetic import (
     bert_layers,
@@ -137,9 +137,9 @@ EDGES: dict[str, Callable[[], Outcome]] = {
 
 @pytest.mark.parametrize("edge", EDGES)
 def test_plots_are_written_whole(edge: str, tmp_path: Path) -> None:
-    found = analyse(EDGES[edge]())
-    svgs = [write_pareto_plot(pareto_info(found), tmp_path), write_bits_plot(bits_info(found), tmp_path)]
-    svgs.append(write_progress_plot(progress_info(found), tmp_path))
+    analysis = analyse(EDGES[edge]())
+    svgs = [write_pareto_plot(pareto_info(analysis), tmp_path), write_bits_plot(bits_info(analysis), tmp_path)]
+    svgs.append(write_progress_plot(progress_info(analysis), tmp_path))
     names = [f"{stem}.{suffix}" for stem in ("bits", "pareto", "progress") for suffix in ("csv", "png", "svg")]
     assert sorted(path.name for path in tmp_path.iterdir()) == names  # and no temporary file is left
     for stem, svg in zip(("pareto", "bits", "progress"), svgs, strict=True):
@@ -147,15 +147,15 @@ def test_plots_are_written_whole(edge: str, tmp_path: Path) -> None:
         assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
         assert _dots_an_inch((tmp_path / f"{stem}.png").read_bytes()) == pytest.approx(PNG_DPI, abs=0.1)
     table = pd.read_csv(tmp_path / "pareto.csv")
-    assert len(table) == 1 + found.complete
+    assert len(table) == 1 + analysis.complete
     assert table["label"].iloc[0] == "FP32"
 
 
 def test_the_same_outcome_gives_the_same_files(tmp_path: Path) -> None:
     for name in ("one", "other"):
-        found = analyse(EDGES["one layer"]())
-        write_pareto_plot(pareto_info(found), tmp_path / name)
-        write_bits_plot(bits_info(found), tmp_path / name)
+        analysis = analyse(EDGES["one layer"]())
+        write_pareto_plot(pareto_info(analysis), tmp_path / name)
+        write_bits_plot(bits_info(analysis), tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name
 
@@ -164,8 +164,8 @@ def test_labels_are_drawn_as_they_are() -> None:
     # A dollar sign would begin a formula.
     outcome = empty_outcome()
     trial = replace(made_up_trial(outcome, 0, (4,) * 76, "uniform", "a $ and b $"), bit_map=(4, 5) * 38)
-    found = analyse(with_trials(outcome, [trial]))
-    for figure in (draw_pareto(pareto_info(found)), draw_bits(bits_info(found))):
+    analysis = analyse(with_trials(outcome, [trial]))
+    for figure in (draw_pareto(pareto_info(analysis)), draw_bits(bits_info(analysis))):
         texts = [text for axes in figure.axes for text in axes.texts if "$" in text.get_text()]
         assert texts
         assert not any(text.get_parse_math() for text in texts)
@@ -182,8 +182,8 @@ def _dots_an_inch(png: bytes) -> float:
 def test_progress_steps_down_to_the_picks() -> None:
     outcome = made_up_outcome(trials=60)
     outcome = replace(outcome, trials=tuple(failed(t) if t.number == 20 else t for t in outcome.trials))
-    found = analyse(outcome)
-    info = progress_info(found)
+    analysis = analyse(outcome)
+    info = progress_info(analysis)
     assert [request for request, _ in info.lines] == ["best@5.5x", "best@8x", "best@10.67x", "best@12.8x"]
     assert (info.evaluations, info.baselines) == (68, 8)
     assert info.elapsed_s == outcome.trials[-1].finished_s

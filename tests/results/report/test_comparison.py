@@ -24,7 +24,7 @@ def test_fronts_are_of_damage_on_the_axis_of_the_first_run(tmp_path: Path) -> No
     for run, outcome in zip(info.runs, (one, other), strict=True):
         expected = front(replace(outcome, quality="damage", size_axis="nominal"))
         assert [trial.number for trial in run.front] == [trial.number for trial in expected]
-    assert info.warnings == ("two $ was searched by packed size; here all is by nominal size.",)
+    assert info.warnings == ("two $ was searched by packed size; this page compares nominal sizes.",)
     write_comparison(info, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         f"comparison.{suffix}" for suffix in ("html", "png", "svg", "csv")
@@ -43,7 +43,7 @@ def test_fronts_are_of_damage_on_the_axis_of_the_first_run(tmp_path: Path) -> No
     assert np.asarray(axes.get_lines()[1].get_xdata()).tolist() == [8.0, 9.0]
 
 
-def test_runs_that_do_not_compare_are_said_not_to() -> None:
+def test_warnings_name_the_runs_that_do_not_compare() -> None:
     one, longer = made_up_outcome(trials=2), made_up_outcome(trials=2, sentences=100)
     another = replace(one, fp32_log_odds=one.fp32_log_odds + 1)
     info = comparison_info([one, longer, another], ["a", "b", "c"])

@@ -29,20 +29,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Analysis]:
     layers = outcome.footprint.layers
     damages = np.geomspace(0.3, 1e-7, len(layers))[:, None] * 4.0 ** -np.arange(len(WIDTHS))
     write_sensitivity_plot(layers, damages, np.ones(damages.shape, dtype=np.bool_), directory)
-    found = analyse(outcome)
-    write_report(found, directory)
-    return directory / "report.html", found
+    analysis = analyse(outcome)
+    write_report(analysis, directory)
+    return directory / "report.html", analysis
 
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("profile")) as found:
-        yield found
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 def test_the_page_is_quiet_and_fits(width: int, page: tuple[Path, Analysis], chromium: Browser, tmp_path: Path) -> None:
-    path, found = page
+    path, analysis = page
     chromium.open(path, width)
     requested = {request["request"]["url"] for request in chromium.reported("Network.requestWillBeSent")}
     assert {url for url in requested if not url.startswith("data:")} == {path.as_uri()}
@@ -55,19 +55,19 @@ def test_the_page_is_quiet_and_fits(width: int, page: tuple[Path, Analysis], chr
     # The answer is in the first screen, whatever its size.
     assert chromium.evaluate("document.querySelector('.answer').getBoundingClientRect().bottom") < 900
     assert "MCC of FP32" in chromium.evaluate("document.querySelector('.answer b').textContent")
-    assert found.front
+    assert analysis.front
     chromium.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 50_000
 
 
 def test_the_front_sorts_by_every_column(page: tuple[Path, Analysis], chromium: Browser) -> None:
-    path, found = page
+    path, analysis = page
     chromium.open(path, DESKTOP)
     rows = "[...document.querySelectorAll('#front ~ .wide table.sortable')][0]"
     column = f"[...{rows}.tBodies[0].rows].map(row => row.cells[AT].dataset.sort)"
     heads = chromium.evaluate(f"[...{rows}.tHead.rows[0].cells].map(head => head.textContent)")
     labels = f"[...{rows}.tBodies[0].rows].map(row => row.cells[0].textContent)"
-    by_size = [trial.label for trial in found.front]
+    by_size = [trial.label for trial in analysis.front]
     assert chromium.evaluate(labels) == by_size
     for name in ("MCC (95% interval)", DAMAGE, "nominal"):
         at = heads.index(name)
@@ -87,13 +87,13 @@ def test_the_front_sorts_by_every_column(page: tuple[Path, Analysis], chromium: 
 
 
 def test_the_page_works_without_its_script(page: tuple[Path, Analysis], chromium: Browser) -> None:
-    path, found = page
+    path, analysis = page
     chromium.ask("Emulation.setScriptExecutionDisabled", value=True)
     try:
         chromium.open(path, DESKTOP)
         root = chromium.ask("DOM.getDocument")["root"]["nodeId"]
         ids = chromium.ask("DOM.querySelectorAll", nodeId=root, selector="table.sortable tbody tr")["nodeIds"]
-        assert len(ids) >= len(found.front)
+        assert len(ids) >= len(analysis.front)
         assert chromium.ask("DOM.querySelectorAll", nodeId=root, selector="th button")["nodeIds"] == []
     finally:
         chromium.ask("Emulation.setScriptExecutionDisabled", value=False)

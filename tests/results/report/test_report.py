@@ -1,4 +1,4 @@
-"""The report and the words at its top, for ordinary runs and for those with little to tell."""
+"""The report and the sentences at its top, for ordinary runs and for those with few results."""
 
 from __future__ import annotations
 
@@ -129,8 +129,12 @@ def test_the_page_needs_nothing_but_its_neighbours(directory: Path) -> None:
 
 def test_the_page_says_what_was_found(directory: Path, outcome: Outcome) -> None:
     text = page_of(directory).text
-    found = analyse(outcome)
-    for line in (*front_lines(found), *caution_lines(found), *(part for pair in lead_lines(found) for part in pair)):
+    analysis = analyse(outcome)
+    for line in (
+        *front_lines(analysis),
+        *caution_lines(analysis),
+        *(part for pair in lead_lines(analysis) for part in pair),
+    ):
         assert line in text
     assert "log-odds were <NaN>" in text  # escaped in the file, or it would be a tag here
     for request in ("best@5.5x", "best@8x", "best@10.67x", "best@12.8x"):
@@ -245,7 +249,7 @@ def baselines_only() -> Outcome:
         ),
     ],
 )
-def test_runs_with_little_to_tell_say_so(make: Callable[[], Outcome], expected: list[str], tmp_path: Path) -> None:
+def test_runs_with_few_results_say_so(make: Callable[[], Outcome], expected: list[str], tmp_path: Path) -> None:
     write_report(analyse(make()), tmp_path)
     assert names(tmp_path) >= FILES
     text = re.sub(r"\s+", " ", page_of(tmp_path).text)
@@ -258,18 +262,18 @@ def test_picks_are_compared_with_the_best_baseline_at_the_same_request() -> None
     searched = scored(made_up_trial(outcome, 8, (4,) * 75 + (3,)), damage=0.0)
     rival = next(trial for trial in outcome.trials if trial.label == "uniform 4")
     assert rival.scores is not None
-    found = analyse(with_trials(outcome, [*outcome.trials, searched]))
-    [baseline] = [column for column in pick_columns(found) if column.heading == "best baseline of that size"]
-    texts = {row.pick: baseline.line(row) for row in compared_pick_rows(found)}
+    analysis = analyse(with_trials(outcome, [*outcome.trials, searched]))
+    [baseline] = [column for column in pick_columns(analysis) if column.heading == "best baseline of that size"]
+    texts = {row.pick: baseline.line(row) for row in compared_pick_rows(analysis)}
     assert texts["best@8x"] == f"uniform 4, 8.00x, damage {rival.scores.damage:.3g}"
-    assert texts["best@10.67x"] == "this pick is one: no searched map beats it"
+    assert texts["best@10.67x"] == "this pick is a baseline: no searched map beats it"
     assert texts["FP32"] == texts["documented"] == texts["knee"] == ""
 
 
 def test_the_page_says_what_beats_the_documented_map() -> None:
     def remark(outcome: Outcome) -> str:
-        found = analyse(outcome)
-        return baseline_columns(found)[-1].line(baseline_rows(found)[0])
+        analysis = analyse(outcome)
+        return baseline_columns(analysis)[-1].line(baseline_rows(analysis)[0])
 
     assert remark(made_up_outcome(trials=0)).startswith("misses the constraint; ")
     assert remark(made_up_outcome(trials=0, min_compression=5.0)).startswith("beaten by uniform 5 of 6.40x")
@@ -306,7 +310,7 @@ def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
         for trial in outcome.trials
         if trial.log_odds is not None
     }
-    opened = HoldoutScores(
+    scores = HoldoutScores(
         source="0.3",
         labels=outcome.labels,
         in_domain=outcome.in_domain,
@@ -315,13 +319,13 @@ def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
         trials=len(outcome.trials) - withdrawn,
         withdrawn=withdrawn,
     )
-    return replace(outcome, holdout_source="0.3", holdout=opened)
+    return replace(outcome, held_back="0.3", holdout=scores)
 
 
 @pytest.mark.usefixtures("unrendered")
 def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> None:
     outcome = made_up_outcome(trials=30)
-    told = {
+    outcomes = {
         "No holdout set.": outcome,
         "Holdout set not scored yet.": replace(outcome, holdout_source="0.3"),
         "Holdout result out of date.": confirmed(outcome, withdrawn=True),
@@ -329,29 +333,29 @@ def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> N
         "Not confirmed on the holdout set.": confirmed(replace(outcome, margin=0.15), withdrawn=False),
         "Confirmed on the holdout set.": confirmed(replace(outcome, margin=1.0), withdrawn=False),
     }
-    for words, made in told.items():
-        found = analyse(made)
-        assert lead_lines(found)[-1][0] == words
-        scored = words in (
+    for claim, made in outcomes.items():
+        analysis = analyse(made)
+        assert lead_lines(analysis)[-1][0] == claim
+        scored = claim in (
             "Confirmed on the holdout set.",
             "Scored on the holdout set.",
             "Not confirmed on the holdout set.",
         )
-        assert bool(found.holdout) == scored
-        assert picks_table(found)["confirmed_mcc"].notna().all() == scored
-    found = analyse(told["Confirmed on the holdout set."])
+        assert bool(analysis.confirmed) == scored
+        assert picks_table(analysis)["confirmed_mcc"].notna().all() == scored
+    analysis = analyse(outcomes["Confirmed on the holdout set."])
     for trial in outcome.trials:
-        known = found.holdout[trial.number]
-        assert known.mcc_interval.low <= known.mcc <= known.mcc_interval.high
-        assert trial.scores is not None and known.damage > trial.scores.damage
-    text = lead_lines(found)[-1][1]
+        holdout = analysis.confirmed[trial.number]
+        assert holdout.mcc_interval.low <= holdout.mcc <= holdout.mcc_interval.high
+        assert trial.scores is not None and holdout.damage > trial.scores.damage
+    text = lead_lines(analysis)[-1][1]
     assert "On 200 sentences that the search has not seen" in text
     assert re.search(r"the sampler's picks do \d(\.\d)? times the damage that the search saw", text)
-    write_report(analyse(told["Confirmed on the holdout set."]), tmp_path)
+    write_report(analyse(outcomes["Confirmed on the holdout set."]), tmp_path)
     for name in ("report.html", "report.md"):
         content = (tmp_path / name).read_text(encoding="utf-8")
         assert "against FP32, holdout" in content
     documented = next(line for line in content.splitlines() if line.startswith("| documented |"))
     reference = next(trial.number for trial in outcome.trials if trial.origin == "reference")
-    assert f"| {difference_with(found.holdout[reference].against_fp32)} |" in documented
+    assert f"| {difference_with(analysis.confirmed[reference].against_fp32)} |" in documented
     assert "0.3: 200 sentences, scored after 38 maps" in page_of(tmp_path).text

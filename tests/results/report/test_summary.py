@@ -1,4 +1,4 @@
-"""What the report begins with and the terminal ends with."""
+"""The first sentences of the report and the last lines on the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from results.statistics.picks import SMALLEST, pick
 from tests.results.synthetic import empty_outcome, made_up_outcome, made_up_trial, scored, with_trials, with_unseen
 
 
-def trial(outcome: Outcome, number: int, narrow: int, origin: Origin, **scores: float) -> Trial:
+def narrowed(outcome: Outcome, number: int, narrow: int, origin: Origin, **scores: float) -> Trial:
     """Return a map of 4 bits whose first ``narrow`` layers have 3."""
     layers = len(outcome.footprint.layers)
     bit_map: BitMap = (3,) * narrow + (4,) * (layers - narrow)
@@ -25,42 +25,45 @@ def trial(outcome: Outcome, number: int, narrow: int, origin: Origin, **scores: 
 
 def test_a_baseline_is_beaten_by_any_map_of_the_sampler_not_only_by_its_front() -> None:
     base = made_up_outcome(trials=0)
-    uniform_4 = next(found for found in base.trials if found.label == "uniform 4")
-    sampled, plain = trial(base, 50, 5, "sampler", damage=0.03), trial(base, 51, 20, "plain", damage=0.02)
-    found = analyse(with_trials(base, [scored(uniform_4, damage=0.05), sampled, plain]))
-    assert sampled not in found.front
-    assert "beat 1 of the 2 baselines" in front_lines(found)[-1]
-    assert front_lines(found)[-1].endswith("not beaten: plain 51.")
+    uniform_4 = next(trial for trial in base.trials if trial.label == "uniform 4")
+    sampled, knapsack = narrowed(base, 50, 5, "sampler", damage=0.03), narrowed(base, 51, 20, "plain", damage=0.02)
+    analysis = analyse(with_trials(base, [scored(uniform_4, damage=0.05), sampled, knapsack]))
+    assert sampled not in analysis.front
+    assert "beat 1 of the 2 baselines" in front_lines(analysis)[-1]
+    assert front_lines(analysis)[-1].endswith("not beaten: plain 51.")
 
 
 @pytest.mark.parametrize("reference_precision", ["fp32", "bf16"])
 def test_a_map_off_the_front_of_mcc_is_known_to_do_less_than_the_documented_one(reference_precision: Precision) -> None:
     base = made_up_outcome(trials=0, quality="mcc")
     documented = scored(base.trials[0], damage=0.03, mcc=0.2)
-    harmless, accurate = trial(base, 60, 5, "sampler", damage=0.001, mcc=0.3), trial(base, 61, 20, "sampler", mcc=0.99)
+    harmless, accurate = (
+        narrowed(base, 60, 5, "sampler", damage=0.001, mcc=0.3),
+        narrowed(base, 61, 20, "sampler", mcc=0.99),
+    )
     accurate = scored(accurate, damage=0.1)
     documented = replace(documented, precision=reference_precision)
-    found = analyse(with_trials(base, [documented, harmless, accurate]))
-    assert harmless not in found.front
-    said = [words for words, _ in lead_lines(found)]
+    analysis = analyse(with_trials(base, [documented, harmless, accurate]))
+    assert harmless not in analysis.front
+    claims = [claim for claim, _ in lead_lines(analysis)]
     if reference_precision == "fp32":
-        assert "Smaller than the documented map, with less damage." in said
+        assert "Smaller than the documented map, with less damage." in claims
     else:  # what is scored in another precision is no match
-        assert "The documented map stands." in said
+        assert "The documented map stands." in claims
 
 
 def test_only_the_first_pick_is_called_confirmed() -> None:
-    outcome = replace(made_up_outcome(), margin=0.05, holdout_source="0.3")
-    opened_for = analyse(outcome).picked
-    log_odds = {number: picked.log_odds for number, picked in opened_for.items() if picked.log_odds is not None}
-    opened = HoldoutScores(
+    outcome = replace(made_up_outcome(), margin=0.05, held_back="0.3")
+    picked = analyse(outcome).picked
+    log_odds = {number: trial.log_odds for number, trial in picked.items() if trial.log_odds is not None}
+    scores = HoldoutScores(
         "0.3", outcome.labels, outcome.in_domain, outcome.fp32_log_odds, log_odds, len(outcome.trials), withdrawn=False
     )
-    outcome = replace(outcome, holdout=opened)
+    outcome = replace(outcome, holdout=scores)
     assert lead_lines(analyse(outcome))[-1][0] == "Confirmed on the holdout set."
     wider = analyse(replace(outcome, margin=0.1))
     [other] = [headline.trial for headline in wider.headlines if headline.request == SMALLEST]
-    assert other is not None and other.number not in opened_for
+    assert other is not None and other.number not in picked
     assert lead_lines(wider)[-1][0] == "Not confirmed."
     assert f"not {other.label}" in lead_lines(wider)[-1][1]
 
@@ -74,36 +77,36 @@ def test_the_command_that_exports_the_smallest_map_says_the_margin(margin: float
     assert pick(replace(outcome, margin=0.01), request) == pick(outcome, SMALLEST)
 
 
-def test_of_no_pick_but_the_smallest_is_it_said_that_it_is_confirmed() -> None:
-    outcome = replace(made_up_outcome(), margin=0.0, holdout_source="0.3")
-    found = analyse(outcome)
-    assert found.headlines[0].request == SMALLEST and found.headlines[0].trial is None
-    log_odds = {number: picked.log_odds for number, picked in found.picked.items() if picked.log_odds is not None}
-    opened = HoldoutScores(
+def test_no_pick_but_the_smallest_is_called_confirmed() -> None:
+    outcome = replace(made_up_outcome(), margin=0.0, held_back="0.3")
+    analysis = analyse(outcome)
+    assert analysis.headlines[0].request == SMALLEST and analysis.headlines[0].trial is None
+    log_odds = {number: trial.log_odds for number, trial in analysis.picked.items() if trial.log_odds is not None}
+    scores = HoldoutScores(
         "0.3", outcome.labels, outcome.in_domain, outcome.fp32_log_odds, log_odds, len(outcome.trials), withdrawn=False
     )
-    assert lead_lines(analyse(replace(outcome, holdout=opened)))[-1][0] == "Scored on the holdout set."
+    assert lead_lines(analyse(replace(outcome, holdout=scores)))[-1][0] == "Scored on the holdout set."
 
 
 def test_maps_that_miss_the_constraint_may_be_smaller_than_the_documented_one_too() -> None:
     base = made_up_outcome(trials=0, min_compression=14.0)
     documented = scored(base.trials[0], damage=0.03)
-    better = scored(next(found for found in base.trials if found.label == "uniform 4"), damage=0.001)
+    better = scored(next(trial for trial in base.trials if trial.label == "uniform 4"), damage=0.001)
     assert not better.feasible
-    said = lead_lines(analyse(with_trials(base, [documented, better])))
-    assert any(words.startswith("Smaller than the documented map") for words, _ in said)
+    leads = lead_lines(analyse(with_trials(base, [documented, better])))
+    assert any(words.startswith("Smaller than the documented map") for words, _ in leads)
 
 
-def test_a_check_that_was_broken_off_is_told_first() -> None:
-    [(words, rest)] = unseen_lead(analyse(replace(made_up_outcome(trials=4), unscored=7)))
-    assert words == "Not checked on unseen sentences yet" and rest.startswith("7 maps")
+def test_an_unfinished_check_is_the_first_claim() -> None:
+    [(claim, reason)] = unseen_lead(analyse(replace(made_up_outcome(trials=4), unscored=7)))
+    assert claim == "Not checked on unseen sentences yet" and reason.startswith("7 maps")
 
 
-def test_scores_on_unseen_sentences_of_before_the_search_went_on_are_said_to_be() -> None:
+def test_outdated_scores_on_unseen_sentences_are_named_so() -> None:
     outcome = made_up_outcome()
-    plain = [replace(found, origin="plain") if found.origin == "uniform" else found for found in outcome.trials]
-    outcome = with_trials(outcome, plain)
-    outcome = with_unseen(outcome, [found for found in outcome.trials if found.feasible])
+    trials = [replace(trial, origin="plain") if trial.origin == "uniform" else trial for trial in outcome.trials]
+    outcome = with_trials(outcome, trials)
+    outcome = with_unseen(outcome, [trial for trial in outcome.trials if trial.feasible])
     assert outcome.unseen is not None
     [(_, current)] = unseen_lead(analyse(outcome))
     assert "since" not in current
@@ -112,17 +115,17 @@ def test_scores_on_unseen_sentences_of_before_the_search_went_on_are_said_to_be(
 
 
 def test_confidence_is_never_rounded_up_to_what_it_is_compared_with() -> None:
-    told = [confidence(probability) for probability in (0.004, 0.0099, 0.29, 0.9499, 0.95, 0.9949, 0.996)]
-    assert told == ["under 1%", "under 1%", "29%", "94%", "95%", "99%", "over 99%"]
+    texts = [confidence(probability) for probability in (0.004, 0.0099, 0.29, 0.9499, 0.95, 0.9949, 0.996)]
+    assert texts == ["under 1%", "under 1%", "29%", "94%", "95%", "99%", "over 99%"]
 
 
 def eventful_outcome(margin: float) -> Outcome:
     """Return a run with a holdout set, unseen sentences, knapsack maps, and a search that went on after its checks."""
-    outcome = replace(made_up_outcome(), margin=margin, holdout_source="0.3")
-    maps = [replace(found, origin="plain") if found.origin == "uniform" else found for found in outcome.trials]
-    outcome = with_unseen(with_trials(outcome, maps), [found for found in maps if found.feasible or not found.number])
+    outcome = replace(made_up_outcome(), margin=margin, held_back="0.3")
+    maps = [replace(trial, origin="plain") if trial.origin == "uniform" else trial for trial in outcome.trials]
+    outcome = with_unseen(with_trials(outcome, maps), [trial for trial in maps if trial.feasible or not trial.number])
     assert outcome.unseen is not None
-    log_odds = {found.number: found.log_odds for found in maps if found.log_odds is not None}
+    log_odds = {trial.number: trial.log_odds for trial in maps if trial.log_odds is not None}
     sentences = (outcome.labels, outcome.in_domain, outcome.fp32_log_odds)
     scored_holdout = HoldoutScores("0.3", *sentences, log_odds, len(maps), withdrawn=False)
     return replace(outcome, holdout=scored_holdout, unseen=replace(outcome.unseen, trials=40, outdated=True))
@@ -139,10 +142,10 @@ def test_a_search_ends_in_25_lines_of_100_columns(margin: float, unscored: int, 
     assert outcome.holdout is not None
     if holdout != "scored":
         withdrawn = replace(outcome.holdout, withdrawn=True) if holdout == "withdrawn" else None
-        outcome = replace(outcome, holdout=withdrawn, holdout_source="" if holdout == "none" else "0.3")
-    found = analyse(outcome)
-    command = export_commands(found, run, f"--format packed --out {run}-packed")[0]
-    lines = ending_lines(found, run, command)
+        outcome = replace(outcome, holdout=withdrawn, held_back="" if holdout == "none" else "0.3")
+    analysis = analyse(outcome)
+    command = export_commands(analysis, run, f"--format packed --out {run}-packed")[0]
+    lines = ending_lines(analysis, run, command)
     assert len(lines) <= 25
     assert max(map(len, lines)) <= 100
     report, *export = lines[lines.index("") :][lines[lines.index("") :].index("", 1) + 1 :]
@@ -151,9 +154,9 @@ def test_a_search_ends_in_25_lines_of_100_columns(margin: float, unscored: int, 
     verdict = "\n".join(lines).partition("\n\n")[0].replace("\n", " ")
     assert verdict.count(": ") >= 2 and verdict.endswith(".")
     assert ("7 maps must still be scored" in verdict) == bool(unscored)
-    for name, trial_ in (("documented", found.reference), ("best@12.8x", pick(outcome, "best@12.8x"))):
+    for name, trial_ in (("documented", analysis.reference), ("best@12.8x", pick(outcome, "best@12.8x"))):
         assert trial_ is not None and trial_.scores is not None
-        interval, unseen = found.intervals[trial_.number].mcc, found.unseen[trial_.number].damage
+        interval, unseen = analysis.intervals[trial_.number].mcc, analysis.unseen[trial_.number].damage
         row = next(line for line in lines if line.startswith(name))
         assert row.split()[-2:] == [f"{trial_.scores.damage:.3g}", f"{unseen:.3g}"]
         assert f"{trial_.scores.mcc:.3f} ({interval.low:.3f} to {interval.high:.3f})" in row
@@ -161,7 +164,7 @@ def test_a_search_ends_in_25_lines_of_100_columns(margin: float, unscored: int, 
     assert [line.split()[0] for line in lines if " MB " in line and "instead" not in line][:2] == ["FP32", "documented"]
 
 
-def test_a_search_that_found_nothing_ends_in_few_lines() -> None:
+def test_a_search_without_results_ends_in_few_lines() -> None:
     lines = ending_lines(analyse(empty_outcome()), "runs/x", "")
     assert lines[0] == "No answer yet: no map has been evaluated yet."
     assert lines[-1] == "report: runs/x/report.html"

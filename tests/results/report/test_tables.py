@@ -98,12 +98,12 @@ def test_front_table_has_the_front_with_its_intervals() -> None:
 
 def test_picks_table_has_a_row_a_pick() -> None:
     outcome = made_up_outcome(trials=40)
-    found = analyse(outcome)
-    table = picks_table(found)
+    analysis = analyse(outcome)
+    table = picks_table(analysis)
     assert list(table.columns) == PICK_NAMES
-    assert table["pick"].tolist() == [headline.request for headline in found.headlines if headline.trial is not None]
+    assert table["pick"].tolist() == [headline.request for headline in analysis.headlines if headline.trial is not None]
     for pick, number in zip(table["pick"], table["number"], strict=True):
-        headline = found.headline(pick)
+        headline = analysis.headline(pick)
         assert headline is not None and headline.trial is not None
         assert headline.trial.number == number
     known = table[table["corrected_mcc"].notna()]

@@ -23,7 +23,7 @@ def test_plain_allocations_are_exact_and_within_the_constraint() -> None:
     for baseline in plain:
         assert baseline.origin == "plain"
         assert constraint.excess_bits(baseline.bit_map) <= 0
-        assert baseline.label == f"plain {sizes.compression(baseline.bit_map, 'nominal'):.2f}x"
+        assert baseline.label == f"knapsack {sizes.compression(baseline.bit_map, 'nominal'):.2f}x"
     assert plain[0].bit_map == to_bits(allocate(damages, SIZES, constraint.largest_bits))
     for baseline in plain:
         budget = sizes.nominal_bits(baseline.bit_map)
