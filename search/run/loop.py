@@ -175,14 +175,14 @@ class _Budget:
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
 
-    def lasts(self) -> bool:
-        """Return whether there is time left and no signal has come."""
+    def is_over(self) -> bool:
+        """Return whether the time is up or a signal has come."""
         limit_s = self.profile.hours * 3600
         return self.should_stop() or bool(limit_s and self.elapsed_s >= limit_s)
 
     def allows(self, trials: int) -> bool:
-        """Return whether the search may go on after so many trials."""
-        return self.lasts() and not (self.profile.trials and trials >= self.profile.trials)
+        """Return whether the search may go on after this many trials."""
+        return not (self.is_over() or (self.profile.trials and trials >= self.profile.trials))
 
 
 def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> tuple[Analysis, bool]:
@@ -276,7 +276,7 @@ def _sensitivities(
     if profile.sensitivity == "none":
         return None
     started = time.monotonic()
-    measured = measure(problem, cache_directory(), profile.sensitivity, display.sensitivities, budget.lasts)
+    measured = measure(problem, cache_directory(), profile.sensitivity, display.sensitivities, budget.is_over)
     if measured is not None:
         write_sensitivity_plot(problem.layers, measured.damages, measured.measured, run.path)
         log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
