@@ -1,4 +1,4 @@
-"""Several runs side by side."""
+"""The comparison of several runs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from search.study.reading import load_study
 
 
 def compare_runs(runs: Sequence[Path], margin: float | None, out: Path) -> tuple[str, ...]:
-    """Write the comparison of several runs into a directory, and return in what they are not alike.
+    """Write the comparison of several runs into a directory; return warnings about how they differ.
 
     Raises:
-        InputError: there are fewer than two, one is named twice, or one is no run.
+        InputError: there are fewer than two runs, a run is given twice, or one cannot be read.
         OSError: the directory cannot be written.
     """
     if len(runs) < 2 or len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("--compare needs two runs or more, each once: --compare runs/x runs/y")
+        raise InputError("--compare needs at least two different runs: --compare runs/x runs/y")
     directories = [RunDirectory(run) for run in runs]
     for directory in directories:
         directory.read_settings()

@@ -301,12 +301,12 @@ def test_status_says_how_far_a_run_is(tiny: TinyProblem, bitfront: Command, tmp_
     with run.locked():
         assert next(status_lines(run)) == f"{run.path}: starting again, or being polished"
     optuna.load_study(study_name="bitfront", storage=JournalStore(run.journal).backend).ask()
-    assert list(status_lines(run))[1].endswith("; 1 in hand")
+    assert list(status_lines(run))[1].endswith("; 1 running")
     settings = run.settings.read_text(encoding="utf-8").splitlines()
     run.settings.write_text("\n".join(line for line in settings if not line.startswith("ended")), encoding="utf-8")
     assert next(status_lines(run)).endswith("interrupted; start the same command again to continue")
     with run.locked():
-        assert re.search(r": running for \S+.*, 1 at work$", next(status_lines(run)))
+        assert re.search(r": running for \S+.*, workers: 1$", next(status_lines(run)))
 
 
 def test_status_of_a_live_run_tells_a_damaged_study_from_one_not_made_yet(

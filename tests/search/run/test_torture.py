@@ -46,7 +46,7 @@ class Quiet:
     def trials(self, progress: Progress) -> None:
         """Show nothing."""
 
-    def closing(self, what: str, done: int, wanted: int) -> None:
+    def final_check(self, step: str, done: int, total: int) -> None:
         """Show nothing."""
 
 
