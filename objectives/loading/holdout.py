@@ -9,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.errors import InputError
+from objectives.loading import NONE
 from objectives.loading.sentences import Sentences, load_sentences
-
-NONE, AUTO = "none", "auto"
-"""No sentences; and those that come with the data, as the miniature's held-out ones do."""
 
 _SHARE = re.compile(r"(?P<share>0?\.[0-9]{1,6})(?:@(?P<seed>[0-9]{1,9}))?")
 

@@ -28,7 +28,7 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
     """
     settings = run.read_settings()
     profile, start = settings["profile"], settings.get("start", {})
-    live = run.is_held()
+    live = run.is_locked()
     started = start.get("at")
     elapsed_s = max(0.0, time.time() - started.timestamp()) if isinstance(started, datetime) else 0.0
     if not live:

@@ -56,7 +56,7 @@ def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
     assert spoken.status == 0, spoken.err
     copied = bitfront("evaluate", "--checkpoint", tmp_path / "copy", *settings[:4], "--json")
     assert json.loads(copied.out) == json.loads(said.out)
-    assert "there already" in bitfront(*export, "packed").err
+    assert "exists already" in bitfront(*export, "packed").err
 
     # One more joins the table, and what is there is not polished again.
     before = (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns

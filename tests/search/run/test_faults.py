@@ -85,7 +85,7 @@ def test_a_full_disk_loses_nothing_that_was_finished(
     spoken = bitfront(*search_on(tiny, run, 400))
     assert spoken.status == 1
     assert one_line(spoken.err, "No space left on device"), spoken.err
-    assert "all that was finished is recorded" in " ".join(spoken.err.split())
+    assert "all finished maps are recorded" in " ".join(spoken.err.split())
     finished = recorded(RunDirectory(run))
     assert len(finished) >= 11
     filler.unlink()

@@ -59,7 +59,7 @@ def test_a_run_in_its_own_journal_is_not_moved(tiny: TinyProblem, bitfront: Comm
     assert bitfront("search", *where, "--run", tmp_path / "run", "--trials", 8).status == 0
     spoken = bitfront("search", "--run", tmp_path / "run", "--storage", "postgresql://user@127.0.0.1:1/x")
     assert spoken.status == 2
-    assert "was begun in its own journal" in spoken.err
+    assert "began in its own journal" in spoken.err
     spoken = bitfront("search", *where, "--run", tmp_path / "new", "--storage", "mysql://user:word@host/x")
     assert spoken.status == 2
     assert "'mysql' is not supported" in spoken.err
