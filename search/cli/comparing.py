@@ -7,9 +7,8 @@ from pathlib import Path
 
 from objectives.errors import InputError
 from results.report.comparison import comparison_info, write_comparison
-from search.run.reporting import outcome_of_run
+from search.run.reporting import read_outcome
 from search.run.run_directory import RunDirectory
-from search.study.reading import load_study
 
 
 def compare_runs(runs: Sequence[Path], margin: float | None, out: Path) -> tuple[str, ...]:
@@ -21,11 +20,8 @@ def compare_runs(runs: Sequence[Path], margin: float | None, out: Path) -> tuple
     """
     if len(runs) < 2 or len({run.resolve() for run in runs}) < len(runs):
         raise InputError("--compare needs at least two different runs: --compare runs/x runs/y")
-    directories = [RunDirectory(run) for run in runs]
-    for directory in directories:
-        directory.read_settings()
-    outcomes = [outcome_of_run(load_study(directory.place()), directory, margin) for directory in directories]
-    names = [directory.name for directory in directories]
+    outcomes = [read_outcome(RunDirectory(run), margin) for run in runs]
+    names = [outcome.name for outcome in outcomes]
     info = comparison_info(outcomes, names if len(set(names)) == len(names) else [str(run) for run in runs])
     write_comparison(info, out)
     return info.warnings

@@ -33,6 +33,7 @@ def evaluate(
 ) -> None:
     """Score a bit map or a packed checkpoint: MCC, damage (mean KL divergence from FP32), agreement and sizes."""
     import json
+    from dataclasses import asdict
 
     from objectives.bit_maps import quantizer_of, read_bit_map
     from objectives.scores import divergences
@@ -69,15 +70,8 @@ def evaluate(
     sizes = footprint.figures(bit_map)
     if json_:
         figures = {
-            "mcc": scores.mcc,
-            "mcc_low": mcc.low,
-            "mcc_high": mcc.high,
-            "damage": scores.damage,
-            "damage_low": damage.low,
-            "damage_high": damage.high,
-            "agreement": scores.agreement,
-            "accuracy": scores.accuracy,
-            "cross_entropy": scores.cross_entropy,
+            **asdict(scores),
+            **{"mcc_low": mcc.low, "mcc_high": mcc.high, "damage_low": damage.low, "damage_high": damage.high},
             "fp32_mcc": problem.fp32.mcc,
             "sentences": len(problem.labels),
             "quantizer": quantizer,

@@ -73,7 +73,6 @@ def _option(name: str) -> inspect.Parameter:
 
 Run = Annotated[Path, typer.Option("--run", help="Directory of the run.")]
 ProfileName = Annotated[
-    str | None,
-    typer.Option("--profile", help=help_text("Settings to start from: miniature, cola, or a TOML file.", "miniature")),
+    str | None, typer.Option("--profile", help=help_text("Preset (miniature, cola) or a TOML file.", "miniature"))
 ]
 BitMapFile = Annotated[Path | None, typer.Option("--bitmap", help="File with a bit map, as text or JSON.")]

@@ -14,11 +14,8 @@ from objectives.errors import InputError
 from search.cli.options import BitMapFile, ProfileName, Run, console, help_text, takes_settings
 from search.run.profile import SETTINGS, only_limit, resolve_profile
 
-Pick = Annotated[
-    str | None,
-    typer.Option(help="Choose a map by rule: best@8x, smallest@margin, smallest@0.02 (loss of MCC), or knee."),
-]
-TrialNumber = Annotated[int | None, typer.Option("--trial", help="Choose a map by its trial number.")]
+Pick = Annotated[str | None, typer.Option(help="A map by rule: best@8x, smallest@margin, smallest@0.02, or knee.")]
+TrialNumber = Annotated[int | None, typer.Option("--trial", help="A map by its trial number.")]
 
 
 @takes_settings(*SETTINGS)
@@ -26,17 +23,10 @@ def search(
     run: Annotated[Path, typer.Option("--run", help="Directory for the run's files; an existing run continues.")],
     profile: ProfileName = None,
     storage: Annotated[
-        str,
-        typer.Option(
-            envvar="BITFRONT_STORAGE",
-            help="Database that several machines share: postgresql+psycopg://USER@HOST:PORT/DATABASE.",
-        ),
+        str, typer.Option(envvar="BITFRONT_STORAGE", help="Shared database: postgresql+psycopg://USER@HOST/DATABASE.")
     ] = "",
     notify: Annotated[
-        str,
-        typer.Option(
-            help="Shell command to run when the search ends or fails; it gets BITFRONT_RUN and BITFRONT_STATE."
-        ),
+        str, typer.Option(help="Shell command to run at the end; it gets BITFRONT_RUN and BITFRONT_STATE.")
     ] = "",
     **flags: Any,
 ) -> None:
@@ -101,13 +91,10 @@ def report(
     from results.report.report import write_report
     from results.statistics.analysis import analyse
     from search.cli.terminal import summary
-    from search.run.reporting import outcome_of_run
+    from search.run.reporting import read_outcome
     from search.run.run_directory import RunDirectory
-    from search.study.reading import load_study
 
-    directory = RunDirectory(run)
-    directory.read_settings()
-    analysis = analyse(outcome_of_run(load_study(directory.place()), directory, margin))
+    analysis = analyse(read_outcome(RunDirectory(run), margin))
     write_report(analysis, run)
     typer.echo(summary(analysis, run))
 
@@ -117,22 +104,13 @@ def export(
     pick: Pick = None,
     trial: TrialNumber = None,
     bitmap: BitMapFile = None,
-    polished: Annotated[
-        bool, typer.Option("--polished", help="Export the checkpoint that `bitfront polish` made of the map.")
-    ] = False,
+    polished: Annotated[bool, typer.Option("--polished", help="Take the checkpoint that `polish` made.")] = False,
     format_: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="text or json: the widths of the layers; packed: a checkpoint of packed codes; "
-            "torchao: a checkpoint that torchao loads.",
-        ),
+        str, typer.Option("--format", help="text or json for the bit map; packed or torchao for a checkpoint.")
     ] = "text",
     out: Annotated[
         Path | None,
-        typer.Option(
-            help=help_text("File to write for text and json; new directory for a checkpoint.", "standard output")
-        ),
+        typer.Option(help=help_text("File to write; for a checkpoint, a new directory.", "standard output")),
     ] = None,
 ) -> None:
     """Export one bit map of a run, as a file or as a checkpoint."""
@@ -142,9 +120,8 @@ def export(
     from results.statistics.picks import pick as pick_map
     from results.statistics.picks import trial_by_number
     from search.cli.terminal import log_to_console
-    from search.run.reporting import outcome_of_run
+    from search.run.reporting import read_outcome
     from search.run.run_directory import RunDirectory
-    from search.study.reading import load_study
 
     if format_ not in ("text", "json", "packed", "torchao"):
         raise InputError(f"--format must be text, json, packed or torchao, not {format_!r}")
@@ -159,7 +136,7 @@ def export(
         )
     directory = RunDirectory(run)
     settings = directory.read_settings()
-    outcome = outcome_of_run(load_study(directory.place()), directory)
+    outcome = read_outcome(directory)
     layers = outcome.footprint.layers
     if bitmap is not None:
         bit_map = read_bit_map(bitmap, layers)
@@ -206,15 +183,14 @@ def polish(
     from search.cli.terminal import log_to_console
     from search.run.checkpoints import problem_of_run
     from search.run.polishing import maps_to_polish, polish_maps
-    from search.run.reporting import outcome_of_run
+    from search.run.reporting import read_outcome
     from search.run.run_directory import RunDirectory
-    from search.study.reading import load_study
 
     if pick is not None and trial is not None:
         raise InputError("--pick and --trial each name a map; give one of them, or neither for the report's picks")
     directory = RunDirectory(run)
     settings = directory.read_settings()
-    outcome = outcome_of_run(load_study(directory.place()), directory)
+    outcome = read_outcome(directory)
     if pick is not None:
         trials = [pick_map(outcome, pick)]
     elif trial is not None:

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from results.formatting import DAMAGE, duration, maps
 from results.outcome import Outcome
 from search.cli.terminal import status_line
-from search.run.progress import Progress
+from search.run.progress import Progress, time_left
 from search.run.reporting import front_line
 from search.run.run_directory import RunDirectory
 from search.study.reading import NoStudyError, load_study, outcome
@@ -49,13 +49,10 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
     n_running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
     rate = recent_rate(result)
     n_finished, limit = len(result.trials), profile["trials"]
-    left = []
-    if live and limit > n_finished and rate:
-        left.append((limit - n_finished) / rate)
-    if live and profile["hours"]:
-        left.append(3600 * profile["hours"] - elapsed_s)
+    next_limit = limit if limit > n_finished else 0
+    left_s = time_left(n_finished, next_limit, rate, profile["hours"], elapsed_s) if live else None
     front = front_line(result).replace("damage", DAMAGE, 1)
-    progress = Progress(n_finished, limit, elapsed_s, max(0.0, min(left)) if left else None, rate, front)
+    progress = Progress(n_finished, limit, elapsed_s, left_s, rate, front)
     yield status_line(progress) + (f"; {n_running} running" if n_running else "")
     yield front
     if result.unscored:

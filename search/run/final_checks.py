@@ -40,15 +40,8 @@ def run_final_checks(worker: Worker, run: RunDirectory, report_progress: Callabl
         _score_in_fp32(worker, run, damage_elsewhere, partial(report_progress, "scoring in FP32"))
 
     def on_unseen() -> None:
-        check_on_unseen(
-            problem,
-            study,
-            outcome_of_run(study, run),
-            worker.profile.unseen,
-            worker.should_stop,
-            damage_elsewhere,
-            partial(report_progress, "scoring on unseen sentences"),
-        )
+        outcome, show = outcome_of_run(study, run), partial(report_progress, "scoring on unseen sentences")
+        check_on_unseen(problem, study, outcome, worker.profile.unseen, worker.should_stop, damage_elsewhere, show)
 
     def on_holdout() -> None:
         check_holdout(problem, store, study, outcome_of_run(study, run))

@@ -47,15 +47,8 @@ def logging_to(run: RunDirectory) -> Iterator[None]:
 def log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optuna.Study) -> None:
     """Log the search's settings and the number of trials recorded so far."""
     n_finished = finished(study)
-    log.info(
-        "%s %s: %s on %s, sampler %s, seed %d",
-        "continuing" if n_finished else "starting",
-        run.path,
-        profile.model,
-        profile.data,
-        profile.sampler,
-        profile.seed,
-    )
+    begun = f"{'continuing' if n_finished else 'starting'} {run.path}"
+    log.info("%s: %s on %s, sampler %s, seed %d", begun, profile.model, profile.data, profile.sampler, profile.seed)
     if n_scored := holdout_scored_after(study):
         log.warning("the holdout set was scored after %d maps; more maps put its scores out of date", n_scored)
     log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), n_finished)

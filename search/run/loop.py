@@ -1,4 +1,4 @@
-"""The search: propose, evaluate and record maps, and update the run's files, until its budget ends or a signal comes."""
+"""The search: propose, evaluate and record maps, and update the run's files, until the budget ends or a signal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from search.run.final_checks import run_final_checks
 from search.run.logs import log_start, logging_to
 from search.run.polishing import maps_to_polish, polish_maps
 from search.run.profile import GUIDED, Profile
-from search.run.progress import BY_SIGNAL, REFRESH_S, Display, Progress
+from search.run.progress import BY_SIGNAL, REFRESH_S, Display, Progress, time_left
 from search.run.reporting import front_line, outcome_of_run
 from search.run.run_directory import RunDirectory
 from search.run.signals import stop_requests
@@ -284,12 +284,8 @@ def _measure_sensitivities(
 
 
 def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, front: str) -> Progress:
-    left = []
-    if profile.trials and rate:
-        left.append((profile.trials - done) / rate)
-    if profile.hours:
-        left.append(profile.hours * 3600 - elapsed_s)
-    return Progress(done, profile.trials, elapsed_s, max(0.0, min(left)) if left else None, rate, front)
+    left_s = time_left(done, profile.trials, rate, profile.hours, elapsed_s)
+    return Progress(done, profile.trials, elapsed_s, left_s, rate, front)
 
 
 def _versions() -> dict[str, str]:

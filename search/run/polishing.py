@@ -59,23 +59,16 @@ def polish_maps(
     sentences = polishing_sentences(problem)
     for trial in trials:
         checkpoint = f"{FOLDER}/{Path(bit_map_path(outcome, trial, 'txt')).stem}"
-        if (run.path / checkpoint).exists():
-            polished, recorded_epochs = _recorded(run.path / checkpoint)
+        folder = run.path / checkpoint
+        if folder.exists():
+            polished, recorded_epochs = _recorded(folder)
             if recorded_epochs != epochs:
-                log.warning(
-                    "%s was polished with --epochs %d; remove it to polish it again",
-                    run.path / checkpoint,
-                    recorded_epochs,
-                )
+                log.warning("%s was polished with --epochs %d; remove it to polish again", folder, recorded_epochs)
             if trial.number in done:
                 continue
         else:
-            log.info(
-                "polishing %s of %.2fx on %d sentences",
-                trial.label,
-                trial.nominal_compression,
-                len(sentences.token_ids),
-            )
+            size, count = trial.nominal_compression, len(sentences.token_ids)
+            log.info("polishing %s of %.2fx on %d sentences", trial.label, size, count)
             began = time.monotonic()
             quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, trial.bit_map)
             result = polish(quantized, problem.network, sentences, epochs, seed, log.info, should_stop)
@@ -98,7 +91,7 @@ def polish_maps(
                 "polished": asdict(polished) | {"seed": seed, "epochs": epochs},
                 FINGERPRINT: problem.fingerprint,
             }
-            write_checkpoint(problem.classifier, result.model, provenance, run.path / checkpoint)
+            write_checkpoint(problem.classifier, result.model, provenance, folder)
             log.info("%s after %.0f s", polished_line(polished), time.monotonic() - began)
         done[trial.number] = polished
         write_polished(list(done.values()), run.path)

@@ -44,103 +44,65 @@ class Profile:
     """
 
     model: Annotated[
-        _Text,
-        _setting(
-            _MODEL, "Fine-tuned BERT: a local transformers directory, a Hugging Face hub name, or miniature (shipped)."
-        ),
+        _Text, _setting(_MODEL, "Fine-tuned BERT: a local directory, a Hugging Face hub name, or miniature (shipped).")
     ]
     data: Annotated[
         _Text, _setting(_MODEL, "Labelled sentences: a local CoLA directory, a hub data set, or miniature (shipped).")
     ]
     trials: Annotated[
-        _Whole,
-        _setting(
-            _BUDGET, "Stop when the run has this many trials (evaluated maps), earlier starts included; 0 for no limit."
-        ),
+        _Whole, _setting(_BUDGET, "Stop when the run has this many trials (evaluated maps); 0 for no limit.")
     ] = 0
     hours: Annotated[
         StrictFloat, _setting(_BUDGET, "Stop this many hours after this start; 0 for no limit.", ge=0, le=10**6)
     ] = 0.0
     quality: Annotated[
-        Quality,
-        _setting(
-            _SEARCH,
-            "What to optimise besides size: damage (mean KL divergence from FP32), mcc, or agreement (same top class).",
-        ),
+        Quality, _setting(_SEARCH, "Quality to optimise: damage (mean KL divergence from FP32), mcc, or agreement.")
     ] = "damage"
     size: Annotated[
-        SizeAxis,
-        _setting(
-            _SEARCH,
-            "How size is counted: nominal, the bits of all codes; or packed, the bytes of the packed checkpoint.",
-        ),
+        SizeAxis, _setting(_SEARCH, "What counts as size: nominal (bits of codes) or packed (bytes of a checkpoint).")
     ] = "nominal"
     min_compression: Annotated[
-        StrictFloat,
-        _setting(_SEARCH, "Size constraint: maps must be at least this many times smaller than FP32.", ge=1, le=10**6),
+        StrictFloat, _setting(_SEARCH, "Size constraint: at least this many times smaller than FP32.", ge=1, le=10**6)
     ] = 5.5
     sampler: Annotated[
-        Sampler,
-        _setting(
-            _SEARCH,
-            "How maps are proposed: guided (by sensitivities and a surrogate), or by Optuna's nsga2, tpe or random.",
-        ),
+        Sampler, _setting(_SEARCH, "What proposes maps: guided (sensitivities and a surrogate), or one of Optuna's.")
     ] = GUIDED
     quantizer: Annotated[
-        QuantizerName,
-        _setting(
-            _MODEL,
-            "How weights become codes: affine (even levels), codebook (fitted levels), or calibrated (GPTQ).",
-        ),
+        QuantizerName, _setting(_MODEL, "Rounding: affine (even levels), codebook (fitted ones), or calibrated (GPTQ).")
     ] = "calibrated"
     group_size: Annotated[
-        _Whole, _setting(_MODEL, "Number of columns that share a scale and a zero point in each row; 0 for whole rows.")
+        _Whole, _setting(_MODEL, "Number of weights in a row that share a scale and a zero point; 0 for whole rows.")
     ] = 0
     sensitivity: Annotated[
         Literal[Source, "none"],
-        _setting(
-            _SEARCH, "How to measure each layer alone: measured, gradient (quicker, coarser), or none (not for guided)."
-        ),
+        _setting(_SEARCH, "Damage of each layer alone: measured, gradient (coarser), or none (not for guided)."),
     ] = "measured"
     precision: Annotated[
-        Precision,
-        _setting(_SEARCH, "Precision of matrix products in the search; its best maps are scored again in FP32."),
+        Precision, _setting(_SEARCH, "Precision of matrix products; the best maps are scored again in FP32.")
     ] = "fp32"
     device: Annotated[Device, _setting(_MODEL, "Where the model runs; auto uses a GPU if there is one.")] = "auto"
     polish: Annotated[
         StrictBool, _setting(_AFTER, "Polish the picks and the reference map at the end, as `bitfront polish` does.")
     ] = False
-    seed: Annotated[
-        _Whole, _setting(_SEARCH, "Random seed; with one worker, the same seed repeats a search exactly.")
-    ] = 0
+    seed: Annotated[_Whole, _setting(_SEARCH, "Random seed; with one worker, it repeats a search exactly.")] = 0
     workers: Annotated[
-        StrictInt, _setting(_BUDGET, "Number of processes that evaluate maps at the same time.", ge=1, le=1024)
+        StrictInt, _setting(_BUDGET, "Number of processes that evaluate maps in parallel.", ge=1, le=1024)
     ] = 1
     margin: Annotated[
         StrictFloat, _setting(_AFTER, "Largest loss of MCC against FP32 that counts as no loss.", ge=0, le=1)
     ] = DEFAULT_MARGIN
     confirm: Annotated[
-        _Text,
-        _setting(
-            _AFTER,
-            "Holdout set, scored once at the end: 0.3 (a share) or 0.3@SEED, a CoLA directory, none, or auto (miniature's).",
-        ),
+        _Text, _setting(_AFTER, "Holdout set, scored at the end: a share (0.3, 0.3@SEED), a directory, none, or auto.")
     ] = AUTO
     unseen: Annotated[
-        _Whole,
-        _setting(_AFTER, "Number of unseen training sentences to score the best maps on, without labels; 0 for none."),
+        _Whole, _setting(_AFTER, "Number of unseen training sentences to score the best maps on; 0 for none.")
     ] = 2000
 
     # A continued run may change any other setting.
     @property
     def objective(self) -> dict[str, str | float]:
         """The settings that a continued run must keep."""
-        return {
-            "quality": self.quality,
-            "size": self.size,
-            "min_compression": self.min_compression,
-            "precision": self.precision,
-        }
+        return {name: getattr(self, name) for name in ("quality", "size", "min_compression", "precision")}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""

@@ -32,6 +32,13 @@ class Progress:
     front: str
 
 
+def time_left(trials: int, trial_limit: int, rate_per_s: float, hours: float, elapsed_s: float) -> float | None:
+    """Return the seconds left by the trial limit at this rate, or by the time limit; None if neither is known."""
+    left = [(trial_limit - trials) / rate_per_s] if trial_limit and rate_per_s else []
+    left += [3600 * hours - elapsed_s] if hours else []
+    return max(0.0, min(left)) if left else None
+
+
 class Display(Protocol):
     """Shows the progress of a search."""
 

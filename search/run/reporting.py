@@ -18,8 +18,14 @@ from results.statistics.candidates import Candidates
 from results.statistics.picks import headline_limits, pick
 from search.run.profile import Profile, checked_profile
 from search.run.run_directory import RunDirectory
-from search.study.reading import outcome
+from search.study.reading import load_study, outcome
 from search.study.study import THEN
+
+
+def read_outcome(run: RunDirectory, margin: float | None = None) -> Outcome:
+    """Return the outcome of a run, read from its files; see ``outcome_of_run``."""
+    run.read_settings()  # raises first if there is no run
+    return outcome_of_run(load_study(run.place()), run, margin)
 
 
 def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None = None) -> Outcome:

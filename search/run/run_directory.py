@@ -139,7 +139,7 @@ class RunDirectory:
         if storage is None:
             if url and self.journal.exists():
                 raise InputError(
-                    f"{self.path}: began in its own journal, which machines cannot share; give --run another directory"
+                    f"{self.path}: began in its own journal; to share a search, give --run a new directory"
                 )
             return Place(self.journal, url, self.name if url else STUDY_NAME)
         if not (isinstance(storage, dict) and all(isinstance(storage.get(key), str) for key in ("url", "study"))):

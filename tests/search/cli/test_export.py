@@ -41,7 +41,7 @@ def test_evaluating_a_map_by_another_quantiser_than_it_was_found_with_says_so(
     where = ("--bitmap", path, "--model", tiny.model, "--data", tiny.data)
     alike, other = bitfront("evaluate", *where), bitfront("evaluate", *where, "--group-size", 8)
     assert "note:" not in alike.err and "quantiser    " in alike.out
-    assert "note: the run that found this map quantised by" in " ".join(other.err.split())
+    assert "note: this map was searched with the quantiser" in " ".join(other.err.split())
     assert "in groups of 8" in other.out
     assert bitfront("evaluate", "--checkpoint", tmp_path, "--group-size", 8).status == 2
 
