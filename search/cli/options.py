@@ -41,9 +41,7 @@ def takes_settings(*names: str) -> Callable[[Callable[..., None]], Callable[...,
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        declared = [
-            parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD
-        ]
+        declared = [option for option in signature.parameters.values() if option.kind is not option.VAR_KEYWORD]
         # typer uses inspect.signature, which prefers this attribute.
         command.__dict__["__signature__"] = signature.replace(parameters=declared + [_option(name) for name in names])
         return command

@@ -260,14 +260,10 @@ def _connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
     profile = job.profile
     problem = load_searched_problem(profile, log.debug)
     if problem.fingerprint != job.fingerprint:
-        raise InputError(
-            f"{profile.model}: its weights or sentences changed while the search was starting; start it again"
-        )
+        raise InputError(f"{profile.model}: weights or sentences changed during the start; start the search again")
     sensitivities = None
     if profile.sensitivity != "none":
-        sensitivities = measure(
-            problem, cache_directory(), profile.sensitivity
-        )  # from the cache, where the parent put them
+        sensitivities = measure(problem, cache_directory(), profile.sensitivity)  # cached by the parent
     constraint = constraint_of(profile, problem)
     sampler = make_sampler(job.sampler, problem, constraint, sensitivities, profile.seed)
     store = job.place.open_patiently(should_stop)
