@@ -1,4 +1,4 @@
-"""The confirmation sentences: never searched with, opened once at the end, worth nothing once the search goes on."""
+"""The holdout set: never searched with, scored once at the end, out of date once the search continues."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
     assert not any(row["confirmed_mcc"] for row in rows(run / "picks.csv"))
     assert "MCC, holdout" not in (run / "report.html").read_text(encoding="utf-8")
 
-    spoken = bitfront("search", "--run", run, "--confirm", "none")  # what was held back stays held back
+    spoken = bitfront("search", "--run", run, "--confirm", "none")  # the holdout set stays
     assert spoken.status == 2
     assert "confirmation was" in " ".join(spoken.err.split())
 
