@@ -17,8 +17,9 @@ from torch import nn
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import BitMap, Layer, uniform
+from objectives.loading import AUTO, NONE
 from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
-from objectives.loading.holdout import AUTO, NONE, split_holdout
+from objectives.loading.holdout import split_holdout
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
 from objectives.loading.sentences import Sentences, load_sentences, tokenize, training_order

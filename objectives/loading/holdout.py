@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.errors import InputError
+from objectives.loading import NONE
 from objectives.loading.sentences import Sentences, load_sentences
-
-NONE, AUTO = "none", "auto"
-"""Settings for no holdout set, and for the one that comes with the data, as the miniature's does."""
 
 _SHARE = re.compile(r"(?P<share>0?\.[0-9]{1,6})(?:@(?P<seed>[0-9]{1,9}))?")
 

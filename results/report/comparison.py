@@ -169,7 +169,7 @@ def _same_unseen(one: Unseen | None, other: Unseen | None) -> bool:
 def picks_comparison(info: ComparisonInfo) -> list[ComparedMap]:
     """Return the picks of all runs, grouped by request."""
     requests = {headline.request for run in info.runs for headline in run.analysis.headlines}
-    headlines = [(run, run.analysis.headline(request)) for request in in_order(requests) for run in info.runs]
+    headlines = [(run, run.analysis.headline(request)) for request in sorted_requests(requests) for run in info.runs]
     return [
         ComparedMap(run, headline.trial, headline.request)
         for run, headline in headlines

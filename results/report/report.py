@@ -154,8 +154,8 @@ def _template_text(name: str) -> str:
 def _holdout_fact(outcome: Outcome) -> str:
     if outcome.holdout is not None:
         scored = outcome.holdout
-        return f"{outcome.held_back}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
-    return f"{outcome.held_back}, not scored yet" if outcome.held_back else "none"
+        return f"{outcome.holdout_source}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
+    return f"{outcome.holdout_source}, not scored yet" if outcome.holdout_source else "none"
 
 
 def _unseen_fact(outcome: Outcome) -> str:

@@ -71,7 +71,7 @@ def lead_lines(analysis: Analysis) -> list[Lead]:
         smallest = (claim, reason + _smallest_details(analysis.headline(SMALLEST)))
         others = [lead for lead in (_knee_lead(analysis), _documented_lead(analysis)) if lead is not None]
         claim, reason = holdout_lead(analysis)
-        holdout = (claim, reason + (_holdout_damage_growth(analysis) if analysis.confirmed else ""))
+        holdout = (claim, reason + (_holdout_damage_growth(analysis) if analysis.holdout else ""))
         leads = [smallest, *others, *unseen_lead(analysis), holdout]
     reasons = _with_damage_defined([reason for _, reason in leads])
     return [
@@ -112,7 +112,7 @@ def unseen_lead(analysis: Analysis) -> list[Lead]:
 
 def holdout_lead(analysis: Analysis) -> Lead:
     """Return whether the holdout set, which the search has not seen, confirms the answer."""
-    scored, source = analysis.outcome.holdout, analysis.outcome.held_back
+    scored, source = analysis.outcome.holdout, analysis.outcome.holdout_source
     if scored is None:
         if source:
             return "Holdout set not scored yet", f"its sentences ({source}) are scored when the search ends"
@@ -123,10 +123,10 @@ def holdout_lead(analysis: Analysis) -> Lead:
     sentences = f"{scored.labels.size:,} sentences that the search has not seen"
     first = next((headline for headline in analysis.headlines if headline.trial is not None), None)
     trial = None if first is None else first.trial
-    if first is None or trial is None or trial.number not in analysis.confirmed:
+    if first is None or trial is None or trial.number not in analysis.holdout:
         label = "any pick" if trial is None else trial.label
         return "Not confirmed", f"earlier picks were scored on {sentences}, but not {label}"
-    against = analysis.confirmed[trial.number].against_fp32
+    against = analysis.holdout[trial.number].against_fp32
     if first.request != SMALLEST:  # only the smallest pick is claimed to be no worse
         claim = "Scored on the holdout set"
     elif against.no_worse >= CONFIDENCE:
@@ -144,8 +144,8 @@ def _holdout_damage_growth(analysis: Analysis) -> str:
     """Return how many times larger damage is on the holdout set than on the search's sentences: its overfitting."""
     growth: dict[bool, list[float]] = {True: [], False: []}
     for trial in analysis.outcome.trials:
-        if trial.number in analysis.confirmed and trial.scores is not None and trial.scores.damage > 0:
-            ratio = analysis.confirmed[trial.number].damage / trial.scores.damage
+        if trial.number in analysis.holdout and trial.scores is not None and trial.scores.damage > 0:
+            ratio = analysis.holdout[trial.number].damage / trial.scores.damage
             growth[trial.origin == "sampler"].append(ratio)
     if not growth[True]:
         return ""

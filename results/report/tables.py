@@ -126,7 +126,7 @@ def pick_columns(analysis: Analysis) -> MapColumns:
         return row.headline.corrected if row.headline else None
 
     def holdout(row: MapRow) -> Estimate | None:
-        return analysis.confirmed.get(row.trial.number) if row.trial else None
+        return analysis.holdout.get(row.trial.number) if row.trial else None
 
     def holdout_against_fp32(row: MapRow) -> Comparison | None:
         estimate = holdout(row)

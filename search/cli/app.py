@@ -1,4 +1,4 @@
-"""The command line. A user's mistake is one clear line and exit status 2."""
+"""The command line. A user's mistake gives one clear line and exit status 2."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",  # the only one in which typer groups options
+    rich_markup_mode="rich",  # the only mode in which typer groups options
 )
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"bitfront {version('bitfront')}")
         raise typer.Exit
 
 
 @app.callback()
-def _common(
+def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """How many bits does each layer of a fine-tuned BERT need?"""
+    """Find how many bits each layer of a fine-tuned BERT needs."""
 
 
 for command in (
@@ -43,31 +43,29 @@ for command in (
     app.command()(command)
 
 
-_INTERRUPTED = 130
+_INTERRUPTED = 130  # typer's exit status for a KeyboardInterrupt
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0 done, 1 the machine failed, 2 a mistake in what was asked, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 the machine failed, 2 a user's mistake, 130 interrupted."""
     try:
         app()
     except InputError as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        console.message(f"error: {error}", "red")
         sys.exit(2)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        console.print(
-            f"error: {where}{error.strerror or error}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
+        file = f"{error.filename}: " if error.filename else ""
+        console.message(f"error: {file}{error.strerror or error}", "red")
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        why = str(error).partition("\n")[0]
-        console.print(f"error: out of memory: {why}", style="red", markup=False, highlight=False, soft_wrap=True)
+        reason = str(error).partition("\n")[0]
+        console.message(f"error: out of memory: {reason}", "red")
         sys.exit(1)
-    except SystemExit as ended:
-        if ended.code == _INTERRUPTED:  # what typer makes of a KeyboardInterrupt
-            console.print("interrupted; start the same command again to continue", style="yellow")
+    except SystemExit as error:
+        if error.code == _INTERRUPTED:
+            console.message("interrupted; start the same command again to continue", "yellow")
         raise
     sys.exit(0)
 

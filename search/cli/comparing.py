@@ -1,4 +1,4 @@
-"""Several runs side by side."""
+"""The comparison of several runs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,21 @@ from pathlib import Path
 
 from objectives.errors import InputError
 from results.report.comparison import comparison_info, write_comparison
-from search.run.reporting import outcome_of_run
+from search.run.reporting import read_outcome
 from search.run.run_directory import RunDirectory
-from search.study.reading import load_study
 
 
 def compare_runs(runs: Sequence[Path], margin: float | None, out: Path) -> tuple[str, ...]:
-    """Write the comparison of several runs into a directory, and return in what they are not alike.
+    """Write the comparison of several runs into a directory; return warnings about how they differ.
 
     Raises:
-        InputError: there are fewer than two, one is named twice, or one is no run.
+        InputError: there are fewer than two runs, a run is given twice, or one cannot be read.
         OSError: the directory cannot be written.
     """
     if len(runs) < 2 or len({run.resolve() for run in runs}) < len(runs):
-        raise InputError("--compare needs two runs or more, each once: --compare runs/x runs/y")
-    directories = [RunDirectory(run) for run in runs]
-    for directory in directories:
-        directory.read_settings()
-    outcomes = [outcome_of_run(load_study(directory.place()), directory, margin) for directory in directories]
-    names = [directory.name for directory in directories]
+        raise InputError("--compare needs at least two different runs: --compare runs/x runs/y")
+    outcomes = [read_outcome(RunDirectory(run), margin) for run in runs]
+    names = [outcome.name for outcome in outcomes]
     info = comparison_info(outcomes, names if len(set(names)) == len(names) else [str(run) for run in runs])
     write_comparison(info, out)
     return info.warnings

@@ -1,6 +1,6 @@
-"""Commands on a model, without a run: evaluate, sensitivity, finetune."""
+"""Commands that need a model but no run: evaluate, sensitivity, finetune."""
 
-# Commands import what they need when they run: torch, transformers and optuna take seconds, and --help needs none.
+# Commands import torch, transformers and optuna only when they run: the imports take seconds, and --help needs none.
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ import typer
 
 from objectives.errors import InputError
 from search.allocation.knapsack import Source
-from search.cli.options import ProfileName, ReadBitMap, console, takes_settings
+from search.cli.options import BitMapFile, ProfileName, console, takes_settings
 from search.run.profile import Profile, resolve_profile
 
 if TYPE_CHECKING:
     from objectives.problem import Problem
 
-_LOADED = ("model", "data", "quantizer", "group_size", "device")
-"""The settings that a model is loaded by."""
+_MODEL_SETTINGS = ("model", "data", "quantizer", "group_size", "device")
 
 
-@takes_settings(*_LOADED)
+@takes_settings(*_MODEL_SETTINGS)
 def evaluate(
-    bitmap: ReadBitMap = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="A packed checkpoint, in place of a bit map.")] = None,
+    bitmap: BitMapFile = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Directory of a packed checkpoint, in place of --bitmap.")
+    ] = None,
     profile: ProfileName = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON with every digit.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, with every digit.")] = False,
     **flags: Any,
 ) -> None:
-    """Score one bit map, or a packed checkpoint: MCC with its interval, damage, both sizes."""
+    """Score a bit map or a packed checkpoint: MCC, damage (mean KL divergence from FP32), agreement and sizes."""
     import json
+    from dataclasses import asdict
 
     from objectives.bit_maps import quantizer_of, read_bit_map
     from objectives.scores import divergences
@@ -39,11 +41,11 @@ def evaluate(
     from search.run.checkpoints import evaluate_checkpoint
 
     if (bitmap is None) == (checkpoint is None):
-        raise InputError("say what to score: --bitmap FILE or --checkpoint DIR")
+        raise InputError("give one thing to score: --bitmap FILE or --checkpoint DIR")
     if checkpoint is not None:
         if flags["quantizer"] is not None or flags["group_size"] is not None:
-            raise InputError("--quantizer and --group-size are for --bitmap; a checkpoint brings its own codes")
-        flags |= {"quantizer": "affine", "group_size": 0}  # nothing is to be calibrated
+            raise InputError("--quantizer and --group-size apply to --bitmap only; a checkpoint has its own codes")
+        flags |= {"quantizer": "affine", "group_size": 0}  # not used; affine needs no calibration
     settings, problem = _load(profile, flags)
     if checkpoint is not None:
         evaluation, loaded = evaluate_checkpoint(problem, checkpoint)
@@ -51,18 +53,15 @@ def evaluate(
     else:
         assert bitmap is not None
         bit_map = read_bit_map(bitmap, problem.layers)
-        made_with = quantizer_of(bitmap)
-        if made_with not in ("", problem.fingerprint["quantizer"]):
-            console.print(
-                f"note: the run that found this map quantised by {made_with!r}, here it is "
-                f"{problem.fingerprint['quantizer']!r}: --quantizer and --group-size change quality and size",
-                style="yellow",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+        searched_with = quantizer_of(bitmap)
+        if searched_with not in ("", problem.fingerprint["quantizer"]):
+            console.message(
+                f"note: this map was searched with the quantiser {searched_with!r}; it is scored with "
+                f"{problem.fingerprint['quantizer']!r}, which changes quality and size; see --quantizer",
+                "yellow",
             )
         evaluation, footprint = problem.evaluate(bit_map), problem.footprint
-    made_by = problem.fingerprint["quantizer"] if checkpoint is None else "the checkpoint's own codes"
+    quantizer = problem.fingerprint["quantizer"] if checkpoint is None else "the checkpoint's own codes"
     scores = evaluation.scores
     sentences = (problem.labels, problem.in_domain)
     fp32_mcc = mcc_interval(problem.fp32_log_odds, *sentences)
@@ -71,18 +70,11 @@ def evaluate(
     sizes = footprint.figures(bit_map)
     if json_:
         figures = {
-            "mcc": scores.mcc,
-            "mcc_low": mcc.low,
-            "mcc_high": mcc.high,
-            "damage": scores.damage,
-            "damage_low": damage.low,
-            "damage_high": damage.high,
-            "agreement": scores.agreement,
-            "accuracy": scores.accuracy,
-            "cross_entropy": scores.cross_entropy,
+            **asdict(scores),
+            **{"mcc_low": mcc.low, "mcc_high": mcc.high, "damage_low": damage.low, "damage_high": damage.high},
             "fp32_mcc": problem.fp32.mcc,
             "sentences": len(problem.labels),
-            "quantizer": made_by,
+            "quantizer": quantizer,
             **sizes,
         }
         typer.echo(json.dumps(figures, indent=2))
@@ -90,30 +82,31 @@ def evaluate(
     typer.echo(
         f"{bitmap or checkpoint} on {settings.model}, {len(problem.labels)} validation sentences of {settings.data}"
     )
-    typer.echo(f"quantiser    {made_by}")
+    typer.echo(f"quantiser    {quantizer}")
     typer.echo(f"MCC          {scores.mcc:.4f}  (95% interval {mcc.low:.3f} to {mcc.high:.3f})")
     typer.echo(f"MCC of FP32  {problem.fp32.mcc:.4f}  (95% interval {fp32_mcc.low:.3f} to {fp32_mcc.high:.3f})")
     typer.echo(
-        f"damage       {scores.damage:.5f} nats a sentence  (95% interval {damage.low:.5f} to {damage.high:.5f})"
+        f"damage       {scores.damage:.5f} nats a sentence  (95% interval {damage.low:.5f} to {damage.high:.5f}), "
+        "mean KL divergence from FP32"
     )
-    typer.echo(f"agreement    {scores.agreement:.4f} of FP32's predictions; accuracy {scores.accuracy:.4f}")
+    typer.echo(f"agreement    {scores.agreement:.4f} (same top class as FP32); accuracy {scores.accuracy:.4f}")
     typer.echo(f"nominal      {sizes['nominal_compression']:.4f}x, {sizes['nominal_bits']:,} bits of codes")
-    typer.echo(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes as a checkpoint")
+    typer.echo(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes of checkpoint")
 
 
-@takes_settings(*_LOADED)
+@takes_settings(*_MODEL_SETTINGS)
 def sensitivity(
     profile: ProfileName = None,
     source: Annotated[
-        str, typer.Option(help="measured, or gradient: all from one backward pass, coarse at 2 and 3 bits.")
+        str, typer.Option(help="measured, or gradient: quicker, from one backward pass, but coarse at 2 and 3 bits.")
     ] = "measured",
-    out: Annotated[Path, typer.Option(help="The directory for sensitivity.csv, .png and .svg.")] = Path("sensitivity"),
+    out: Annotated[Path, typer.Option(help="Directory for sensitivity.csv, .png and .svg.")] = Path("sensitivity"),
     **flags: Any,
 ) -> None:
-    """Measure the damage of each layer alone at each width: a table and a heat map."""
+    """Measure each layer alone at each width: a table and a heat map of damage (mean KL divergence from FP32)."""
     from objectives.layers import WIDTHS
     from objectives.problem import cache_directory
-    from results.formatting import nats
+    from results.formatting import DAMAGE, nats
     from results.plots.heat_maps import write_sensitivity_plot
     from search.allocation.sensitivity import measure
     from search.cli.terminal import progress_display
@@ -122,26 +115,35 @@ def sensitivity(
         raise InputError(f"--source must be measured or gradient, not {source!r}")
     _, problem = _load(profile, flags)
     with progress_display(console) as display:
-        found = measure(problem, cache_directory(), cast(Source, source), display.sensitivities)
-    assert found is not None
-    write_sensitivity_plot(problem.layers, found.damages, found.measured, out)
+        sensitivities = measure(problem, cache_directory(), cast(Source, source), display.sensitivities)
+    assert sensitivities is not None
+    write_sensitivity_plot(problem.layers, sensitivities.damages, sensitivities.measured, out)
     longest = max(len(layer.name) for layer in problem.layers)
-    typer.echo(f"{'damage, nats a sentence':{longest}}" + "".join(f"{width:>9} bit" for width in WIDTHS))
-    for layer, damages in zip(problem.layers, found.damages, strict=True):
+    typer.echo(f"{DAMAGE}, nats a sentence")
+    typer.echo(f"{'layer':{longest}}" + "".join(f"{width:>9} bit" for width in WIDTHS))
+    for layer, damages in zip(problem.layers, sensitivities.damages, strict=True):
         typer.echo(f"{layer.name:{longest}}" + "".join(f"{nats(damage):>13}" for damage in damages))
     typer.echo(f"written: {out / 'sensitivity.csv'}, .png and .svg")
 
 
 def finetune(
-    model: Annotated[str, typer.Option("--model", help="A base model: a local directory or a hub name.")],
-    out: Annotated[Path, typer.Option(help="The directory to write; it must not exist.")],
-    data: Annotated[str, typer.Option("--data", help="A local CoLA directory or a hub data set.")] = "nyu-mll/glue",
-    epochs: Annotated[float, typer.Option(min=0.0, help="Passes over the training sentences.")] = 3.0,
-    learning_rate: Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")] = 2e-5,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sentences a step.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the head and of the order of sentences.")] = 42,
+    model: Annotated[str, typer.Option("--model", help="Base model: a local directory or a hub name.")],
+    out: Annotated[Path, typer.Option(help="Directory to write; it must not exist.")],
+    data: Annotated[
+        str, typer.Option("--data", help="Labelled sentences: a local CoLA directory or a hub data set.")
+    ] = "nyu-mll/glue",
+    epochs: Annotated[
+        float, typer.Option(min=0.0, help="Number of passes over the training sentences; a fraction is allowed.")
+    ] = 3.0,
+    learning_rate: Annotated[
+        float, typer.Option(min=0.0, help="Highest learning rate; it warms up, then falls linearly to 0.")
+    ] = 2e-5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of sentences in a step.")] = 32,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed of the new head, the order of sentences and dropout.")
+    ] = 42,
 ) -> None:
-    """Fine-tune a base model on CoLA, for those who have no fine-tuned one."""
+    """Fine-tune a base model on CoLA, to have a model to search."""
     from objectives.training.finetune import finetune as train
 
     result = train(model, data, out, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
@@ -149,7 +151,7 @@ def finetune(
 
 
 def _load(profile: str | None, flags: Mapping[str, Any]) -> tuple[Profile, Problem]:
-    """Return the settings that were asked for, and what they name."""
+    """Return the resolved settings, and the problem that they describe."""
     from objectives.problem import load_problem
     from search.cli.terminal import log_to_console
 

@@ -1,4 +1,4 @@
-"""Running the user's command when a search ends."""
+"""Run the user's command when a search ends."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TIMEOUT_S = 60
 
 @contextmanager
 def notifying(command: str, run: Path, stopped: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Run ``command`` in a shell when the block ends, however it ends; an empty command is not run.
+    """Run ``command`` in a shell when the block ends or raises; nothing if it is empty.
 
-    The command's environment has ``BITFRONT_RUN``, the run's directory, and ``BITFRONT_STATE``: ``ended``; ``stopped``
-    if a signal ended the block or ``stopped()`` is true; or ``failed: `` and the reason. If the command fails or takes
-    too long, that is logged and nothing else happens.
+    The command gets two environment variables. ``BITFRONT_RUN`` is the run's directory. ``BITFRONT_STATE`` is
+    ``ended``; ``stopped`` if a signal ended the block or ``stopped()`` is true; or ``failed: `` and the reason. If the
+    command fails or takes over a minute, the log says so and the search's own result stands.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Options that several commands take, and the terminal that they write to."""
+"""Options that several commands share, and the console that messages go to."""
 
 from __future__ import annotations
 
@@ -12,55 +12,65 @@ from rich.console import Console
 
 from search.run.profile import SETTINGS
 
-PROFILES_SET = ("model", "data", "trials", "hours")
-"""What every shipped profile sets, so that its default is never the one in effect."""
+SET_BY_PROFILES = ("model", "data", "trials", "hours")
+"""Settings that the shipped profiles choose; the help shows no other default for them."""
 
 _TYPES: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
 
 
-class LastingConsole(Console):
-    """A console that falls silent where nobody reads it any more: a search does not end of that."""
+class PipeSafeConsole(Console):
+    """A console that goes quiet if its reader is gone, so that a search continues."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
+    def message(self, text: str, style: str) -> None:
+        """Print a text as it is, without markup or line breaks."""
+        self.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
-console = LastingConsole(stderr=True)
+
+console = PipeSafeConsole(stderr=True)
 
 
 def takes_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that gives a command an option for each of these settings of a profile.
+    """Return a decorator that gives a command one option for each of these profile settings.
 
-    They arrive as the command's keyword arguments, so it takes ``**flags``. One that is not given is None: a flag
-    overrides the profile, also with a value that is the default.
+    The command receives them as ``**flags``. An option that is not given is None, so that an option given with its
+    default value still overrides the profile.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-        # typer reads the signature with inspect, which believes this attribute.
-        command.__dict__["__signature__"] = signature.replace(parameters=own + [_option(name) for name in names])
+        declared = [option for option in signature.parameters.values() if option.kind is not option.VAR_KEYWORD]
+        # typer uses inspect.signature, which prefers this attribute.
+        command.__dict__["__signature__"] = signature.replace(parameters=declared + [_option(name) for name in names])
         return command
 
     return decorate
 
 
+def help_text(text: str, default: object) -> str:
+    """Return an option's help with its default; typer itself would put a default given as text in round brackets."""
+    return f"{text} [dim]\\[default: {default}][/dim]"
+
+
 def _option(name: str) -> inspect.Parameter:
     schema = SETTINGS[name]
-    kind = _TYPES[schema["type"]]
+    kind, description = _TYPES[schema["type"]], schema["description"]
+    default = "the profile's" if name in SET_BY_PROFILES else schema["default"]
     option = typer.Option(
         None,
         f"--{name.replace('_', '-')}",
-        help=schema["description"],
+        help=description if kind is bool else help_text(description, default),
         metavar="|".join(schema["enum"]) if "enum" in schema else None,
-        show_default=kind is not bool and ("the profile's" if name in PROFILES_SET else str(schema["default"])),
+        show_default=False,
         rich_help_panel=schema["group"],
     )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 
-Run = Annotated[Path, typer.Option("--run", help="The run's directory.")]
+Run = Annotated[Path, typer.Option("--run", help="Directory of the run.")]
 ProfileName = Annotated[
-    str | None, typer.Option("--profile", help="miniature, cola, or a TOML file.", show_default="miniature")
+    str | None, typer.Option("--profile", help=help_text("Preset (miniature, cola) or a TOML file.", "miniature"))
 ]
-ReadBitMap = Annotated[Path | None, typer.Option("--bitmap", help="A bit map, as text or JSON.")]
+BitMapFile = Annotated[Path | None, typer.Option("--bitmap", help="File with a bit map, as text or JSON.")]

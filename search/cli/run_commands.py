@@ -1,6 +1,6 @@
 """Commands on a run: search, status, report, export, polish."""
 
-# Commands import what they need when they run: torch, transformers and optuna take seconds, and --help needs none.
+# Commands import torch, transformers and optuna only when they run: the imports take seconds, and --help needs none.
 
 from __future__ import annotations
 
@@ -11,36 +11,41 @@ from typing import Annotated, Any
 import typer
 
 from objectives.errors import InputError
-from search.cli.options import ProfileName, ReadBitMap, Run, console, takes_settings
+from search.cli.options import BitMapFile, ProfileName, Run, console, help_text, takes_settings
 from search.run.profile import SETTINGS, only_limit, resolve_profile
+
+Pick = Annotated[str | None, typer.Option(help="A map by rule: best@8x, smallest@margin, smallest@0.02, or knee.")]
+TrialNumber = Annotated[int | None, typer.Option("--trial", help="A map by its trial number.")]
 
 
 @takes_settings(*SETTINGS)
 def search(
-    run: Run,
+    run: Annotated[Path, typer.Option("--run", help="Directory for the run's files; an existing run continues.")],
     profile: ProfileName = None,
     storage: Annotated[
-        str, typer.Option(envvar="BITFRONT_STORAGE", help="postgresql+psycopg://... of a study that machines share.")
+        str, typer.Option(envvar="BITFRONT_STORAGE", help="Shared database: postgresql+psycopg://USER@HOST/DATABASE.")
     ] = "",
-    notify: Annotated[str, typer.Option(help="A command to run when the search ends, however it ends.")] = "",
+    notify: Annotated[
+        str, typer.Option(help="Shell command to run at the end; it gets BITFRONT_RUN and BITFRONT_STATE.")
+    ] = "",
     **flags: Any,
 ) -> None:
-    """Search for the front; start the same run again to continue it.
+    """Search for the best bit maps of every size; give the same --run again to continue.
 
-    A setting comes from its option, else from the run that is continued, else from the profile, else it is the default.
+    Each setting comes from its option, else from the continued run, else from the profile, else from its default.
     """
     from search.run.run_directory import RunDirectory
 
     flags |= only_limit(flags["trials"], flags["hours"])
     directory = RunDirectory(run)
     if profile is None and directory.exists():
-        # Continuing: what the run was started with, where the flags do not say otherwise.
+        # A continued run keeps its settings, except those given as flags.
         flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
     settings = resolve_profile(profile or "miniature", flags)
 
-    with console.status("starting"):  # now that nothing is wrong with what was asked
+    with console.status("starting"):  # after the settings are checked: a mistake is reported at once
         from search.cli.notify import notifying
-        from search.cli.terminal import answer, log_to_console, progress_display
+        from search.cli.terminal import log_to_console, progress_display, summary
         from search.run.loop import run_search
         from search.run.progress import BY_SIGNAL
         from search.run.signals import interrupts
@@ -52,11 +57,11 @@ def search(
 
     with notifying(notify, run, stopped), interrupts(), progress_display(console) as display:
         analysis = run_search(settings, directory, display, storage)
-    typer.echo(answer(analysis, run))
+    typer.echo(summary(analysis, run))
 
 
 def status(run: Run) -> None:
-    """Say how far a search is, from any terminal, or where it ended."""
+    """Show how far a search is, or how it ended; works from any terminal."""
     from search.cli.status import status_lines
     from search.run.run_directory import RunDirectory
 
@@ -65,49 +70,47 @@ def status(run: Run) -> None:
 
 
 def report(
-    run: Annotated[Path | None, typer.Option("--run", help="The run's directory.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Directory of the run.")] = None,
     margin: Annotated[
-        float | None, typer.Option(help=SETTINGS["margin"]["description"], show_default="the run's")
+        float | None, typer.Option(help=help_text(SETTINGS["margin"]["description"], "the run's"))
     ] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Put the runs named after it on one plot.")] = False,
-    runs: Annotated[list[Path] | None, typer.Argument(help="With --compare: the runs' directories.")] = None,
-    out: Annotated[Path, typer.Option(help="With --compare: the directory to write.")] = Path("comparison"),
+    compare: Annotated[bool, typer.Option("--compare", help="Compare several runs on one plot.")] = False,
+    runs: Annotated[list[Path] | None, typer.Argument(help="With --compare: directories of the runs.")] = None,
+    out: Annotated[Path, typer.Option(help="With --compare: directory to write.")] = Path("comparison"),
 ) -> None:
-    """Write the tables, plots, report and bit maps of a run anew, or compare several runs."""
+    """Write the tables, plots, report and bit maps of a run again, or compare several runs."""
     if compare:
         from search.cli.comparing import compare_runs
 
         for warning in compare_runs([*([run] if run else []), *(runs or [])], margin, out):
-            console.print(f"note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+            console.message(f"note: {warning}", "yellow")
         typer.echo(f"comparison: {out / 'comparison.html'}")
         return
     if run is None or runs:
-        raise InputError("say which run: --run runs/x; or several to compare: --compare runs/x runs/y")
+        raise InputError("give one run, as --run runs/x, or several to compare, as --compare runs/x runs/y")
     from results.report.report import write_report
     from results.statistics.analysis import analyse
-    from search.cli.terminal import answer
-    from search.run.reporting import outcome_of_run
+    from search.cli.terminal import summary
+    from search.run.reporting import read_outcome
     from search.run.run_directory import RunDirectory
-    from search.study.reading import load_study
 
-    directory = RunDirectory(run)
-    directory.read_settings()
-    analysis = analyse(outcome_of_run(load_study(directory.place()), directory, margin))
+    analysis = analyse(read_outcome(RunDirectory(run), margin))
     write_report(analysis, run)
-    typer.echo(answer(analysis, run))
+    typer.echo(summary(analysis, run))
 
 
 def export(
     run: Run,
-    pick: Annotated[str | None, typer.Option(help="best@8x, smallest@margin, smallest@0.02, or knee.")] = None,
-    trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
-    bitmap: ReadBitMap = None,
-    polished: Annotated[bool, typer.Option("--polished", help="As `polish` left it, not as it was searched.")] = False,
+    pick: Pick = None,
+    trial: TrialNumber = None,
+    bitmap: BitMapFile = None,
+    polished: Annotated[bool, typer.Option("--polished", help="Take the checkpoint that `polish` made.")] = False,
     format_: Annotated[
-        str, typer.Option("--format", help="text, json, packed: a checkpoint of that size, or torchao: one for it.")
+        str, typer.Option("--format", help="text or json for the bit map; packed or torchao for a checkpoint.")
     ] = "text",
     out: Annotated[
-        Path | None, typer.Option(help="The file to write, standard output without it; the directory of a checkpoint.")
+        Path | None,
+        typer.Option(help=help_text("File to write; for a checkpoint, a new directory.", "standard output")),
     ] = None,
 ) -> None:
     """Export one bit map of a run, as a file or as a checkpoint."""
@@ -117,37 +120,36 @@ def export(
     from results.statistics.picks import pick as pick_map
     from results.statistics.picks import trial_by_number
     from search.cli.terminal import log_to_console
-    from search.run.reporting import outcome_of_run
+    from search.run.reporting import read_outcome
     from search.run.run_directory import RunDirectory
-    from search.study.reading import load_study
 
     if format_ not in ("text", "json", "packed", "torchao"):
         raise InputError(f"--format must be text, json, packed or torchao, not {format_!r}")
     is_checkpoint = format_ in ("packed", "torchao")
     if is_checkpoint and out is None:
-        raise InputError(f"say where the {format_} checkpoint goes: --out DIR")
+        raise InputError(f"a {format_} checkpoint needs a directory to be written to; give --out DIR")
     if sum(choice is not None for choice in (pick, trial, bitmap)) != 1:
-        raise InputError("say which map to export: one of --pick best@8x, --trial N, --bitmap FILE")
+        raise InputError("give one map to export: --pick best@8x, --trial N or --bitmap FILE")
     if polished and (bitmap is not None or not is_checkpoint):
         raise InputError(
-            "--polished is for --pick or --trial with --format packed or torchao; polishing leaves the bit map as it is"
+            "--polished needs --pick or --trial, and --format packed or torchao; polishing does not change a bit map"
         )
     directory = RunDirectory(run)
     settings = directory.read_settings()
-    found = outcome_of_run(load_study(directory.place()), directory)
-    layers = found.footprint.layers
+    outcome = read_outcome(directory)
+    layers = outcome.footprint.layers
     if bitmap is not None:
         bit_map = read_bit_map(bitmap, layers)
-        provenance: dict[str, Any] = {"bitmap": bitmap.name, **found.footprint.figures(bit_map)}
+        provenance: dict[str, Any] = {"bitmap": bitmap.name, **outcome.footprint.figures(bit_map)}
     else:
-        chosen = pick_map(found, pick) if pick is not None else trial_by_number(found, trial or 0)
+        chosen = pick_map(outcome, pick) if pick is not None else trial_by_number(outcome, trial or 0)
         if polished:
             from search.run.checkpoints import export_polished
 
             assert out is not None
             typer.echo(f"written: {out}, {export_polished(run, chosen, out, format_)}")
             return
-        bit_map, provenance = chosen.bit_map, bit_map_provenance(found, chosen)
+        bit_map, provenance = chosen.bit_map, bit_map_provenance(outcome, chosen)
     if is_checkpoint:
         from search.run.checkpoints import export_checkpoint
 
@@ -165,13 +167,14 @@ def export(
 
 def polish(
     run: Run,
-    pick: Annotated[
-        str | None, typer.Option(help="As for export; without it the report's picks and the reference.")
-    ] = None,
-    trial: Annotated[int | None, typer.Option(help="A trial by its number.")] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training sentences.")] = 1,
+    pick: Pick = None,
+    trial: TrialNumber = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the training sentences.")] = 1,
 ) -> None:
-    """Tune what costs no bits, by distillation from the FP32 model; each map becomes a packed checkpoint as small."""
+    """Tune a map's full-precision parameters by distillation from FP32, and write a packed checkpoint of equal size.
+
+    Without --pick or --trial, polish the report's picks and the reference map.
+    """
     from results.report.polished import polished_line
     from results.report.report import write_report
     from results.statistics.analysis import analyse, select
@@ -180,27 +183,26 @@ def polish(
     from search.cli.terminal import log_to_console
     from search.run.checkpoints import problem_of_run
     from search.run.polishing import maps_to_polish, polish_maps
-    from search.run.reporting import outcome_of_run
+    from search.run.reporting import read_outcome
     from search.run.run_directory import RunDirectory
-    from search.study.reading import load_study
 
     if pick is not None and trial is not None:
-        raise InputError("say which map to polish by one of --pick best@8x and --trial N, or by neither")
+        raise InputError("--pick and --trial each name a map; give one of them, or neither for the report's picks")
     directory = RunDirectory(run)
     settings = directory.read_settings()
-    found = outcome_of_run(load_study(directory.place()), directory)
+    outcome = read_outcome(directory)
     if pick is not None:
-        trials = [pick_map(found, pick)]
+        trials = [pick_map(outcome, pick)]
     elif trial is not None:
-        trials = [trial_by_number(found, trial)]
+        trials = [trial_by_number(outcome, trial)]
         if trials[0].scores is None:
-            raise InputError(f"trial {trial} has no scores; name another")
+            raise InputError(f"trial {trial} failed and has no scores; give another")
     else:
-        trials = list(maps_to_polish(select(found)))
+        trials = list(maps_to_polish(select(outcome)))
     log_to_console(console)
     with directory.locked():
         problem, seed = problem_of_run(settings), settings["profile"]["seed"]
-        for polished in polish_maps(problem, found, trials, directory, seed, epochs):
+        for polished in polish_maps(problem, outcome, trials, directory, seed, epochs):
             typer.echo(f"{polished_line(polished)}; written: {run / polished.checkpoint}")
-        write_report(analyse(found), run)
+        write_report(analyse(outcome), run)
     typer.echo(f"report: {run / 'report.html'}")

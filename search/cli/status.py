@@ -1,4 +1,4 @@
-"""The status of a run whose search runs in another terminal, or has ended."""
+"""The status of a run: its search may be running elsewhere, or have ended."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from optuna.trial import TrialState
 from results.formatting import DAMAGE, duration, maps
 from results.outcome import Outcome
 from search.cli.terminal import status_line
-from search.run.progress import Progress
+from search.run.progress import Progress, time_left
 from search.run.reporting import front_line
 from search.run.run_directory import RunDirectory
 from search.study.reading import NoStudyError, load_study, outcome
 
-_WINDOW_S = 600.0
+_RATE_WINDOW_S = 600.0
 
 
 def status_lines(run: RunDirectory) -> Iterator[str]:
-    """Yield whether a search runs, how far it is, its front, and what is still to be done.
+    """Yield a run's state, its progress, its front, and the checks that are still missing.
 
     Raises:
-        InputError: there is no run; or, after what is known without it, its study cannot be read.
+        InputError: there is no run; or, after the first line, its study cannot be read.
     """
     settings = run.read_settings()
     profile, start = settings["profile"], settings.get("start", {})
-    live = run.is_held()
+    live = run.is_locked()
     started = start.get("at")
     elapsed_s = max(0.0, time.time() - started.timestamp()) if isinstance(started, datetime) else 0.0
     if not live:
-        state = _end(start)
+        state = _last_end(start)
     elif "ended" in start:  # a search writes its start once it has loaded the model
         state, elapsed_s = "starting again, or being polished", 0.0
     else:
-        state = "running" + (f" for {duration(elapsed_s)}, {start.get('workers', 1)} at work" if elapsed_s else "")
+        state = "running" + (f" for {duration(elapsed_s)}, workers: {start.get('workers', 1)}" if elapsed_s else "")
     yield f"{run.path}: {state}"
     try:
         study = load_study(run.place())
@@ -45,28 +45,25 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
             raise
         yield "no maps yet"
         return
-    known = outcome(study, run.name)
-    in_hand = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-    rate = recent_rate(known)
-    wanted = profile["trials"]
-    left = []
-    if live and wanted > len(known.trials) and rate:
-        left.append((wanted - len(known.trials)) / rate)
-    if live and profile["hours"]:
-        left.append(3600 * profile["hours"] - elapsed_s)
-    front = front_line(known).replace("damage", DAMAGE, 1)
-    progress = Progress(len(known.trials), wanted, elapsed_s, max(0.0, min(left)) if left else None, rate, front)
-    yield status_line(progress) + (f"; {in_hand} in hand" if in_hand else "")
+    result = outcome(study, run.name)
+    n_running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    rate = recent_rate(result)
+    n_finished, limit = len(result.trials), profile["trials"]
+    next_limit = limit if limit > n_finished else 0
+    left_s = time_left(n_finished, next_limit, rate, profile["hours"], elapsed_s) if live else None
+    front = front_line(result).replace("damage", DAMAGE, 1)
+    progress = Progress(n_finished, limit, elapsed_s, left_s, rate, front)
+    yield status_line(progress) + (f"; {n_running} running" if n_running else "")
     yield front
-    if known.unscored:
-        yield f"{maps(known.unscored)} still to be scored on unseen sentences" + (
+    if result.unscored:
+        yield f"{maps(result.unscored)} still to be scored on unseen sentences" + (
             "" if live else "; start the search again"
         )
     yield f"report: {run.path / 'report.html'}"
 
 
-def _end(start: Mapping[str, Any]) -> str:
-    """Return how a start of the search ended, in words."""
+def _last_end(start: Mapping[str, Any]) -> str:
+    """Return how the search last ended."""
     ended = start.get("ended")
     if not isinstance(ended, datetime):
         return "interrupted; start the same command again to continue"
@@ -74,7 +71,7 @@ def _end(start: Mapping[str, Any]) -> str:
 
 
 def recent_rate(outcome: Outcome) -> float:
-    """Return how many maps a second were finished in the ten minutes before the last one."""
+    """Return the maps finished a second, over the ten minutes before the last one."""
     ends = sorted(trial.finished_s for trial in outcome.trials)
-    recent = [end for end in ends if end >= ends[-1] - _WINDOW_S]
+    recent = [end for end in ends if end >= ends[-1] - _RATE_WINDOW_S]
     return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0

@@ -1,4 +1,4 @@
-"""What a person sees of a search: a progress bar on a terminal, plain lines elsewhere, and the answer at its end."""
+"""What a search prints: a progress bar on a terminal, plain lines elsewhere, and a summary at its end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from results.formatting import duration
 from results.statistics.analysis import Analysis
 from search.run.progress import REFRESH_S, Display, Progress
 
-MOST_COLUMNS = 100
-"""How wide a line of the answer may be."""
+_MAX_COLUMNS = 100
 
 
 def log_to_console(console: Console) -> None:
-    """Send the product's log, from INFO up, to the console."""
+    """Show log records of level INFO and above on the console."""
     log = logging.getLogger("bitfront")
     log.setLevel(logging.INFO)
     handler = RichHandler(console=console, show_path=False, show_level=False, markup=False, log_time_format="%H:%M:%S")
@@ -35,7 +34,7 @@ def log_to_console(console: Console) -> None:
 
 @contextmanager
 def progress_display(console: Console) -> Iterator[Display]:
-    """Provide the display that shows how far the search is."""
+    """Provide a display of the search's progress."""
     if not console.is_terminal:
         yield _PlainLines(console)
         return
@@ -49,22 +48,22 @@ def progress_display(console: Console) -> Iterator[Display]:
             bar.stop()
 
 
-def answer(found: Analysis, run: Path) -> str:
-    """Return what a search ends with, as wide as the terminal within 80 to 100 characters."""
-    # pandas takes a while to import, and `status` prints no table.
+def summary(analysis: Analysis, run: Path) -> str:
+    """Return the text that a search ends with, as wide as the terminal within 80 to 100 characters."""
+    # Imported here because pandas is slow to import and `status` does without.
     from results.report.summary import ending_lines, export_commands
 
     packed = f"--format packed --out {shlex.quote(f'{run}-packed')}"
-    commands = export_commands(found, str(run), packed)
-    width = max(80, min(MOST_COLUMNS, shutil.get_terminal_size((MOST_COLUMNS, 24)).columns))
-    return "\n".join(ending_lines(found, str(run), commands[0] if commands else "", width))
+    commands = export_commands(analysis, str(run), packed)
+    width = max(80, min(_MAX_COLUMNS, shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns))
+    return "\n".join(ending_lines(analysis, str(run), commands[0] if commands else "", width))
 
 
 def status_line(progress: Progress) -> str:
-    """Return evaluations, rate and time left in words."""
-    wanted = f"/{progress.trials_wanted}" if progress.trials_wanted else ""
+    """Return trials, rate and time left, as ``40/150 trials, 12.0 a minute, 9 min left``."""
+    limit = f"/{progress.trial_limit}" if progress.trial_limit else ""
     left = f", {duration(progress.left_s)} left" if progress.left_s is not None else ""
-    return f"{progress.trials}{wanted} trials, {60 * progress.rate_per_s:.1f} a minute{left}"
+    return f"{progress.trials}{limit} trials, {60 * progress.rate_per_s:.1f} a minute{left}"
 
 
 @dataclass(frozen=True)
@@ -72,42 +71,42 @@ class _Bar:
     bar: ProgressBar
     task: TaskID
 
-    def sensitivities(self, done: int, wanted: int) -> None:
-        self.bar.update(self.task, completed=done, total=wanted, description=_measuring(done, wanted))
+    def sensitivities(self, done: int, total: int) -> None:
+        self.bar.update(self.task, completed=done, total=total, description=_measured(done, total))
 
     def trials(self, progress: Progress) -> None:
         self.bar.update(
             self.task,
             completed=progress.trials,
-            total=progress.trials_wanted or None,
+            total=progress.trial_limit or None,
             description=f"{status_line(progress)}\n{progress.front}",
         )
 
-    def closing(self, what: str, done: int, wanted: int) -> None:
-        self.bar.update(self.task, completed=done, total=wanted, description=f"{what}: {done}/{wanted} maps")
+    def final_check(self, step: str, done: int, total: int) -> None:
+        self.bar.update(self.task, completed=done, total=total, description=f"{step}: {done}/{total} maps")
 
 
 class _PlainLines:
-    """At most one line in each ``REFRESH_S`` seconds, for logs and pipes."""
+    """Prints at most one line every ``REFRESH_S`` seconds, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._shown = -REFRESH_S
+        self._printed_at = -REFRESH_S
 
-    def sensitivities(self, done: int, wanted: int) -> None:
-        self._print(_measuring(done, wanted))
+    def sensitivities(self, done: int, total: int) -> None:
+        self._print(_measured(done, total))
 
     def trials(self, progress: Progress) -> None:
         self._print(f"{status_line(progress)}; {progress.front}")
 
-    def closing(self, what: str, done: int, wanted: int) -> None:
-        self._print(f"{what}: {done}/{wanted} maps")
+    def final_check(self, step: str, done: int, total: int) -> None:
+        self._print(f"{step}: {done}/{total} maps")
 
     def _print(self, line: str) -> None:
-        if time.monotonic() - self._shown >= REFRESH_S:
-            self._shown = time.monotonic()
+        if time.monotonic() - self._printed_at >= REFRESH_S:
+            self._printed_at = time.monotonic()
             self._console.print(line, soft_wrap=True, highlight=False)
 
 
-def _measuring(done: int, wanted: int) -> str:
-    return f"sensitivities: {done}/{wanted} measured"
+def _measured(done: int, total: int) -> str:
+    return f"sensitivities: {done}/{total} measured"

@@ -1,4 +1,4 @@
-"""Checkpoints of a run's maps, made only from the very model that the run was made with."""
+"""Checkpoints of a run's maps; the model must be the one that was searched."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ FINGERPRINT = "fingerprint"
 
 
 def problem_of_run(settings: Mapping[str, Any]) -> Problem:
-    """Return the problem of a run by its run.toml.
+    """Load the problem that a run's run.toml describes.
 
     Raises:
-        InputError: it cannot be loaded, or its model, sentences or quantiser are not the run's any more.
+        InputError: it cannot be loaded, or its model, sentences or quantiser have changed since the search.
     """
     profile, recorded = Profile(**settings["profile"]), settings["fingerprint"]
     problem = load_problem(
         profile.model,
         profile.data,
-        device="cpu" if profile.device == "cpu" else "auto",  # a run may have come from a machine with a GPU
+        device="cpu" if profile.device == "cpu" else "auto",  # the run may have used a GPU that this machine lacks
         quantizer=profile.quantizer,
         report_progress=log.info,
         confirm=profile.confirm,
@@ -44,8 +44,7 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
     )
     if differing := [key for key, value in problem.fingerprint.items() if recorded.get(key) != value]:
         raise InputError(
-            f"{profile.model}: is not the model of this run any more, its {' and '.join(differing)} differ; "
-            "start another run"
+            f"{profile.model}: changed since this run ({' and '.join(differing)}); restore it, or start another run"
         )
     warn_of_other_codes(recorded.get("codes"), problem, profile.model)
     return problem
@@ -54,7 +53,7 @@ def problem_of_run(settings: Mapping[str, Any]) -> Problem:
 def export_checkpoint(
     settings: Mapping[str, Any], bit_map: BitMap, provenance: Mapping[str, Any], directory: Path, format_: str
 ) -> str:
-    """Write one map of a run as a checkpoint, and return a message about it.
+    """Write one map of a run as a checkpoint, and return a message for the user.
 
     Args:
         settings: of the run's run.toml.
@@ -64,8 +63,8 @@ def export_checkpoint(
         format_: ``packed`` or ``torchao``.
 
     Raises:
-        InputError: the directory is there already, the run's model cannot be had, or torchao is not installed or cannot
-            express the quantiser.
+        InputError: the directory exists, or the run's model cannot be loaded.
+        InputError: torchao is not installed or does not support the quantiser.
     """
     _check_new(directory)
     problem = problem_of_run(settings)
@@ -75,7 +74,7 @@ def export_checkpoint(
 
 
 def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> str:
-    """Write a polished map of a run as a checkpoint elsewhere, and return a message about it.
+    """Write a polished map of a run as a checkpoint elsewhere, and return a message for the user.
 
     Args:
         run: the run's directory.
@@ -84,22 +83,24 @@ def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> s
         format_: ``packed`` or ``torchao``.
 
     Raises:
-        InputError: the map has not been polished, its checkpoint is damaged, the directory is there already, or torchao
-            is not installed or cannot express the quantiser.
+        InputError: the map is not polished, its checkpoint is damaged, or the directory exists.
+        InputError: torchao is not installed or does not support the quantiser.
     """
     _check_new(directory)
     checkpoints = {polished.number: run / polished.checkpoint for polished in read_polished(run)}
     if trial.number not in checkpoints:
-        raise InputError(f"{run}: {trial.label} is not polished; bitfront polish --run {run} --trial {trial.number}")
+        raise InputError(
+            f"{run}: {trial.label} is not polished; run bitfront polish --run {run} --trial {trial.number}"
+        )
     classifier, quantized = read_quantized(checkpoints[trial.number])
     provenance = read_manifest(checkpoints[trial.number])
-    del provenance["packed"]  # describes the files of that checkpoint
+    del provenance["packed"]  # it describes that checkpoint's own files
     return _write(classifier, quantized, provenance, directory, format_)
 
 
 def _check_new(directory: Path) -> None:
     if directory.exists():
-        raise InputError(f"{directory}: is there already; give --out a new directory")
+        raise InputError(f"{directory}: exists already; give --out a new directory")
 
 
 def _write(
@@ -108,35 +109,35 @@ def _write(
     if format_ == "torchao":
         length = write_torchao(classifier, quantized, provenance, directory)
         packed = quantized.footprint.packed_bytes(quantized.bit_map)
-        return f"weights of {length:,} bytes, one for each code; packed they take {packed:,}"
+        return f"weights of {length:,} bytes, one byte for each code; a packed checkpoint takes {packed:,}"
     length = write_checkpoint(classifier, quantized, provenance, directory)
     return f"weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {directory}"
 
 
 def evaluate_checkpoint(problem: Problem, directory: Path) -> tuple[Evaluation, Checkpoint]:
-    """Score a packed checkpoint of a problem's model on every sentence, in FP32; return the checkpoint too.
+    """Return the scores of a packed checkpoint on the problem's sentences, in FP32, and the loaded checkpoint.
 
     Raises:
-        InputError: it is damaged (see ``load_checkpoint``), or was made from another model.
+        InputError: the checkpoint is damaged (see ``load_checkpoint``), or was made from another model.
         ValueError: a log-odds is not finite.
     """
-    made_from, own = _model_of(read_manifest(directory)), problem.fingerprint["model"]
-    if made_from not in (None, own):
+    original, given = _model_of(read_manifest(directory)), problem.fingerprint["model"]
+    if original not in (None, given):
         raise InputError(
-            f"{directory}: was made from another model than {problem.model} (its fingerprint is {made_from!r}, not "
-            f"{own!r}), and damage is measured against its own; name that with --model"
+            f"{directory}: was made from another model than {problem.model} (fingerprint {original!r}, not {given!r}); "
+            "damage needs the original FP32 model, so give it as --model"
         )
     checkpoint = load_checkpoint(directory, device_of(problem.network))
     if checkpoint.footprint.layers != problem.layers:
-        raise InputError(f"{directory}: is of a model with other layers; name its own with --model")
+        raise InputError(f"{directory}: was made from a model with other layers; give that model as --model")
     return problem.confirm_network(checkpoint.classifier.model), checkpoint
 
 
 def _model_of(provenance: Mapping[str, Any]) -> object:
     """Return the fingerprint of the model that a checkpoint was made from; None if it does not say."""
-    # Older checkpoints have it among the facts of their run, or not at all if made from a bit map's file.
-    for table, key in ((FINGERPRINT, "model"), ("facts", "fingerprint of model")):
-        facts = provenance.get(table)
-        if isinstance(facts, dict) and key in facts:
-            return facts[key]
+    # Older checkpoints have it among their run's facts; those made from a bit map file have none.
+    for name, key in ((FINGERPRINT, "model"), ("facts", "fingerprint of model")):
+        table = provenance.get(name)
+        if isinstance(table, dict) and key in table:
+            return table[key]
     return None

@@ -1,4 +1,4 @@
-"""The final checks of a search: its maps are scored in FP32, then on unseen sentences, then on the holdout."""
+"""The final checks of a search: scores in FP32, then on unseen sentences, then on the holdout set."""
 
 from __future__ import annotations
 
@@ -19,35 +19,29 @@ from search.study.study import confirm
 log = logging.getLogger("bitfront")
 
 
-Show = Callable[[str, int, int], object]
-"""Called with what is being scored, how many maps are scored and how many are to be."""
+def run_final_checks(worker: Worker, run: RunDirectory, report_progress: Callable[[str, int, int], object]) -> None:
+    """Score the search's best maps again, in three steps; each step chooses its maps by the scores so far.
 
+    A signal stops the checks, and the next start of the search continues them.
 
-def run_final_checks(worker: Worker, run: RunDirectory, show: Show) -> None:
-    """Score the maps that a search ends with in three steps; each step chooses its maps by the scores before it.
-
-    A signal stops it, and the next start continues.
+    Args:
+        worker: of this process.
+        run: the run's directory.
+        report_progress: called with the step, the number of maps scored in it, and their total.
 
     Raises:
         InputError: a map has no score in FP32.
-        StorageLostError: the storage stayed away.
+        StorageLostError: the storage cannot be reached any more.
     """
     store, study, problem = worker.store, worker.study, worker.problem
-    expected = study.sampler.damage_elsewhere if isinstance(study.sampler, GuidedSampler) else None
+    damage_elsewhere = study.sampler.damage_elsewhere if isinstance(study.sampler, GuidedSampler) else None
 
     def in_fp32() -> None:
-        _confirm_shown(worker, run, expected, partial(show, "confirming in FP32"))
+        _score_in_fp32(worker, run, damage_elsewhere, partial(report_progress, "scoring in FP32"))
 
     def on_unseen() -> None:
-        check_on_unseen(
-            problem,
-            study,
-            outcome_of_run(study, run),
-            worker.profile.unseen,
-            worker.should_stop,
-            expected,
-            partial(show, "scoring on unseen sentences"),
-        )
+        outcome, show = outcome_of_run(study, run), partial(report_progress, "scoring on unseen sentences")
+        check_on_unseen(problem, study, outcome, worker.profile.unseen, worker.should_stop, damage_elsewhere, show)
 
     def on_holdout() -> None:
         check_holdout(problem, store, study, outcome_of_run(study, run))
@@ -58,27 +52,31 @@ def run_final_checks(worker: Worker, run: RunDirectory, show: Show) -> None:
             store.patiently(step, worker.should_stop)
 
 
-def _confirm_shown(
-    worker: Worker, run: RunDirectory, expected: DamageElsewhere | None, show: Callable[[int, int], object]
+def _score_in_fp32(
+    worker: Worker,
+    run: RunDirectory,
+    damage_elsewhere: DamageElsewhere | None,
+    report_progress: Callable[[int, int], object],
 ) -> None:
-    """Score in FP32 all that the report shows or picks from, if it was scored in another precision.
+    """Score in FP32 every map that the report shows or picks from and that was scored in another precision.
 
-    New scores can change the front and the picks, so this repeats until nothing is left to score, or a signal comes.
+    New scores can change the front and the picks, so this repeats until no such map is left or a signal comes.
     """
     study, problem = worker.study, worker.problem
     exact = problem.evaluator.precision
-    while problem.search_evaluator.precision != exact or worker.store.shared:  # others may search in another precision
+    # In a shared store, other machines may search in another precision.
+    while problem.search_evaluator.precision != exact or worker.store.shared:
         selection = select(outcome_of_run(study, run))
-        picked_from = unseen_candidates(selection, expected) if worker.profile.unseen else []
-        needed = {trial.number: trial for trial in (*selection.shown, *picked_from)}
-        inexact = [trial for trial in needed.values() if trial.precision != exact]
+        candidates = unseen_candidates(selection, damage_elsewhere) if worker.profile.unseen else []
+        reported = {trial.number: trial for trial in (*selection.shown, *candidates)}
+        inexact = [trial for trial in reported.values() if trial.precision != exact]
         if not inexact:
             return
-        log.info("confirming %d maps of the front, the picks and the baselines in FP32", len(inexact))
+        log.info("scoring %d maps of the front, the picks and the baselines in FP32", len(inexact))
         for done, trial in enumerate(inexact):
-            show(done, len(inexact))
+            report_progress(done, len(inexact))
             if worker.should_stop():
-                log.warning("not all maps are confirmed in FP32; start the run again")
+                log.warning("some maps are not scored in FP32 yet; start the search again")
                 return
             try:
                 evaluation = problem.confirm(trial.bit_map)

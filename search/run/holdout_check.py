@@ -1,4 +1,4 @@
-"""The holdout: scored once, when a search has ended, for the picks, their rivals and the reference."""
+"""The check on the holdout set: after a search, it is scored once for the picks, their rivals and the reference."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ log = logging.getLogger("bitfront")
 
 
 def check_holdout(problem: Problem, store: Store, study: optuna.Study, outcome: Outcome) -> bool:
-    """Score the picks, their rivals and the reference on the holdout, in FP32; return whether that was done.
+    """Score the picks, their rivals and the reference on the holdout set, in FP32; return whether it was done now.
 
-    The scores are recorded, and made once. Nothing happens if there is no holdout, if it has been scored, or while
-    other machines search on: their maps would withdraw the scores.
+    The scores are recorded once. Nothing is scored if there is no holdout set, if it was scored before, or while other
+    machines still search: maps that they add would put the scores out of date.
 
     Args:
         problem: the run's problem.
@@ -34,23 +34,23 @@ def check_holdout(problem: Problem, store: Store, study: optuna.Study, outcome: 
         return False
     if store.shared:
         with store.exclusive():
-            store.fail_abandoned(study, claimed)  # a machine that died after our last trial searches no more
+            store.fail_abandoned(study, claimed)  # a dead machine does not count as searching
             running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if running:
-            log.info("other machines search on: the last one to end scores the holdout")
+            log.info("other machines still search; the last one to end scores the holdout set")
             return False
     selection = select(outcome)
     rivals = [headline.rival for headline in selection.headlines if headline.rival is not None]
-    chosen = selection.picked | {trial.number: trial for trial in rivals}
-    log.info("scoring %d maps on the holdout of %d sentences", len(chosen), problem.holdout.labels.size)
+    scored = selection.picked | {trial.number: trial for trial in rivals}
+    log.info("scoring %d maps on the holdout set of %d sentences", len(scored), problem.holdout.labels.size)
     try:
-        fp32, log_odds = problem.holdout_log_odds([trial.bit_map for trial in chosen.values()])
+        fp32, log_odds = problem.holdout_log_odds([trial.bit_map for trial in scored.values()])
     except InputError as error:
-        log.warning("no scores on the holdout: %s", error)
+        log.warning("no scores on the holdout set: %s", error)
         return False
     with store.exclusive():
         if holdout_scored_after(study):  # another machine ended at the same moment
             return False
-        by_number = dict(zip(chosen, log_odds, strict=True))
+        by_number = dict(zip(scored, log_odds, strict=True))
         record_holdout(study, problem.holdout, fp32, by_number, len(outcome.trials))
     return True

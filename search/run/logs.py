@@ -23,19 +23,19 @@ _LOG_BYTES = 10_000_000
 
 
 class _LogFile(RotatingFileHandler):
-    """A log that is skipped if it cannot be written: on a full disk, other errors matter more."""
+    """A log file that ignores failed writes: on a full disk, the search's own error is the one to show."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name is logging's
-        """Say nothing."""
+        """Do nothing."""
 
 
 @contextmanager
 def logging_to(run: RunDirectory) -> Iterator[None]:
-    """Also write every log line to the run's own file."""
+    """Write every log record to the run's log file as well."""
     handler = _LogFile(run.log, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.DEBUG)
-    log.setLevel(logging.DEBUG)  # the file has a line for each trial; the terminal shows progress instead
+    log.setLevel(logging.DEBUG)  # the file gets a line for each trial
     log.addHandler(handler)
     try:
         yield
@@ -45,22 +45,13 @@ def logging_to(run: RunDirectory) -> Iterator[None]:
 
 
 def log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optuna.Study) -> None:
-    """Log what is searched, how, and how many maps are recorded already."""
-    done = finished(study)
-    log.info(
-        "%s %s: %s on %s, sampler %s, seed %d",
-        "continuing" if done else "starting",
-        run.path,
-        profile.model,
-        profile.data,
-        profile.sampler,
-        profile.seed,
-    )
-    if opened := holdout_scored_after(study):
-        log.warning(
-            "the confirmation sentences were opened after %d maps; more maps withdraw what they confirm", opened
-        )
-    log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), done)
+    """Log the search's settings and the number of trials recorded so far."""
+    n_finished = finished(study)
+    begun = f"{'continuing' if n_finished else 'starting'} {run.path}"
+    log.info("%s: %s on %s, sampler %s, seed %d", begun, profile.model, profile.data, profile.sampler, profile.seed)
+    if n_scored := holdout_scored_after(study):
+        log.warning("the holdout set was scored after %d maps; more maps put its scores out of date", n_scored)
+    log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), n_finished)
     log.info("evaluating with the %s", problem.search_evaluator.description)
     if problem.search_evaluator.precision == "bf16" and not multiplies_bf16(device_of(problem.network)):
-        log.warning("this processor has no bf16 products: --precision fp32 would be faster")
+        log.warning("this processor does not multiply in bf16; --precision fp32 would be faster")

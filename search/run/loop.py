@@ -1,4 +1,4 @@
-"""The search: ask, evaluate, tell and keep the run's files current, until the budget ends or a signal comes."""
+"""The search: propose, evaluate and record maps, and update the run's files, until the budget ends or a signal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from search.run.final_checks import run_final_checks
 from search.run.logs import log_start, logging_to
 from search.run.polishing import maps_to_polish, polish_maps
 from search.run.profile import GUIDED, Profile
-from search.run.progress import BY_SIGNAL, REFRESH_S, Display, Progress
+from search.run.progress import BY_SIGNAL, REFRESH_S, Display, Progress, time_left
 from search.run.reporting import front_line, outcome_of_run
 from search.run.run_directory import RunDirectory
 from search.run.signals import stop_requests
@@ -41,33 +41,33 @@ from search.study.trials import begun, exhausted, finished
 log = logging.getLogger("bitfront")
 
 _PAUSE_S = 0.5
-_REFRESH_SHARE = 0.02  # writing the run's files takes at most this share of the time
+_REFRESH_SHARE = 0.02  # of the search's time may go into updating the run's files
 
 
 def run_search(profile: Profile, run: RunDirectory, display: Display, storage_url: str = "") -> Analysis:
-    """Search until the profile's budget ends or SIGINT, SIGTERM or SIGHUP comes, and return the analysis.
+    """Search until the profile's budget ends or SIGINT, SIGTERM or SIGHUP comes; return the analysis.
 
-    After a first signal the current evaluation finishes; a second SIGINT raises KeyboardInterrupt. Either way the run's
-    files are complete for what was recorded.
+    After a first signal the current evaluation finishes; a second SIGINT raises KeyboardInterrupt. In both cases the
+    run's files show every recorded map.
 
     Args:
-        profile: what to search and for how long.
-        run: the run, new or to be continued.
+        profile: the settings.
+        run: a new run, or one to continue.
         display: shows the progress.
-        storage_url: a database that other machines share; if empty, the run's own database or journal.
+        storage_url: a database that machines share; empty for the one that the run has, or its journal.
 
     Raises:
-        InputError: the profile's model, sentences or constraint cannot be used, the run is another search's, or the
-            storage cannot be opened.
-        StorageLostError: the database went away for good.
+        InputError: the profile's model, sentences or constraint cannot be used.
+        InputError: the run belongs to a search with other settings, or the storage cannot be opened.
+        StorageLostError: the database cannot be reached any more.
     """
     started = time.monotonic()
     start: dict[str, Any] = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
-    with ExitStack() as held:
-        place, store, problem = _take(profile, run, storage_url, held)
-        should_stop = held.enter_context(stop_requests())
+    with ExitStack() as resources:
+        place, store, problem = _prepare(profile, run, storage_url, resources)
+        should_stop = resources.enter_context(stop_requests())
         versions = _versions()
-        # The codes that the run was begun with, as in its study.
+        # A continued run keeps the codes that its study began with.
         codes = run.read_settings()["fingerprint"].get("codes", "") if run.exists() else ""
 
         def write_settings() -> None:
@@ -75,20 +75,20 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
             run.write_settings(profile.to_dict(), fingerprint, versions, place, start)
 
         write_settings()
-        run.clear_up()
+        run.clean_up()
         budget = _Budget(profile, started, should_stop)
-        sensitivities = _sensitivities(profile, problem, run, budget, display)
+        sensitivities = _measure_sensitivities(profile, problem, run, budget, display)
         constraint = constraint_of(profile, problem)
         baselines, reference_note = all_baselines(problem, constraint, sensitivities)
-        # A search that is stopped while it measures still opens its study, so that there is a report.
-        name = "random" if sensitivities is None and profile.sampler == GUIDED else profile.sampler
-        sampler = make_sampler(name, problem, constraint, sensitivities, profile.seed)
+        # A search that is stopped while measuring still opens its study, so that it has a report.
+        sampler_name = "random" if sensitivities is None and profile.sampler == GUIDED else profile.sampler
+        sampler = make_sampler(sampler_name, problem, constraint, sensitivities, profile.seed)
         if isinstance(sampler, GuidedSampler):
             log.info("interaction shrinkage %.2f (0 treats layers as independent)", sampler.shrinkage)
         if store is None:
             store = place.open(recover=True)
 
-        def opened(store: Store = store) -> optuna.Study:
+        def open_locked(store: Store = store) -> optuna.Study:
             with store.exclusive():
                 return open_study(
                     store.backend,
@@ -103,10 +103,10 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
                     store.shared,
                 )
 
-        study = store.patiently(opened, should_stop)
+        study = store.patiently(open_locked, should_stop)
         store.patiently(lambda: log_start(profile, run, problem, study), should_stop)
         worker = Worker(store, study, problem, constraint, profile, should_stop)
-        job = Job(profile, name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
+        job = Job(profile, sampler_name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
         analysis, out_of_maps = _loop(worker, job, run, budget, display)
         if profile.polish and not should_stop():
             trials = maps_to_polish(analysis)
@@ -118,45 +118,45 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         return analysis
 
 
-def _take(
-    profile: Profile, run: RunDirectory, storage_url: str, held: ExitStack
+def _prepare(
+    profile: Profile, run: RunDirectory, storage_url: str, resources: ExitStack
 ) -> tuple[Place, Store | None, Problem]:
-    """Lock the run, open its storage if that is a database, load its problem, and check that all can be used.
+    """Lock the run, open its database if it has one, load its problem, and check that they fit together.
 
-    An existing run is locked first. A new one gets its directory last.
+    An existing run is locked first. A new run gets its directory last, so that a mistake leaves none behind.
     """
 
-    def hold() -> None:
-        held.enter_context(run.locked())
-        held.enter_context(logging_to(run))
+    def lock() -> None:
+        resources.enter_context(run.locked())
+        resources.enter_context(logging_to(run))
 
-    known = run.exists()
-    if known:
-        hold()
+    existing = run.exists()
+    if existing:
+        lock()
         run.check_same(profile.objective, run.read_settings()["profile"])
     place = run.place(storage_url)
-    if known and not place.url:
+    if existing and not place.url:
         run.check_journal()
-    store = place.open() if place.url else None  # its faults are reported before minutes are spent
+    store = place.open() if place.url else None  # reports its faults before the model is loaded
     problem = load_searched_problem(profile, log.info)
     constraint = constraint_of(profile, problem)
     if profile.polish:
-        polishing_sentences(problem)  # raises if there are none, before a night is spent
+        polishing_sentences(problem)  # raises before the search, if there are none
     if store is not None:
-        recorded = run.place().url if known else ""
+        recorded = run.place().url if existing else ""
         moved_from = recorded if recorded != redacted(place.url) else ""
-        asked = (store.backend, store.study_name, problem, profile.quality, constraint, moved_from)
+        arguments = (store.backend, store.study_name, problem, profile.quality, constraint, moved_from)
 
         def check(store: Store = store) -> None:
-            with store.exclusive():  # else the study might be half-made
-                check_joinable(*asked)
+            with store.exclusive():  # another machine may be creating the study
+                check_joinable(*arguments)
 
         store.patiently(check, lambda: False)
-    if not known:
-        hold()
-        known = run.exists()  # another process may have begun it meanwhile
-    if known:
-        # The holdout must be the same as before.
+    if not existing:
+        lock()
+        existing = run.exists()  # another process may have created it meanwhile
+    if existing:
+        # The holdout set must be the same as before, too.
         settings = run.read_settings()
         run.check_same(profile.objective, settings["profile"])
         run.check_same({"confirmation": None, **problem.fingerprint}, settings["fingerprint"])
@@ -165,7 +165,7 @@ def _take(
 
 @dataclass(frozen=True)
 class _Budget:
-    """The limits of a search, counted from this start; a signal ends it too."""
+    """The limits of this start of a search; a signal ends it too."""
 
     profile: Profile
     started: float
@@ -181,69 +181,69 @@ class _Budget:
         return self.should_stop() or bool(limit_s and self.elapsed_s >= limit_s)
 
     def allows(self, trials: int) -> bool:
-        """Return whether the search may go on after so many trials."""
+        """Return whether the search may go on after this many trials."""
         return not (self.is_over() or (self.profile.trials and trials >= self.profile.trials))
 
 
 def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> tuple[Analysis, bool]:
-    """Search until the budget ends or no map is left; return the analysis and whether no map was left."""
+    """Search until the budget ends or no map is left; return the analysis, and whether no map was left."""
     store, study = worker.store, worker.study
     began = time.monotonic()
 
     def count() -> int:
         return store.patiently(lambda: finished(study), budget.should_stop)
 
-    def no_map_left() -> bool:  # and no running trial whose map may have to be tried again
+    def no_map_left() -> bool:  # a running trial may fail, and its map be tried again
         return store.patiently(lambda: exhausted(study) and begun(study) == finished(study), budget.should_stop)
 
-    over = no_map_left()
-    already = done = count()
+    out_of_maps = no_map_left()
+    done_before = done = count()
     front = ""
-    tried, refresh_cost_s = float("-inf"), 0.0
+    refreshed_at, refresh_cost_s = float("-inf"), 0.0
     try:
-        with _evaluating(worker, job, needed=budget.allows(done) and not over) as evaluate:
-            while budget.allows(done) and not over:
-                news = evaluate()
-                over = no_map_left()
-                if not news:
+        with _evaluating(worker, job, needed=budget.allows(done) and not out_of_maps) as evaluate:
+            while budget.allows(done) and not out_of_maps:
+                has_changed = evaluate()
+                out_of_maps = no_map_left()
+                if not has_changed:
                     continue
                 done = count()
                 now = time.monotonic()
-                if now - tried >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
+                if now - refreshed_at >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
                     front = store.patiently(lambda: _try_to_refresh(study, run), budget.should_stop) or front
-                    tried = time.monotonic()
-                    refresh_cost_s = tried - now
-                rate = (done - already) / (time.monotonic() - began)
+                    refreshed_at = time.monotonic()
+                    refresh_cost_s = refreshed_at - now
+                rate = (done - done_before) / (time.monotonic() - began)
                 display.trials(_progress(job.profile, done, budget.elapsed_s, rate, front))
-        run_final_checks(worker, run, display.closing)
+        run_final_checks(worker, run, display.final_check)
         analysis = store.patiently(lambda: refresh(study, run), budget.should_stop)
     except BaseException as error:
-        # A second Ctrl-C may come while the files are written: write them anew, so that all are of the same state.
-        with suppress(OSError, InputError):  # the error that ended the search is the one to report
+        # A second Ctrl-C may come while the files are written: write all again, so that they agree.
+        with suppress(OSError, InputError):  # the user must see the first error
             store.patiently(lambda: refresh(study, run), lambda: True)
         if isinstance(error, (OSError, MemoryError)):
-            log.warning("all that was finished is recorded; start the same command again to continue")
+            log.warning("all finished maps are recorded; start the same command again to continue")
         raise
-    ended = "no further map meets the constraint" if over else "budget reached"
-    log.info("%s", "stopped by a signal" if budget.should_stop() else ended)
-    return analysis, over
+    end = "no further map meets the constraint" if out_of_maps else "budget reached"
+    log.info("%s", "stopped by a signal" if budget.should_stop() else end)
+    return analysis, out_of_maps
 
 
 @contextmanager
 def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[], bool]]:
-    """Yield a function that waits for the next evaluation and returns whether the study may have changed.
+    """Yield a function that waits for an evaluation and returns whether the study may have changed.
 
-    Several workers are started only if ``needed``.
+    A worker pool starts only if ``needed`` and the profile has several workers.
     """
     if job.profile.workers == 1 or not needed:
 
-        def one() -> bool:
+        def evaluate_here() -> bool:
             if worker.evaluate_next():
                 return True
-            time.sleep(_PAUSE_S)  # other machines evaluate the last maps
+            time.sleep(_PAUSE_S)  # other processes evaluate the last maps
             return worker.store.shared
 
-        yield one
+        yield evaluate_here
         return
     log.info("%d workers with %d threads each", job.profile.workers, job.threads)
     pool = WorkerPool(job, worker.store, worker.study, [layer.name for layer in worker.problem.layers])
@@ -255,22 +255,22 @@ def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[],
 
 
 def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> str:
-    """Return the front in one line; an empty line if the files cannot be written or read."""
+    """Update the run's files and return the front in one line; empty if the files cannot be read or written."""
     try:
         return front_line(refresh(study, run).outcome)
-    except (OSError, InputError) as error:  # all results are in the storage, and the files are written at the end
+    except (OSError, InputError) as error:  # no result is lost: the storage has them
         log.warning("cannot write the report for now (%s); the search goes on", error)
         return ""
 
 
 def refresh(study: optuna.Study, run: RunDirectory) -> Analysis:
-    """Analyse what the study holds now, and write the run's tables, plots, report and bit maps."""
+    """Analyse the study as it is now, and write the run's tables, plots, report and bit maps."""
     analysis = analyse(outcome_of_run(study, run))
     write_report(analysis, run.path)
     return analysis
 
 
-def _sensitivities(
+def _measure_sensitivities(
     profile: Profile, problem: Problem, run: RunDirectory, budget: _Budget, display: Display
 ) -> Sensitivities | None:
     if profile.sensitivity == "none":
@@ -284,12 +284,8 @@ def _sensitivities(
 
 
 def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, front: str) -> Progress:
-    ends = []
-    if profile.trials and rate:
-        ends.append((profile.trials - done) / rate)
-    if profile.hours:
-        ends.append(profile.hours * 3600 - elapsed_s)
-    return Progress(done, profile.trials, elapsed_s, max(0.0, min(ends)) if ends else None, rate, front)
+    left_s = time_left(done, profile.trials, rate, profile.hours, elapsed_s)
+    return Progress(done, profile.trials, elapsed_s, left_s, rate, front)
 
 
 def _versions() -> dict[str, str]:

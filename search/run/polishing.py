@@ -1,4 +1,4 @@
-"""Polishing maps of a run after the search: the picks and the documented map, or one that the user names."""
+"""Polishing maps of a run after the search: the picks and the reference, or one that the user chooses."""
 
 from __future__ import annotations
 
@@ -24,12 +24,9 @@ from search.run.run_directory import RunDirectory
 
 log = logging.getLogger("bitfront")
 
-EPOCHS = 1
-"""Passes over the training sentences, unless more are asked for."""
-
 
 def maps_to_polish(selection: Selection) -> tuple[Trial, ...]:
-    """Return the picks and the documented map, each once, by falling size."""
+    """Return the picks and the reference, each once, from the largest to the smallest."""
     return tuple(sorted(selection.picked.values(), key=lambda trial: trial.nominal_compression))
 
 
@@ -39,12 +36,12 @@ def polish_maps(
     trials: Sequence[Trial],
     run: RunDirectory,
     seed: int,
-    epochs: int = EPOCHS,
+    epochs: int = 1,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[PolishedMap, ...]:
-    """Polish maps of a run, each into a packed checkpoint under ``polished/``, and return their figures.
+    """Polish maps of a run into packed checkpoints under ``polished/``, and return their figures.
 
-    The table of polished maps is written after each map. Maps that are polished already are left as they are.
+    The table of polished maps is written after each map. Maps polished before are skipped.
 
     Args:
         problem: the run's problem.
@@ -53,7 +50,7 @@ def polish_maps(
         run: the run's directory.
         seed: of everything random in polishing.
         epochs: passes over the training sentences.
-        should_stop: asked now and then; once it returns true, the maps polished by then are returned.
+        should_stop: asked regularly; once true, only the maps polished so far are returned.
 
     Raises:
         InputError: there are no training sentences, or the run's table of polished maps cannot be read.
@@ -62,21 +59,16 @@ def polish_maps(
     sentences = polishing_sentences(problem)
     for trial in trials:
         checkpoint = f"{FOLDER}/{Path(bit_map_path(outcome, trial, 'txt')).stem}"
-        if (run.path / checkpoint).exists():
-            polished, passes = _recorded(run.path / checkpoint)
-            if passes != epochs:
-                log.warning(
-                    "%s was polished with --epochs %d; remove it to polish it anew", run.path / checkpoint, passes
-                )
+        folder = run.path / checkpoint
+        if folder.exists():
+            polished, recorded_epochs = _recorded(folder)
+            if recorded_epochs != epochs:
+                log.warning("%s was polished with --epochs %d; remove it to polish again", folder, recorded_epochs)
             if trial.number in done:
                 continue
         else:
-            log.info(
-                "polishing %s of %.2fx on %d sentences",
-                trial.label,
-                trial.nominal_compression,
-                len(sentences.token_ids),
-            )
+            size, count = trial.nominal_compression, len(sentences.token_ids)
+            log.info("polishing %s of %.2fx on %d sentences", trial.label, size, count)
             began = time.monotonic()
             quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, trial.bit_map)
             result = polish(quantized, problem.network, sentences, epochs, seed, log.info, should_stop)
@@ -99,7 +91,7 @@ def polish_maps(
                 "polished": asdict(polished) | {"seed": seed, "epochs": epochs},
                 FINGERPRINT: problem.fingerprint,
             }
-            write_checkpoint(problem.classifier, result.model, provenance, run.path / checkpoint)
+            write_checkpoint(problem.classifier, result.model, provenance, folder)
             log.info("%s after %.0f s", polished_line(polished), time.monotonic() - began)
         done[trial.number] = polished
         write_polished(list(done.values()), run.path)
@@ -107,7 +99,7 @@ def polish_maps(
 
 
 def _recorded(checkpoint: Path) -> tuple[PolishedMap, int]:
-    """Return the figures in a polished checkpoint's manifest, and its number of passes."""
+    """Return a polished checkpoint's figures and its number of epochs, from its manifest."""
     try:
         figures = read_manifest(checkpoint)["polished"]
         return PolishedMap(**{field.name: figures[field.name] for field in fields(PolishedMap)}), figures["epochs"]

@@ -1,4 +1,4 @@
-"""What a search is asked to do: a profile in TOML, overridden by flags, checked as a whole."""
+"""The settings of a search: a profile in TOML, overridden by flags, then checked together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, Stri
 from pydantic.dataclasses import dataclass
 
 from objectives.errors import InputError, all_faults
-from objectives.loading.holdout import AUTO
+from objectives.loading import AUTO
 from objectives.packing.footprint import SizeAxis
 from objectives.packing.scheme import QuantizerName
 from objectives.scores import Precision
@@ -31,7 +31,7 @@ _Whole = Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]
 
 
 def _setting(group: str, help_: str, **limits: Any) -> Any:
-    """Describe a field: the heading of its option in the help, the help, and pydantic's limits of its values."""
+    """Describe a setting: the heading of its option in the help, its help, and pydantic's limits."""
     return Field(description=help_, json_schema_extra={"group": group}, **limits)
 
 
@@ -39,68 +39,70 @@ def _setting(group: str, help_: str, **limits: Any) -> Any:
 class Profile:
     """The settings of a search.
 
-    Each has its type, limits, default and help here and nowhere else: the checks, their messages and the options of the
-    command line are made from them. ``min_compression`` is a multiple of the FP32 size, ``margin`` a loss of MCC.
+    This is the only place for their types, limits, defaults and help; the checks, their messages and the command line's
+    options follow from it. ``min_compression`` is a multiple of the FP32 size, ``margin`` a loss of MCC.
     """
 
-    model: Annotated[_Text, _setting(_MODEL, "A local transformers directory, a hub name, or miniature.")]
-    data: Annotated[_Text, _setting(_MODEL, "A local CoLA directory, a hub data set, or miniature.")]
-    trials: Annotated[_Whole, _setting(_BUDGET, "Stop when the run has this many trials; 0: no limit.")] = 0
+    model: Annotated[
+        _Text, _setting(_MODEL, "Fine-tuned BERT: a local directory, a Hugging Face hub name, or miniature (shipped).")
+    ]
+    data: Annotated[
+        _Text, _setting(_MODEL, "Labelled sentences: a local CoLA directory, a hub data set, or miniature (shipped).")
+    ]
+    trials: Annotated[
+        _Whole, _setting(_BUDGET, "Stop when the run has this many trials (evaluated maps); 0 for no limit.")
+    ] = 0
     hours: Annotated[
-        StrictFloat, _setting(_BUDGET, "Stop this start after this many hours; 0: no limit.", ge=0, le=10**6)
+        StrictFloat, _setting(_BUDGET, "Stop this many hours after this start; 0 for no limit.", ge=0, le=10**6)
     ] = 0.0
     quality: Annotated[
-        Quality, _setting(_SEARCH, "The first objective; damage is the mean KL divergence from FP32.")
+        Quality, _setting(_SEARCH, "Quality to optimise: damage (mean KL divergence from FP32), mcc, or agreement.")
     ] = "damage"
-    size: Annotated[SizeAxis, _setting(_SEARCH, "What the constraint and the size axis count.")] = "nominal"
+    size: Annotated[
+        SizeAxis, _setting(_SEARCH, "What counts as size: nominal (bits of codes) or packed (bytes of a checkpoint).")
+    ] = "nominal"
     min_compression: Annotated[
-        StrictFloat, _setting(_SEARCH, "The size constraint, in times the FP32 size.", ge=1, le=10**6)
+        StrictFloat, _setting(_SEARCH, "Size constraint: at least this many times smaller than FP32.", ge=1, le=10**6)
     ] = 5.5
-    sampler: Annotated[Sampler, _setting(_SEARCH, "The sampler that proposes maps.")] = GUIDED
+    sampler: Annotated[
+        Sampler, _setting(_SEARCH, "What proposes maps: guided (sensitivities and a surrogate), or one of Optuna's.")
+    ] = GUIDED
     quantizer: Annotated[
-        QuantizerName,
-        _setting(_MODEL, "How weights become codes; calibrated makes up for rounding errors, on training sentences."),
+        QuantizerName, _setting(_MODEL, "Rounding: affine (even levels), codebook (fitted ones), or calibrated (GPTQ).")
     ] = "calibrated"
     group_size: Annotated[
-        _Whole, _setting(_MODEL, "Columns that share a scale and a zero point in each row; 0: all of them.")
+        _Whole, _setting(_MODEL, "Number of weights in a row that share a scale and a zero point; 0 for whole rows.")
     ] = 0
     sensitivity: Annotated[
         Literal[Source, "none"],
-        _setting(_SEARCH, "Where the damage of each layer alone comes from; gradient is quick, guided needs one."),
+        _setting(_SEARCH, "Damage of each layer alone: measured, gradient (coarser), or none (not for guided)."),
     ] = "measured"
     precision: Annotated[
-        Precision, _setting(_SEARCH, "The precision of the search's matrix products; what it ends with is FP32.")
+        Precision, _setting(_SEARCH, "Precision of matrix products; the best maps are scored again in FP32.")
     ] = "fp32"
-    device: Annotated[Device, _setting(_MODEL, "Where the model computes; auto takes a GPU if there is one.")] = "auto"
+    device: Annotated[Device, _setting(_MODEL, "Where the model runs; auto uses a GPU if there is one.")] = "auto"
     polish: Annotated[
-        StrictBool, _setting(_AFTER, "Polish the picks and the reference at the end, as `polish` does.")
+        StrictBool, _setting(_AFTER, "Polish the picks and the reference map at the end, as `bitfront polish` does.")
     ] = False
-    seed: Annotated[_Whole, _setting(_SEARCH, "Reproduces a run of one worker exactly.")] = 0
-    workers: Annotated[StrictInt, _setting(_BUDGET, "Processes that evaluate at the same time.", ge=1, le=1024)] = 1
+    seed: Annotated[_Whole, _setting(_SEARCH, "Random seed; with one worker, it repeats a search exactly.")] = 0
+    workers: Annotated[
+        StrictInt, _setting(_BUDGET, "Number of processes that evaluate maps in parallel.", ge=1, le=1024)
+    ] = 1
     margin: Annotated[
-        StrictFloat, _setting(_AFTER, "The loss of MCC against FP32 that counts as none.", ge=0, le=1)
+        StrictFloat, _setting(_AFTER, "Largest loss of MCC against FP32 that counts as no loss.", ge=0, le=1)
     ] = DEFAULT_MARGIN
     confirm: Annotated[
-        _Text,
-        _setting(
-            _AFTER,
-            "Sentences kept for the end: a share as 0.3 (or 0.3@SEED), a CoLA directory, none, or auto (miniature's).",
-        ),
+        _Text, _setting(_AFTER, "Holdout set, scored at the end: a share (0.3, 0.3@SEED), a directory, none, or auto.")
     ] = AUTO
     unseen: Annotated[
-        _Whole, _setting(_AFTER, "Training sentences that the best maps are scored on, without labels; 0: none.")
+        _Whole, _setting(_AFTER, "Number of unseen training sentences to score the best maps on; 0 for none.")
     ] = 2000
 
-    # What makes two searches different ones; the rest may change when a run is continued.
+    # A continued run may change any other setting.
     @property
     def objective(self) -> dict[str, str | float]:
-        """The settings that a continued run must share."""
-        return {
-            "quality": self.quality,
-            "size": self.size,
-            "min_compression": self.min_compression,
-            "precision": self.precision,
-        }
+        """The settings that a continued run must keep."""
+        return {name: getattr(self, name) for name in ("quality", "size", "min_compression", "precision")}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
@@ -108,31 +110,32 @@ class Profile:
 
 
 def only_limit(trials: int | None, hours: float | None) -> dict[str, int | float]:
-    """Return both limits where just one of them is given: it takes the place of the profile's other one."""
+    """Return both limits if just one is given, so that the profile's other limit does not apply."""
     if (trials is None) == (hours is None):
         return {}
     return {"trials": trials or 0, "hours": hours or 0.0}
 
 
 def resolve_profile(name: str, flags: Mapping[str, Any]) -> Profile:
-    """Return the profile ``name`` (``miniature``, ``cola`` or a TOML file) with the given flags over it.
+    """Return a profile overridden by flags.
 
     Args:
-        name: a shipped profile or the path of a TOML file.
+        name: ``miniature``, ``cola`` or the path of a TOML file.
         flags: settings that override the profile's; None means not given.
 
     Raises:
-        InputError: no such profile, not TOML, unknown keys, or values out of range; all faults together.
+        InputError: there is no such profile or it is not TOML.
+        InputError: keys are unknown or missing, or values out of range; the message lists all faults.
     """
     if name in PROFILES:
         text, subject = files("search.run").joinpath(f"{name}.toml").read_text(encoding="utf-8"), f"profile {name}"
     else:
         text, subject = _read_file(Path(name)), name
     try:
-        given = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError of another kind
+        settings = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # int() raises a plain ValueError for thousands of digits
         raise InputError(f"{subject}: not valid TOML: {error}") from None
-    return checked_profile(given | {key: value for key, value in flags.items() if value is not None}, subject)
+    return checked_profile(settings | {key: value for key, value in flags.items() if value is not None}, subject)
 
 
 _PROFILE = TypeAdapter(Profile)
@@ -141,13 +144,12 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = _PROFILE.json_schema()["properties"]
 
 
 def checked_profile(settings: Mapping[str, Any], subject: str) -> Profile:
-    """Return the profile with these settings, defaults where there is none; ``subject`` names them in errors.
+    """Return the profile with these settings, and defaults for the others; ``subject`` names them in errors.
 
-    Whole numbers pass as floats: TOML and the shell write 8 where 8.0 is meant, and a fingerprint must not tell them
-    apart.
+    A whole number may stand for a float, as TOML and the shell write 8 for 8.0.
 
     Raises:
-        InputError: unknown keys, missing ones, or values out of range; all faults together.
+        InputError: keys are unknown or missing, or values out of range; the message lists all faults.
     """
     faults = _conflicts(settings)
     try:
@@ -163,22 +165,22 @@ def _read_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"no profile {str(path)!r}; there are {', '.join(PROFILES)}, or give a TOML file") from None
+        raise InputError(f"no profile {str(path)!r}; give {', '.join(PROFILES)} or a TOML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a profile ({error}); give a TOML file in UTF-8") from None
 
 
 def _fault(key: str, kind: str, value: object) -> str:
-    """Return a fault that pydantic calls ``kind`` in our words."""
+    """Return the message for a fault that pydantic calls ``kind``."""
     if kind == "missing":
         return f"{key!r} is missing; give --{key} or write it in the profile"
     if key not in SETTINGS:
-        return f"unknown key {key!r}; known are {', '.join(sorted(SETTINGS))}"
+        return f"unknown key {key!r}; the keys are {', '.join(sorted(SETTINGS))}"
     return f"{key} must be {_rule(SETTINGS[key])}, not {value!r}"
 
 
 def _rule(schema: Mapping[str, Any]) -> str:
-    """Return what a setting's values are, from its JSON schema."""
+    """Return which values a setting takes, from its JSON schema."""
     if "enum" in schema:
         return f"one of {', '.join(schema['enum'])}"
     if "maximum" in schema:
@@ -188,13 +190,13 @@ def _rule(schema: Mapping[str, Any]) -> str:
 
 
 def _conflicts(settings: Mapping[str, Any]) -> list[str]:
-    """Return the faults of settings that do not go together."""
-    asked = {**{key: schema.get("default") for key, schema in SETTINGS.items()}, **settings}
+    """Return the faults of settings that exclude each other."""
+    values = {**{key: schema.get("default") for key, schema in SETTINGS.items()}, **settings}
     faults = []
-    if asked["quantizer"] == "codebook" and asked["group_size"] != 0:
+    if values["quantizer"] == "codebook" and values["group_size"] != 0:
         faults.append(
-            "codebook has one scale a row and takes no group_size; choose another --quantizer or --group-size 0"
+            "codebook has one scale a row and takes no group_size; give another --quantizer or --group-size 0"
         )
-    if asked["sensitivity"] == "none" and asked["sampler"] == GUIDED:
-        faults.append("the guided sampler needs sensitivities; choose another --sampler or --sensitivity gradient")
+    if values["sensitivity"] == "none" and values["sampler"] == GUIDED:
+        faults.append("the guided sampler needs sensitivities; give another --sampler or --sensitivity gradient")
     return faults

@@ -1,4 +1,4 @@
-"""What a run's study holds, seen with the run's own settings."""
+"""The outcome of a run, its front in one line, and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -18,41 +18,42 @@ from results.statistics.candidates import Candidates
 from results.statistics.picks import headline_limits, pick
 from search.run.profile import Profile, checked_profile
 from search.run.run_directory import RunDirectory
-from search.study.reading import outcome
+from search.study.reading import load_study, outcome
 from search.study.study import THEN
 
 
+def read_outcome(run: RunDirectory, margin: float | None = None) -> Outcome:
+    """Return the outcome of a run, read from its files; see ``outcome_of_run``."""
+    run.read_settings()  # raises first if there is no run
+    return outcome_of_run(load_study(run.place()), run, margin)
+
+
 def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None = None) -> Outcome:
-    """Return the state of a run's study, with the margin and the command of its settings.
+    """Return the outcome of a run's study, with the run's margin and command.
 
     Args:
         study: the run's study.
         run: its directory.
-        margin: another margin than the run's.
+        margin: overrides the run's margin.
 
     Raises:
-        InputError: the run's settings cannot be read, or the margin is no loss of MCC.
+        InputError: the run's settings cannot be read, or the margin is out of range.
     """
     profile = run.read_settings()["profile"]
-    kept = profile["margin"]
-    if margin is not None:
-        kept = checked_profile(profile | {"margin": margin}, run.name).margin
-    state = outcome(study, run.name)
-    # No single command makes a run that went on with another sampler.
-    continued = THEN in dict(state.provenance).get("sampler", "")
-    command = "" if continued else command_of(profile, run, len(state.trials))
-    return replace(state, margin=kept, command=command)
+    margin = profile["margin"] if margin is None else checked_profile(profile | {"margin": margin}, run.name).margin
+    result = outcome(study, run.name)
+    # No single command repeats a run that was continued with another sampler.
+    resampled = THEN in dict(result.provenance).get("sampler", "")
+    command = "" if resampled else command_of(profile, run, len(result.trials))
+    return replace(result, margin=margin, command=command)
 
 
 def front_line(outcome: Outcome) -> str:
-    """Return the current front in one line: how many maps, and the damage of the pick at each size asked of the run.
-
-    The sizes are the run's constraint and what its report asks beyond it.
-    """
+    """Return the front in one line: its number of maps, and the damage of the pick at each size in the report."""
     candidates = Candidates.of(outcome)
     damages = []
     for request, _ in headline_limits(outcome):
-        with suppress(InputError):  # nothing that small yet
+        with suppress(InputError):  # no map is that small yet
             trial = pick(outcome, request, candidates)
             if trial.scores is not None:
                 damages.append(f"{request.removeprefix('best@')} {nats(trial.scores.damage)}")
@@ -61,12 +62,12 @@ def front_line(outcome: Outcome) -> str:
 
 
 def command_of(profile: Mapping[str, Any], run: RunDirectory, trials: int) -> str:
-    """Return the command that makes a run of so many trials again; of a run without trials, one with its limits."""
-    words = ["bitfront", "search", "--run", str(run.path)]
+    """Return the command that repeats a run: up to its number of trials, or its limits if it has none yet."""
+    arguments = ["bitfront", "search", "--run", str(run.path)]
     for field in fields(Profile):
         value = profile[field.name]
         if value == field.default or (trials and field.name in ("trials", "hours")):
             continue
         name = f"--{field.name.replace('_', '-')}"
-        words += [name] if value is True else [name, f"{value:.10g}" if isinstance(value, float) else str(value)]
-    return shlex.join([*words, "--trials", str(trials)] if trials else words)
+        arguments += [name] if value is True else [name, f"{value:.10g}" if isinstance(value, float) else str(value)]
+    return shlex.join([*arguments, "--trials", str(trials)] if trials else arguments)

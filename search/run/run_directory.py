@@ -1,4 +1,4 @@
-"""The run directory: who may write it, what it was started with, and where its files are."""
+"""The run directory: its files, its settings, and the lock of the process that writes it."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from search.run.profile import checked_profile
 from search.storage.stores import STUDY_NAME, Place, redacted
 
 RUN_SCHEMA = "bitfront-run-1"
-_LOCK_TIMEOUT_S = 0.5  # whoever asks for the status holds the lock for a moment
+_LOCK_TIMEOUT_S = 0.5  # `bitfront status` holds the lock for a moment
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The files of one run; making the value touches nothing."""
+    """The files of one run; creating the value touches no file."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """The run's name: that of its directory."""
+        """The run's name, which is its directory's."""
         return self.path.resolve().name
 
     @property
     def settings(self) -> Path:
-        """The resolved profile, the fingerprint and versions."""
+        """Path of run.toml: the resolved profile, the fingerprint and versions."""
         return self.path / "run.toml"
 
     @property
     def journal(self) -> Path:
-        """The Optuna storage."""
+        """Path of the Optuna journal."""
         return self.path / "study.journal"
 
     @property
     def log(self) -> Path:
-        """What was done, line by line."""
+        """Path of the log."""
         return self.path / "search.log"
 
     def exists(self) -> bool:
-        """Return whether a run is there.
+        """Return whether the directory holds a run.
 
         Raises:
-            InputError: something else is there.
+            InputError: it holds other files, or is no directory.
         """
         if self.settings.is_file():
             return True
-        # All there is of a run that ended before it had written its settings.
-        ours = {self._lock, self.log, *self.path.glob(f".{self.settings.stem}-????????{self.settings.suffix}")}
-        if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - ours):
+        # The files of a run that ended before it wrote its settings.
+        expected = {self._lock, self.log, *self.path.glob(f".{self.settings.stem}-????????{self.settings.suffix}")}
+        if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - expected):
             raise InputError(
                 f"{self.path}: is no run directory (it has no run.toml) and is not empty; "
                 "give --run a new directory or one that a search has written"
@@ -65,10 +65,10 @@ class RunDirectory:
         return False
 
     def read_settings(self) -> dict[str, Any]:
-        """Return what run.toml says: ``profile`` with every setting, ``fingerprint``, ``versions``, each a dictionary.
+        """Return run.toml: the dictionaries ``profile``, with every setting, ``fingerprint`` and ``versions``.
 
         Raises:
-            InputError: there is no run, or its run.toml is damaged or of another version.
+            InputError: there is no run, or its run.toml is damaged or has another schema.
         """
         if not self.exists():
             raise InputError(f"{self.path}: there is no run here; start one with `bitfront search --run {self.path}`")
@@ -87,18 +87,18 @@ class RunDirectory:
         return {**settings, "profile": checked_profile(settings["profile"], str(self.settings)).to_dict()}
 
     def check_journal(self) -> None:
-        """Check that the study of a run that has scored maps is not gone: it would begin anew, over their tables.
+        """Check that a run with scored maps still has its study; a new study would overwrite their tables.
 
         Raises:
-            InputError: it is.
+            InputError: the study is gone.
         """
         table = self.path / "trials.csv"
-        aside = self.path.glob(f"{self.journal.name}.damaged-*")  # then nothing of it was sound
-        gone = not (self.journal.is_file() and (self.journal.stat().st_size or any(aside)))
+        damaged = self.path.glob(f"{self.journal.name}.damaged-*")  # an empty journal beside one was repaired
+        gone = not (self.journal.is_file() and (self.journal.stat().st_size or any(damaged)))
         if gone and table.is_file() and len(table.read_text(encoding="utf-8").splitlines()) > 1:
             raise InputError(
-                f"{self.journal}: is missing or has nothing in it, though trials.csv has maps that were scored; put it "
-                "back from a copy, or give --run another directory"
+                f"{self.journal}: is missing or empty, but trials.csv lists scored maps; put it back from a copy, or "
+                "give --run another directory"
             )
 
     def write_settings(
@@ -109,7 +109,7 @@ class RunDirectory:
         place: Place | None = None,
         start: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write run.toml; of a database it gets the URL without its password, of this start when and how it was."""
+        """Write run.toml, with the facts of this start, and the URL of a database without its password."""
         document = {
             "schema": RUN_SCHEMA,
             "profile": dict(profile),
@@ -123,36 +123,38 @@ class RunDirectory:
         write_text(self.settings, tomli_w.dumps(document))
 
     def place(self, url: str = "") -> Place:
-        """Return where the run's study lies: where it was begun, else in the database of ``url``, else in a journal.
+        """Return where the run's study is stored: in the database of ``url``, else as recorded, else in a journal.
 
-        In a database the study is called as the run was when it was begun. A recorded URL has no password; libpq's ways
-        to give one (``PGPASSWORD``, ``~/.pgpass``) hold for it, or ``url`` does.
+        In a database the study keeps the name that the run had at first. A recorded URL has no password, so libpq must
+        find one (``PGPASSWORD``, ``~/.pgpass``) or ``url`` must give it.
 
         Raises:
-            InputError: ``url`` is none of a database that can be used, or the run was begun in its own journal.
+            InputError: ``url`` is not of a supported database, or the run began in its own journal.
         """
         if url:
-            redacted(url)
+            redacted(url)  # raises if it is not supported
         if not self.exists():
             return Place(self.journal, url, self.name if url else STUDY_NAME)
         storage = self.read_settings().get("storage")
         if storage is None:
             if url and self.journal.exists():
-                raise InputError(f"{self.path}: was begun in its own journal; give --run another directory to share it")
+                raise InputError(
+                    f"{self.path}: began in its own journal; to share a search, give --run a new directory"
+                )
             return Place(self.journal, url, self.name if url else STUDY_NAME)
         if not (isinstance(storage, dict) and all(isinstance(storage.get(key), str) for key in ("url", "study"))):
-            raise InputError(f"{self.settings}: its table storage needs url and study as texts; start another run")
+            raise InputError(f"{self.settings}: its table [storage] needs the texts url and study; start another run")
         return Place(self.journal, url or storage["url"], storage["study"])
 
-    def check_same(self, asked: Mapping[str, object], recorded: Mapping[str, object]) -> None:
-        """Refuse to continue the run as another one.
+    def check_same(self, current: Mapping[str, object], recorded: Mapping[str, object]) -> None:
+        """Check that this search is the one that the run began with.
 
         Raises:
-            InputError: ``asked`` differs from ``recorded``; the message says in what.
+            InputError: ``current`` differs from ``recorded``; the message lists the differences.
         """
         faults = [
             f"{key} was {recorded.get(key)!r} and is now {value!r}"
-            for key, value in asked.items()
+            for key, value in current.items()
             if recorded.get(key) != value
         ]
         if faults:
@@ -162,30 +164,30 @@ class RunDirectory:
     def _lock(self) -> Path:
         return self.path / ".lock"
 
-    def is_held(self) -> bool:
-        """Return whether a live process holds the run."""
+    def is_locked(self) -> bool:
+        """Return whether a live process has locked the run."""
         try:
             with FileLock(self._lock).acquire(timeout=0):
                 return False
         except Timeout:
             return True
         except OSError:
-            return False  # nobody can hold what nobody can write
+            return False  # a directory that cannot be written cannot be locked
 
-    def clear_up(self) -> None:
-        """Remove the temporary files that a dead process left; the run must be held."""
+    def clean_up(self) -> None:
+        """Remove temporary files of a dead process; lock the run first."""
         for folder in (self.path, self.path / "bitmaps", self.path / "polished"):
             remove_leftovers(folder)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process alone.
+        """Lock the run for this process.
 
         Raises:
-            InputError: another live process holds it.
+            InputError: another live process has locked it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock)  # the system releases it when the process dies, however it dies
+        lock = FileLock(self._lock)  # the system releases it when the process dies
         try:
             lock.acquire(timeout=_LOCK_TIMEOUT_S)
         except Timeout:

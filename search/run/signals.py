@@ -1,4 +1,4 @@
-"""Signals that ask a search to stop: from Ctrl-C, a service manager, or a terminal that is closed."""
+"""Signals that stop a search: from Ctrl-C, a service manager, or a closed terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Handler = Callable[[int, FrameType | None], object]
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Give ``should_stop``, which is true from the first signal on; a second SIGINT raises KeyboardInterrupt."""
+    """Yield ``should_stop``, true from the first signal on; a second SIGINT raises KeyboardInterrupt."""
     received: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -26,26 +26,26 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         received.append(number)
         log.info("stopping after the current evaluation; press Ctrl-C again to stop at once")
 
-    with _handled_by(on_signal):
+    with _signal_handler(on_signal):
         yield lambda: bool(received)
 
 
 @contextmanager
 def interrupts() -> Iterator[None]:
-    """Let every signal raise KeyboardInterrupt, so that the work ends in order."""
+    """Make every signal raise KeyboardInterrupt, so that files and locks are closed."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    with _handled_by(on_signal):
+    with _signal_handler(on_signal):
         yield
 
 
 @contextmanager
 def blocked_signals() -> Iterator[None]:
-    """Block the signals in processes that are started here: their parent decides when they stop.
+    """Block the signals in processes that the block starts, as their parent decides when they stop.
 
-    Terminals and service managers send a signal to all processes of a search at once.
+    Terminals and service managers send each signal to all processes of a search.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
@@ -55,8 +55,8 @@ def blocked_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _handled_by(handler: _Handler) -> Iterator[None]:
-    # A signal that is ignored stays so: nohup lets a search outlive its terminal.
+def _signal_handler(handler: _Handler) -> Iterator[None]:
+    # Keep ignored signals ignored: nohup relies on it.
     numbers = [number for number in _STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in numbers}
     try:

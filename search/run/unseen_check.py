@@ -1,7 +1,7 @@
-"""The check on unseen sentences: after a search, its best maps are scored on sentences that it did not see.
+"""The check on unseen sentences: after a search, its best maps are scored on further training sentences.
 
-A search fits the sentences that it scores maps on, so the damage there is optimistic. Damage needs no labels, so it can
-be measured on training sentences. The sampler never sees these scores; picks are made by them.
+A search fits the sentences that it scores maps on, so damage (mean KL divergence from FP32) is optimistic there. It
+needs no labels, so training sentences can measure it again. Picks use these scores; the sampler never sees them.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from search.study.unseen_record import SCORES, SENTENCES, WANTED, scores_on_unse
 
 log = logging.getLogger("bitfront")
 
-_MOST_OF_FRONT = 32
+_MAX_FRONT = 32
 
 DamageElsewhere = Callable[[BitMap, LogOdds], float]
-"""The expected damage of a map on other sentences, in nats a sentence, from its log-odds on the search's own."""
+"""The expected damage of a map on other sentences, in nats a sentence, given its log-odds on the search's sentences."""
 
 
 def check_on_unseen(
     problem: Problem,
     study: optuna.Study,
     outcome: Outcome,
-    most_sentences: int,
+    sentence_limit: int,
     should_stop: Callable[[], bool],
     damage_elsewhere: DamageElsewhere | None = None,
-    show: Callable[[int, int], object] = lambda done, wanted: None,
+    report_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> None:
-    """Score the best maps on unseen sentences, in FP32, and record it; recorded scores are not computed again.
+    """Score the best maps on unseen sentences, in FP32, and record the scores; recorded scores are kept.
 
-    The scores count only once all are there: the baselines come first, and would win against maps not scored yet.
+    The scores count only once all are recorded: the baselines come first, and would win against maps not yet scored.
 
     Args:
         problem: the run's problem.
         study: the run's study.
         outcome: what the study holds now.
-        most_sentences: how many sentences to take; 0 for no check.
+        sentence_limit: the largest number of sentences; 0 for no check.
         should_stop: asked before each map.
-        damage_elsewhere: the expected damage of a map there, by which the sampler's maps are chosen; without it, by
-            their damage on the search's own sentences.
-        show: called with how many maps are scored and how many are to be.
+        damage_elsewhere: the sampler's maps are chosen by this expected damage; without it, by their damage on the
+            search's sentences.
+        report_progress: called with the number of maps scored and their total.
     """
-    if not most_sentences:
+    if not sentence_limit:
         if study.user_attrs.get(WANTED):
             study.set_user_attr(WANTED, None)
         return
@@ -63,49 +63,49 @@ def check_on_unseen(
     if not trials:
         return
     try:
-        token_ids = unseen_sentences(problem, most_sentences)
+        token_ids = unseen_sentences(problem, sentence_limit)
     except InputError as error:
         log.warning("not checked on unseen sentences: %s", error)
         return
     digest = short_digest(json.dumps(token_ids))
-    recorded = study.user_attrs  # one query, where the study is in a database
+    recorded = study.user_attrs  # read once: each read of a database is a query
     missing = [trial for trial in trials if scores_on_unseen(recorded, trial.number, digest) is None]
-    known = recorded.get(SENTENCES)
-    if known is not None and known["digest"] != digest:
+    previous = recorded.get(SENTENCES)
+    if previous is not None and previous["digest"] != digest:
         study.set_user_attr(SENTENCES, None)
-        known = None
-    fp32 = None if known is None else known["fp32_log_odds"]
-    if fp32 is None or missing:  # a search killed at the end of this may lack the former alone
+        previous = None
+    fp32 = None if previous is None else previous["fp32_log_odds"]
+    if fp32 is None or missing:  # a search killed at the end of this block lacks only the former
         log.info("scoring %d maps on %d training sentences that the search did not see", len(missing), len(token_ids))
         study.set_user_attr(WANTED, {"digest": digest, "numbers": [trial.number for trial in missing]})
         evaluator = problem.evaluator_on(token_ids)
         fp32 = fp32 or pack_array(evaluator.fp32_log_odds())
         for done, trial in enumerate(missing):
-            show(done, len(missing))
+            report_progress(done, len(missing))
             if should_stop():
-                log.warning("not all maps are scored on unseen sentences; start the run again")
+                log.warning("some maps are not scored on unseen sentences yet; start the search again")
                 return
             log_odds = evaluator.log_odds(trial.bit_map)
             if np.isfinite(log_odds).all():
-                record = {"digest": digest, "log_odds": pack_array(log_odds)}
-                study.set_user_attr(f"{SCORES} {trial.number}", record)
+                scores = {"digest": digest, "log_odds": pack_array(log_odds)}
+                study.set_user_attr(f"{SCORES} {trial.number}", scores)
             else:
-                log.warning("%s has no finite scores on them and is left out", trial.label)
-    latest = study.user_attrs.get(SENTENCES)  # another machine may have gone on meanwhile
+                log.warning("%s has no finite scores on unseen sentences and is left out", trial.label)
+    latest = study.user_attrs.get(SENTENCES)  # another machine may have updated it meanwhile
     considered = len(outcome.trials)
     if latest is not None and latest["digest"] == digest:
         considered = max(considered, latest.get("trials", 0))  # older studies do not record it
-    if (whole := {"digest": digest, "fp32_log_odds": fp32, "trials": considered}) != latest:
-        study.set_user_attr(SENTENCES, whole)
+    if (record := {"digest": digest, "fp32_log_odds": fp32, "trials": considered}) != latest:
+        study.set_user_attr(SENTENCES, record)
     if missing or recorded.get(WANTED):
         study.set_user_attr(WANTED, None)
 
 
 def unseen_candidates(selection: Selection, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:
-    """Return the maps that picks are made among: the picks so far, the baselines, and the sampler's best.
+    """Return the maps to pick from: the picks so far, the baselines, and the sampler's best maps.
 
-    The sampler's best are its front of size and expected damage, thinned if it is long, and its best of each baseline's
-    size. The front of damage on the search's own sentences would hold the luckiest maps instead.
+    The sampler's best maps are its front of size and expected damage, thinned if it is long, and its best map at each
+    baseline's size. A front of damage on the search's sentences would favour lucky maps.
     """
     outcome = selection.outcome
     sampled = [trial for trial in outcome.trials if trial.feasible and trial.origin == "sampler"]
@@ -120,11 +120,11 @@ def unseen_candidates(selection: Selection, damage_elsewhere: DamageElsewhere | 
     expected = [expected_of(trial) for trial in scored]
     front = np.flatnonzero(non_dominated(np.column_stack([expected, sizes])))
     front = front[np.argsort(sizes[front], kind="stable")]
-    kept = np.unique(np.linspace(0, len(front) - 1, min(len(front), _MOST_OF_FRONT)).astype(int))
-    chosen = [scored[at] for at in front[kept]] + list(selection.picked.values())
+    kept = np.unique(np.linspace(0, len(front) - 1, min(len(front), _MAX_FRONT)).astype(int))
+    chosen = [scored[index] for index in front[kept]] + list(selection.picked.values())
     baselines = [trial for trial in selection.baselines if trial.feasible and trial.scores is not None]
     for limit in exact_sizes(outcome.footprint, baselines, outcome.size_axis):
         within = front[sizes[front] <= limit]
-        chosen += [scored[at] for at in within[-1:]]  # the largest of a front has the least damage
+        chosen += [scored[index] for index in within[-1:]]  # on a front, the largest map has the least damage
     chosen += baselines
     return [trial for _, trial in sorted({trial.number: trial for trial in chosen}.items())]

@@ -1,4 +1,4 @@
-"""One worker: claims a map that nobody else has, evaluates and records it; in this process or in one of its own."""
+"""A worker: it claims a map, evaluates it and records the scores, in this process or in a process of a pool."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make_sampler(
 
 
 def load_searched_problem(profile: Profile, report_progress: Callable[[str], None]) -> Problem:
-    """Load what a profile searches; several workers share its codes in files."""
+    """Load the problem of a profile; several workers share its codes in files."""
     return load_problem(
         profile.model,
         profile.data,
@@ -63,7 +63,7 @@ def load_searched_problem(profile: Profile, report_progress: Callable[[str], Non
 
 
 def constraint_of(profile: Profile, problem: Problem) -> SizeConstraint:
-    """Return the size constraint that a profile asks for."""
+    """Return the size constraint of a profile."""
     return SizeConstraint(problem.footprint, profile.size, profile.min_compression)
 
 
@@ -73,11 +73,11 @@ class Worker:
 
     Attributes:
         store: the study's storage.
-        study: the study, with the sampler that proposes.
+        study: the study, with its sampler.
         problem: the model and its sentences.
         constraint: the size constraint.
-        profile: what was asked for.
-        should_stop: whether the search is to end; then no further map is claimed, and no absent storage waited for.
+        profile: the settings of the search.
+        should_stop: once true, the worker claims no further map and does not wait for an unreachable storage.
     """
 
     store: Store
@@ -88,27 +88,27 @@ class Worker:
     should_stop: Callable[[], bool]
 
     def evaluate_next(self) -> bool:
-        """Evaluate one more map; return False if there is none to evaluate, or as many as were asked for are begun.
+        """Evaluate one more map; return False if none is left, or the trial limit is reached.
 
         Raises:
-            MemoryError: the evaluation needs more memory than there is.
-            StorageLostError: the storage stayed away.
+            MemoryError: the evaluation runs out of memory.
+            StorageLostError: the storage cannot be reached any more.
         """
-        with ExitStack() as life:
-            broken_off: list[int] = []
+        with ExitStack() as heartbeat:
+            interrupted: list[int] = []
             try:
-                begun_trial = self.store.patiently(lambda: self._claim(life, broken_off), self.should_stop)
+                claimed_trial = self.store.patiently(lambda: self._claim(heartbeat, interrupted), self.should_stop)
             except UpdateFinishedTrialError:
-                return True  # the lock was lost meanwhile, and another process has ended the trial
-            if begun_trial is None:
+                return True  # this process lost the lock, and another one ended the trial
+            if claimed_trial is None:
                 return False
-            trial, bit_map = begun_trial
+            trial, bit_map = claimed_trial
             name = trial.user_attrs.get("label", f"trial {trial.number}")
             if not self._record(trial, lambda: self._write_widths(trial)):
                 return True
             try:
                 evaluation = self._evaluate(bit_map)
-            except ValueError as error:  # scores that are not finite: only this map is useless
+            except ValueError as error:  # scores that are not finite fail this map only
                 reason = str(error)
                 self._record(trial, lambda: fail(self.study, trial, reason))
                 log.warning("%s failed: %s", name, error)
@@ -125,31 +125,31 @@ class Worker:
         )
         return True
 
-    def _claim(self, life: ExitStack, broken_off: list[int]) -> tuple[optuna.Trial, BitMap] | None:
-        """Begin a trial with a map that no other trial has; None if no further map is wanted or left.
+    def _claim(self, heartbeat: ExitStack, interrupted: list[int]) -> tuple[optuna.Trial, BitMap] | None:
+        """Begin a trial with a map that no other trial has; return None if no map is left or the search should end.
 
-        Proposing a map and claiming it happen in one piece, while this process holds the study.
+        The map is proposed and claimed in one step, while this process holds the study.
 
         Args:
-            life: takes what shows others that the trial's process is alive.
-            broken_off: numbers of the trials that were begun before the storage went away; this adds to them.
+            heartbeat: gets the context that shows other processes that this one is alive.
+            interrupted: numbers of trials that this call began before the storage went away; extended in place.
         """
         names = [layer.name for layer in self.problem.layers]
         with self.store.exclusive():
-            life.close()
-            for number in broken_off:
+            heartbeat.close()
+            for number in interrupted:
                 if self.study.get_trials(deepcopy=False)[number].state == TrialState.RUNNING:
                     self.study.tell(number, state=TrialState.FAIL)
                     retry_lost(self.study, names)
             if self.store.fail_abandoned(self.study, claimed):
                 retry_lost(self.study, names, blamed=True)
-            enough = self.profile.trials and begun(self.study) >= self.profile.trials
-            if self.should_stop() or enough or exhausted(self.study):
+            limit_reached = self.profile.trials and begun(self.study) >= self.profile.trials
+            if self.should_stop() or limit_reached or exhausted(self.study):
                 return None
 
             def on_begin(trial: optuna.Trial) -> None:
-                broken_off.append(trial.number)
-                life.enter_context(self.store.living(trial))
+                interrupted.append(trial.number)
+                heartbeat.enter_context(self.store.living(trial))
 
             try:
                 return claim(self.study, self.problem.layers, on_begin)
@@ -169,25 +169,25 @@ class Worker:
             write_widths(trial, self.problem.layers)
 
     def _record(self, trial: optuna.Trial, write: Callable[[], object]) -> bool:
-        """Write something of a trial; return False if others have taken it for dead meanwhile."""
+        """Write to a trial's record; return False if another process has declared the trial dead."""
         attempts = 0
 
         def write_once() -> None:
             nonlocal attempts
             attempts += 1
-            # If only the answer to the last attempt was lost, the trial has ended already.
+            # The last attempt may have been written although its reply was lost; then the trial has ended.
             if attempts == 1 or self.study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING:
                 write()
 
         try:
             self.store.patiently(write_once, self.should_stop)
         except UpdateFinishedTrialError:
-            log.warning("trial %d: another process took this one for dead; the map is tried again", trial.number)
+            log.warning("trial %d: another process declared this one dead; the map is tried again", trial.number)
             return False
         return True
 
 
-_OUT_OF_MEMORY = "the evaluation of a map needs more memory than there is; use fewer --workers"
+_OUT_OF_MEMORY = "the evaluation of a map ran out of memory; use fewer --workers"
 
 
 @dataclass(frozen=True)
@@ -195,11 +195,11 @@ class Job:
     """What a worker's process needs to know.
 
     Attributes:
-        profile: what was asked for.
-        sampler: the sampler's name.
+        profile: the settings of the search.
+        sampler: the name of the sampler.
         place: where the study is stored.
-        fingerprint: of the problem as the parent loaded it.
-        threads: how many threads it may use.
+        fingerprint: of the problem that the parent loaded.
+        threads: number of threads for each worker.
     """
 
     profile: Profile
@@ -210,14 +210,14 @@ class Job:
 
 
 Message = logging.LogRecord | str | None
-"""What a worker sends its parent: a log record; None after each map; or, as text, why it ends."""
+"""What a worker sends its parent: a log record, None after each map, or the reason of its exit."""
 
 
 def work(job: Job, parent: Connection) -> None:
-    """Evaluate maps until the parent asks to stop, or dies; this is what a worker's process runs."""
+    """Evaluate maps until the parent asks to stop or dies; the main function of a worker's process."""
     should_stop, connected = threading.Event(), threading.Event()
-    threading.Thread(target=_obey, args=(parent, should_stop, connected), daemon=True).start()
-    # The parent alone writes the log.
+    threading.Thread(target=_listen, args=(parent, should_stop, connected), daemon=True).start()
+    # Only the parent writes the log.
     handler = QueueHandler(cast(Any, SimpleNamespace(put_nowait=parent.send)))
     handler.setFormatter(logging.Formatter("%(processName)s: %(message)s"))
     log.handlers = [handler]
@@ -243,15 +243,15 @@ def work(job: Job, parent: Connection) -> None:
         raise
 
 
-def _obey(parent: Connection, should_stop: threading.Event, connected: threading.Event) -> None:
-    """Stop when the parent says so: at once if no map can be in hand yet. Exit when the parent dies."""
+def _listen(parent: Connection, should_stop: threading.Event, connected: threading.Event) -> None:
+    """Pass on the parent's request to stop; exit at once if no study is open yet, or if the parent dies."""
     with suppress(EOFError, OSError):
         parent.recv()
         should_stop.set()
         if not connected.is_set():
             os._exit(0)
         parent.recv()
-    os._exit(1)  # at once: nobody reads what this process would send
+    os._exit(1)  # without clean-up: nobody reads the pipe any more
 
 
 def _connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
@@ -260,10 +260,10 @@ def _connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
     profile = job.profile
     problem = load_searched_problem(profile, log.debug)
     if problem.fingerprint != job.fingerprint:
-        raise InputError(f"{profile.model}: its weights or sentences changed while the search was starting")
+        raise InputError(f"{profile.model}: weights or sentences changed during the start; start the search again")
     sensitivities = None
     if profile.sensitivity != "none":
-        sensitivities = measure(problem, cache_directory(), profile.sensitivity)  # the parent's, out of the cache
+        sensitivities = measure(problem, cache_directory(), profile.sensitivity)  # cached by the parent
     constraint = constraint_of(profile, problem)
     sampler = make_sampler(job.sampler, problem, constraint, sensitivities, profile.seed)
     store = job.place.open_patiently(should_stop)

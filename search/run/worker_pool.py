@@ -1,4 +1,4 @@
-"""A pool of workers: each in a process of its own, watched by the process that started them."""
+"""A pool of worker processes, watched by the process that started them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 @dataclass
 class _WorkerProcess:
-    """A worker as its parent sees it: how many maps it has finished, and why it ended if it said so."""
+    """A worker as its parent sees it: how many maps it has finished, and the reason of its exit if it gave one."""
 
     name: str
     process: BaseProcess
@@ -40,7 +40,7 @@ class _WorkerProcess:
     exit_reason: str = ""
 
     def receive(self) -> bool:
-        """Handle what the worker has sent; return whether it is alive."""
+        """Handle the messages that the worker has sent; return whether it is alive."""
         try:
             while self.pipe.poll():
                 message: Message = self.pipe.recv()
@@ -58,19 +58,19 @@ class _WorkerProcess:
 
 
 class WorkerPool:
-    """Workers that share a study.
+    """Worker processes that share a study.
 
-    If a worker dies, the others try its map again. A new worker replaces it if it had finished any map.
+    If a worker dies, another tries its map again. If it had finished any map, a new worker replaces it.
     """
 
     def __init__(self, job: Job, store: Store, study: optuna.Study, names: Sequence[str]) -> None:
         """Start the processes.
 
         Args:
-            job: what every worker needs to know; its profile has the number of workers.
-            store: the study's storage, as the parent has it open.
+            job: passed to every worker; its profile has the number of workers.
+            store: the study's storage, opened by this process.
             study: the study.
-            names: its layers.
+            names: the names of the layers.
         """
         self._job = job
         self._store = store
@@ -85,7 +85,7 @@ class WorkerPool:
             raise
 
     def watch(self, timeout_s: float) -> int:
-        """Wait until a worker sends something, at most ``timeout_s``; return how many maps were finished meanwhile.
+        """Wait up to ``timeout_s`` for a message; return how many maps were finished.
 
         Raises:
             OSError: the last worker has died; the message says why.
@@ -99,7 +99,7 @@ class WorkerPool:
         return sum(worker.done for worker in workers) - before
 
     def shutdown(self) -> None:
-        """Let every worker finish the map that it evaluates, and wait until all have ended."""
+        """Let every worker finish its current map, and wait until all have exited."""
         for worker in self._workers:
             with suppress(OSError):  # it is dead already
                 worker.pipe.send("stop")
@@ -113,7 +113,7 @@ class WorkerPool:
         self._retry_lost()
 
     def kill(self) -> None:
-        """Kill the workers that are left."""
+        """Kill the remaining workers."""
         for worker in self._workers:
             worker.process.kill()
             worker.process.join()
@@ -123,17 +123,19 @@ class WorkerPool:
         context = _context()
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(self._job, theirs), name=name, daemon=True)
-        resource_tracker.ensure_running()  # else the first process starts it, and lets signals through
+        resource_tracker.ensure_running()  # else the first process starts it, with signals unblocked
         with _environment(_variables(self._job.threads)), blocked_signals():
             if isinstance(context, SpawnContext):
                 process.start()
             else:
-                forkserver.ensure_running()  # its forks inherit the blocked signals and the environment
+                forkserver.ensure_running()  # workers inherit its blocked signals and environment
         if process.pid is None:
             try:
                 process.start()
             except EOFError as error:
-                raise OSError("the server that starts workers died, perhaps for want of memory") from error
+                raise OSError(
+                    "the server that starts workers died, perhaps because memory ran out; use fewer --workers"
+                ) from error
         theirs.close()
         return _WorkerProcess(name, process, ours)
 
@@ -148,9 +150,9 @@ class WorkerPool:
             raise OSError(f"the last worker died: {reason}")
 
     def _retry_lost(self) -> None:
-        """Enqueue the maps of dead workers again, which a living worker does when it looks for its next map.
+        """Enqueue the maps of dead workers again; while workers live, they do this as they claim maps.
 
-        To be called when no worker is alive: one that holds the study may wait for this process to read its pipe.
+        Call it only when no worker is alive: a worker that holds the study may wait until this process reads its pipe.
         """
         if not self._store.shared:
             with self._store.exclusive():
@@ -160,19 +162,18 @@ class WorkerPool:
 
 def _exit_reason(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
-        hint = ", perhaps for want of memory" if -exit_code == signal.SIGKILL else ""
+        hint = ", perhaps because memory ran out" if -exit_code == signal.SIGKILL else ""
         return f"{signal.Signals(-exit_code).name}{hint}"
     return f"exit status {exit_code}"
 
 
 def _context() -> ForkServerContext | SpawnContext:
-    """Return what starts processes: where possible, a server that has imported what they need and forks itself.
+    """Return the way to start processes: if possible, a server that imports their modules once and forks.
 
-    They then start at once, and share the memory of the imports. This process cannot fork itself: its threads would
-    not survive that.
+    Workers then start quickly and share the memory of the imports. This process has threads, so it cannot fork safely.
     """
-    # On other systems, a fork may crash in the system's own libraries. A process that has used a GPU cannot fork
-    # either, and importing torchao does so.
+    # Outside Linux, system libraries may crash after a fork. Nor can a process fork once it has used a GPU, and
+    # importing torchao uses it.
     if sys.platform != "linux" or torch.cuda.is_available():
         return get_context("spawn")
     context = get_context("forkserver")
@@ -181,8 +182,8 @@ def _context() -> ForkServerContext | SpawnContext:
 
 
 def _variables(threads: int) -> dict[str, str]:
-    """Return the environment variables that a worker has besides ours."""
-    # Else the server would import from the current directory first, whatever lies there (CPython issue 117378).
+    """Return the environment variables to add for a worker."""
+    # Without them the server would import from the current directory first (CPython issue 117378).
     path = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
     return {**{name: str(threads) for name in _THREAD_VARIABLES}, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 

@@ -319,7 +319,7 @@ def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
         trials=len(outcome.trials) - withdrawn,
         withdrawn=withdrawn,
     )
-    return replace(outcome, held_back="0.3", holdout=scores)
+    return replace(outcome, holdout_source="0.3", holdout=scores)
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -341,11 +341,11 @@ def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> N
             "Scored on the holdout set.",
             "Not confirmed on the holdout set.",
         )
-        assert bool(analysis.confirmed) == scored
+        assert bool(analysis.holdout) == scored
         assert picks_table(analysis)["confirmed_mcc"].notna().all() == scored
     analysis = analyse(outcomes["Confirmed on the holdout set."])
     for trial in outcome.trials:
-        holdout = analysis.confirmed[trial.number]
+        holdout = analysis.holdout[trial.number]
         assert holdout.mcc_interval.low <= holdout.mcc <= holdout.mcc_interval.high
         assert trial.scores is not None and holdout.damage > trial.scores.damage
     text = lead_lines(analysis)[-1][1]
@@ -357,5 +357,5 @@ def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> N
         assert "against FP32, holdout" in content
     documented = next(line for line in content.splitlines() if line.startswith("| documented |"))
     reference = next(trial.number for trial in outcome.trials if trial.origin == "reference")
-    assert f"| {difference_with(analysis.confirmed[reference].against_fp32)} |" in documented
+    assert f"| {difference_with(analysis.holdout[reference].against_fp32)} |" in documented
     assert "0.3: 200 sentences, scored after 38 maps" in page_of(tmp_path).text

@@ -53,7 +53,7 @@ def test_a_map_off_the_front_of_mcc_is_known_to_do_less_than_the_documented_one(
 
 
 def test_only_the_first_pick_is_called_confirmed() -> None:
-    outcome = replace(made_up_outcome(), margin=0.05, held_back="0.3")
+    outcome = replace(made_up_outcome(), margin=0.05, holdout_source="0.3")
     picked = analyse(outcome).picked
     log_odds = {number: trial.log_odds for number, trial in picked.items() if trial.log_odds is not None}
     scores = HoldoutScores(
@@ -78,7 +78,7 @@ def test_the_command_that_exports_the_smallest_map_says_the_margin(margin: float
 
 
 def test_no_pick_but_the_smallest_is_called_confirmed() -> None:
-    outcome = replace(made_up_outcome(), margin=0.0, held_back="0.3")
+    outcome = replace(made_up_outcome(), margin=0.0, holdout_source="0.3")
     analysis = analyse(outcome)
     assert analysis.headlines[0].request == SMALLEST and analysis.headlines[0].trial is None
     log_odds = {number: trial.log_odds for number, trial in analysis.picked.items() if trial.log_odds is not None}
@@ -121,7 +121,7 @@ def test_confidence_is_never_rounded_up_to_what_it_is_compared_with() -> None:
 
 def eventful_outcome(margin: float) -> Outcome:
     """Return a run with a holdout set, unseen sentences, knapsack maps, and a search that went on after its checks."""
-    outcome = replace(made_up_outcome(), margin=margin, held_back="0.3")
+    outcome = replace(made_up_outcome(), margin=margin, holdout_source="0.3")
     maps = [replace(trial, origin="plain") if trial.origin == "uniform" else trial for trial in outcome.trials]
     outcome = with_unseen(with_trials(outcome, maps), [trial for trial in maps if trial.feasible or not trial.number])
     assert outcome.unseen is not None
@@ -142,7 +142,7 @@ def test_a_search_ends_in_25_lines_of_100_columns(margin: float, unscored: int, 
     assert outcome.holdout is not None
     if holdout != "scored":
         withdrawn = replace(outcome.holdout, withdrawn=True) if holdout == "withdrawn" else None
-        outcome = replace(outcome, holdout=withdrawn, held_back="" if holdout == "none" else "0.3")
+        outcome = replace(outcome, holdout=withdrawn, holdout_source="" if holdout == "none" else "0.3")
     analysis = analyse(outcome)
     command = export_commands(analysis, run, f"--format packed --out {run}-packed")[0]
     lines = ending_lines(analysis, run, command)

@@ -25,9 +25,9 @@ def test_export_and_evaluate_agree_with_the_search(
             ).status
             == 0
         )
-        spoken = bitfront("evaluate", "--bitmap", path, "--model", tiny.model, "--data", tiny.data, "--json")
-        assert spoken.status == 0, spoken.err
-        figures = json.loads(spoken.out)
+        result = bitfront("evaluate", "--bitmap", path, "--model", tiny.model, "--data", tiny.data, "--json")
+        assert result.status == 0, result.err
+        figures = json.loads(result.out)
         for key in ("mcc", "damage", "agreement", "nominal_compression", "packed_compression"):
             assert figures[key] == pytest.approx(float(row[key]), abs=1e-12), key
         assert figures["mcc_low"] <= figures["mcc"] <= figures["mcc_high"]
@@ -41,7 +41,7 @@ def test_evaluating_a_map_by_another_quantiser_than_it_was_found_with_says_so(
     where = ("--bitmap", path, "--model", tiny.model, "--data", tiny.data)
     alike, other = bitfront("evaluate", *where), bitfront("evaluate", *where, "--group-size", 8)
     assert "note:" not in alike.err and "quantiser    " in alike.out
-    assert "note: the run that found this map quantised by" in " ".join(other.err.split())
+    assert "note: this map was searched with the quantiser" in " ".join(other.err.split())
     assert "in groups of 8" in other.out
     assert bitfront("evaluate", "--checkpoint", tmp_path, "--group-size", 8).status == 2
 
@@ -49,10 +49,10 @@ def test_evaluating_a_map_by_another_quantiser_than_it_was_found_with_says_so(
 def test_export_to_standard_output_round_trips(
     finished_run: Path, bitfront: Command, problem: Problem, tmp_path: Path
 ) -> None:
-    spoken = bitfront("export", "--run", finished_run, "--pick", "best@8x")
-    bit_map = parse_bit_map(spoken.out, problem.layers, "standard output")
+    result = bitfront("export", "--run", finished_run, "--pick", "best@8x")
+    bit_map = parse_bit_map(result.out, problem.layers, "standard output")
     assert problem.footprint.compression(bit_map, "nominal") >= 8
-    (tmp_path / "map.txt").write_text(spoken.out, encoding="utf-8")
+    (tmp_path / "map.txt").write_text(result.out, encoding="utf-8")
     again = bitfront("export", "--run", finished_run, "--bitmap", tmp_path / "map.txt", "--format", "json")
     assert json.loads(again.out)["bits"] == {
         layer.name: width for layer, width in zip(problem.layers, bit_map, strict=True)
@@ -66,21 +66,21 @@ def test_a_packed_checkpoint_has_the_claimed_size_and_scores_what_the_search_sai
     where = ("--model", tiny.model, "--data", tiny.data)
     assert bitfront("search", *where, "--run", run, "--trials", 12, "--sensitivity", "gradient").status == 0
     best = min((row for row in rows(run / "front.csv")), key=lambda row: float(row["damage"]))
-    spoken = bitfront("export", "--run", run, "--trial", best["number"], "--format", "packed", "--out", packed)
-    assert spoken.status == 0, spoken.err
+    result = bitfront("export", "--run", run, "--trial", best["number"], "--format", "packed", "--out", packed)
+    assert result.status == 0, result.err
     assert (packed / "packed.safetensors").stat().st_size == int(best["packed_bytes"])
-    spoken = bitfront("evaluate", "--checkpoint", packed, *where, "--json")
-    assert spoken.status == 0, spoken.err
-    scored = json.loads(spoken.out)
+    result = bitfront("evaluate", "--checkpoint", packed, *where, "--json")
+    assert result.status == 0, result.err
+    scored = json.loads(result.out)
     for key in ("damage", "mcc", "packed_bytes"):
         assert scored[key] == pytest.approx(float(best[key]), abs=0, rel=1e-12)
     other = make_tiny_problem(tmp_path / "other", seed=7)  # of the same shapes
-    spoken = bitfront("evaluate", "--checkpoint", packed, "--model", other.model, "--data", other.data)
-    assert spoken.status == 2
-    assert "was made from another model than" in " ".join(spoken.err.split())
+    result = bitfront("evaluate", "--checkpoint", packed, "--model", other.model, "--data", other.data)
+    assert result.status == 2
+    assert "was made from another model than" in " ".join(result.err.split())
     again = bitfront("export", "--run", run, "--trial", best["number"], "--format", "packed", "--out", packed)
     assert again.status == 2
-    assert "there already" in again.err
+    assert "exists already" in again.err
     assert bitfront("export", "--run", run, "--trial", 1, "--format", "packed").status == 2
     assert bitfront("evaluate", *where).status == 2
     assert bitfront("evaluate", *where, "--checkpoint", packed, "--bitmap", packed / "bitmap.txt").status == 2
@@ -96,9 +96,9 @@ def test_another_model_than_the_runs_is_not_packed(tiny: TinyProblem, bitfront: 
     tensors = load_file(weights)
     tensors["classifier.bias"] += 1
     save_file(tensors, weights, {"format": "pt"})
-    spoken = bitfront("export", "--run", run, "--trial", 1, "--format", "packed", "--out", tmp_path / "packed")
-    assert spoken.status == 2
-    assert "is not the model of this run any more" in " ".join(spoken.err.split())
+    result = bitfront("export", "--run", run, "--trial", 1, "--format", "packed", "--out", tmp_path / "packed")
+    assert result.status == 2
+    assert "changed since this run" in " ".join(result.err.split())
     assert not (tmp_path / "packed").exists()
 
 
@@ -109,12 +109,12 @@ def test_a_torchao_checkpoint_needs_torchao_and_no_line_of_ours(
     assert "--out DIR" in bitfront(*export).err
     with monkeypatch.context() as absent:
         absent.setitem(sys.modules, "torchao.core.config", None)
-        spoken = bitfront(*export, "--out", tmp_path / "ao")
-    assert spoken.status == 2
-    assert "pip install -e '.[torchao]'" in spoken.err
+        result = bitfront(*export, "--out", tmp_path / "ao")
+    assert result.status == 2
+    assert "pip install -e '.[torchao]'" in result.err
     assert not (tmp_path / "ao").exists()
     pytest.importorskip("torchao")
-    spoken = bitfront(*export, "--out", tmp_path / "ao")
-    assert spoken.status == 0, spoken.err
-    assert f"weights of {(tmp_path / 'ao' / 'model.safetensors').stat().st_size:,} bytes" in spoken.out
+    result = bitfront(*export, "--out", tmp_path / "ao")
+    assert result.status == 0, result.err
+    assert f"weights of {(tmp_path / 'ao' / 'model.safetensors').stat().st_size:,} bytes" in result.out
     assert bitfront(*export, "--out", tmp_path / "ao").status == 2

@@ -38,10 +38,10 @@ def test_mistakes_are_one_message_and_status_2(
         (("search", "--run", tmp_path / "new", "--trials", "many"), "Invalid value for '--trials'"),
     ]
     for arguments, complaint in cases:
-        spoken = bitfront(*arguments)
-        assert spoken.status == 2, arguments
-        assert complaint in spoken.err.replace("\n", " "), (arguments, spoken.err)
-        assert "Traceback" not in spoken.err
+        result = bitfront(*arguments)
+        assert result.status == 2, arguments
+        assert complaint in result.err.replace("\n", " "), (arguments, result.err)
+        assert "Traceback" not in result.err
     assert not (tmp_path / "new").exists()
 
 

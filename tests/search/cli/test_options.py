@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import pytest
 
-from search.cli.options import PROFILES_SET
+from search.cli.options import SET_BY_PROFILES
 from search.run.profile import PROFILES, SETTINGS
 from tests.search.conftest import Command
 from tests.shared import ROOT
@@ -32,18 +32,18 @@ def test_help_groups_the_settings_and_shows_what_the_model_says(
         kind = "|".join(schema.get("enum", ())) or {"string": "<str>", "integer": "<int>", "number": "<float>"}.get(
             schema["type"], "<bool>"
         )
-        default = "the profile's" if name in PROFILES_SET else schema["default"]
-        expected = f"{kind} {schema['description']}" + ("" if kind == "<bool>" else f" [default: ({default})]")
+        default = "the profile's" if name in SET_BY_PROFILES else schema["default"]
+        expected = f"{kind} {schema['description']}" + ("" if kind == "<bool>" else f" [default: {default}]")
         assert text.startswith(expected), name
 
 
 def test_the_profiles_own_settings_are_theirs() -> None:
     for name in PROFILES:
-        assert set(tomllib.loads((ROOT / "search" / "run" / f"{name}.toml").read_text("utf-8"))) <= set(PROFILES_SET)
+        assert set(tomllib.loads((ROOT / "search" / "run" / f"{name}.toml").read_text("utf-8"))) <= set(SET_BY_PROFILES)
 
 
 def test_help_and_version_import_nothing_slow() -> None:
-    slow = "{'torch', 'optuna', 'transformers', 'pandas', 'matplotlib'}"
+    slow = "{'torch', 'optuna', 'transformers', 'huggingface_hub', 'pandas', 'matplotlib'}"
     for arguments, expected in (("['search', '--help']", "After the search"), ("['--version']", version("bitfront"))):
         code = (
             f"import sys, search.cli.app\nsys.argv[1:] = {arguments}\ntry: search.cli.app.main()\n"

@@ -17,9 +17,9 @@ def test_a_search_that_could_not_polish_says_so_before_it_begins(
     """All of its training sentences are searched with."""
     run = tmp_path / "run"
     settings = ["--model", tiny.model, "--data", tiny.data, "--quantizer", "affine", "--sensitivity", "gradient"]
-    spoken = bitfront("search", *settings, "--run", run, "--trials", 9, "--polish")
-    assert spoken.status == 2
-    assert "polishing needs 2 training sentences" in " ".join(spoken.err.split())
+    result = bitfront("search", *settings, "--run", run, "--trials", 9, "--polish")
+    assert result.status == 2
+    assert "polishing needs 2 training sentences" in " ".join(result.err.split())
     assert not run.exists()
 
 
@@ -28,8 +28,8 @@ def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
 ) -> None:
     run = tmp_path / "run"
     settings = ["--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient"]
-    spoken = bitfront("search", *settings, "--run", run, "--trials", 12, "--polish")
-    assert spoken.status == 0, spoken.err
+    result = bitfront("search", *settings, "--run", run, "--trials", 12, "--polish")
+    assert result.status == 0, result.err
     polished = rows(run / "polished.csv")
     picks = {row["number"] for row in polished}
     assert picks
@@ -52,28 +52,28 @@ def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
     # A copy of it, as small and as good.
     export = ("export", "--run", run, "--polished", "--trial", row["number"], "--out", tmp_path / "copy", "--format")
     assert bitfront(*export, "json").status == 2
-    spoken = bitfront(*export, "packed")
-    assert spoken.status == 0, spoken.err
+    result = bitfront(*export, "packed")
+    assert result.status == 0, result.err
     copied = bitfront("evaluate", "--checkpoint", tmp_path / "copy", *settings[:4], "--json")
     assert json.loads(copied.out) == json.loads(said.out)
-    assert "there already" in bitfront(*export, "packed").err
+    assert "exists already" in bitfront(*export, "packed").err
 
     # One more joins the table, and what is there is not polished again.
     before = (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns
     other = next(trial.number for trial in found.trials if str(trial.number) not in picks)
-    spoken = bitfront(
+    result = bitfront(
         "export", "--run", run, "--polished", "--trial", other, "--out", tmp_path / "x", *export[-1:], "packed"
     )
-    assert "is not polished" in " ".join(spoken.err.split())
-    spoken = bitfront("polish", "--run", run, "--trial", other)
-    assert spoken.status == 0, spoken.err
-    assert "damage" in spoken.out
+    assert "is not polished" in " ".join(result.err.split())
+    result = bitfront("polish", "--run", run, "--trial", other)
+    assert result.status == 0, result.err
+    assert "damage" in result.out
     assert bitfront("polish", "--run", run).status == 0
     assert {row["number"] for row in rows(run / "polished.csv")} == picks | {str(other)}
     assert (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns == before
 
-    spoken = bitfront("polish", "--run", run, "--epochs", 2)
-    assert "was polished with --epochs 1" in " ".join(spoken.err.split())
+    result = bitfront("polish", "--run", run, "--epochs", 2)
+    assert "was polished with --epochs 1" in " ".join(result.err.split())
 
     # Broken off between a checkpoint and the table: the checkpoint says it all.
     table = (run / "polished.csv").read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
 def test_what_cannot_be_polished_is_one_message(
     finished_run: Path, bitfront: Command, arguments: list[str], said: str
 ) -> None:
-    spoken = bitfront("polish", "--run", finished_run, *arguments)
-    assert spoken.status == 2
-    assert said in spoken.err
+    result = bitfront("polish", "--run", finished_run, *arguments)
+    assert result.status == 2
+    assert said in result.err
     assert not (finished_run / "polished").exists()

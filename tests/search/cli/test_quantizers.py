@@ -22,21 +22,21 @@ def test_a_calibrated_search_scores_and_packs_its_own_codes(
     trial = rows(run / "trials.csv")[0]
     assert trial["label"] == "uniform 2"
     assert bitfront("export", "--run", run, "--trial", 0, "--format", "packed", "--out", packed).status == 0
-    spoken = bitfront("evaluate", *where, "--checkpoint", packed, "--json")
-    assert json.loads(spoken.out)["damage"] == pytest.approx(float(trial["damage"]), rel=1e-12)
+    result = bitfront("evaluate", *where, "--checkpoint", packed, "--json")
+    assert json.loads(result.out)["damage"] == pytest.approx(float(trial["damage"]), rel=1e-12)
     affine = bitfront("evaluate", *where, "--bitmap", packed / "bitmap.txt", "--json", "--quantizer", "affine")
     assert json.loads(affine.out)["damage"] != pytest.approx(float(trial["damage"]), rel=1e-3)
 
     # A run of a machine with a GPU, whose calibration rounded a few codes otherwise.
     settings = (run / "run.toml").read_text()
     (run / "run.toml").write_text(re.sub('(device|codes) = ".*"', elsewhere, settings))
-    spoken = bitfront("export", "--run", run, "--trial", 0, "--format", "packed", "--out", tmp_path / "again")
-    assert spoken.status == 0, spoken.err
-    assert "were calibrated on another machine" in " ".join(spoken.err.split())
+    result = bitfront("export", "--run", run, "--trial", 0, "--format", "packed", "--out", tmp_path / "again")
+    assert result.status == 0, result.err
+    assert "were calibrated on another machine" in " ".join(result.err.split())
     (run / "run.toml").write_text(settings)
-    spoken = bitfront(*start, "--quantizer", "affine")
-    assert spoken.status == 2
-    assert "quantizer was" in " ".join(spoken.err.split())
+    result = bitfront(*start, "--quantizer", "affine")
+    assert result.status == 2
+    assert "quantizer was" in " ".join(result.err.split())
 
 
 def elsewhere(setting: re.Match[str]) -> str:
@@ -49,24 +49,24 @@ def test_a_codebook_search_counts_and_packs_its_codewords(
     run, packed = tmp_path / "run", tmp_path / "packed"
     where = ("--model", roomy.model, "--data", roomy.data)
     start = ("search", *where, "--run", run, "--trials", 14, "--sensitivity", "gradient", "--size", "packed")
-    spoken = bitfront(*start, "--min-compression", 1.5, "--quantizer", "codebook")
-    assert spoken.status == 0, spoken.err
+    result = bitfront(*start, "--min-compression", 1.5, "--quantizer", "codebook")
+    assert result.status == 0, result.err
     trials = rows(run / "trials.csv")
     assert all(float(row["packed_compression"]) >= 1.5 for row in trials if row["feasible"] == "True")
     last = trials[-1]
     assert last["origin"] == "sampler"
     export = ("export", "--run", run, "--trial", last["number"], "--format")
-    spoken = bitfront(*export, "packed", "--out", packed)
-    assert spoken.status == 0, spoken.err
+    result = bitfront(*export, "packed", "--out", packed)
+    assert result.status == 0, result.err
     assert (packed / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
     scored = json.loads(bitfront("evaluate", "--checkpoint", packed, *where, "--json").out)
     assert scored["packed_bytes"] == int(last["packed_bytes"])
     assert scored["damage"] == pytest.approx(float(last["damage"]), rel=1e-12)
-    spoken = bitfront(*export, "torchao", "--out", tmp_path / "ao")
-    assert spoken.status == 2
-    assert "a codebook's codewords" in " ".join(spoken.err.split())
-    spoken = bitfront("polish", "--run", run, "--trial", last["number"])
-    assert spoken.status == 0, spoken.err
+    result = bitfront(*export, "torchao", "--out", tmp_path / "ao")
+    assert result.status == 2
+    assert "a codebook's codewords" in " ".join(result.err.split())
+    result = bitfront("polish", "--run", run, "--trial", last["number"])
+    assert result.status == 0, result.err
     [polished] = rows(run / "polished.csv")
     assert (run / polished["checkpoint"] / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
 
@@ -77,12 +77,12 @@ def test_groups_of_columns_are_counted_packed_and_part_of_what_a_run_is(
     run, packed = tmp_path / "run", tmp_path / "packed"
     where = ("--model", tiny.model, "--data", tiny.data)
     start = ("search", *where, "--run", run, "--trials", 10, "--sensitivity", "gradient", "--group-size")
-    spoken = bitfront(*start, 8)
-    assert spoken.status == 0, spoken.err
+    result = bitfront(*start, 8)
+    assert result.status == 0, result.err
     assert "--group-size 8" in (run / "report.html").read_text(encoding="utf-8")
     last = rows(run / "trials.csv")[-1]
-    spoken = bitfront("export", "--run", run, "--trial", last["number"], "--format", "packed", "--out", packed)
-    assert spoken.status == 0, spoken.err
+    result = bitfront("export", "--run", run, "--trial", last["number"], "--format", "packed", "--out", packed)
+    assert result.status == 0, result.err
     assert (packed / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
     scored = json.loads(bitfront("evaluate", "--checkpoint", packed, *where, "--json").out)
     assert scored["packed_bytes"] == int(last["packed_bytes"])
@@ -91,10 +91,10 @@ def test_groups_of_columns_are_counted_packed_and_part_of_what_a_run_is(
     grouped, per_row = (json.loads(bitfront(*evaluate, "--group-size", size).out) for size in (8, 0))
     assert grouped["packed_bytes"] == scored["packed_bytes"] > per_row["packed_bytes"]
     assert grouped["damage"] < per_row["damage"]
-    spoken = bitfront(*start, 4)
-    assert spoken.status == 2
-    assert "quantizer was 'calibrated-2 in groups of 8" in " ".join(spoken.err.split())
-    spoken = bitfront(*evaluate[:-1], "codebook", "--group-size", 8)
-    assert spoken.status == 2
-    assert "takes no group_size" in " ".join(spoken.err.split())
+    result = bitfront(*start, 4)
+    assert result.status == 2
+    assert "quantizer was 'calibrated-2 in groups of 8" in " ".join(result.err.split())
+    result = bitfront(*evaluate[:-1], "codebook", "--group-size", 8)
+    assert result.status == 2
+    assert "takes no group_size" in " ".join(result.err.split())
     assert bitfront(*evaluate, "--group-size", -1).status == 2

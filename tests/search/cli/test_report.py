@@ -10,8 +10,8 @@ from tests.search.conftest import Command
 def test_report_writes_the_files_anew_without_the_model(finished_run: Path, bitfront: Command) -> None:
     (finished_run / "report.html").unlink()
     (finished_run / "front.csv").unlink()
-    spoken = bitfront("report", "--run", finished_run)
-    assert spoken.status == 0, spoken.err
+    result = bitfront("report", "--run", finished_run)
+    assert result.status == 0, result.err
     assert (finished_run / "report.html").is_file()
     assert (finished_run / "front.csv").is_file()
     assert not [path for path in finished_run.rglob(".*") if path.suffix in (".csv", ".html", ".png", ".svg", ".txt")]
@@ -20,8 +20,8 @@ def test_report_writes_the_files_anew_without_the_model(finished_run: Path, bitf
 def test_runs_are_compared_on_one_page(finished_run: Path, bitfront: Command, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(finished_run, copy)
-    spoken = bitfront("report", "--compare", finished_run, copy, "--out", tmp_path / "out")
-    assert spoken.status == 0, spoken.err
+    result = bitfront("report", "--compare", finished_run, copy, "--out", tmp_path / "out")
+    assert result.status == 0, result.err
     assert "tiny against copy" in (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
     assert {row["run"] for row in rows(tmp_path / "out" / "comparison.csv")} == {"tiny", "copy"}
     for arguments in (("--compare", finished_run), ("--compare", copy, copy), (), ("--run", copy, finished_run)):
@@ -30,8 +30,8 @@ def test_runs_are_compared_on_one_page(finished_run: Path, bitfront: Command, tm
 
 
 def test_the_margin_and_the_command_are_the_runs(finished_run: Path, bitfront: Command) -> None:
-    spoken = bitfront("report", "--run", finished_run, "--margin", 0.25)
-    assert "within 0.25 MCC of FP32" in spoken.out
+    result = bitfront("report", "--run", finished_run, "--margin", 0.25)
+    assert "within 0.25 MCC of FP32" in result.out
     assert "within 0.01 MCC" in bitfront("report", "--run", finished_run).out
     page = (finished_run / "report.html").read_text(encoding="utf-8")
     count = len(rows(finished_run / "trials.csv"))

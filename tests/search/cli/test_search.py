@@ -60,13 +60,13 @@ def test_the_front_is_non_dominated_feasible_and_its_maps_are_what_they_say(
 
 def test_starting_it_again_continues_it(finished_run: Path, bitfront: Command) -> None:
     before = outcome(load_study(finished_run / "study.journal"), "x").trials
-    spoken = bitfront("search", "--run", finished_run, "--trials", 23)
-    assert spoken.status == 0, spoken.err
+    result = bitfront("search", "--run", finished_run, "--trials", 23)
+    assert result.status == 0, result.err
     after = outcome(load_study(finished_run / "study.journal"), "x").trials
     assert len(after) == 23
     assert [trial.bit_map for trial in after[:20]] == [trial.bit_map for trial in before]
-    spoken = bitfront("search", "--run", finished_run)  # it has what it was asked for
-    assert spoken.status == 0
+    result = bitfront("search", "--run", finished_run)  # it has what it was asked for
+    assert result.status == 0
     assert len(outcome(load_study(finished_run / "study.journal"), "x").trials) == 23
 
 
@@ -74,15 +74,15 @@ def test_another_model_data_or_objective_is_refused(
     finished_run: Path, tiny: TinyProblem, bitfront: Command, tmp_path: Path
 ) -> None:
     other = make_tiny_problem(tmp_path, seed=1)
-    spoken = bitfront("search", "--run", finished_run, "--model", other.model, "--data", other.data)
-    assert spoken.status == 2
-    assert "is another search" in spoken.err
-    assert "model was" in spoken.err
-    assert "sentences was" in spoken.err
-    spoken = bitfront("search", "--run", finished_run, "--quality", "mcc", "--min-compression", "8")
-    assert spoken.status == 2
-    assert "quality was 'damage' and is now 'mcc'" in spoken.err
-    assert "min_compression was 5.5 and is now 8.0" in spoken.err
+    result = bitfront("search", "--run", finished_run, "--model", other.model, "--data", other.data)
+    assert result.status == 2
+    assert "is another search" in result.err
+    assert "model was" in result.err
+    assert "sentences was" in result.err
+    result = bitfront("search", "--run", finished_run, "--quality", "mcc", "--min-compression", "8")
+    assert result.status == 2
+    assert "quality was 'damage' and is now 'mcc'" in result.err
+    assert "min_compression was 5.5 and is now 8.0" in result.err
 
 
 def test_a_run_whose_journal_is_gone_is_not_begun_anew_over_its_tables(
@@ -92,8 +92,8 @@ def test_a_run_whose_journal_is_gone_is_not_begun_anew_over_its_tables(
     (copy / "study.journal").write_bytes(b"")
     before = (copy / "trials.csv").read_bytes()
     for _ in range(2):
-        spoken = bitfront("search", "--run", copy, "--trials", 40)
-        assert spoken.status == 2 and "put it back from a copy" in " ".join(spoken.err.split())
+        result = bitfront("search", "--run", copy, "--trials", 40)
+        assert result.status == 2 and "put it back from a copy" in " ".join(result.err.split())
         (copy / "study.journal").unlink(missing_ok=True)
     assert (copy / "trials.csv").read_bytes() == before
 
@@ -104,8 +104,8 @@ def test_what_is_no_share_and_no_directory_is_told_to_be_the_confirmations(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     where = ("--model", tiny.model, "--data", tiny.data, "--run", tmp_path / "run")
-    spoken = bitfront("search", *where, "--confirm", confirm)
-    assert spoken.status == 2 and f"--confirm {confirm}: give none, a share below 1" in " ".join(spoken.err.split())
+    result = bitfront("search", *where, "--confirm", confirm)
+    assert result.status == 2 and f"--confirm {confirm}: give none, a share below 1" in " ".join(result.err.split())
 
 
 def test_reversed_labels_are_refused_before_anything_is_calibrated(
@@ -119,9 +119,9 @@ def test_reversed_labels_are_refused_before_anything_is_calibrated(
         tensors[name] = tensors[name].flip(0).contiguous()
     save_file(tensors, path, {"format": "pt"})
     arguments = ("--model", reversed_problem.model, "--data", reversed_problem.data)
-    spoken = bitfront("search", "--run", tmp_path / "run", *arguments)
-    assert spoken.status == 2
-    assert "labels are probably reversed" in spoken.err
+    result = bitfront("search", "--run", tmp_path / "run", *arguments)
+    assert result.status == 2
+    assert "labels are probably reversed" in result.err
     assert not (tmp_path / "run").exists()
 
 
@@ -139,8 +139,8 @@ def test_maps_whose_scores_are_not_finite_fail_and_the_search_goes_on(
         return log_odds
 
     monkeypatch.setattr(Evaluator, "log_odds", broken)
-    spoken = bitfront("search", "--run", tmp_path / "run", "--model", tiny.model, "--data", tiny.data, "--trials", 10)
-    assert spoken.status == 0, spoken.err
+    result = bitfront("search", "--run", tmp_path / "run", "--model", tiny.model, "--data", tiny.data, "--trials", 10)
+    assert result.status == 0, result.err
     first, *others = rows(tmp_path / "run" / "trials.csv")
     assert (first["label"], first["state"], first["on_front"]) == ("uniform 2", "failed", "False")
     assert "1 of 80 log-odds are not finite" in first["failure"]
@@ -150,7 +150,7 @@ def test_maps_whose_scores_are_not_finite_fail_and_the_search_goes_on(
 def test_a_seed_reproduces_a_run_exactly(tiny: TinyProblem, bitfront: Command, tmp_path: Path) -> None:
     maps = []
     for name in ("a", "b"):
-        spoken = bitfront(
+        result = bitfront(
             "search",
             "--run",
             tmp_path / name,
@@ -165,7 +165,7 @@ def test_a_seed_reproduces_a_run_exactly(tiny: TinyProblem, bitfront: Command, t
             "--seed",
             5,
         )
-        assert spoken.status == 0, spoken.err
+        assert result.status == 0, result.err
         maps.append([(row["bits"], row["damage"], row["mcc"]) for row in rows(tmp_path / name / "trials.csv")])
     assert maps[0] == maps[1]
 
@@ -173,10 +173,10 @@ def test_a_seed_reproduces_a_run_exactly(tiny: TinyProblem, bitfront: Command, t
 def test_a_read_only_place_is_one_clear_line(tiny: TinyProblem, bitfront: Command, tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("x")
-    spoken = bitfront("search", "--run", blocker / "run", "--model", tiny.model, "--data", tiny.data)
-    assert spoken.status in (1, 2)
-    assert "Traceback" not in spoken.err
-    assert str(blocker) in spoken.err
+    result = bitfront("search", "--run", blocker / "run", "--model", tiny.model, "--data", tiny.data)
+    assert result.status in (1, 2)
+    assert "Traceback" not in result.err
+    assert str(blocker) in result.err
 
 
 def test_an_architecture_without_a_forward_of_ours_is_said_to_have_none(
@@ -185,9 +185,9 @@ def test_an_architecture_without_a_forward_of_ours_is_said_to_have_none(
     monkeypatch.setattr("objectives.evaluation.evaluator.is_plain_bert", lambda model: False)
     run = tmp_path / "run"
     where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--trials", 9)
-    spoken = bitfront("search", *where, "--sensitivity", "gradient", "--precision", "bf16")
-    assert spoken.status == 0, spoken.err
-    assert "transformers' forward in FP32, for want of one of our own" in " ".join(spoken.err.split())
+    result = bitfront("search", *where, "--sensitivity", "gradient", "--precision", "bf16")
+    assert result.status == 0, result.err
+    assert "transformers' forward in FP32, for want of one of our own" in " ".join(result.err.split())
     assert {row["precision"] for row in rows(run / "trials.csv")} == {"fp32"}
 
 
@@ -204,8 +204,8 @@ def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(
     before = rows(run / "trials.csv")
     assert {row["precision"] for row in before} == {"bf16"}
     assert "not scored again in FP32 yet" in (run / "report.html").read_text()
-    spoken = bitfront(*start, "--trials", 40)  # nothing to search: what is open is confirmed
-    assert spoken.status == 0, spoken.err
+    result = bitfront(*start, "--trials", 40)  # nothing to search: what is open is confirmed
+    assert result.status == 0, result.err
     assert "lean BERT forward in bf16" in (run / "search.log").read_text()
     after = rows(run / "trials.csv")
     told = {row["number"] for table in ("picks.csv", "unseen.csv") for row in rows(run / table)}

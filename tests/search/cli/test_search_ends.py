@@ -47,12 +47,12 @@ def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
     monkeypatch.setenv("BITFRONT_CACHE", str(tmp_path / "cache"))
     run = tmp_path / "run"
     where = ("--model", tiny.model, "--data", tiny.data, "--run", run)
-    spoken = bitfront("search", *where, "--hours", 1e-9)
-    assert spoken.status == 0, spoken.err
+    result = bitfront("search", *where, "--hours", 1e-9)
+    assert result.status == 0, result.err
     assert rows(run / "trials.csv") == []
     assert (run / "report.html").is_file()
-    spoken = bitfront("search", *where, "--hours", 0, "--trials", 17)
-    assert spoken.status == 0, spoken.err
+    result = bitfront("search", *where, "--hours", 0, "--trials", 17)
+    assert result.status == 0, result.err
     labels = [row["label"] for row in rows(run / "trials.csv")]
     assert len(set(labels)) == 17
     assert any(label.startswith("plain") for label in labels)
@@ -85,9 +85,9 @@ def test_a_search_ends_once_no_further_map_meets_the_constraint(
     run = tmp_path / "run"
     where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--quantizer", "affine")
     for _ in range(2):  # starting it again finds nothing either
-        spoken = bitfront("search", *where, "--min-compression", compression, *asked, "--hours", 1)
-        assert spoken.status == 0, spoken.err
-        assert spoken.err.count("no further map meets the constraint") == 1
+        result = bitfront("search", *where, "--min-compression", compression, *asked, "--hours", 1)
+        assert result.status == 0, result.err
+        assert result.err.count("no further map meets the constraint") == 1
         assert ": ended by running out of maps, " in bitfront("status", "--run", run).out
         with RunDirectory(run).locked():  # another start, before it has told of itself
             assert ": starting again" in bitfront("status", "--run", run).out

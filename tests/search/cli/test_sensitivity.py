@@ -14,12 +14,12 @@ def test_sensitivities_as_a_table_and_a_heat_map(
     tiny: TinyProblem, bitfront: Command, tmp_path: Path, source: str, said: set[str]
 ) -> None:
     out = tmp_path / "found"
-    spoken = bitfront("sensitivity", "--model", tiny.model, "--data", tiny.data, "--source", source, "--out", out)
-    assert spoken.status == 0, spoken.err
+    result = bitfront("sensitivity", "--model", tiny.model, "--data", tiny.data, "--source", source, "--out", out)
+    assert result.status == 0, result.err
     assert {path.name for path in out.iterdir()} == {"sensitivity.csv", "sensitivity.png", "sensitivity.svg"}
     table = rows(out / "sensitivity.csv")
     assert {row["source"] for row in table} == said
-    heading, *lines, written = spoken.out.splitlines()
+    heading, *lines, written = result.out.splitlines()
     assert heading.split()[-2:] == ["8", "bit"]
     assert len(lines) == len(table) / 7
     assert lines[0].startswith("bert.embeddings.word_embeddings ")
@@ -36,9 +36,9 @@ def test_a_search_without_sensitivities_has_no_plain_allocations(
         origins = [row["origin"] for row in rows(run / "trials.csv")]
         assert ("plain" in origins) == plain
         assert (run / "sensitivity.csv").exists() == plain
-    spoken = bitfront("search", *where[:4], "--run", tmp_path / "x", "--sensitivity", "none")
-    assert spoken.status == 2
-    assert "guided sampler needs sensitivities" in spoken.err
-    spoken = bitfront("sensitivity", *where[:4], "--source", "none")
-    assert spoken.status == 2
-    assert "measured or gradient" in spoken.err
+    result = bitfront("search", *where[:4], "--run", tmp_path / "x", "--sensitivity", "none")
+    assert result.status == 2
+    assert "guided sampler needs sensitivities" in result.err
+    result = bitfront("sensitivity", *where[:4], "--source", "none")
+    assert result.status == 2
+    assert "measured or gradient" in result.err

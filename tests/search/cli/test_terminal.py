@@ -3,16 +3,16 @@ import io
 from rich.console import Console
 
 from results.formatting import duration
-from search.cli.options import LastingConsole
+from search.cli.options import PipeSafeConsole
 from search.cli.terminal import progress_display, status_line
 from search.run.progress import Progress
 
-HALFWAY = Progress(trials=40, trials_wanted=150, elapsed_s=60.0, left_s=165.0, rate_per_s=2 / 3, front="front of 3")
+HALFWAY = Progress(trials=40, trial_limit=150, elapsed_s=60.0, left_s=165.0, rate_per_s=2 / 3, front="front of 3")
 
 
 def test_the_status_line_says_trials_rate_and_time_left() -> None:
     assert status_line(HALFWAY) == f"40/150 trials, 40.0 a minute, {duration(165.0)} left"
-    endless = Progress(trials=7, trials_wanted=0, elapsed_s=60.0, left_s=None, rate_per_s=0.1, front="")
+    endless = Progress(trials=7, trial_limit=0, elapsed_s=60.0, left_s=None, rate_per_s=0.1, front="")
     assert status_line(endless) == "7 trials, 6.0 a minute"
 
 
@@ -35,13 +35,13 @@ def test_a_reader_that_goes_away_ends_nothing() -> None:
             return super().write(text)
 
     pipe = Gone()
-    console = LastingConsole(file=pipe)
+    console = PipeSafeConsole(file=pipe)
     with progress_display(console) as display:
         pipe.error = BrokenPipeError()
         display.trials(HALFWAY)
     assert console.quiet
     terminal = Gone()
-    with progress_display(LastingConsole(file=terminal, force_terminal=True)) as display:
+    with progress_display(PipeSafeConsole(file=terminal, force_terminal=True)) as display:
         display.trials(HALFWAY)
         terminal.error = OSError(5, "Input/output error")
 

@@ -82,15 +82,15 @@ def test_a_full_disk_loses_nothing_that_was_finished(
         honest(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr("search.run.worker.tell", tell)
-    spoken = bitfront(*search_on(tiny, run, 400))
-    assert spoken.status == 1
-    assert one_line(spoken.err, "No space left on device"), spoken.err
-    assert "all that was finished is recorded" in " ".join(spoken.err.split())
+    result = bitfront(*search_on(tiny, run, 400))
+    assert result.status == 1
+    assert one_line(result.err, "No space left on device"), result.err
+    assert "all finished maps are recorded" in " ".join(result.err.split())
     finished = recorded(RunDirectory(run))
     assert len(finished) >= 11
     filler.unlink()
-    spoken = bitfront(*search_on(tiny, run, len(finished) + 3))
-    assert spoken.status == 0, spoken.err
+    result = bitfront(*search_on(tiny, run, len(finished) + 3))
+    assert result.status == 0, result.err
     check(RunDirectory(run), len(finished) + 3)
     assert finished.items() <= recorded(RunDirectory(run)).items()
 
@@ -102,9 +102,9 @@ def test_a_read_only_run_can_be_looked_at_and_not_continued(
     assert bitfront(*search_on(tiny, run, 8)).status == 0
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     for arguments in (search_on(tiny, run, 9), search_on(tiny, small_disk / "new", 9), ("report", "--run", run)):
-        spoken = bitfront(*arguments)
-        assert spoken.status == 1
-        assert one_line(spoken.err, "Read-only file system"), spoken.err
+        result = bitfront(*arguments)
+        assert result.status == 1
+        assert one_line(result.err, "Read-only file system"), result.err
     assert bitfront("status", "--run", run).status == 0
     assert bitfront("export", "--run", run, "--trial", 0).status == 0
 
@@ -119,12 +119,12 @@ def test_a_run_that_is_moved_and_damaged_evaluates_again_what_is_lost(
     content = run.journal.read_bytes()
     at = int(share * len(content))
     run.journal.write_bytes(content[:at] + bytes(400) + content[at + 400 :])
-    spoken = bitfront("status", "--run", run.path)
-    assert spoken.status == 2
-    assert one_line(spoken.err, "is damaged); start the search again"), spoken.err
-    spoken = bitfront("search", "--run", run.path, "--trials", 14)
-    assert spoken.status == 0, spoken.err
-    said = " ".join(spoken.err.split())
+    result = bitfront("status", "--run", run.path)
+    assert result.status == 2
+    assert one_line(result.err, "is damaged); start the search again"), result.err
+    result = bitfront("search", "--run", run.path, "--trials", 14)
+    assert result.status == 0, result.err
+    said = " ".join(result.err.split())
     assert "was damaged; kept the first" in said
     assert "kept as study.journal.damaged-1" in said
     assert run.journal.with_name("study.journal.damaged-1").stat().st_size == len(content)
@@ -143,9 +143,9 @@ def test_a_run_whose_journal_is_gone_is_not_begun_anew(tiny: TinyProblem, bitfro
     table, content = (tmp_path / "trials.csv").read_bytes(), run.journal.read_bytes()
     for gone in (run.journal.unlink, run.journal.touch):
         gone()
-        spoken = bitfront("search", "--run", tmp_path, "--trials", 5)
-        assert spoken.status == 2
-        assert "put it back from a copy" in " ".join(spoken.err.split())
+        result = bitfront("search", "--run", tmp_path, "--trials", 5)
+        assert result.status == 2
+        assert "put it back from a copy" in " ".join(result.err.split())
         assert (tmp_path / "trials.csv").read_bytes() == table
     run.journal.write_bytes(content)
     assert bitfront("search", "--run", tmp_path, "--trials", 5).status == 0
@@ -171,9 +171,9 @@ def test_who_leaves_while_the_files_are_written_finds_them_whole(
         write_csv(table, path)
 
     monkeypatch.setattr("results.report.report.write_csv", impatient)
-    spoken = bitfront(*search_on(tiny, tmp_path / "run", 10))
-    assert spoken.status == 130
-    assert "interrupted; start the same command again to continue" in spoken.err
+    result = bitfront(*search_on(tiny, tmp_path / "run", 10))
+    assert result.status == 130
+    assert "interrupted; start the same command again to continue" in result.err
     assert calls == 3
     check(RunDirectory(tmp_path / "run"), 10)
 
@@ -188,9 +188,9 @@ def test_a_lack_of_memory_is_told_and_the_map_tried_again(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
 
         patched.setattr(Problem, "evaluate", starved)
-        spoken = bitfront(*search_on(tiny, run, 8))
-    assert spoken.status == 1
-    assert one_line(spoken.err, "out of memory"), spoken.err
+        result = bitfront(*search_on(tiny, run, 8))
+    assert result.status == 1
+    assert one_line(result.err, "out of memory"), result.err
     assert bitfront(*search_on(tiny, run, 8)).status == 0
     assert [row["label"] for row in rows(run / "trials.csv")][:1] == ["uniform 3"]
     assert "uniform 2" in {row["label"] for row in rows(run / "trials.csv")}
@@ -222,9 +222,9 @@ def test_a_run_that_another_process_began_meanwhile_is_not_written_over(
         return honest(self)
 
     monkeypatch.setattr(RunDirectory, "locked", locked)
-    spoken = bitfront(*search_on(tiny, run.path, 8))
-    assert spoken.status == 2
-    assert one_line(spoken.err, "is another search"), spoken.err
+    result = bitfront(*search_on(tiny, run.path, 8))
+    assert result.status == 2
+    assert one_line(result.err, "is another search"), result.err
     assert run.read_settings()["profile"]["quality"] == "mcc"
 
 
@@ -243,9 +243,9 @@ def test_a_report_that_fails_is_tried_again_later_and_ends_no_search(
 
     monkeypatch.setattr("search.run.loop.write_report", fails_once)
     monkeypatch.setattr("search.run.loop.REFRESH_S", float("inf"))
-    spoken = bitfront(*search_on(tiny, run, 10))
-    assert spoken.status == 0, spoken.err
-    assert "cannot write the report for now" in " ".join(spoken.err.split())
+    result = bitfront(*search_on(tiny, run, 10))
+    assert result.status == 0, result.err
+    assert "cannot write the report for now" in " ".join(result.err.split())
     assert tries == 2  # after the first map and at the end
     check(RunDirectory(run), 10)
 
@@ -261,9 +261,9 @@ def test_what_ended_a_search_is_told_where_its_report_fails_too(
 
     monkeypatch.setattr("search.run.loop.write_report", damaged)
     monkeypatch.setattr(Problem, "evaluate", starved)
-    spoken = bitfront(*search_on(tiny, tmp_path / "run", 8))
-    assert spoken.status == 1
-    assert one_line(spoken.err, "out of memory"), spoken.err
+    result = bitfront(*search_on(tiny, tmp_path / "run", 8))
+    assert result.status == 1
+    assert one_line(result.err, "out of memory"), result.err
 
 
 def test_a_clock_that_is_set_back_makes_no_time_negative(
@@ -301,12 +301,12 @@ def test_status_says_how_far_a_run_is(tiny: TinyProblem, bitfront: Command, tmp_
     with run.locked():
         assert next(status_lines(run)) == f"{run.path}: starting again, or being polished"
     optuna.load_study(study_name="bitfront", storage=JournalStore(run.journal).backend).ask()
-    assert list(status_lines(run))[1].endswith("; 1 in hand")
+    assert list(status_lines(run))[1].endswith("; 1 running")
     settings = run.settings.read_text(encoding="utf-8").splitlines()
     run.settings.write_text("\n".join(line for line in settings if not line.startswith("ended")), encoding="utf-8")
     assert next(status_lines(run)).endswith("interrupted; start the same command again to continue")
     with run.locked():
-        assert re.search(r": running for \S+.*, 1 at work$", next(status_lines(run)))
+        assert re.search(r": running for \S+.*, workers: 1$", next(status_lines(run)))
 
 
 def test_status_of_a_live_run_tells_a_damaged_study_from_one_not_made_yet(
@@ -317,16 +317,16 @@ def test_status_of_a_live_run_tells_a_damaged_study_from_one_not_made_yet(
     content = run.journal.read_bytes()
     with run.locked():
         run.journal.write_bytes(content[:500] + bytes(100) + content[600:])
-        spoken = bitfront("status", "--run", run.path)
-        assert spoken.status == 2
-        assert spoken.out.startswith(f"{run.path}: starting again")
-        assert "no maps yet" not in spoken.out
-        assert one_line(spoken.err, "cannot be read as a study"), spoken.err
+        result = bitfront("status", "--run", run.path)
+        assert result.status == 2
+        assert result.out.startswith(f"{run.path}: starting again")
+        assert "no maps yet" not in result.out
+        assert one_line(result.err, "cannot be read as a study"), result.err
         for not_yet in (run.journal.unlink, run.journal.touch):
             not_yet()
-            spoken = bitfront("status", "--run", run.path)
-            assert (spoken.status, spoken.err) == (0, "")
-            assert spoken.out.splitlines()[1:] == ["no maps yet"]
+            result = bitfront("status", "--run", run.path)
+            assert (result.status, result.err) == (0, "")
+            assert result.out.splitlines()[1:] == ["no maps yet"]
 
 
 def test_a_notification_is_given_however_a_search_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -50,14 +50,14 @@ def assert_same_table(written: Path, golden: Path) -> None:
 
 
 def test_it_is_reported_with_the_same_figures(run: Path, bitfront: Command) -> None:
-    spoken = bitfront("status", "--run", run)
-    assert spoken.status == 0, spoken.err
-    assert f"{TRIALS}/{TRIALS} trials" in spoken.out
+    result = bitfront("status", "--run", run)
+    assert result.status == 0, result.err
+    assert f"{TRIALS}/{TRIALS} trials" in result.out
     tables = ("trials.csv", "front.csv", "picks.csv", "unseen.csv")
     for table in tables:
         (run / table).unlink()
-    spoken = bitfront("report", "--run", run)
-    assert spoken.status == 0, spoken.err
+    result = bitfront("report", "--run", run)
+    assert result.status == 0, result.err
     for table in (*tables, "polished.csv", "sensitivity.csv"):
         assert_same_table(run / table, GOLDEN / table)
     assert {path.name: path.read_bytes() for path in (run / "bitmaps").glob("*.txt")} == {
@@ -69,20 +69,20 @@ def test_it_is_reported_with_the_same_figures(run: Path, bitfront: Command) -> N
 
 def test_its_maps_are_exported(run: Path, bitfront: Command, tmp_path: Path) -> None:
     for row in rows(GOLDEN / "picks.csv"):
-        spoken = bitfront("export", "--run", run, "--pick", row["pick"], "--format", "json")
-        assert spoken.status == 0, spoken.err
-        assert "".join(map(str, json.loads(spoken.out)["bits"].values())) == row["bits"]
+        result = bitfront("export", "--run", run, "--pick", row["pick"], "--format", "json")
+        assert result.status == 0, result.err
+        assert "".join(map(str, json.loads(result.out)["bits"].values())) == row["bits"]
     out = tmp_path / "polished"
-    spoken = bitfront("export", "--run", run, "--pick", "best@10.67x", "--polished", "--format", "packed", "--out", out)
-    assert spoken.status == 0, spoken.err
+    result = bitfront("export", "--run", run, "--pick", "best@10.67x", "--polished", "--format", "packed", "--out", out)
+    assert result.status == 0, result.err
     [checkpoint] = (GOLDEN / "polished").iterdir()
     assert (out / "packed.safetensors").read_bytes() == (checkpoint / "packed.safetensors").read_bytes()
 
 
 def test_it_is_continued(run: Path, bitfront: Command) -> None:
     before = outcome(load_study(run / "study.journal"), "golden_run")
-    spoken = bitfront("search", "--run", run, "--trials", TRIALS + 3)
-    assert spoken.status == 0, spoken.err
+    result = bitfront("search", "--run", run, "--trials", TRIALS + 3)
+    assert result.status == 0, result.err
     after = outcome(load_study(run / "study.journal"), "golden_run")
     assert len(after.trials) == TRIALS + 3
     assert [(trial.bit_map, trial.scores) for trial in after.trials[:TRIALS]] == [

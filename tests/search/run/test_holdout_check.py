@@ -1,4 +1,4 @@
-"""The confirmation sentences: never searched with, opened once at the end, worth nothing once the search goes on."""
+"""The holdout set: never searched with, scored once at the end, out of date once the search continues."""
 
 from __future__ import annotations
 
@@ -61,18 +61,18 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
 
     again = bitfront("search", "--run", run)  # nothing to search, nothing to open
     assert "Confirmed on the holdout set: " in again.out
-    assert (run / "search.log").read_text(encoding="utf-8").count("on the holdout of 32 sentences") == 1
+    assert (run / "search.log").read_text(encoding="utf-8").count("on the holdout set of 32 sentences") == 1
 
     spoken = bitfront("search", "--run", run, "--trials", 15)
-    assert "more maps withdraw what they confirm" in " ".join(spoken.err.split())
+    assert "more maps put its scores out of date" in " ".join(spoken.err.split())
     assert "Holdout result out of date: " in spoken.out
     assert "Confirmed on" not in spoken.out
     assert holdout_scored_after(load_study(run / "study.journal")) == 14
-    assert (run / "search.log").read_text(encoding="utf-8").count("on the holdout of 32 sentences") == 1
+    assert (run / "search.log").read_text(encoding="utf-8").count("on the holdout set of 32 sentences") == 1
     assert not any(row["confirmed_mcc"] for row in rows(run / "picks.csv"))
     assert "MCC, holdout" not in (run / "report.html").read_text(encoding="utf-8")
 
-    spoken = bitfront("search", "--run", run, "--confirm", "none")  # what was held back stays held back
+    spoken = bitfront("search", "--run", run, "--confirm", "none")  # the holdout set stays
     assert spoken.status == 2
     assert "confirmation was" in " ".join(spoken.err.split())
 

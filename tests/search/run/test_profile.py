@@ -66,7 +66,7 @@ def test_all_faults_come_together(tmp_path: Path) -> None:
         resolve_profile(str(path), {"min_compression": float("nan"), "quantizer": "codebook", "group_size": 8})
     message = str(caught.value)
     for fault in (
-        f"unknown key 'modle'; known are {', '.join(sorted(SETTINGS))}",
+        f"unknown key 'modle'; the keys are {', '.join(sorted(SETTINGS))}",
         "'model' is missing; give --model or write it in the profile",
         "data must be a non-empty text, not ''",
         "trials must be a whole number from 0 to 4294967295, not -1",

@@ -73,7 +73,7 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
         def trials(self, progress: Progress) -> None:
             fronts.append(progress.front)
 
-        def closing(self, what: str, done: int, wanted: int) -> None:
+        def final_check(self, step: str, done: int, total: int) -> None:
             """Show nothing."""
 
     monkeypatch.setattr("search.run.loop.front_line", counted)

@@ -34,7 +34,7 @@ def test_machines_share_a_study_and_no_file_has_the_password(
         said.append(bitfront("report", "--run", second))
         said.append(bitfront("export", "--run", second, "--pick", "best@8x"))
         found = outcome(load_study(Place(tmp_path / "none", server.url, "night")), "night")
-    assert [spoken.status for spoken in said] == [0] * 5, [spoken.err for spoken in said]
+    assert [result.status for result in said] == [0] * 5, [result.err for result in said]
     assert locked_out.status == 2
     assert locked_out.out.startswith(f"{second}: starting again")
     assert "no maps yet" not in locked_out.out
@@ -50,18 +50,18 @@ def test_machines_share_a_study_and_no_file_has_the_password(
     assert "model was" in refused.err
     written = [path for path in tmp_path.rglob("*") if path.is_file() and "cache" not in path.parts]
     assert not [path for path in written if PASSWORD.encode() in path.read_bytes()]
-    assert not [spoken for spoken in [*said, refused, moved] if PASSWORD in spoken.out + spoken.err]
+    assert not [result for result in [*said, refused, moved] if PASSWORD in result.out + result.err]
     assert 'url = "postgresql+psycopg://bitfront@127.0.0.1:' in (first / "run.toml").read_text()
 
 
 def test_a_run_in_its_own_journal_is_not_moved(tiny: TinyProblem, bitfront: Command, tmp_path: Path) -> None:
     where = ("--model", tiny.model, "--data", tiny.data, "--sampler", "random", "--sensitivity", "none")
     assert bitfront("search", *where, "--run", tmp_path / "run", "--trials", 8).status == 0
-    spoken = bitfront("search", "--run", tmp_path / "run", "--storage", "postgresql://user@127.0.0.1:1/x")
-    assert spoken.status == 2
-    assert "was begun in its own journal" in spoken.err
-    spoken = bitfront("search", *where, "--run", tmp_path / "new", "--storage", "mysql://user:word@host/x")
-    assert spoken.status == 2
-    assert "'mysql' is not supported" in spoken.err
-    assert "word" not in spoken.err
+    result = bitfront("search", "--run", tmp_path / "run", "--storage", "postgresql://user@127.0.0.1:1/x")
+    assert result.status == 2
+    assert "began in its own journal" in result.err
+    result = bitfront("search", *where, "--run", tmp_path / "new", "--storage", "mysql://user:word@host/x")
+    assert result.status == 2
+    assert "'mysql' is not supported" in result.err
+    assert "word" not in result.err
     assert not (tmp_path / "new").exists()

@@ -46,7 +46,7 @@ class Quiet:
     def trials(self, progress: Progress) -> None:
         """Show nothing."""
 
-    def closing(self, what: str, done: int, wanted: int) -> None:
+    def final_check(self, step: str, done: int, total: int) -> None:
         """Show nothing."""
 
 
@@ -118,7 +118,7 @@ def die_on_the_way(records: int, files: int) -> None:
 
 
 def ending(run: RunDirectory) -> tuple[int, int, bool, bool]:
-    """Return how many maps are confirmed in FP32 and scored on unseen sentences, whether the held back ones are open,
+    """Return how many maps are confirmed in FP32 and scored on unseen sentences, whether the holdout set is scored,
     and whether a temporary file lies there."""
     try:
         study = load_study(run.journal)

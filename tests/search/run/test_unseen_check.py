@@ -56,9 +56,9 @@ def test_a_search_ends_with_its_best_maps_scored_on_unseen_sentences(
     roomy: TinyProblem, roomy_problem: Problem, bitfront: Command, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    spoken = searched(bitfront, roomy, run, "--trials", 24, "--unseen", 20)
-    assert spoken.status == 0, spoken.err
-    assert "unseen training sentences, searched maps do" in " ".join(spoken.out.split())
+    result = searched(bitfront, roomy, run, "--trials", 24, "--unseen", 20)
+    assert result.status == 0, result.err
+    assert "unseen training sentences, searched maps do" in " ".join(result.out.split())
     found = outcome(load_study(run / "study.journal"), "run")
     assert found.unseen is not None
     assert {trial.number for trial in found.trials if trial.origin == "uniform" and trial.feasible} <= set(
@@ -161,9 +161,9 @@ def test_without_other_sentences_the_search_says_so_and_ends_well(
     assert set(load_sentences(str(tiny.data), "train").texts) <= set(load_sentences(str(tiny.data), "validation").texts)
     run = tmp_path / "run"
     where = ("--model", tiny.model, "--data", tiny.data, "--quantizer", "affine", "--sensitivity", "gradient")
-    spoken = bitfront("search", *where, "--run", run, "--trials", 10)
-    assert spoken.status == 0
-    assert "not checked on unseen sentences" in " ".join(spoken.err.split())
+    result = bitfront("search", *where, "--run", run, "--trials", 10)
+    assert result.status == 0
+    assert "not checked on unseen sentences" in " ".join(result.err.split())
 
 
 def test_the_maps_scored_are_those_of_least_expected_damage_not_of_most_luck() -> None:

@@ -68,7 +68,7 @@ def test_a_journal_without_the_lock_would_have_the_same_map_twice(problem: Probl
     maps = []
     for worker in (first, second):
         study = worker.study
-        for _ in range(len(WIDTHS) if worker is first else 0):  # the contenders
+        for _ in range(len(WIDTHS) if worker is first else 0):  # the baselines
             study.ask()
         trial = study.ask()
         maps.append(trial.relative_params)  # proposed and not written yet
@@ -126,7 +126,7 @@ def test_a_trial_in_a_journal_is_abandoned_once_its_process_has_released_its_loc
     assert not list(tmp_path.glob(".j-*"))
 
 
-def test_a_contender_whose_worker_died_before_its_first_heartbeat_is_tried_again(
+def test_a_baseline_whose_worker_died_before_its_first_heartbeat_is_tried_again(
     problem: Problem, tmp_path: Path, server: Server
 ) -> None:
     wanted = len(WIDTHS) + 1
@@ -188,7 +188,7 @@ def test_a_study_of_other_weights_is_refused_in_a_shared_storage(
         Search(place, other).open()
 
 
-def test_a_machine_that_joins_adds_no_contender_and_ends_no_trial(
+def test_a_machine_that_joins_adds_no_baseline_and_ends_no_trial(
     problem: Problem, tmp_path: Path, server: Server
 ) -> None:
     place = Place(tmp_path / "unused", server.url, tmp_path.name)
