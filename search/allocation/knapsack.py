@@ -106,7 +106,7 @@ def allocate(damages: Damages, sizes: Sizes, budget: int) -> npt.NDArray[np.int6
 def allocate_bits(damages: Damages, footprint: Footprint, axis: SizeAxis, budget_bits: int) -> BitMap:
     """Return the exactly best map of at most ``budget_bits``, counted on the axis."""
     sizes, overhead = layer_sizes(footprint, axis)
-    return to_bits(allocate(damages, sizes, budget_bits - overhead))
+    return to_bit_map(allocate(damages, sizes, budget_bits - overhead))
 
 
 def allocation_front(damages: Damages, sizes: Sizes, budgets: Sequence[int]) -> list[npt.NDArray[np.int64]]:
@@ -126,7 +126,7 @@ def lower_bound(damages: Damages, sizes: Sizes, budget: int) -> float:
     return float((damages + multiplier * sizes).min(axis=1).sum() - multiplier * budget)
 
 
-def to_bits(chosen: npt.NDArray[np.int64]) -> BitMap:
+def to_bit_map(chosen: npt.NDArray[np.int64]) -> BitMap:
     """Return a choice ``(n_layers,)`` as a bit map."""
     return tuple(WIDTHS[index] for index in chosen)
 

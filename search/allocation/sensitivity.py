@@ -48,7 +48,7 @@ class Sensitivities:
     measured: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(
+    def from_shifts(
         cls, shifts: npt.NDArray[np.float32], measured: npt.NDArray[np.bool_], fp32_log_odds: LogOdds
     ) -> Sensitivities:
         """Take the damages from the shifts."""
@@ -124,7 +124,7 @@ def measure(
             _write(path, gradient, shifts, measured)
     if source == "gradient":
         shifts, measured = gradient, np.zeros_like(measured)
-    return Sensitivities.of(shifts, measured, problem.fp32_log_odds)
+    return Sensitivities.from_shifts(shifts, measured, problem.fp32_log_odds)
 
 
 def _finite(shifts: npt.NDArray[np.float32], fp32_log_odds: LogOdds) -> npt.NDArray[np.float32]:

@@ -74,7 +74,7 @@ def interrupted(trial: FrozenTrial) -> bool:
     return bool(trial.user_attrs.get(ATTEMPT, 1) < MOST_ATTEMPTS)
 
 
-def place_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+def position_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
     """Return a trial's 0-based place in the study, without interrupted trials: these are repeated later.
 
     Proposals depend on the place, so that a killed run proposes what it would have proposed undisturbed.

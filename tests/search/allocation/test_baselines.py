@@ -4,7 +4,7 @@ from objectives.layers import WIDTHS
 from objectives.packing.footprint import footprint
 from search.allocation.baselines import knapsack_maps, uniform_maps
 from search.allocation.constraint import SizeConstraint
-from search.allocation.knapsack import allocate, layer_sizes, to_bits
+from search.allocation.knapsack import allocate, layer_sizes, to_bit_map
 from tests.objectives.random_models import bert_base_layers
 
 LAYERS = bert_base_layers()[:40]
@@ -24,7 +24,7 @@ def test_plain_allocations_are_exact_and_within_the_constraint() -> None:
         assert baseline.origin == "plain"
         assert constraint.excess_bits(baseline.bit_map) <= 0
         assert baseline.label == f"plain {sizes.compression(baseline.bit_map, 'nominal'):.2f}x"
-    assert plain[0].bit_map == to_bits(allocate(damages, SIZES, constraint.largest_bits))
+    assert plain[0].bit_map == to_bit_map(allocate(damages, SIZES, constraint.largest_bits))
     for baseline in plain:
         budget = sizes.nominal_bits(baseline.bit_map)
         for uniform in uniform_maps(LAYERS):

@@ -14,7 +14,7 @@ from search.allocation.knapsack import (
     allocation_front,
     layer_sizes,
     lower_bound,
-    to_bits,
+    to_bit_map,
     to_choice,
 )
 from tests.objectives.example_layers import LAYERS
@@ -78,8 +78,8 @@ def test_bert_base_is_within_a_hair_of_the_lower_bound(seed: int) -> None:
 
 def test_a_budget_for_everything_and_for_nothing() -> None:
     damages, sizes = bert_base_landscape(0)
-    assert set(to_bits(allocate(damages, sizes, int(sizes[:, -1].sum())))) == {8}
-    assert set(to_bits(allocate(damages, sizes, int(sizes[:, 0].sum())))) == {2}
+    assert set(to_bit_map(allocate(damages, sizes, int(sizes[:, -1].sum())))) == {8}
+    assert set(to_bit_map(allocate(damages, sizes, int(sizes[:, 0].sum())))) == {2}
     with pytest.raises(ValueError, match="the smallest is"):
         allocate(damages, sizes, int(sizes[:, 0].sum()) - 1)
 
@@ -111,7 +111,7 @@ def test_packed_sums_never_understate_the_file(scheme: Scheme) -> None:
 
 
 def test_bits_and_choices_are_the_same_thing() -> None:
-    assert to_bits(to_choice((2, 8, 5, 3))) == (2, 8, 5, 3)
+    assert to_bit_map(to_choice((2, 8, 5, 3))) == (2, 8, 5, 3)
     sizes, overhead = layer_sizes(footprint(LAYERS, {}), "nominal")
     assert overhead == 0
     assert total(sizes, to_choice(uniform(LAYERS, 4))) == footprint(LAYERS, {}).nominal_bits(uniform(LAYERS, 4))

@@ -116,7 +116,7 @@ def test_damages_are_made_to_fall_with_the_width() -> None:
     fp32 = np.zeros(5, dtype=np.float32)
     shifts = np.zeros((1, len(WIDTHS), 5), dtype=np.float32)
     shifts[0, :4] = np.array([0.4, 0.1, 0.2, 0.05], dtype=np.float32)[:, None]
-    damages = Sensitivities.of(shifts, np.zeros((1, len(WIDTHS)), dtype=np.bool_), fp32).damages[0]
+    damages = Sensitivities.from_shifts(shifts, np.zeros((1, len(WIDTHS)), dtype=np.bool_), fp32).damages[0]
     assert damages[0] == pytest.approx(0.4**2 / 8, rel=0.02)
     assert damages[1] == damages[2] == pytest.approx(0.2**2 / 8, rel=0.02)
     assert (damages[4:] == 0).all()

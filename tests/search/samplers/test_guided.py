@@ -9,7 +9,7 @@ from objectives.packing.footprint import SizeAxis
 from objectives.problem import Problem
 from search.allocation.baselines import knapsack_maps, uniform_maps
 from search.allocation.constraint import SizeConstraint
-from search.allocation.knapsack import Choice, Sizes, layer_sizes, to_bits
+from search.allocation.knapsack import Choice, Sizes, layer_sizes, to_bit_map
 from search.samplers import guided
 from search.samplers.guided import GuidedSampler
 from search.samplers.local_search import search_locally
@@ -27,7 +27,7 @@ def descents(
     starts, budgets = [], []
 
     def recording(surrogate: Surrogate, sizes: Sizes, start: Choice, budget: int) -> tuple[float, Choice]:
-        starts.append(to_bits(start))
+        starts.append(to_bit_map(start))
         budgets.append(budget)
         return search_locally(surrogate, sizes, start, budget)
 

@@ -77,7 +77,7 @@ def test_a_start_that_cannot_be_improved_comes_back() -> None:
 def test_without_trust_the_plain_allocation_is_what_is_found() -> None:
     """Where layers have nothing in common that all sentences show alike."""
     network = SyntheticNetwork(8)
-    network.effects -= CommonModeShifts(network.fp32_log_odds).of(network.effects)
+    network.effects -= CommonModeShifts(network.fp32_log_odds).project(network.effects)
     surrogate = landscape_of(network, shrinkage=0.0)
     budget = network.size(np.full(20, 2))
     plain = allocate(network.sensitivities().damages, network.sizes, budget)

@@ -16,8 +16,8 @@ def landscape_of(
 ) -> Surrogate:
     seen = network.observe(network.random_maps(n_maps, seed=1))
     model = SurrogateModel(network.sensitivities(error), network.fp32_log_odds, shrinkage)
-    posterior = model.given(seen, float(np.median(seen.sizes)))
-    return posterior.surrogate(np.random.default_rng(seed), temperature)
+    posterior = model.posterior(seen, float(np.median(seen.sizes)))
+    return posterior.draw(np.random.default_rng(seed), temperature)
 
 
 def errors(network: SyntheticNetwork, surrogate: Surrogate) -> float:
@@ -58,7 +58,7 @@ def test_moved_to_pass_through_a_map_it_has_no_doubt_there_and_knows_its_neighbo
     network = SyntheticNetwork(2)
     plain = landscape_of(network, 10)
     start = network.random_maps(1, seed=1)[0]
-    moved = plain.through(start, network.shift(start))
+    moved = plain.passing_through(start, network.shift(start))
     assert moved.shift(start) == pytest.approx(network.shift(start), abs=1e-5)
     assert moved.damage(start) == pytest.approx(network.damage(start), rel=1e-4)
     assert moved.variance_penalty_slope(start) == pytest.approx(0.0, abs=1e-6)
@@ -129,7 +129,7 @@ def test_what_observations_say_of_a_layer_changes_what_it_does_alone() -> None:
     rows = learned.sums + learned.corrections
     whole, alike = (
         divergences(learned.fp32_log_odds + shifts, learned.fp32_log_odds).mean(axis=-1)
-        for shifts in (rows, learned.common.of(rows))
+        for shifts in (rows, learned.common.project(rows))
     )
     exact = whole - alike
     large = exact > 0.1 * exact.max()
