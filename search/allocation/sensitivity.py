@@ -158,7 +158,7 @@ def _read(
     path: Path, shape: tuple[int, int, int]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             gradient, shifts, measured = stored["gradient"], stored["shifts"], stored["measured"]
         sound = (
             gradient.shape == shifts.shape == shape

@@ -231,7 +231,7 @@ def test_storages_that_are_no_study_of_ours_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NoStudyError, match="cannot be read as a study"):
         load_study(tmp_path / "empty")
     study = optuna.create_study(storage=JournalStore(tmp_path / "j").backend, study_name="bitfront")
-    with pytest.raises(NoStudyError, match="not complete yet"):
+    with pytest.raises(NoStudyError, match="is incomplete"):
         load_study(tmp_path / "j")
     study.set_user_attr("context", {"schema": "bitfront-study-0"})
     with pytest.raises(InputError, match="another version"):
