@@ -152,10 +152,10 @@ def _template_text(name: str) -> str:
 
 
 def _holdout_fact(outcome: Outcome) -> str:
-    if outcome.holdout is not None:
-        scored = outcome.holdout
-        return f"{outcome.holdout_source}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
-    return f"{outcome.holdout_source}, not scored yet" if outcome.holdout_source else "none"
+    source, scored = outcome.holdout_source, outcome.holdout
+    if scored is not None:
+        return f"{source}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
+    return f"{source}, not scored yet" if source else "none"
 
 
 def _unseen_fact(outcome: Outcome) -> str:

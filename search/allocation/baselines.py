@@ -11,15 +11,15 @@ from objectives.layers import WIDTHS, BitMap, Layer, uniform
 from objectives.problem import Problem
 from results.outcome import Origin
 from search.allocation.constraint import SizeConstraint
-from search.allocation.knapsack import Damages, allocate_bits
+from search.allocation.knapsack import Damages, allocate_bit_map
 from search.allocation.sensitivity import Sensitivities
 
-_PLAIN_COMPRESSIONS = (6.4, 8.0, 9.2, 32 / 3, 11.6, 12.8, 14.2)
+_COMPRESSIONS = (6.4, 8.0, 9.2, 32 / 3, 11.6, 12.8, 14.2)
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline: a map to evaluate before the sampler's, even if it misses the constraint."""
+    """A map to evaluate before the sampler's, even if it misses the constraint."""
 
     origin: Origin
     label: str
@@ -29,9 +29,9 @@ class Baseline:
 def all_baselines(
     problem: Problem, constraint: SizeConstraint, sensitivities: Sensitivities | None
 ) -> tuple[list[Baseline], str]:
-    """Return the baselines in the order of their evaluation, and why the reference is missing; empty if it is not.
+    """Return the baselines in the order of their evaluation, and why the reference is missing, or "".
 
-    The knapsack's maps are among them if there are sensitivities.
+    With sensitivities, the knapsack's maps are among them.
     """
     baselines, reference_note = reference(problem.layers)
     baselines += uniform_maps(problem.layers)
@@ -41,7 +41,7 @@ def all_baselines(
 
 
 def reference(layers: Sequence[Layer]) -> tuple[list[Baseline], str]:
-    """Return the documented configuration, or nothing and the reason why it does not fit."""
+    """Return the documented configuration, or an empty list and the reason why it does not fit the layers."""
     try:
         return [Baseline("reference", "documented", documented_bit_map(layers))], ""
     except InputError as error:
@@ -57,14 +57,14 @@ def knapsack_maps(damages: Damages, constraint: SizeConstraint) -> list[Baseline
     """Return the knapsack's maps, at the size constraint and at some smaller sizes.
 
     Args:
-        damages: of each layer alone, ``(n_layers, n_widths)``.
+        damages: damage of each layer alone, ``(n_layers, n_widths)``.
         constraint: the size constraint, which the largest map just meets.
     """
     footprint, axis = constraint.footprint, constraint.axis
     maps: dict[BitMap, Baseline] = {}
     for budget in knapsack_budgets(constraint):
         try:
-            bit_map = allocate_bits(damages, footprint, axis, budget)
+            bit_map = allocate_bit_map(damages, footprint, axis, budget)
         except ValueError:
             continue  # smaller than any map
         compression = footprint.compression(bit_map, axis)
@@ -76,5 +76,5 @@ def knapsack_budgets(constraint: SizeConstraint) -> list[int]:
     """Return the knapsack's size limits in bits, from the constraint down."""
     footprint = constraint.footprint
     fp32_bits = footprint.fp32_nominal_bits if constraint.axis == "nominal" else 8 * footprint.fp32_packed_bytes
-    wanted = [int(fp32_bits / compression) for compression in _PLAIN_COMPRESSIONS]
-    return [constraint.largest_bits, *(budget for budget in wanted if budget < constraint.largest_bits)]
+    budgets = [int(fp32_bits / compression) for compression in _COMPRESSIONS]
+    return [constraint.largest_bits, *(budget for budget in budgets if budget < constraint.largest_bits)]

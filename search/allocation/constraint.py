@@ -1,4 +1,4 @@
-"""Making a proposed map one that may be evaluated: within the size constraint and never seen before."""
+"""The size constraint, and the repair of proposed maps: each must meet it and be new."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class NoMapLeftError(Exception):
 
 @dataclass(frozen=True)
 class SizeConstraint:
-    """At least ``min_compression`` times smaller than FP32, counted on ``axis``, in exact arithmetic.
+    """Maps must be at least ``min_compression`` times smaller than FP32, counted on ``axis``, in exact arithmetic.
 
     Raises:
-        InputError: not even the smallest map is that small.
+        InputError: the smallest map is larger.
     """
 
     footprint: Footprint
@@ -33,11 +33,11 @@ class SizeConstraint:
     def __post_init__(self) -> None:
         smallest = (WIDTHS[0],) * len(self.footprint.layers)
         if self.excess_bits(smallest) > 0:
-            # Rounded down: what is named must be reachable.
+            # Rounded down, so that the compression in the message is reachable.
             highest = floor(1e4 * self.footprint.highest_compression(self.axis)) / 1e4
             raise InputError(
                 f"no map reaches a {self.axis} compression of {self.min_compression:g}x: every layer at {WIDTHS[0]} "
-                f"bits is {highest:.4f}x; ask for less with --min-compression"
+                f"bits is {highest:.4f}x; give a lower --min-compression"
             )
 
     @property
@@ -54,22 +54,22 @@ class SizeConstraint:
         )
 
     def excess_bits(self, bit_map: BitMap) -> int:
-        """Return by how many bits a map is too large; zero or less where it meets the constraint."""
+        """Return by how many bits a map is too large; zero or less if it meets the constraint."""
         return self.size_bits(bit_map) - self.largest_bits
 
     def violation(self, bit_map: BitMap) -> float:
-        """Return the excess as a share of the largest size allowed; zero or less where the constraint is met."""
+        """Return the excess as a share of the largest size allowed; zero or less if the constraint is met."""
         return self.excess_bits(bit_map) / self.largest_bits
 
 
 def repair(bit_map: BitMap, constraint: SizeConstraint, seen: Container[BitMap], rng: np.random.Generator) -> BitMap:
-    """Return the map itself where it is feasible and new, else one near it that is.
+    """Return the map itself if it meets the constraint and is new, else a map nearby.
 
-    Too large a map loses bits one at a time in randomly chosen layers until it fits; from a map seen before, random
-    layers are moved by one bit, then by one bit more, until there is one that is new.
+    Too large a map loses one bit at a time in random layers until it fits. From a map seen before, a breadth-first
+    search in random order, one bit a step, finds the nearest new map.
 
     Raises:
-        NoMapLeftError: there is none. All that fit are found on the way, as each can lose its bits one at a time.
+        NoMapLeftError: there is none; the search reaches every map that fits, through ever smaller ones.
     """
     proposal = _shrink(bit_map, constraint, rng)
     if proposal not in seen:
@@ -93,8 +93,8 @@ def _shrink(bit_map: BitMap, constraint: SizeConstraint, rng: np.random.Generato
     layers = constraint.footprint.layers
     shrunk = list(bit_map)
     while (excess := constraint.excess_bits(tuple(shrunk))) > 0:
-        # The packed size is a little more than the codes taken away, so the codes are counted first and the exact size
-        # only when they should suffice. Codewords go with them: all may be gone before the codes alone suffice.
+        # The exact size is slow to count, so it is counted only once the codes taken away should suffice. For a
+        # codebook the codewords shrink too: the map may be the smallest before the codes alone suffice.
         while excess > 0 and max(shrunk) > WIDTHS[0]:
             index = int(rng.choice([index for index, width in enumerate(shrunk) if width > WIDTHS[0]]))
             shrunk[index] -= 1

@@ -1,12 +1,17 @@
-"""Allocation: given what each layer costs at each width, the exactly best map of a size.
+"""The knapsack: the exact best allocation of a size if the damages of single layers simply added up.
 
-With additive damages this is the multiple-choice knapsack problem (Kellerer, Pferschy and Pisinger, Knapsack Problems,
-2004, chapter 11): one width a layer, the sum of sizes within a budget, the sum of damages least.
+This is the multiple-choice knapsack problem (Kellerer, Pferschy and Pisinger, Knapsack Problems, 2004, chapter 11):
+
+    minimise sum_l d[l, c_l] over choices c, one width a layer, subject to sum_l z[l, c_l] <= budget
+
+with ``d`` the damages and ``z`` the sizes, both ``(n_layers, n_widths)``. For any multiplier ``lambda >= 0`` its
+Lagrangian dual is a lower bound:
+
+    sum_l min_c (d[l, c] + lambda z[l, c]) - lambda budget
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,46 +23,43 @@ from objectives.packing.footprint import Footprint, SizeAxis
 Damages = npt.NDArray[np.float64]
 """Damage of each layer at each width, ``(n_layers, n_widths)``, nats a sentence; lower is better."""
 Source = Literal["measured", "gradient"]
-"""Where damages come from. ``gradient``: every width from one backward pass. ``measured``: the widths where that is too
-coarse are evaluated."""
+"""Where damages come from. ``gradient``: one backward pass gives every width. ``measured``: the widths for which that
+is too coarse are evaluated."""
 Sizes = npt.NDArray[np.int64]
-"""Size of each layer at each width, ``(n_layers, n_widths)``, whole units."""
+"""Size of each layer at each width, ``(n_layers, n_widths)``, in whole units such as bits."""
 Choice = npt.NDArray[np.int64]
 """A bit map as the index of each layer's width, ``(n_layers,)``."""
 
 
 def layer_sizes(footprint: Footprint, axis: SizeAxis) -> tuple[Sizes, int]:
-    """Return what each layer adds to a map's size at each width, and what every map has besides; both in bits.
+    """Return what each layer adds to a map's size at each width, and the overhead of every map; both in bits.
 
-    Nominal sizes are exact. A packed size is exact but for the header of the file, whose offsets have a few digits more
-    in a larger file: the longest header is taken, so that no map is larger than its sum says.
+    Nominal sizes are exact. Packed sizes are upper bounds, a few bytes above the exact size: the offsets in a larger
+    file's header have more digits, and the longest header is assumed.
     """
     elements = np.array([layer.elements for layer in footprint.layers], dtype=np.int64)
     codes = elements[:, None] * np.array(WIDTHS, dtype=np.int64)
     if axis == "nominal":
         return codes, 0
-    # What decodes the codes belongs to what every map has, but for what it takes more at larger widths: codewords do.
-    beside = np.array(
+    # Parameters belong to the overhead, except the bytes that they take more at larger widths, as codewords do.
+    parameters = np.array(
         [[footprint.parameter_bytes(layer, width) for width in WIDTHS] for layer in footprint.layers], dtype=np.int64
     )
-    packed = (codes + 7) // 8 * 8 + 8 * (beside - beside[:, :1])
+    packed = (codes + 7) // 8 * 8 + 8 * (parameters - parameters[:, :1])
     return packed, 8 * footprint.packed_bytes((WIDTHS[-1],) * len(elements)) - int(packed[:, -1].sum())
 
 
 def allocate(damages: Damages, sizes: Sizes, budget: int) -> npt.NDArray[np.int64]:
-    """Return the choice of least total damage whose total size is at most the budget.
+    """Return the choice ``(n_layers,)`` of least total damage whose total size is at most the budget.
 
-    Exact up to rounding of the sums: partial choices are kept unless another is no larger and no worse, or their
-    Lagrangian lower bound is above a choice already known. With the multiplier of the linear relaxation hardly any
-    survive, and 76 layers of 7 widths take milliseconds.
+    Exact up to rounding of the sums. Dynamic programming, layer by layer: a partial choice is dropped if another is no
+    larger and no worse, or if its Lagrangian lower bound is above the damage of a greedy choice. With the multiplier of
+    the linear relaxation few survive, and 76 layers of 7 widths take milliseconds.
 
     Args:
-        damages: ``(n_layers, n_widths)``, finite; negative ones are allowed.
-        sizes: ``(n_layers, n_widths)``, of any sign of slope.
+        damages: ``(n_layers, n_widths)``, finite; may be negative.
+        sizes: ``(n_layers, n_widths)``; need not grow with the width.
         budget: in the units of ``sizes``.
-
-    Returns:
-        The index of each layer's width, ``(n_layers,)``.
 
     Raises:
         ValueError: no choice is that small.
@@ -65,13 +67,13 @@ def allocate(damages: Damages, sizes: Sizes, budget: int) -> npt.NDArray[np.int6
     if int(sizes.min(axis=1).sum()) > budget:
         raise ValueError(f"no choice of size {budget} or less; the smallest is {int(sizes.min(axis=1).sum())}")
     multiplier = _multiplier(damages, sizes, budget)
-    known = _greedy(damages, sizes, budget, multiplier)
+    greedy = _greedy_choice(damages, sizes, budget, multiplier)
     rows = np.arange(len(damages))
-    best = float(damages[rows, known].sum())
+    best = float(damages[rows, greedy].sum())
 
     reduced = damages + multiplier * sizes
     floor = reduced.min(axis=1)
-    # The least that the layers from i on add to a bound, and to a size.
+    # The least that the layers after each layer add to a bound, and to a size.
     floor_after = np.concatenate([np.cumsum(floor[::-1])[::-1][1:], [0.0]])
     size_after = np.concatenate([np.cumsum(sizes.min(axis=1)[::-1])[::-1][1:], [0]])
     tolerance = 1e-12 * (1.0 + np.abs(reduced).max() * len(damages))
@@ -88,45 +90,32 @@ def allocate(damages: Damages, sizes: Sizes, budget: int) -> npt.NDArray[np.int6
         running = np.minimum.accumulate(next_damage[kept])
         kept = kept[np.concatenate([[True], running[1:] < running[:-1]])] if len(kept) else kept
         if not len(kept):
-            return known  # nothing can beat it
+            return greedy  # nothing can beat it
         total_size, total_damage = next_size[kept], next_damage[kept]
         parents.append(kept // sizes.shape[1])
         choices.append(kept % sizes.shape[1])
 
-    at = int(np.argmin(total_damage))
-    if total_damage[at] >= best:
-        return known
+    survivor = int(np.argmin(total_damage))
+    if total_damage[survivor] >= best:
+        return greedy
     chosen = np.empty(len(damages), dtype=np.int64)
     for layer in reversed(range(len(damages))):
-        chosen[layer] = choices[layer][at]
-        at = int(parents[layer][at])
+        chosen[layer] = choices[layer][survivor]
+        survivor = int(parents[layer][survivor])
     return chosen
 
 
-def allocate_bits(damages: Damages, footprint: Footprint, axis: SizeAxis, budget_bits: int) -> BitMap:
-    """Return the exactly best map of at most ``budget_bits``, counted on the axis."""
+def allocate_bit_map(damages: Damages, footprint: Footprint, axis: SizeAxis, budget_bits: int) -> BitMap:
+    """Return the knapsack's map of at most ``budget_bits``, counted on the axis.
+
+    Raises:
+        ValueError: no map is that small.
+    """
     sizes, overhead = layer_sizes(footprint, axis)
-    return to_bits(allocate(damages, sizes, budget_bits - overhead))
+    return to_bit_map(allocate(damages, sizes, budget_bits - overhead))
 
 
-def allocation_front(damages: Damages, sizes: Sizes, budgets: Sequence[int]) -> list[npt.NDArray[np.int64]]:
-    """Return the best choice for each budget that can be met, each choice once, from the largest budget down."""
-    smallest = int(sizes.min(axis=1).sum())
-    front: dict[bytes, npt.NDArray[np.int64]] = {}
-    for budget in sorted(budgets, reverse=True):
-        if budget >= smallest:
-            chosen = allocate(damages, sizes, budget)
-            front.setdefault(chosen.tobytes(), chosen)
-    return list(front.values())
-
-
-def lower_bound(damages: Damages, sizes: Sizes, budget: int) -> float:
-    """Return a damage below which no choice within the budget can be: the Lagrangian dual, maximised."""
-    multiplier = _multiplier(damages, sizes, budget)
-    return float((damages + multiplier * sizes).min(axis=1).sum() - multiplier * budget)
-
-
-def to_bits(chosen: npt.NDArray[np.int64]) -> BitMap:
+def to_bit_map(chosen: npt.NDArray[np.int64]) -> BitMap:
     """Return a choice ``(n_layers,)`` as a bit map."""
     return tuple(WIDTHS[index] for index in chosen)
 
@@ -137,7 +126,7 @@ def to_choice(bit_map: BitMap) -> npt.NDArray[np.int64]:
 
 
 def _multiplier(damages: Damages, sizes: Sizes, budget: int) -> float:
-    """Return the price of size at which the cheapest choices just fit: the dual's optimum, by bisection."""
+    """Return the multiplier at which the cheapest choices just fit: the dual's optimum, by bisection."""
 
     def size_at(price: float) -> int:
         return int(np.take_along_axis(sizes, (damages + price * sizes).argmin(axis=1)[:, None], axis=1).sum())
@@ -160,16 +149,16 @@ def _multiplier(damages: Damages, sizes: Sizes, budget: int) -> float:
     return high
 
 
-def _greedy(damages: Damages, sizes: Sizes, budget: int, multiplier: float) -> npt.NDArray[np.int64]:
-    """Return a good choice within the budget: the cheapest at the price, then whatever single change still helps."""
+def _greedy_choice(damages: Damages, sizes: Sizes, budget: int, multiplier: float) -> npt.NDArray[np.int64]:
+    """Return a good choice within the budget: the cheapest at the multiplier, then the best single changes that fit."""
     rows = np.arange(len(damages))
     chosen: npt.NDArray[np.int64] = (damages + multiplier * sizes).argmin(axis=1)
-    if sizes[rows, chosen].sum() > budget:  # a tie at the price broke the wrong way
+    if sizes[rows, chosen].sum() > budget:  # a tie broke the wrong way
         chosen = sizes.argmin(axis=1)
     while True:
-        room = budget - int(sizes[rows, chosen].sum())
+        slack = budget - int(sizes[rows, chosen].sum())
         gain = damages[rows, chosen][:, None] - damages
-        gain[(sizes - sizes[rows, chosen][:, None]) > room] = 0.0
+        gain[(sizes - sizes[rows, chosen][:, None]) > slack] = 0.0
         best = int(gain.argmax())
         if gain.flat[best] <= 0.0:
             return chosen

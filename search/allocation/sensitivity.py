@@ -1,4 +1,4 @@
-"""Sensitivities: what quantising each layer alone at each width does, all other layers in FP32."""
+"""Sensitivities: the effect of one layer alone at one width, with all other layers in FP32."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from objectives.scores import LogOdds, divergences
 from search.allocation.knapsack import Damages, Source
 
 MEASURED_WIDTHS = (2, 3)
-"""Where a layer's change is too large for the first order; from 4 bits on that is within a few percent."""
+"""Where a layer's change is too large for the gradient's first order, which is within a few percent from 4 bits on."""
 
 log = logging.getLogger("bitfront")
 
 _SAVE_EVERY_S = 10.0
-_HOPELESS = 20.0  # nats: more damage than any map that is worth a look
+_HOPELESS = 20.0  # nats; no map of interest has that much damage
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Sensitivities:
     """The effect of each layer alone at each width.
 
     Attributes:
-        shifts: what it adds to each sentence's log-odds, in nats, ``(n_layers, n_widths, n_sentences)``.
-        damages: ``(n_layers, n_widths)``, nats a sentence, made to fall with the width.
-        measured: ``(n_layers, n_widths)``, whether it was evaluated rather than taken from the gradient.
+        shifts: change of each sentence's log-odds, in nats, ``(n_layers, n_widths, n_sentences)``.
+        damages: mean KL divergence from FP32, nats a sentence, ``(n_layers, n_widths)``; never rises with the width.
+        measured: whether it was evaluated rather than taken from the gradient, ``(n_layers, n_widths)``.
     """
 
     shifts: npt.NDArray[np.float32]
@@ -48,10 +48,10 @@ class Sensitivities:
     measured: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(
+    def from_shifts(
         cls, shifts: npt.NDArray[np.float32], measured: npt.NDArray[np.bool_], fp32_log_odds: LogOdds
     ) -> Sensitivities:
-        """Take the damages from the shifts."""
+        """Compute the damages; one that is below a wider width's is raised to it."""
         alone = divergences(fp32_log_odds + shifts, fp32_log_odds).mean(axis=-1)
         falling = np.maximum.accumulate(alone[:, ::-1], axis=1)[:, ::-1]
         return cls(shifts, falling, measured)
@@ -61,74 +61,78 @@ def measure(
     problem: Problem,
     cache: Path,
     source: Source = "measured",
-    show: Callable[[int, int], None] = lambda done, wanted: None,
+    report_progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Sensitivities | None:
-    """Return the sensitivities, from the gradient and, with ``measured``, from evaluations of the widths that need it.
+    """Return the sensitivities; None if ``should_stop`` ended the measurement.
 
-    Evaluated from the top layer down, on remembered hidden states of the FP32 model, so that a layer costs only what
-    lies above it. What is known is kept in ``cache`` by the problem's fingerprint and never made again, also when this
-    is interrupted.
+    The gradient gives every width; if ``source`` is "measured", evaluations replace it at ``MEASURED_WIDTHS``. They
+    start from remembered hidden states of the FP32 model, so that only the layers above the quantised one run. Results
+    are cached by the problem's fingerprint; an interrupted measurement continues where it stopped.
 
     Args:
         problem: the model and its sentences.
-        cache: a directory.
-        source: where they come from.
-        show: told how many evaluations are done and how many there are.
-        should_stop: asked before each; once true, what was measured is kept and None is returned.
+        cache: the directory of the cache.
+        source: where the sensitivities come from.
+        report_progress: called with the number of evaluations done and their total.
+        should_stop: called before each evaluation; once it returns true, what was measured is kept.
 
     Raises:
-        InputError: the file in the cache is damaged; it says to delete it.
+        InputError: the file in the cache is damaged; the message says to delete it.
     """
     bank = problem.evaluator.bank
-    # What was held back to confirm on has no part in this.
+    # Sensitivities do not depend on the holdout.
     identity = {key: value for key, value in problem.fingerprint.items() if key != "confirmation"}
     path = cache / f"sensitivity-{short_digest(json.dumps(identity, sort_keys=True))}.npz"
-    wanted = [(index, width) for index in reversed(range(len(problem.layers))) for width in MEASURED_WIDTHS]
+    effects = [(index, width) for index in reversed(range(len(problem.layers))) for width in MEASURED_WIDTHS]
     if source == "gradient":
-        wanted = []
-    show(0, len(wanted))
+        effects = []
+    report_progress(0, len(effects))
     if path.is_file():
         gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), len(problem.labels)))
     else:
-        made = first_order_shifts(problem.network, problem.layers, problem.token_ids, bank, should_stop)
-        if made is None:
+        first_order = first_order_shifts(problem.network, problem.layers, problem.token_ids, bank, should_stop)
+        if first_order is None:
             return None
-        gradient = _finite(made, problem.fp32_log_odds)
-        shifts, measured = gradient.copy(), np.zeros(made.shape[:2], dtype=np.bool_)
+        gradient = _make_finite(first_order, problem.fp32_log_odds)
+        shifts, measured = gradient.copy(), np.zeros(first_order.shape[:2], dtype=np.bool_)
         _write(path, gradient, shifts, measured)
-    missing = [(index, width) for index, width in wanted if not measured[index, WIDTHS.index(width)]]
+    missing = [(index, width) for index, width in effects if not measured[index, WIDTHS.index(width)]]
     if missing:
         fp32 = (FP32_WIDTH,) * len(problem.layers)
         problem.evaluator.log_odds(fp32, remember=True)
         saved = time.monotonic()
         try:
-            for done, (index, width) in enumerate(missing, start=len(wanted) - len(missing)):
+            for done, (index, width) in enumerate(missing, start=len(effects) - len(missing)):
                 if should_stop():
                     return None
-                show(done, len(wanted))
+                report_progress(done, len(effects))
                 if measured[index, WIDTHS.index(width)]:
-                    continue  # by another search, meanwhile
+                    continue  # another search has measured it meanwhile
                 log_odds = problem.evaluator.log_odds((*fp32[:index], width, *fp32[index + 1 :]))
                 if not np.isfinite(log_odds).all():
-                    log.warning("%s at %d bits alone has no finite scores", problem.layers[index].name, width)
-                shift = _finite(log_odds - problem.fp32_log_odds, problem.fp32_log_odds)
+                    log.warning(
+                        "%s at %d bits alone: log-odds are not finite; counted as a flipped decision",
+                        problem.layers[index].name,
+                        width,
+                    )
+                shift = _make_finite(log_odds - problem.fp32_log_odds, problem.fp32_log_odds)
                 shifts[index, WIDTHS.index(width)] = shift
                 measured[index, WIDTHS.index(width)] = True
                 if time.monotonic() - saved > _SAVE_EVERY_S:
                     _write(path, gradient, shifts, measured)
                     saved = time.monotonic()
         finally:
-            problem.evaluator.forget()  # half a gigabyte that nobody needs all night
+            problem.evaluator.forget()  # half a gigabyte, unused from now on
             give_back_freed()
             _write(path, gradient, shifts, measured)
     if source == "gradient":
         shifts, measured = gradient, np.zeros_like(measured)
-    return Sensitivities.of(shifts, measured, problem.fp32_log_odds)
+    return Sensitivities.from_shifts(shifts, measured, problem.fp32_log_odds)
 
 
-def _finite(shifts: npt.NDArray[np.float32], fp32_log_odds: LogOdds) -> npt.NDArray[np.float32]:
-    """Return shifts ``(..., n_sentences)`` whose entries that are not finite turn the FP32 model's decision round."""
+def _make_finite(shifts: npt.NDArray[np.float32], fp32_log_odds: LogOdds) -> npt.NDArray[np.float32]:
+    """Return shifts ``(..., n_sentences)``; entries that are not finite become shifts that flip the decision."""
     hopeless = -fp32_log_odds - np.copysign(_HOPELESS, fp32_log_odds)
     return np.asarray(np.where(np.isfinite(shifts), shifts, hopeless), dtype=np.float32)
 
@@ -139,12 +143,12 @@ def _write(
     shifts: npt.NDArray[np.float32],
     measured: npt.NDArray[np.bool_],
 ) -> None:
-    """Write what is known, after taking over what another search of the same problem has measured meanwhile."""
+    """Write the cache, merged with what another search of the same problem has measured meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with process_lock(path.with_name(f".{path.name}.lock")):
         if path.is_file():
-            _, theirs, known = _read(path, shifts.shape)
-            new = known & ~measured
+            _, theirs, measured_there = _read(path, shifts.shape)
+            new = measured_there & ~measured
             shifts[new], measured[new] = theirs[new], True
         with replacing(path) as temporary:
             np.savez(temporary, gradient=gradient, shifts=shifts, measured=measured)
@@ -166,5 +170,5 @@ def _read(
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         sound = False
     if not sound:
-        raise InputError(f"{path}: is damaged; delete it, and the sensitivities are measured again")
+        raise InputError(f"{path}: is damaged; delete it to measure the sensitivities again")
     return gradient, shifts, measured

@@ -14,7 +14,7 @@ from search.run.run_directory import RunDirectory
 from search.run.unseen_check import DamageElsewhere, check_on_unseen, unseen_candidates
 from search.run.worker import Worker
 from search.samplers.guided import GuidedSampler
-from search.study.study import confirm
+from search.study.study import record_fp32_scores
 
 log = logging.getLogger("bitfront")
 
@@ -82,4 +82,4 @@ def _score_in_fp32(
                 evaluation = problem.confirm(trial.bit_map)
             except ValueError as error:
                 raise InputError(f"{trial.label} has no score in FP32: {error}; search with --precision fp32") from None
-            confirm(study, trial.number, evaluation)
+            record_fp32_scores(study, trial.number, evaluation)

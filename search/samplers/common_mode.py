@@ -1,8 +1,17 @@
-"""What quantisation does to all sentences alike: it moves, stretches and squeezes their log-odds.
+"""Common-mode shifts: what quantisation does to the log-odds of all sentences alike.
 
-Layers whose errors cancel on single sentences mostly do so by luck, but where one moves all log-odds up and another all
-of them down, that holds for any sentences. So what layers do to all alike is told from what they do to single ones, as
-the market is from single shares in a single-index model (Ledoit and Wolf, Journal of Empirical Finance 10 (2003)).
+If two layers' errors cancel on single sentences, that is mostly luck. If one layer moves all log-odds up and another
+all of them down, they cancel on any sentences. So the two parts are kept apart, like the market and single shares in
+a single-index model (Ledoit and Wolf, Journal of Empirical Finance 10 (2003)).
+
+Notation, for n sentences:
+
+- ``z``: FP32 log-odds, ``(n,)``; ``p = sigmoid(z)``.
+- ``W = diag(p (1 - p) / n)``: the metric of the damage. To second order the damage of a shift ``s`` is ``s' W s / 2``.
+- ``F = [1, z, tanh(z)]``: the common functions, ``(n, 3)``. The last moves both classes apart or together.
+- ``U S V' = W^(1/2) F``: its singular value decomposition.
+- ``B = F V S^-1``: the basis, orthonormal in the metric, ``B' W B = I``.
+- ``c = s W^(1/2) U``: the coefficients of a shift. ``|c|^2 / 2`` is the damage of its common part ``B c``.
 """
 
 from __future__ import annotations
@@ -14,7 +23,7 @@ from objectives.scores import LogOdds
 
 Floats = npt.NDArray[np.float32]
 
-_SMALLEST = 1e-5  # of the largest singular value: functions that are the same on these sentences count once
+_SMALLEST = 1e-5  # of the largest singular value: functions that are equal on these sentences count once
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -23,13 +32,10 @@ def sigmoid(x: Floats) -> Floats:
 
 
 class CommonModeShifts:
-    """Shifts that are a constant, a multiple of the FP32 log-odds and a multiple of their hyperbolic tangent.
-
-    The last moves both classes apart or together whatever the log-odds. Coefficients are of an orthonormal basis in the
-    metric of the damage: half the sum of their squares is the damage of such a shift, to second order.
+    """The space of common-mode shifts on some sentences.
 
     Attributes:
-        basis: ``(n_sentences, n_functions)``, as a rule three.
+        basis: B, ``(n_sentences, n_functions)``; three functions, fewer if some are equal on these sentences.
     """
 
     def __init__(self, fp32_log_odds: LogOdds) -> None:
@@ -44,9 +50,9 @@ class CommonModeShifts:
         self._projection = np.asarray(weights * left[:, kept], dtype=np.float32)
 
     def coefficients(self, shifts: Floats) -> Floats:
-        """Return the coefficients ``(..., n_functions)`` of such shifts in shifts ``(..., n_sentences)``."""
+        """Return c of shifts ``(..., n_sentences)``, as ``(..., n_functions)``."""
         return np.asarray(shifts @ self._projection, dtype=np.float32)
 
-    def of(self, shifts: Floats) -> Floats:
-        """Return what shifts ``(..., n_sentences)`` do to all sentences alike, in the same shape."""
+    def project(self, shifts: Floats) -> Floats:
+        """Return the common part B c of shifts ``(..., n_sentences)``, in the same shape."""
         return np.asarray(self.coefficients(shifts) @ self.basis.T, dtype=np.float32)

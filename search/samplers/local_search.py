@@ -1,6 +1,24 @@
-"""Local search on a landscape: single changes and exchanges between two layers, until none helps.
+"""Local search on a surrogate: single changes and exchanges between two layers, until none lowers the damage.
 
-What is made less is the damage to expect on other sentences than those that the landscape is known on.
+The objective is the damage to expect on unseen sentences (``Surrogate.damage_elsewhere``). It is expanded to second
+order around the current map, once a round; a round makes many changes on that expansion.
+
+Notation, for n sentences; an effect is a (layer, width) pair with one row in the surrogate:
+
+- ``s``: the shift at the expansion's centre, ``(n,)``; ``E``: its derivatives by the effects, ``(n_effects, n)``.
+- ``g, h``: first and second derivative of the damage by each sentence's shift, at ``s``.
+- ``C, B``: coefficients of E and the basis of common-mode shifts (:mod:`search.samplers.common_mode`).
+- ``g_c, h_c``: the derivatives at the common part of ``s``.
+- ``d``: the specific damage of each effect; ``Q``: the variance penalty; ``q``: its slope at the centre.
+- ``w``: the interaction shrinkage.
+
+If effects ``j`` replace effects ``i``, let ``x`` be +1 at j and -1 at i. The damage changes by ``a'x + x'A x / 2``:
+
+    a = w E g + q + (1 - w) (C B' g_c + d)
+    A = w E diag(h) E' + Q + (1 - w) C B' diag(h_c) B C'
+
+So one matrix holds the gain of every pair of changes, and the best exchange is found by looking at each. After a change
+``x`` the same expansion holds with ``a + A x`` in place of ``a``.
 """
 
 from __future__ import annotations
@@ -16,39 +34,40 @@ from search.samplers.surrogate import Surrogate
 _ROUNDS = 8
 _STEPS = 60
 _REACH = 2  # widths a single change may go up or down
-_SMALLEST_GAIN = 1e-6  # of the largest change that one layer makes
+_SMALLEST_GAIN = 1e-6  # of the largest change that one layer makes in the damage
 
 Rows = npt.NDArray[np.int64]
-"""Effects by their row in the landscape."""
+"""Effects by their row in the surrogate."""
 
 
 def search_locally(surrogate: Surrogate, sizes: Sizes, start: Choice, budget: int) -> tuple[float, Choice]:
-    """Return a map within the budget that no change of one or two layers improves, and its expected damage elsewhere.
+    """Return a map within the budget that no change of one or two layers improves, and its ``damage_elsewhere``.
 
-    Damage is expanded to second order in the shift around the start; in that expansion the gain of every pair of
-    changes follows from inner products of effects, so the best of all exchanges is found by looking at each. Where the
-    end is truly better than the start, the expansion is renewed there.
+    While a round ends at a lower damage, exactly computed, another begins there.
 
     Args:
-        surrogate: to be searched.
-        sizes: of each layer at each width, ``(n_layers, n_widths)``.
-        start: where to begin; too large a map first gives up what costs least for its size.
+        surrogate: predicts damages.
+        sizes: size of each layer at each width, ``(n_layers, n_widths)``.
+        start: where to begin; if it is too large, it first gives up what costs least for its size.
         budget: in the units of ``sizes``; at least the smallest map's.
     """
     layers = np.arange(len(start))
     fits = sizes[layers, start].sum() <= budget
-    best, known = (surrogate.damage_elsewhere(start) if fits else np.inf), start
+    damage, best = (surrogate.damage_elsewhere(start) if fits else np.inf), start
     for _ in range(_ROUNDS):
-        chosen = _Expansion(surrogate, sizes, known).improve(budget)
-        damage = surrogate.damage_elsewhere(chosen)
-        if not damage < best:
+        chosen = _Expansion(surrogate, sizes, best).improve(budget)
+        new_damage = surrogate.damage_elsewhere(chosen)
+        if not new_damage < damage:
             break
-        best, known = damage, chosen
-    return best, known
+        damage, best = new_damage, chosen
+    return damage, best
 
 
 class _Expansion:
-    """Expected damage elsewhere to second order around a map."""
+    """The second-order expansion around a map, and the changes made on it.
+
+    ``_first`` is a and ``_second`` is A of the module's notation.
+    """
 
     def __init__(self, surrogate: Surrogate, sizes: Sizes, start: Choice) -> None:
         self._n_widths = sizes.shape[1]
@@ -56,76 +75,76 @@ class _Expansion:
         self._chosen = start.copy()
         effects, shift = surrogate.effects(start), surrogate.shift(start)
         common, variance_penalty, shrinkage = surrogate.common, surrogate.variance_penalty, surrogate.shrinkage
-        slope, curvature = _derivatives(surrogate.fp32_log_odds, shift)
-        alike_slope, alike_curvature = _derivatives(surrogate.fp32_log_odds, common.of(shift))
-        alike, basis = common.coefficients(effects), common.basis
-        elsewhere = alike @ (basis.T @ alike_slope) + surrogate.specific
-        together = shrinkage * (effects @ slope) + surrogate.variance_penalty_slope(start)
-        self._first = np.asarray(together + (1.0 - shrinkage) * elsewhere, dtype=np.float32)
-        weighted = effects * np.sqrt(shrinkage * curvature)
-        second = weighted @ weighted.T + variance_penalty  # of a matrix and its own transpose only half is computed
-        second += (1.0 - shrinkage) * (alike @ (basis.T @ (basis * alike_curvature[:, None])) @ alike.T)
+        g, h = _derivatives(surrogate.fp32_log_odds, shift)
+        g_common, h_common = _derivatives(surrogate.fp32_log_odds, common.project(shift))
+        coefficients, basis = common.coefficients(effects), common.basis
+        independent = coefficients @ (basis.T @ g_common) + surrogate.specific
+        interacting = shrinkage * (effects @ g) + surrogate.variance_penalty_slope(start)
+        self._first = np.asarray(interacting + (1.0 - shrinkage) * independent, dtype=np.float32)
+        weighted = effects * np.sqrt(shrinkage * h)
+        second = weighted @ weighted.T + variance_penalty  # BLAS computes half of a product with its own transpose
+        second += (1.0 - shrinkage) * (coefficients @ (basis.T @ (basis * h_common[:, None])) @ coefficients.T)
         self._second = np.asarray(second, dtype=np.float32)
 
     def improve(self, budget: int) -> Choice:
-        """Make the map fit the budget, then change it until nothing helps, and return it."""
+        """Make the map fit the budget, then change it until no change helps, and return it."""
         while (slack := self._slack(budget)) < 0:
-            rows, gains, growth = self._single_changes()
-            # What costs least for what it saves of the excess.
-            rates = np.where(growth < 0, gains / np.clip(-growth, 1, -slack), np.inf)
-            self._make(rows[np.argmin(rates)])
+            rows, changes, growth = self._single_changes()
+            # The least damage for each unit of the excess saved.
+            rates = np.where(growth < 0, changes / np.clip(-growth, 1, -slack), np.inf)
+            self._apply(rows[np.argmin(rates)])
         for _ in range(_STEPS):
-            changes = self._best_changes(self._slack(budget))
-            if not len(changes):
+            best_rows = self._best_change(self._slack(budget))
+            if not len(best_rows):
                 break
-            for row in changes:
-                self._make(row)
+            for row in best_rows:
+                self._apply(row)
         return self._chosen
 
     def _slack(self, budget: int) -> int:
         return budget - int(self._sizes[np.arange(len(self._chosen)), self._chosen].sum())
 
     def _single_changes(self) -> tuple[Rows, Floats, Sizes]:
-        """Return the effects that one change can bring in, and by what each changes the damage and the size."""
+        """Return the effects that one change can bring in, with the change in damage and in size of each."""
         step = np.abs(np.arange(self._n_widths) - self._chosen[:, None])
         rows = np.flatnonzero((step > 0) & (step <= _REACH))
         old = self._replaced(rows)
         second = self._second
-        gains = self._first[rows] - self._first[old]
-        gains += 0.5 * (second[rows, rows] - 2 * second[rows, old] + second[old, old])
+        changes = self._first[rows] - self._first[old]
+        changes += 0.5 * (second[rows, rows] - 2 * second[rows, old] + second[old, old])
         sizes = self._sizes.ravel()
-        return rows, gains, sizes[rows] - sizes[old]
+        return rows, changes, sizes[rows] - sizes[old]
 
-    def _best_changes(self, slack: int) -> Rows:
-        """Return the effects of the change, or pair of changes, that lowers the damage most; none where none does."""
-        rows, gains, growth = self._single_changes()
+    def _best_change(self, slack: int) -> Rows:
+        """Return the one or two effects that lower the damage most within ``slack``; empty if none does."""
+        rows, changes, growth = self._single_changes()
         old = self._replaced(rows)
         crossed = self._second[rows] - self._second[old]
-        together = crossed[:, rows] - crossed[:, old] + gains + gains[:, None]
+        pairs = crossed[:, rows] - crossed[:, old] + changes + changes[:, None]
         layer = rows // self._n_widths
-        together[(growth[:, None] + growth > slack) | (layer[:, None] == layer)] = np.inf
-        together[np.diag_indices_from(together)] = np.where(growth <= slack, gains, np.inf)  # one change alone
-        first, second = divmod(int(np.argmin(together)), len(rows))
-        if together[first, second] > -_SMALLEST_GAIN * np.abs(gains).max():
+        pairs[(growth[:, None] + growth > slack) | (layer[:, None] == layer)] = np.inf
+        pairs[np.diag_indices_from(pairs)] = np.where(growth <= slack, changes, np.inf)  # one change alone
+        first, second = divmod(int(np.argmin(pairs)), len(rows))
+        if pairs[first, second] > -_SMALLEST_GAIN * np.abs(changes).max():
             return rows[:0]
         return rows[[first]] if first == second else rows[[first, second]]
 
-    def _make(self, row: np.int64) -> None:
+    def _apply(self, row: np.int64) -> None:
         layer, width = divmod(int(row), self._n_widths)
         old = layer * self._n_widths + self._chosen[layer]
         self._first += self._second[:, row] - self._second[:, old]
         self._chosen[layer] = width
 
     def _replaced(self, rows: Rows) -> Rows:
-        """Return the effects that these would take the place of."""
+        """Return the effects whose place the effects ``rows`` would take."""
         layer = rows // self._n_widths
         return np.asarray(layer * self._n_widths + self._chosen[layer])
 
 
 def _derivatives(fp32_log_odds: LogOdds, shift: Floats) -> tuple[Floats, Floats]:
-    """Return the first and second derivative of the damage by each sentence's shift."""
+    """Return g and h, ``(n_sentences,)`` each: the derivatives of the damage by each sentence's shift."""
     probability = sigmoid(fp32_log_odds + shift)
     slope = (probability - sigmoid(fp32_log_odds)) / len(shift)
-    # Sentences that are decided by far curve hardly at all there, but do on the way back.
+    # Where a sentence is far from undecided, the damage hardly curves, but it does on the way back: hence a floor.
     curvature = np.maximum(probability * (1.0 - probability), 0.02) / len(shift)
     return np.asarray(slope, dtype=np.float32), np.asarray(curvature, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Optuna samplers by name, wrapped so that a trial's parameters are the map that is scored."""
+"""Optuna's samplers by name, wrapped so that they propose only new maps within the size constraint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.layers import WIDTHS, BitMap, Layer
 from search.allocation.constraint import SizeConstraint, repair
-from search.study.trials import map_of, place_of, trials_of
+from search.study.trials import map_of, position_of, trials_of
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "nsga2": lambda seed: NSGAIISampler(seed=seed),
@@ -28,27 +28,27 @@ def search_space(layers: Sequence[Layer]) -> dict[str, BaseDistribution]:
 
 
 class FeasibleSampler(BaseSampler):
-    """Lets another sampler propose, and repairs what it proposes before the trial takes it.
+    """Repairs the proposals of one of Optuna's samplers.
 
-    Every trial gets a sampler with a seed of its own, derived from the run's seed and the trial's place, so that a run
-    stopped and continued proposes what it would have proposed undisturbed.
+    Each trial gets a new sampler, seeded by the run's seed and the trial's position. So a run that was stopped and
+    continued proposes the same maps as an undisturbed one.
     """
 
     def __init__(self, name: str, constraint: SizeConstraint, seed: int) -> None:
         """Propose with the sampler ``name`` of :data:`SAMPLERS`, within ``constraint``."""
-        self._make = SAMPLERS[name]
+        self._make_sampler = SAMPLERS[name]
         self._constraint = constraint
         self._seed = seed
         self._names = tuple(layer.name for layer in constraint.footprint.layers)
         self._space = search_space(constraint.footprint.layers)
         self._seen = SeenMaps(self._names)
-        self._inner = self._make(seed)
+        self._inner = self._make_sampler(seed)
         self._rng = np.random.default_rng(seed)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Seed this trial's sampler."""
-        self._rng = np.random.default_rng((self._seed, place_of(trial, trials_of(study))))
-        self._inner = self._make(int(self._rng.integers(2**32)))
+        self._rng = np.random.default_rng((self._seed, position_of(trial, trials_of(study))))
+        self._inner = self._make_sampler(int(self._rng.integers(2**32)))
         self._inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -59,8 +59,8 @@ class FeasibleSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return a map that meets the constraint and that no other trial has."""
-        # TPE's own default for several objectives is to take one parameter at a time. The other samplers take what is
-        # asked for; asking them to infer the space would have them read every trial again.
+        # By default TPE samples one parameter at a time if there are several objectives. The other samplers take the
+        # space as given; to infer it they would read every trial again.
         relative = {} if isinstance(self._inner, TPESampler) else search_space
         proposed = self._inner.sample_relative(study, trial, relative)
         if "fixed_params" in trial.system_attrs:
@@ -76,16 +76,16 @@ class FeasibleSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Refuse: a parameter outside the map is a mistake of the caller."""
+        """Raise ValueError: only layers are parameters, and ``sample_relative`` proposes all of them."""
         raise ValueError(f"{param_name!r} is not a layer of this study")
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Hand on to this trial's sampler."""
+        """Call this trial's sampler."""
         self._inner.after_trial(study, trial, state, values)
 
 
 class SeenMaps:
-    """The maps of a study's trials, read once each."""
+    """The maps of a study's trials; each trial is read once."""
 
     def __init__(self, names: Sequence[str]) -> None:
         """Read maps of these layers."""
@@ -94,12 +94,12 @@ class SeenMaps:
         self._read = 0  # every trial below this number has been read in full
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take in every trial of the study that has a whole map, enqueued and running ones too."""
-        settled = True
+        """Add the maps of all trials that have one, enqueued and running trials included."""
+        complete = True
         for trial in trials[self._read :]:
             bit_map = map_of(trial, self._names)
             if bit_map is not None:
                 self.maps.add(bit_map)
-            # One that is only beginning gets its map later and is looked at again.
-            settled = settled and (bit_map is not None or trial.state.is_finished())
-            self._read += settled
+            # A trial that has just begun gets its map later, so it is read again.
+            complete = complete and (bit_map is not None or trial.state.is_finished())
+            self._read += complete

@@ -1,4 +1,4 @@
-"""Optuna's journal file, kept whole: whatever happens to a process or to the disk, its lines stay whole lines."""
+"""Optuna's journal as a file that survives dead processes, full disks and damage: its lines stay whole lines."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from objectives.files import process_lock, replacing
 
 log = logging.getLogger("bitfront")
 
-_SET_PARAMETER = 5  # Optuna's code; an unfinished trial may lose these, so they need not reach the disk at once
+_SET_PARAMETER = 5  # Optuna's code; not synced to disk, because an unfinished trial may lose its parameters
 
 Operation = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _Position:
-    """A place between two lines.
+    """A position between two lines.
 
     Attributes:
         number: how many lines are before it.
-        offset: of the next line, in bytes.
+        offset: offset of the next line, in bytes.
         check: checksum of the line before it; 0 at the beginning.
-        sound: offset behind the last line with a checksum. Damage may have changed lines without one.
+        sound: offset behind the last line with a checksum; lines without one may be damaged.
     """
 
     number: int = 0
@@ -43,8 +43,8 @@ class _Position:
     check: int = 0
     sound: int = 0
 
-    def behind(self, line: bytes) -> _Position:
-        """Return the place behind a line, given with its line end; an empty line counts for nothing."""
+    def after(self, line: bytes) -> _Position:
+        """Return the position after a line, which includes its line end; empty lines are not numbered."""
         offset, text = self.offset + len(line), line.strip()
         if not text:
             return replace(self, offset=offset)
@@ -52,46 +52,50 @@ class _Position:
 
 
 class JournalFile(BaseJournalBackend):
-    """Appends that are whole or not there at all, under a lock that dies with its process; reads of sound lines only.
+    """A journal with atomic appends, a lock that its process releases even when it dies, and a checksum in each line.
 
     Optuna's own journal is locked by a file that a dead process leaves behind; the next start waits 30 s for it.
 
     Each line has its number and ends with a checksum of itself and of the line before it. So every damage is noticed: a
-    changed digit as well as a line that was lost, doubled or moved. Lines that other tools append have neither; the
-    next line of ours vouches for them. Empty lines and spaces around a line are ignored, the CR of CRLF among them.
+    changed digit, and a line that was lost, doubled or moved. Other tools append lines without these; our next line's
+    checksum covers them. Empty lines and spaces around a line, such as the CR of CRLF, are ignored.
     """
 
     def __init__(self, path: Path) -> None:
-        """Use the journal at ``path``; it is made when it is missing."""
+        """Use the journal at ``path``, created if it is missing."""
         self.path = path
         self._lock = path.with_name(f".{path.name}.lock")
         self._read = _Position()
-        self._held: list[Operation] | None = None
+        self._batch: list[Operation] | None = None
         if not path.exists():
             path.touch()
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Append what is appended within as one piece at its end: all of it or, if anything fails, nothing.
+        """Append the operations of this context in one write at its end; if anything fails, append none.
 
-        Not for operations whose effect is asked for within. One thread at a time.
+        The context cannot read their effects. One thread at a time.
 
         Raises:
             OSError: as for ``append_logs``.
         """
-        held: list[Operation] = []
-        self._held = held
+        batch: list[Operation] = []
+        self._batch = batch
         try:
             yield
         finally:
-            self._held = None
-        if held:
-            self.append_logs(held)
+            self._batch = None
+        if batch:
+            self.append_logs(batch)
 
     def append_logs(self, logs: list[Operation]) -> None:
-        """Append operations, or raise OSError and leave the file as it was."""
-        if self._held is not None:
-            self._held += logs
+        """Append operations.
+
+        Raises:
+            OSError: they could not be written; the file is as it was.
+        """
+        if self._batch is not None:
+            self._batch += logs
             return
         with (
             process_lock(self._lock),
@@ -101,7 +105,7 @@ class JournalFile(BaseJournalBackend):
             file.seek(end.offset)
             *whole, torn = file.read().split(b"\n")
             for line in whole:
-                end = end.behind(line + b"\n")
+                end = end.after(line + b"\n")
             if torn:
                 self._set_aside(torn)
                 file.truncate(end.offset)
@@ -112,13 +116,13 @@ class JournalFile(BaseJournalBackend):
                 if any(entry["op_code"] != _SET_PARAMETER for entry in logs):
                     os.fsync(file.fileno())
             except BaseException as error:
-                file.truncate(end.offset)  # the next line would be glued to half a line
+                file.truncate(end.offset)  # or the next line would continue half a line
                 if isinstance(error, OSError):
                     raise OSError(error.errno, error.strerror, str(self.path)) from None
                 raise
 
     def read_logs(self, log_number_from: int) -> Iterator[Operation]:
-        """Yield the operations from a number on; a last line that is still being written is left for later.
+        """Yield the operations from a number on; a last line that is still being written is skipped.
 
         Raises:
             InputError: a line is damaged.
@@ -130,38 +134,40 @@ class JournalFile(BaseJournalBackend):
             for line in file:
                 if not line.endswith(b"\n"):
                     return
-                before, at = self._read, self._read.behind(line)
-                if at.number > before.number:
+                before, after = self._read, self._read.after(line)
+                if after.number > before.number:
                     try:
-                        operation, checked = _operation(line.strip(), before)
+                        operation, checked = _parse(line.strip(), before)
                     except (ValueError, TypeError, KeyError, RecursionError):
-                        raise unreadable(self.path, f"line {at.number} is damaged") from None
+                        raise unreadable(self.path, f"line {after.number} is damaged") from None
                     if checked:
-                        at = replace(at, sound=at.offset)
-                    if at.number > log_number_from:
+                        after = replace(after, sound=after.offset)
+                    if after.number > log_number_from:
                         yield operation
-                self._read = at  # not before: if Optuna cannot replay an operation, the sound part ends in front of it
+                self._read = (
+                    after  # after the yield: if Optuna cannot replay an operation, the sound part ends before it
+                )
 
     def drop_damage(self) -> None:
-        """End the journal where the last reading met damage. A copy of the damaged file is kept beside it."""
+        """Truncate the journal where the last reading met damage, and keep a copy of the damaged file beside it."""
         names = (f"{self.path.name}.damaged-{number}" for number in count(1))
-        aside = next(path for path in map(self.path.with_name, names) if not path.exists())
+        copy = next(path for path in map(self.path.with_name, names) if not path.exists())
         with process_lock(self._lock):
-            with replacing(aside) as temporary:
+            with replacing(copy) as temporary:
                 shutil.copyfile(self.path, temporary)
             os.truncate(self.path, self._read.sound)
         log.warning(
-            "%s: was damaged; kept the first %s of its %s bytes, and what the rest recorded is evaluated again; the "
+            "%s: was damaged; kept the first %s of its %s bytes. Trials recorded after them are evaluated again. The "
             "damaged file is kept as %s",
             self.path,
             f"{self._read.sound:,}",
-            f"{aside.stat().st_size:,}",
-            aside.name,
+            f"{copy.stat().st_size:,}",
+            copy.name,
         )
         self._read = _Position()
 
     def _set_aside(self, torn: bytes) -> None:
-        """Keep what a dead process wrote of its last line in a file beside the journal."""
+        """Move an unfinished last line to a file beside the journal."""
         with self.path.with_name(f"{self.path.name}.torn").open("ab") as aside:
             aside.write(torn + b"\n")
         log.warning("%s: set aside %d bytes of a line that a dead process left unfinished", self.path, len(torn))
@@ -170,25 +176,25 @@ class JournalFile(BaseJournalBackend):
 def unreadable(path: Path, why: object) -> InputError:
     """Return the error of a journal that cannot be read."""
     return InputError(
-        f"{path}: cannot be read as a study ({why}); start the search again, which keeps what is before the damage"
+        f"{path}: cannot be read as a study ({why}); start the search again, which keeps all lines before the damage"
     )
 
 
-def _lines(operations: list[Operation], at: _Position) -> bytes:
-    """Return operations as the lines that follow ``at``."""
-    written, check = [], at.check
-    for number, operation in enumerate(operations, at.number + 1):
+def _lines(operations: list[Operation], end: _Position) -> bytes:
+    """Return operations as the lines that follow ``end``."""
+    lines, check = [], end.check
+    for number, operation in enumerate(operations, end.number + 1):
         text = json.dumps({**operation, "line": number}, separators=(",", ":")).encode().removesuffix(b"}")
         line = text + b',"check":"%08x"}\n' % zlib.crc32(text, check)
         check = zlib.crc32(line)
-        written.append(line)
-    return b"".join(written)
+        lines.append(line)
+    return b"".join(lines)
 
 
-def _operation(text: bytes, at: _Position) -> tuple[Operation, bool]:
-    """Return the operation of the line that follows ``at``, and whether the line has a checksum.
+def _parse(text: bytes, before: _Position) -> tuple[Operation, bool]:
+    """Return the operation of the line that follows ``before``, and whether the line has a checksum.
 
-    Lines of older versions may have a checksum and no number, or the number of trials as well.
+    Lines of older versions may lack the line number, or have the number of trials too.
 
     Raises:
         ValueError, TypeError, KeyError, RecursionError: the line is damaged.
@@ -198,10 +204,10 @@ def _operation(text: bytes, at: _Position) -> tuple[Operation, bool]:
         raise TypeError
     checked = "check" in operation or "line" in operation
     if checked:
-        check = zlib.crc32(text[: text.rindex(b',"check"')], at.check)
-        if operation.pop("check") != f"{check:08x}" or operation.pop("line", at.number + 1) != at.number + 1:
+        check = zlib.crc32(text[: text.rindex(b',"check"')], before.check)
+        if operation.pop("check") != f"{check:08x}" or operation.pop("line", before.number + 1) != before.number + 1:
             raise ValueError
         operation.pop("trials", None)
     if isinstance(operation.get("param_name"), str):
-        operation["param_name"] = sys.intern(operation["param_name"])  # Optuna keeps it for every trial
+        operation["param_name"] = sys.intern(operation["param_name"])  # Optuna keeps one for each trial
     return operation, checked

@@ -1,7 +1,7 @@
-"""Where a study lies: a journal in the run's directory, or a PostgreSQL database that many machines share.
+"""The storage of a study: a journal in the run's directory, or a PostgreSQL database that many machines share.
 
-Optuna does the keeping. What is added is what several processes need to agree: a lock for what must be read and written
-in one piece, a sign of life for each trial, and patience with a server that is away for a while.
+Optuna stores the study. Stores add what several processes need to share it: a lock, a heartbeat for each trial, and
+retries while the server is away.
 """
 
 from __future__ import annotations
@@ -34,36 +34,36 @@ from search.storage.journal import JournalFile, unreadable
 log = logging.getLogger("bitfront")
 
 STUDY_NAME = "bitfront"
-"""Of the one study in a journal. A database has many, each called as its run."""
+"""Name of a journal's only study. A database has many; each has its run's name."""
 
 HEARTBEAT_S = 10
 GRACE_S = 60
-"""A trial without a sign of life for so long is taken for dead."""
+"""A trial without a heartbeat for so long counts as abandoned."""
 
 _LONGEST_HOLD_S = 120
-"""A lock held for longer is taken from its process."""
+"""The server takes a lock from a process that holds it for longer."""
 
 PATIENCE_S = 3600.0
 """How long a server may be away."""
 _LONGEST_PAUSE_S = 10.0
 
 _DRIVER = "postgresql+psycopg"
-_BEATING = "SELECT trial_id FROM trial_heartbeats JOIN trials USING (trial_id) WHERE state = 'RUNNING'"
+_WITH_HEARTBEAT = "SELECT trial_id FROM trial_heartbeats JOIN trials USING (trial_id) WHERE state = 'RUNNING'"
 
 _Result = TypeVar("_Result")
 
 
 class StorageLostError(OSError):
-    """The storage stayed away for longer than anybody waits."""
+    """The storage stayed away for longer than ``PATIENCE_S``."""
 
 
 class Store(ABC):
-    """A study's storage, open.
+    """A study's open storage.
 
     Attributes:
-        backend: what Optuna reads and writes.
+        backend: Optuna's storage.
         study_name: the study's name in it.
-        shared: whether processes that this one knows nothing of may work on the study.
+        shared: whether other runs may work on the study at the same time, perhaps on other machines.
     """
 
     backend: BaseStorage
@@ -75,39 +75,42 @@ class Store(ABC):
         """Hold the study for this process alone; others wait."""
 
     def together(self) -> AbstractContextManager[None]:
-        """Write what is written within as one piece at its end, if the storage can; nothing of it is read within."""
+        """Write this context's operations in one piece at its end, if the storage can; it must not read them."""
         return nullcontext()
 
     def living(self, trial: optuna.Trial) -> AbstractContextManager[None]:
-        """Tell others, if they cannot know it otherwise, that the process of a trial is alive until the end."""
+        """Show other processes that this trial's process is alive."""
         return nullcontext()
 
     @abstractmethod
     def fail_abandoned(self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool]) -> bool:
-        """End the running trials whose process is dead; return whether there may be any. Hold the study exclusively.
+        """Mark the running trials of dead processes as failed. Hold the study exclusively.
 
         Args:
             study: the study.
-            claimed: whether a trial has its map.
+            claimed: tells whether a trial has claimed a map.
+
+        Returns:
+            Whether there may be interrupted trials to retry.
         """
 
     def patiently(self, action: Callable[[], _Result], should_stop: Callable[[], bool]) -> _Result:
-        """Return what ``action`` returns; while the storage is away, try again until ``should_stop``.
+        """Return the result of ``action``, retried while the storage is away.
 
         Raises:
-            StorageLostError: it stayed away.
+            StorageLostError: the storage stayed away, or ``should_stop`` returned true while it was away.
         """
         return action()
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run's study lies, as processes tell each other. Its text never shows a password.
+    """Where a run's study is stored; processes pass it to each other. Its repr shows no password.
 
     Attributes:
-        journal: the journal of the run's directory.
-        url: of a database, with what it takes to log in; empty where the journal is used.
-        study_name: the study's name there.
+        journal: the journal in the run's directory.
+        url: URL of the database, with the password; empty if the journal is used.
+        study_name: the study's name in the storage.
     """
 
     journal: Path
@@ -115,21 +118,21 @@ class Place:
     study_name: str = STUDY_NAME
 
     def open(self, recover: bool = False) -> Store:
-        """Open the storage, made when it is missing.
+        """Open the storage, created if it is missing.
 
         Args:
-            recover: drop what a damaged journal holds from the damage on; nobody else may have it open.
+            recover: drop a damaged journal's lines from the damage on; no other process may have it open.
 
         Raises:
-            InputError: the journal is damaged, the URL is none of ours, or the server cannot be reached.
+            InputError: the journal is damaged, the URL is not supported, or the server cannot be reached.
         """
         return DatabaseStore(self.url, self.study_name) if self.url else JournalStore(self.journal, recover)
 
     def open_patiently(self, should_stop: Callable[[], bool]) -> Store:
-        """Open a storage that could be opened before, waiting while its server is away.
+        """Open a storage that was opened before, and wait while its server is away.
 
         Raises:
-            InputError: as for ``open``, after it stayed away or ``should_stop``.
+            InputError: as for ``open``; if the server is away, after ``PATIENCE_S`` or once ``should_stop`` is true.
         """
         began = time.monotonic()
         while True:
@@ -142,21 +145,13 @@ class Place:
 
 
 class JournalStore(Store):
-    """A journal file. Only one parent process and its workers use it: the run directory's lock sees to that."""
+    """A journal file. One parent process and its workers use it; the run directory's lock keeps others out."""
 
     study_name = STUDY_NAME
     shared = False
 
     def __init__(self, path: Path, recover: bool = False) -> None:
-        """Open a journal, made when it is missing.
-
-        Args:
-            path: the journal.
-            recover: drop what a damaged journal holds from the damage on; nobody else may have it open.
-
-        Raises:
-            InputError: it is damaged.
-        """
+        """Open a journal, created if it is missing; arguments and errors as for ``Place.open``."""
         self._file = JournalFile(path)
         self._path = path
         self._lock = path.with_name(f".{path.name}.claim.lock")
@@ -164,23 +159,23 @@ class JournalStore(Store):
             self.backend = JournalStorage(self._file)
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # Optuna replays operations that are none into errors of many kinds
+        except Exception as error:  # Optuna raises errors of many kinds when it replays invalid operations
             if not recover:
                 raise error if isinstance(error, InputError) else unreadable(path, error) from None
             self._file.drop_damage()
             self.backend = JournalStorage(self._file)
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Hold a lock beside the journal, other than the one for each line."""
+        """Hold a lock beside the journal; appends use another one."""
         return process_lock(self._lock)
 
     def together(self) -> AbstractContextManager[None]:
-        """Append it with one lock and one write."""
+        """Append the operations with one lock and one write."""
         return self._file.together()
 
     @contextmanager
     def living(self, trial: optuna.Trial) -> Iterator[None]:
-        """Hold a lock of the trial's own, which the system releases if the process dies."""
+        """Hold a lock for this trial, which the system releases if the process dies."""
         path = self._trial_lock(trial.number)
         try:
             with FileLock(path):
@@ -189,44 +184,44 @@ class JournalStore(Store):
             path.unlink(missing_ok=True)
 
     def fail_abandoned(self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool]) -> bool:
-        """End the running trials whose lock is free; return whether there were any."""
+        """Mark the running trials whose lock is free as failed; return whether there were any."""
         free = set()
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             path = self._trial_lock(trial.number)
             with suppress(Timeout), FileLock(path, blocking=False):
                 free.add(trial.number)
                 path.unlink(missing_ok=True)
-        # Read anew: a process releases its trial's lock after it has recorded the trial's end.
+        # Read the trials again: a process may have recorded its trial's end and then released the lock.
         return bool(free) and _fail_running(study, lambda trial: trial.number in free)
 
     def _trial_lock(self, number: int) -> Path:
-        return self._path.with_name(f".{self._path.name}-{number:08}.lock")  # a name that ``remove_leftovers`` knows
+        return self._path.with_name(f".{self._path.name}-{number:08}.lock")  # ``remove_leftovers`` knows this name
 
 
 class StorageAwayError(InputError):
-    """The server cannot be reached now; it may be later, or never, where the URL is wrong."""
+    """The server cannot be reached: it is away for now, or the URL is wrong."""
 
 
 class DatabaseStore(Store):
-    """A PostgreSQL database: any number of machines, each trial with a heartbeat."""
+    """A PostgreSQL database, shared by any number of machines; each trial has a heartbeat."""
 
     shared = True
 
     def __init__(self, url: str, study_name: str) -> None:
-        """Connect, and make Optuna's tables where they are missing.
+        """Connect, and create Optuna's tables if they are missing.
 
         Raises:
-            InputError: the URL is none of ours.
+            InputError: the URL is not supported, or the tables are of an older Optuna.
             StorageAwayError: the server cannot be reached.
         """
         parsed = database_url(url)
         self.study_name = study_name
         self.place = redacted(url)
         self._trouble_at = float("-inf")
-        # A machine that loses its network says no goodbye: who waits for it, and the server, find out by themselves.
+        # A machine that loses its network closes no connection: keepalives and timeouts let both sides notice.
         alive = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
         timeout = {"options": f"-c idle_in_transaction_session_timeout={1000 * _LONGEST_HOLD_S}"}
-        # Locks take connections of their own, so that they can have that limit.
+        # Locks use a separate engine, so that the timeout applies to them alone.
         self._locks = sqlalchemy.create_engine(parsed, pool_pre_ping=True, connect_args={**alive, **timeout})
         key = hashlib.sha256(f"bitfront {study_name}".encode()).digest()[:8]
         self._key = int.from_bytes(key, "big", signed=True)
@@ -241,24 +236,24 @@ class DatabaseStore(Store):
                 )
         except (SQLAlchemyError, StorageInternalError) as error:
             raise StorageAwayError(
-                f"{self.place}: cannot be opened ({_reason(error)}); is the server running, and does --storage name "
-                "its host, port, user and database? A password may stand in the URL, in PGPASSWORD or in ~/.pgpass"
+                f"{self.place}: cannot be opened ({_reason(error)}); check that the server is running, and the host, "
+                "port, user and database in --storage. Give a password in the URL, in PGPASSWORD or in ~/.pgpass"
             ) from None
-        except RuntimeError as error:  # its tables are of an older Optuna, as the reason says
+        except RuntimeError as error:  # the tables are of an older Optuna, as the reason says
             raise InputError(f"{self.place}: {_reason(error)}") from None
         self.backend = get_storage(self._rdb)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold an advisory lock of the server, which ends with the connection, however that ends."""
+        """Hold an advisory lock of the server, which releases it when the connection ends for any reason."""
         with self._locks.connect() as connection:
             connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:key)"), {"key": self._key})
             yield
-            connection.commit()  # raises if the connection was lost on the way, and with it the lock
+            connection.commit()  # raises if the connection, and with it the lock, was lost meanwhile
 
     @contextmanager
     def living(self, trial: optuna.Trial) -> Iterator[None]:
-        """Write a heartbeat now and every few seconds; where the server is away, once it is back."""
+        """Write a heartbeat now and every ``HEARTBEAT_S``; while the server is away, keep trying."""
         trial_id = trial._trial_id
         over = threading.Event()
         self._rdb.record_heartbeat(trial_id)
@@ -279,23 +274,23 @@ class DatabaseStore(Store):
             heartbeat.join()
 
     def fail_abandoned(self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool]) -> bool:
-        """End the trials whose heartbeat has stopped, and those whose process died before its first or before its map.
+        """Mark trials as failed if their heartbeat stopped, or if they have no heartbeat or no map.
 
-        Whoever claims a map holds the study exclusively, so nobody alive is half-way now.
+        A process that claims a map holds the study exclusively, so no living process is between these steps now.
         """
         with self._rdb.engine.connect() as connection:
-            beating = set(connection.scalars(sqlalchemy.text(_BEATING)))
-        _fail_running(study, lambda trial: not claimed(trial) or trial._trial_id not in beating)
+            with_heartbeat = set(connection.scalars(sqlalchemy.text(_WITH_HEARTBEAT)))
+        _fail_running(study, lambda trial: not claimed(trial) or trial._trial_id not in with_heartbeat)
         if time.monotonic() - self._trouble_at < 2 * GRACE_S:
             return True  # no heartbeat could be written while the server was away
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             fail_stale_trials(study)
-        return True  # or another machine ended some, and died before it enqueued their maps again
+        return True  # another machine may have failed some, and died before it enqueued their maps again
 
     def patiently(self, action: Callable[[], _Result], should_stop: Callable[[], bool]) -> _Result:
-        """Try again with growing pauses while the server is away."""
-        away_since, pause_s = float("inf"), 0.25  # an action may take longer than anybody waits
+        """Retry with growing pauses while the server is away."""
+        away_since, pause_s = float("inf"), 0.25  # counted from the first error: an action may take long
         while True:
             try:
                 return action()
@@ -314,16 +309,16 @@ class DatabaseStore(Store):
 
 
 def database_url(url: str) -> URL:
-    """Return a parsed URL of a PostgreSQL database.
+    """Return the parsed URL of a PostgreSQL database.
 
     Raises:
-        InputError: it is none, or the driver is not installed.
+        InputError: it is not such a URL, or the driver is not installed.
     """
     try:
         parsed = make_url(url)
         fault = "" if parsed.drivername in ("postgresql", _DRIVER) else f"{parsed.drivername!r} is not supported"
     except (ArgumentError, ValueError):
-        fault = "is no URL"
+        fault = "not a URL"
     if fault:
         raise InputError(
             f"--storage: {fault}; give {_DRIVER}://USER@HOST:PORT/DATABASE, or leave it out for a journal in the run's "
@@ -331,18 +326,18 @@ def database_url(url: str) -> URL:
         )
     if "@" in (parsed.host or ""):
         raise InputError(
-            "--storage: has an @ besides the one in front of the host; write it as %40 in the user's name or password, "
-            "or give the password in PGPASSWORD or ~/.pgpass"
+            "--storage: has more than one @; in the user's name or password write it as %40, or give the password in "
+            "PGPASSWORD or ~/.pgpass"
         )
     try:
-        import psycopg  # noqa: F401  # optional: only those who share a study need it
+        import psycopg  # noqa: F401  # optional: needed only for shared studies
     except ImportError:
         raise InputError("--storage: needs psycopg; install it with pip install -e '.[postgresql]'") from None
     return parsed.set(drivername=_DRIVER)
 
 
 def redacted(url: str) -> str:
-    """Return a database's URL without what it takes to log in, besides the user's name."""
+    """Return a database's URL with the user's name, without passwords and keys."""
     parsed = database_url(url)
     secrets = ("pass", "secret", "key")
     query = {key: value for key, value in parsed.query.items() if not any(part in key.lower() for part in secrets)}
@@ -358,7 +353,7 @@ def _fail_running(study: optuna.Study, is_dead: Callable[[FrozenTrial], bool]) -
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of what a driver says; it names host and user, never a password."""
+    """Return the first line of a driver's message; it names host and user, never a password."""
     while error.__cause__ is not None:
         error = error.__cause__
     origin = getattr(error, "orig", None) or error

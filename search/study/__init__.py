@@ -1,1 +1,1 @@
-"""The Optuna study: what is written to it and how it is read."""
+"""The Optuna study: its records, and how they are read."""

@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 
 def pack_array(array: npt.NDArray[Any]) -> str:
-    """Return an array's bytes as text; its type and shape are the reader's to know."""
+    """Return an array's bytes as base64 text, without its type and shape."""
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
 
 
 def unpack_array(text: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """Return what :func:`pack_array` has packed, ``(n,)``, read-only.
+    """Return the array that :func:`pack_array` packed, ``(n,)``, read-only.
 
     Raises:
         ValueError: the text is damaged.

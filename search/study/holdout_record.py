@@ -1,4 +1,4 @@
-"""The record of the holdout's scores: written once, and read with every outcome."""
+"""The scores on the holdout, as one record of the study."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RECORD = "opening of the confirmation sentences"  # as stored in studies
 def record_holdout(
     study: optuna.Study, holdout: Holdout, fp32_log_odds: LogOdds, log_odds: Mapping[int, LogOdds], trials: int
 ) -> None:
-    """Record what FP32 and some trials' maps score on the holdout, after so many trials."""
+    """Record the log-odds of FP32 and of some trials' maps on the holdout, scored after so many trials."""
     record = {
         "source": holdout.source,
         "labels": pack_array(holdout.labels),
@@ -34,7 +34,7 @@ def record_holdout(
 
 
 def holdout_scored_after(study: optuna.Study) -> int:
-    """Return after how many trials the holdout was scored; 0 if it has not been."""
+    """Return after how many trials the holdout was scored; 0 if it has not been scored."""
     return int(study.user_attrs.get(_RECORD, {"trials": 0})["trials"])
 
 
@@ -43,7 +43,7 @@ def read_holdout(study: optuna.Study, trials: int) -> HoldoutScores | None:
 
     Args:
         study: the run's study.
-        trials: how many maps it has evaluated by now; if more than at the scoring, the scores are withdrawn.
+        trials: how many maps it has evaluated by now; if more than at the scoring, the scores count as withdrawn.
     """
     record: dict[str, Any] | None = study.user_attrs.get(_RECORD)
     if record is None:

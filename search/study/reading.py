@@ -1,7 +1,7 @@
-"""Reading a study back as an outcome.
+"""Reading a study as an outcome.
 
-The study holds everything that results need (layers, labels, FP32 scores, each trial's log-odds), so that a front and a
-report need the storage alone.
+The study holds everything that results need: layers, labels, FP32 scores and each trial's log-odds. So a report needs
+the storage alone, without the model.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from search.allocation.constraint import SizeConstraint
 from search.storage.stores import Place
 from search.study.arrays import unpack_array
 from search.study.holdout_record import read_holdout
-from search.study.study import CONFIRMATION, CONTEXT, STUDY_SCHEMA
+from search.study.study import CONTEXT, FP32_SCORES, STUDY_SCHEMA
 from search.study.trials import EVALUATION, FAILURE, LABEL, MOST_ATTEMPTS, map_of, origin_of, settled, trials_of
 from search.study.unseen_record import read_unseen, unscored
 
@@ -33,20 +33,20 @@ class NoStudyError(InputError):
     """A run has no study yet, or an incomplete one."""
 
 
-def load_study(where: Path | Place) -> optuna.Study:
+def load_study(location: Path | Place) -> optuna.Study:
     """Open the study of a run for reading.
 
     Args:
-        where: its journal, or its place.
+        location: the study's journal or place.
 
     Raises:
-        NoStudyError: the study has not been made yet.
-        InputError: the journal is damaged, the study is not bitfront's, or the database cannot be reached.
+        NoStudyError: the study does not exist yet, or is incomplete.
+        InputError: the journal is damaged, the study is of another version, or the database cannot be reached.
     """
-    place = where if isinstance(where, Place) else Place(where)
+    place = location if isinstance(location, Place) else Place(location)
     subject = f"study {place.study_name!r}" if place.url else str(place.journal)
     if not place.url and not place.journal.is_file():
-        raise NoStudyError(f"{subject}: the run has no study yet; start it again with `bitfront search`")
+        raise NoStudyError(f"{subject}: the run has no study yet; start the search again")
     storage = place.open().backend
     try:
         study = optuna.load_study(study_name=place.study_name, storage=storage)
@@ -54,20 +54,22 @@ def load_study(where: Path | Place) -> optuna.Study:
         raise NoStudyError(f"{subject}: cannot be read as a study ({error}); start another run") from None
     context = study.user_attrs.get(CONTEXT)
     if context is None:
-        raise NoStudyError(f"{subject}: the study is not complete yet; start the search again")
+        raise NoStudyError(f"{subject}: the study is incomplete; start the search again")
     if context.get("schema") != STUDY_SCHEMA:
         raise InputError(f"{subject}: the study is of another version; start another run")
     return study
 
 
 def outcome(study: optuna.Study, name: str) -> Outcome:
-    """Return the state of a study as an outcome of that name."""
+    """Return the study's present state as an outcome called ``name``."""
     context = study.user_attrs[CONTEXT]
     layers = tuple(Layer(**layer) for layer in context["layers"])
     labels = unpack_array(context["labels"], np.int8)
     fp32_log_odds = unpack_array(context["fp32_log_odds"], np.float32)
     kept = {key: tuple(shape) for key, shape in context["kept"].items()}
-    footprint = Footprint(layers, kept, Scheme(**context.get("scheme", {})))  # older studies have the default's
+    footprint = Footprint(
+        layers, kept, Scheme(**context.get("scheme", {}))
+    )  # older studies lack it and have the default
     constraint = SizeConstraint(footprint, context["size_axis"], context["min_compression"])
     names = [layer.name for layer in layers]
     frozen = trials_of(study)
@@ -79,9 +81,9 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
             continue
         assert began is not None
         assert trial.datetime_complete is not None
-        holdout = attributes.get(f"{CONFIRMATION} {trial.number}")
+        fp32_scores = attributes.get(f"{FP32_SCORES} {trial.number}")
         finished_s = max(0.0, (trial.datetime_complete - began).total_seconds())  # clocks may be set back
-        trials.append(_trial(trial, holdout, constraint, finished_s))
+        trials.append(_trial(trial, fp32_scores, constraint, finished_s))
     return Outcome(
         name=name,
         model=context["model"],
@@ -104,7 +106,10 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
     )
 
 
-def _trial(trial: FrozenTrial, holdout: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float) -> Trial:
+def _trial(
+    trial: FrozenTrial, fp32_scores: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float
+) -> Trial:
+    """Return a settled trial as a value; ``fp32_scores``, if any, replace its scores."""
     footprint = constraint.footprint
     bit_map = map_of(trial, [layer.name for layer in footprint.layers])
     assert bit_map is not None
@@ -112,7 +117,7 @@ def _trial(trial: FrozenTrial, holdout: dict[str, Any] | None, constraint: SizeC
     packed_bytes = recorded["packed_bytes"] if recorded else footprint.packed_bytes(bit_map)
     size_bits = 8 * packed_bytes if constraint.axis == "packed" else footprint.nominal_bits(bit_map)
     elapsed_s = recorded["elapsed_s"] if recorded else 0.0
-    recorded = holdout or recorded
+    recorded = fp32_scores or recorded
     return Trial(
         number=trial.number,
         origin=origin_of(trial),
@@ -126,5 +131,5 @@ def _trial(trial: FrozenTrial, holdout: dict[str, Any] | None, constraint: SizeC
         elapsed_s=elapsed_s,
         finished_s=finished_s,
         precision=recorded["precision"] if recorded else "fp32",
-        failure="" if recorded else trial.user_attrs.get(FAILURE, f"its process died each of {MOST_ATTEMPTS} times"),
+        failure="" if recorded else trial.user_attrs.get(FAILURE, f"its process died in all {MOST_ATTEMPTS} attempts"),
     )

@@ -1,6 +1,6 @@
-"""The Optuna study of a run: opening it, beginning its trials and recording their scores.
+"""The Optuna study of a run: opening it, beginning trials and recording scores.
 
-It is read back by :mod:`search.study.reading`.
+:mod:`search.study.reading` reads it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ log = logging.getLogger("bitfront")
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STUDY_SCHEMA = "bitfront-study-1"
-CONTEXT, CONFIRMATION = "context", "confirmation of trial"
-"""Attributes of the study; the latter with the trial's number after it."""
+CONTEXT, FP32_SCORES = "context", "confirmation of trial"
+"""Attributes of the study; a trial's number follows the latter."""
 
 THEN = ", then "
-"""Joins what a fact of a run was and what it became when the run was continued."""
+"""Joins the values that one fact of a continued run has had."""
 
 
 def open_study(
@@ -52,24 +52,24 @@ def open_study(
     name: str = STUDY_NAME,
     shared: bool = False,
 ) -> optuna.Study:
-    """Open the run's study, or make it, and enqueue the baselines.
+    """Open or create the run's study and enqueue the baselines.
 
-    A trial that a dead process left half-done is marked failed and enqueued again. Hold the study exclusively.
+    A trial that a dead process left unfinished is marked failed and enqueued again. Hold the study exclusively.
 
     Args:
-        storage: of the study.
+        storage: the study's storage.
         problem: the model and its sentences.
         quality: the first objective; size is the second.
         constraint: the size constraint.
         sampler: proposes maps.
-        baselines: the baselines, which are evaluated first, even if they miss the constraint.
-        reference_note: why the documented configuration is not among them.
-        provenance: further facts to show in the report.
+        baselines: evaluated first, even if they miss the constraint.
+        reference_note: why the documented configuration is not among the baselines.
+        provenance: further facts for the report.
         name: the study's name in the storage.
-        shared: whether others may work on it now; if not, every running trial is a dead process's.
+        shared: whether other processes may work on it now; if not, every running trial is a dead process's.
 
     Raises:
-        InputError: the study is of another model, of other sentences or of another objective; the message says which.
+        InputError: the study has another model, other sentences or another objective; the message says which.
     """
     context = _context(problem, quality, constraint, reference_note, provenance)
     try:
@@ -95,7 +95,7 @@ def open_study(
     standing = [trial for trial in trials_of(study) if not interrupted(trial)]
     labels = {trial.user_attrs.get(LABEL) for trial in standing}
     maps = {map_of(trial, names) for trial in standing}
-    for baseline in baselines:  # a knapsack's map can be uniform, and no map is evaluated twice
+    for baseline in baselines:  # a knapsack's map may be uniform, and no map is evaluated twice
         if baseline.label not in labels and baseline.bit_map not in maps:
             maps.add(baseline.bit_map)
             _enqueue(study, names, baseline.bit_map, {ORIGIN: baseline.origin, LABEL: baseline.label})
@@ -103,12 +103,12 @@ def open_study(
 
 
 def _continued(before: list[list[str]], now: list[list[str]]) -> list[list[str]]:
-    """Return the facts of a continued run: each with all the values that it has had."""
-    known = dict(before)
+    """Return the provenance of a continued run: each fact with all the values that it has had."""
+    provenance = dict(before)
     for key, value in now:
-        values = known.get(key, value).split(THEN)
-        known[key] = THEN.join(values if value in values else [*values, value])
-    return [list(pair) for pair in known.items()]
+        values = provenance.get(key, value).split(THEN)
+        provenance[key] = THEN.join(values if value in values else [*values, value])
+    return [list(pair) for pair in provenance.items()]
 
 
 def directions(quality: Quality) -> list[StudyDirection]:
@@ -118,15 +118,15 @@ def directions(quality: Quality) -> list[StudyDirection]:
 
 
 def retry_lost(study: optuna.Study, names: Sequence[str], blamed: bool = False) -> int:
-    """Enqueue again every map whose trial was interrupted and that no other trial has; return how many.
+    """Enqueue again every map that only interrupted trials have; return how many.
 
-    It depends on the study alone, so it may itself be interrupted and repeated. Hold the study exclusively.
+    It depends on the study alone, so it may be interrupted and repeated. Hold the study exclusively.
 
     Args:
         study: the study.
-        names: its layers.
-        blamed: the process died while others lived on, so that the map may have killed it; after ``MOST_ATTEMPTS`` such
-            deaths it is not tried again.
+        names: the layers' names.
+        blamed: whether the map may have killed its process, because other processes live on; after ``MOST_ATTEMPTS``
+            such deaths it is not tried again.
     """
     trials = trials_of(study)
     maps = {map_of(trial, names) for trial in trials if not interrupted(trial)}
@@ -154,42 +154,44 @@ def check_joinable(
     constraint: SizeConstraint,
     moved_from: str = "",
 ) -> None:
-    """Check, before anything is written, that a study that others may have made is of this very search.
+    """Check, before anything is written, that an existing study of that name is of this search.
 
     Args:
-        storage: may have the study.
+        storage: the storage to look in.
         name: the study's name.
         problem: this search's problem.
         quality: this search's first objective.
         constraint: this search's size constraint.
-        moved_from: the database that the run was begun in, if it is another; then the study must be in this one.
+        moved_from: the database that the run was begun in, if it is another; the study must then be here too.
 
     Raises:
-        InputError: the study is of another model, of other sentences or of another objective, or is missing; the
-            message says which.
+        InputError: the study has another model, other sentences or another objective, or is missing; the message says
+            which.
     """
     try:
         study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
         if moved_from:
             raise InputError(
-                f"study {name!r}: is not in this database; the run was begun in {moved_from}: leave out --storage, or "
+                f"study {name!r}: is not in this database; the run was begun in {moved_from}. Leave out --storage, or "
                 "give a database that has the study"
             ) from None
         return
     if recorded := study.user_attrs.get(CONTEXT):
         _check_same(recorded, _context(problem, quality, constraint, "", ()), f"study {name!r}")
-    elif study.get_trials(deepcopy=False) or study.directions != directions(quality):  # not our study half-made
-        raise InputError(f"study {name!r}: in this database is not bitfront's; give --run another name")
+    elif study.get_trials(deepcopy=False) or study.directions != directions(
+        quality
+    ):  # not a study of ours that is just being made
+        raise InputError(f"study {name!r}: exists in this database and is not bitfront's; give --run another name")
 
 
-def _check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any], subject: str) -> None:
+def _check_same(recorded: Mapping[str, Any], context: Mapping[str, Any], subject: str) -> None:
     if recorded.get("schema") != STUDY_SCHEMA:
         raise InputError(f"{subject}: is of another version; give --run another directory")
     keys = ("quality", "size_axis", "min_compression")
-    pairs = [(key.replace("_", " "), recorded.get(key), asked[key]) for key in keys]
-    # Other machines' holdout must be the holdout here too.
-    fingerprint = {"confirmation": None, **asked["fingerprint"]}
+    pairs = [(key.replace("_", " "), recorded.get(key), context[key]) for key in keys]
+    # A holdout must be the same on all machines, also if it is missing here.
+    fingerprint = {"confirmation": None, **context["fingerprint"]}
     pairs += [(key, recorded["fingerprint"].get(key), value) for key, value in fingerprint.items()]
     faults = [f"{key} was {before!r} and is now {now!r}" for key, before, now in pairs if before != now]
     if faults:
@@ -197,11 +199,11 @@ def _check_same(recorded: Mapping[str, Any], asked: Mapping[str, Any], subject: 
 
 
 def warn_of_other_codes(recorded: str | None, problem: Problem, subject: str) -> None:
-    """Warn if the maps were scored with codes that another machine calibrated: some roundings differ."""
+    """Warn if another machine's GPTQ made the codes that the maps were scored with: some roundings differ."""
     if recorded and problem.codes and recorded != problem.codes:
         log.warning(
-            "%s: its maps were scored with codes that were calibrated on another machine, or by another number of "
-            "threads, and differ a little from those here; to have the very same, copy its cache's bank-* here",
+            "%s: its maps were scored with codes calibrated on another machine or with another number of threads. The "
+            "codes here differ a little; to use the same ones, copy bank-* from the other machine's cache",
             subject,
         )
 
@@ -209,27 +211,27 @@ def warn_of_other_codes(recorded: str | None, problem: Problem, subject: str) ->
 def claim(
     study: optuna.Study, layers: Sequence[Layer], on_begin: Callable[[optuna.Trial], object] = lambda trial: None
 ) -> tuple[optuna.Trial, BitMap]:
-    """Begin a trial and claim a map for it, which no other trial has if the study is held exclusively.
+    """Begin a trial and claim a map for it. Hold the study exclusively, so that no other trial gets that map.
 
-    The map is written in one piece; :func:`write_widths` writes it again as Optuna's parameters, one by one.
+    The map is written as one attribute; :func:`write_widths` writes it again as Optuna's parameters, one by one.
     ``on_begin`` is called with the trial before its map is proposed.
 
     Raises:
-        NoMapLeftError: there is no such map; the trial has ended, and from then on the study is :func:`exhausted`.
+        NoMapLeftError: there is no new map; the trial has ended, and from then on the study is :func:`exhausted`.
     """
-    with warnings.catch_warnings():  # Optuna thinks that only its own loop can send heartbeats
+    with warnings.catch_warnings():  # Optuna expects only its own loop to send heartbeats
         warnings.filterwarnings("ignore", "Heartbeat of storage")
         trial = study.ask()
     on_begin(trial)
     try:
-        proposed = trial.relative_params  # shows enqueued maps to the sampler too
+        proposed = trial.relative_params  # calls the sampler for enqueued maps too
     except NoMapLeftError:
         trial.set_user_attr(NO_MAP, True)
         study.tell(trial, state=TrialState.FAIL)
         raise
     if MAP in trial.user_attrs:
         return trial, tuple(trial.user_attrs[MAP])
-    if not proposed:  # enqueued before maps were written in one piece
+    if not proposed:  # enqueued by an older version, without the attribute
         return trial, write_widths(trial, layers)
     bit_map = tuple(int(proposed[layer.name]) for layer in layers)
     trial.set_user_attr(MAP, list(bit_map))
@@ -249,22 +251,22 @@ def tell(
     constraint: SizeConstraint,
     quality: Quality,
 ) -> None:
-    """Record what a map scored and end its trial."""
+    """Record a map's scores and end its trial."""
     if "size" not in trial.constraints:  # else a storage went away after it had written this, and Optuna would warn
         trial.set_constraint("size", constraint.violation(bit_map))
     packed_bytes = constraint.footprint.packed_bytes(bit_map)
-    trial.set_user_attr(EVALUATION, {**_recorded(evaluation), "packed_bytes": packed_bytes})
+    trial.set_user_attr(EVALUATION, {**_record(evaluation), "packed_bytes": packed_bytes})
     elements = sum(layer.elements for layer in constraint.footprint.layers)
     study.tell(trial, [getattr(evaluation.scores, quality), constraint.size_bits(bit_map) / elements])
 
 
-def confirm(study: optuna.Study, number: int, evaluation: Evaluation) -> None:
-    """Record a finished trial's scores in FP32; from then on they are its scores in every outcome."""
-    study.set_user_attr(f"{CONFIRMATION} {number}", _recorded(evaluation))
+def record_fp32_scores(study: optuna.Study, number: int, evaluation: Evaluation) -> None:
+    """Record a finished trial's scores in FP32, which replace its scores in every outcome."""
+    study.set_user_attr(f"{FP32_SCORES} {number}", _record(evaluation))
 
 
 def fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
-    """End a trial whose map has no scores, with the reason."""
+    """End a trial without scores, with the reason."""
     trial.set_user_attr(FAILURE, reason)
     study.tell(trial, state=TrialState.FAIL)
 
@@ -297,7 +299,7 @@ def _context(
     }
 
 
-def _recorded(evaluation: Evaluation) -> dict[str, Any]:
+def _record(evaluation: Evaluation) -> dict[str, Any]:
     return {
         **asdict(evaluation.scores),
         "precision": evaluation.precision,

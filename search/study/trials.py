@@ -1,4 +1,4 @@
-"""Reading the trials of a study: their maps and origins, their scores, and how they ended."""
+"""Reading the trials of a study: map, origin, scores and state."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from search.study.arrays import unpack_array
 EVALUATION, ORIGIN, LABEL, FAILURE, ATTEMPT, MAP = "evaluation", "origin", "label", "failure", "attempt", "map"
 NO_MAP = "no map left"
 MOST_ATTEMPTS = 3
-"""A map counts as failed after so many workers died while they evaluated it."""
+"""A map counts as failed once so many workers have died while they evaluated it."""
 
 
 def trials_of(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the study's trials as its storage holds them; do not change them.
+    """Return the study's trials as its storage holds them, to be read only.
 
-    Ended trials share one description of their possible widths. Optuna makes an object for each layer of each trial,
-    which is a third of a trial's memory, in every process for a whole night.
+    Ended trials share one set of distributions. Optuna makes one object for each layer of each trial, a third of a
+    trial's memory in every process.
     """
     trials = study.get_trials(deepcopy=False)
-    # A trial with scores has all widths; others may have ended before they were written.
+    # A trial with scores has all widths; others may have ended before their widths were written.
     shared = next((trial.distributions for trial in trials if trial.state == TrialState.COMPLETE), None)
     for trial in trials:
         widths = trial.distributions
@@ -51,7 +51,7 @@ def map_of(trial: FrozenTrial, names: Sequence[str]) -> BitMap | None:
 
 
 def origin_of(trial: FrozenTrial) -> Origin:
-    """Return where a trial's map came from."""
+    """Return who proposed a trial's map."""
     return cast(Origin, trial.user_attrs.get(ORIGIN, "sampler"))
 
 
@@ -68,22 +68,22 @@ def settled(trial: FrozenTrial) -> bool:
 
 def interrupted(trial: FrozenTrial) -> bool:
     """Return whether a dead process left a trial half-done, so that its map must be tried again."""
-    # A trial that we fail has a reason; one without a reason was left behind by a dead process.
+    # A failed evaluation has a reason; a trial without one was left behind by a dead process.
     if trial.state != TrialState.FAIL or FAILURE in trial.user_attrs:
         return False
     return bool(trial.user_attrs.get(ATTEMPT, 1) < MOST_ATTEMPTS)
 
 
-def place_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
-    """Return a trial's 0-based place in the study, without interrupted trials: these are repeated later.
+def position_of(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+    """Return a trial's 0-based position in the study, not counting interrupted trials, which are repeated later.
 
-    Proposals depend on the place, so that a killed run proposes what it would have proposed undisturbed.
+    Proposals are seeded by it, so that a killed and continued run proposes the same maps as an undisturbed one.
     """
     return sum(not interrupted(before) for before in trials[: trial.number])
 
 
 def finished(study: optuna.Study) -> int:
-    """Return how many maps have been evaluated, with failed evaluations and without interrupted ones."""
+    """Return how many maps have been evaluated; failed evaluations count, interrupted ones do not."""
     return sum(settled(trial) for trial in trials_of(study))
 
 

@@ -1,4 +1,4 @@
-"""What a study records of the check on unseen sentences."""
+"""The scores on unseen sentences, as records of the study."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from results.outcome import Unseen
 from search.study.arrays import unpack_array
 
 SENTENCES, SCORES, WANTED = "unseen sentences", "unseen scores of trial", "wanted on unseen sentences"
-"""The study's attributes: the sentences with FP32's scores; a map's log-odds; and what a check has yet to score."""
+"""Attributes of the study: the sentences with FP32's scores; one map's log-odds; the maps that a check has to score."""
 
 
 def read_unseen(study: optuna.Study, trials: int) -> Unseen | None:
@@ -23,31 +23,31 @@ def read_unseen(study: optuna.Study, trials: int) -> Unseen | None:
         trials: how many maps it has evaluated by now.
     """
     recorded = study.user_attrs
-    known = recorded.get(SENTENCES)
-    if known is None:
+    sentences = recorded.get(SENTENCES)
+    if sentences is None:
         return None
     log_odds = {}
     for key in recorded:
         if key.startswith(SCORES):
             number = int(key.removeprefix(SCORES))
-            if (record := scores_on_unseen(recorded, number, known["digest"])) is not None:
+            if (record := scores_on_unseen(recorded, number, sentences["digest"])) is not None:
                 log_odds[number] = unpack_array(record["log_odds"], np.float32)
     if not log_odds:
         return None
-    after = known.get("trials", trials)
-    return Unseen(unpack_array(known["fp32_log_odds"], np.float32), log_odds, after, outdated=trials > after)
+    after = sentences.get("trials", trials)
+    return Unseen(unpack_array(sentences["fp32_log_odds"], np.float32), log_odds, after, outdated=trials > after)
 
 
 def unscored(study: optuna.Study) -> int:
     """Return how many maps an interrupted check still has to score; 0 if none was interrupted."""
     recorded = study.user_attrs
-    wanted = recorded.get(WANTED)
-    if wanted is None:
+    check = recorded.get(WANTED)
+    if check is None:
         return 0
-    return sum(scores_on_unseen(recorded, number, wanted["digest"]) is None for number in wanted["numbers"])
+    return sum(scores_on_unseen(recorded, number, check["digest"]) is None for number in check["numbers"])
 
 
 def scores_on_unseen(recorded: Mapping[str, Any], number: int, digest: str) -> dict[str, Any] | None:
-    """Return the record of a trial's map on the sentences of a digest; None if there is none."""
+    """Return the record of a trial's map on the sentences with this digest; None if there is none."""
     record: dict[str, Any] | None = recorded.get(f"{SCORES} {number}")
     return record if record is not None and record["digest"] == digest else None

@@ -19,7 +19,7 @@ import torch
 from objectives.evaluation.cuda_graphs import multiplies_bf16
 from objectives.problem import Problem, load_problem, unseen_sentences
 from objectives.scores import Precision, divergences
-from search.allocation.knapsack import Choice, Sizes, layer_sizes, to_bits, to_choice
+from search.allocation.knapsack import Choice, Sizes, layer_sizes, to_bit_map, to_choice
 from tests.benchmarks.search import GUIDED_COST, TAIL, best_map, search, source_of
 from tests.shared import ABSENT
 
@@ -46,12 +46,12 @@ def main(arguments: list[str]) -> None:
     sizes, _ = layer_sizes(problem.footprint, "nominal")
     budget = int(sum(layer.elements for layer in problem.layers) * 32 / TAIL)
     annealed = anneal(lambda chosen: damage(problem, chosen), sizes, to_choice(plain), budget, count)
-    show(problem, {"plain": plain, "guided": guided, f"annealed, {count} maps": to_bits(annealed)})
+    show(problem, {"plain": plain, "guided": guided, f"annealed, {count} maps": to_bit_map(annealed)})
 
 
 def damage(problem: Problem, chosen: Choice) -> float:
     """Return a map's damage on the sentences that are searched with, in nats a sentence."""
-    return problem.evaluate(to_bits(chosen)).scores.damage
+    return problem.evaluate(to_bit_map(chosen)).scores.damage
 
 
 def anneal(damage: Callable[[Choice], float], sizes: Sizes, start: Choice, budget: int, count: int) -> Choice:

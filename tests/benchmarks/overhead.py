@@ -156,7 +156,9 @@ def made_up_sensitivities(problem: Problem) -> Sensitivities:
     shape = (len(problem.layers), len(WIDTHS), len(problem.labels))
     halving = 2.0 ** -np.arange(len(WIDTHS), dtype=np.float64)[:, None]
     shifts = rng.standard_normal(shape) * rng.lognormal(-2, 0.8, (shape[0], 1, 1)) * halving
-    return Sensitivities.of(shifts.astype(np.float32), np.ones(shape[:2], dtype=np.bool_), problem.fp32_log_odds)
+    return Sensitivities.from_shifts(
+        shifts.astype(np.float32), np.ones(shape[:2], dtype=np.bool_), problem.fp32_log_odds
+    )
 
 
 def made_up_evaluation(problem: Problem, sensitivities: Sensitivities, bit_map: BitMap) -> Evaluation:

@@ -35,7 +35,7 @@ class OneIdea(FeasibleSampler):
         """Forget which trial it is."""
         super().before_trial(study, trial)
         self._rng = np.random.default_rng(0)
-        self._inner = self._make(0)
+        self._inner = self._make_sampler(0)
 
 
 @dataclass(frozen=True)

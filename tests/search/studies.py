@@ -18,7 +18,9 @@ def guess_of_sensitivities(problem: Problem) -> Sensitivities:
     """Return made-up sensitivities that shrink as widths grow."""
     shape = (len(problem.layers), len(WIDTHS), len(problem.labels))
     shifts = np.random.default_rng(0).standard_normal(shape) * 2.0 ** -np.array(WIDTHS)[:, None]
-    return Sensitivities.of(shifts.astype(np.float32), np.zeros(shape[:2], dtype=np.bool_), problem.fp32_log_odds)
+    return Sensitivities.from_shifts(
+        shifts.astype(np.float32), np.zeros(shape[:2], dtype=np.bool_), problem.fp32_log_odds
+    )
 
 
 def run(study: optuna.Study, problem: Problem, trials: int, quality: Quality = "damage") -> list[BitMap]:

@@ -45,7 +45,7 @@ class SyntheticNetwork:
         wrong = np.random.default_rng(seed).standard_normal(self.effects.shape)
         size = np.sqrt(np.mean(self.effects**2, axis=-1, keepdims=True))
         shifts = (self.effects + error * size * wrong).astype(np.float32)
-        return Sensitivities.of(shifts, np.ones(shifts.shape[:2], dtype=np.bool_), self.fp32_log_odds)
+        return Sensitivities.from_shifts(shifts, np.ones(shifts.shape[:2], dtype=np.bool_), self.fp32_log_odds)
 
     def observe(self, choices: npt.NDArray[np.int64]) -> Observations:
         """Evaluate maps ``(n_maps, n_layers)``."""

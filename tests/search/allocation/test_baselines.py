@@ -4,7 +4,7 @@ from objectives.layers import WIDTHS
 from objectives.packing.footprint import footprint
 from search.allocation.baselines import knapsack_maps, uniform_maps
 from search.allocation.constraint import SizeConstraint
-from search.allocation.knapsack import allocate, layer_sizes, to_bits
+from search.allocation.knapsack import allocate, layer_sizes, to_bit_map
 from tests.objectives.random_models import bert_base_layers
 
 LAYERS = bert_base_layers()[:40]
@@ -12,24 +12,24 @@ SIZES, _ = layer_sizes(footprint(LAYERS, {}), "nominal")
 ROWS = np.arange(len(LAYERS))
 
 
-def test_plain_allocations_are_exact_and_within_the_constraint() -> None:
+def test_knapsack_maps_are_exact_and_within_the_constraint() -> None:
     sizes = footprint(LAYERS, {})
     constraint = SizeConstraint(sizes, "nominal", 5.5)
     falling = 4.0 ** -np.arange(len(WIDTHS))
     damages = falling * np.random.default_rng(3).lognormal(-5, 1, (len(LAYERS), 1))
-    plain = knapsack_maps(damages, constraint)
-    assert len(plain) == 8
-    assert len({baseline.bit_map for baseline in plain}) == 8
-    for baseline in plain:
+    knapsacks = knapsack_maps(damages, constraint)
+    assert len(knapsacks) == 8
+    assert len({baseline.bit_map for baseline in knapsacks}) == 8
+    for baseline in knapsacks:
         assert baseline.origin == "plain"
         assert constraint.excess_bits(baseline.bit_map) <= 0
         assert baseline.label == f"knapsack {sizes.compression(baseline.bit_map, 'nominal'):.2f}x"
-    assert plain[0].bit_map == to_bits(allocate(damages, SIZES, constraint.largest_bits))
-    for baseline in plain:
+    assert knapsacks[0].bit_map == to_bit_map(allocate(damages, SIZES, constraint.largest_bits))
+    for baseline in knapsacks:
         budget = sizes.nominal_bits(baseline.bit_map)
         for uniform in uniform_maps(LAYERS):
             if sizes.nominal_bits(uniform.bit_map) <= budget:
-                harm, plain_harm = (
+                damage, knapsack_damage = (
                     damages[ROWS, np.array(bit_map) - 2].sum() for bit_map in (uniform.bit_map, baseline.bit_map)
                 )
-                assert plain_harm <= harm
+                assert knapsack_damage <= damage

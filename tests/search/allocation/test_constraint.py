@@ -36,7 +36,7 @@ def test_repaired_maps_meet_the_constraint_and_are_new(axis: SizeAxis) -> None:
         seen.add(repaired)
 
 
-def test_a_map_that_is_fine_is_left_alone() -> None:
+def test_a_feasible_new_map_is_returned_unchanged() -> None:
     constraint = SizeConstraint(SIZES, "nominal", 5.5)
     assert repair((5, 5, 5, 5), constraint, set(), np.random.default_rng(0)) == (5, 5, 5, 5)
 
@@ -55,7 +55,7 @@ def test_repair_is_reproduced_by_its_generator() -> None:
     assert first == second
 
 
-def test_where_every_map_has_been_seen_repair_gives_up() -> None:
+def test_repair_raises_if_every_map_has_been_seen() -> None:
     class Counted(set[BitMap]):
         looked_up = 0
 

@@ -13,28 +13,30 @@ from search.allocation.sensitivity import MEASURED_WIDTHS, Sensitivities, measur
 
 
 def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path) -> None:
-    shown: list[tuple[int, int]] = []
-    found = measure(problem, tmp_path, show=lambda done, wanted: shown.append((done, wanted)))
-    assert found is not None
+    progress: list[tuple[int, int]] = []
+    sensitivities = measure(problem, tmp_path, report_progress=lambda *counts: progress.append(counts))
+    assert sensitivities is not None
     n_layers = len(problem.layers)
-    wanted = len(MEASURED_WIDTHS) * n_layers
-    assert shown == [(0, wanted), *((done, wanted) for done in range(wanted))]
+    total = len(MEASURED_WIDTHS) * n_layers
+    assert progress == [(0, total), *((done, total) for done in range(total))]
     for width in WIDTHS:
-        assert (found.measured[:, WIDTHS.index(width)] == (width in MEASURED_WIDTHS)).all()
+        assert (sensitivities.measured[:, WIDTHS.index(width)] == (width in MEASURED_WIDTHS)).all()
     for index in (0, 5, n_layers - 1):
         bit_map = tuple(3 if other == index else FP32_WIDTH for other in range(n_layers))
         alone = problem.evaluator.log_odds(bit_map) - problem.fp32_log_odds
-        assert np.array_equal(found.shifts[index, WIDTHS.index(3)], alone)
-    assert (np.diff(found.damages, axis=1) <= 0).all()
-    shown.clear()
-    again = measure(problem, tmp_path, show=lambda done, wanted: shown.append((done, wanted)))
+        assert np.array_equal(sensitivities.shifts[index, WIDTHS.index(3)], alone)
+    assert (np.diff(sensitivities.damages, axis=1) <= 0).all()
+    progress.clear()
+    again = measure(problem, tmp_path, report_progress=lambda *counts: progress.append(counts))
     assert again is not None
-    assert shown == [(0, wanted)]  # nothing was measured twice
-    assert np.array_equal(again.shifts, found.shifts)
+    assert progress == [(0, total)]  # nothing was measured twice
+    assert np.array_equal(again.shifts, sensitivities.shifts)
 
 
 @pytest.mark.parametrize("answers", [[False] * 200, [False] * 4 + [True]])
-def test_no_hidden_states_are_kept_for_the_night(problem: Problem, tmp_path: Path, answers: list[bool]) -> None:
+def test_hidden_states_are_forgotten_after_the_measurement(
+    problem: Problem, tmp_path: Path, answers: list[bool]
+) -> None:
     measure(problem, tmp_path, source="gradient")
     asked = iter(answers)
     kept = []
@@ -54,13 +56,13 @@ def test_the_gradient_gives_every_width_without_an_evaluation(
     measured = measure(problem, tmp_path)
     monkeypatch.delattr(Evaluator, "log_odds")
     for cache in (tmp_path, tmp_path / "another"):  # what was measured does not get in its way
-        found = measure(problem, cache, source="gradient")
-        assert found is not None
+        sensitivities = measure(problem, cache, source="gradient")
+        assert sensitivities is not None
         assert measured is not None
-        assert not found.measured.any()
+        assert not sensitivities.measured.any()
         fine = slice(WIDTHS.index(4), None)
-        assert np.array_equal(found.shifts[:, fine], measured.shifts[:, fine])
-        assert not np.array_equal(found.shifts, measured.shifts)
+        assert np.array_equal(sensitivities.shifts[:, fine], measured.shifts[:, fine])
+        assert not np.array_equal(sensitivities.shifts, measured.shifts)
 
 
 def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +80,9 @@ def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, mo
         patched.setattr(Evaluator, "log_odds", tiring)
         with pytest.raises(KeyboardInterrupt):
             measure(problem, tmp_path)
-    shown: list[int] = []
-    measure(problem, tmp_path, show=lambda done, wanted: shown.append(done))
-    assert shown[:2] == [0, 10]
+    progress: list[int] = []
+    measure(problem, tmp_path, report_progress=lambda done, total: progress.append(done))
+    assert progress[:2] == [0, 10]
 
 
 def test_two_searches_of_one_problem_share_what_each_measures(problem: Problem, tmp_path: Path) -> None:
@@ -95,9 +97,9 @@ def test_two_searches_of_one_problem_share_what_each_measures(problem: Problem, 
 
     assert measure(problem, tmp_path, should_stop=overtaken) is None
     assert other[0] is not None
-    shown: list[tuple[int, int]] = []
-    again = measure(problem, tmp_path, show=lambda done, wanted: shown.append((done, wanted)))
-    assert shown == [(0, len(MEASURED_WIDTHS) * len(problem.layers))]  # nothing was lost
+    progress: list[tuple[int, int]] = []
+    again = measure(problem, tmp_path, report_progress=lambda *counts: progress.append(counts))
+    assert progress == [(0, len(MEASURED_WIDTHS) * len(problem.layers))]  # nothing was lost
     assert again is not None and np.array_equal(again.shifts, other[0].shifts)
 
 
@@ -107,16 +109,16 @@ def test_a_stop_keeps_what_was_measured(problem: Problem, tmp_path: Path) -> Non
     measure(problem, tmp_path, source="gradient")
     answers = iter([False] * 4 + [True])
     assert measure(problem, tmp_path, should_stop=lambda: next(answers)) is None
-    shown: list[int] = []
-    measure(problem, tmp_path, show=lambda done, wanted: shown.append(done))
-    assert shown[1] == 4
+    progress: list[int] = []
+    measure(problem, tmp_path, report_progress=lambda done, total: progress.append(done))
+    assert progress[1] == 4
 
 
 def test_damages_are_made_to_fall_with_the_width() -> None:
     fp32 = np.zeros(5, dtype=np.float32)
     shifts = np.zeros((1, len(WIDTHS), 5), dtype=np.float32)
     shifts[0, :4] = np.array([0.4, 0.1, 0.2, 0.05], dtype=np.float32)[:, None]
-    damages = Sensitivities.of(shifts, np.zeros((1, len(WIDTHS)), dtype=np.bool_), fp32).damages[0]
+    damages = Sensitivities.from_shifts(shifts, np.zeros((1, len(WIDTHS)), dtype=np.bool_), fp32).damages[0]
     assert damages[0] == pytest.approx(0.4**2 / 8, rel=0.02)
     assert damages[1] == damages[2] == pytest.approx(0.2**2 / 8, rel=0.02)
     assert (damages[4:] == 0).all()
@@ -153,7 +155,7 @@ def test_files_of_other_content_are_refused(problem: Problem, tmp_path: Path, fa
         measure(problem, tmp_path)
 
 
-def test_a_layer_without_finite_scores_is_as_bad_as_can_be_and_stops_nothing(
+def test_a_layer_without_finite_scores_gets_a_large_damage(
     problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     honest = Evaluator.log_odds
@@ -164,11 +166,11 @@ def test_a_layer_without_finite_scores_is_as_bad_as_can_be_and_stops_nothing(
 
     monkeypatch.setattr(Evaluator, "log_odds", overflowing)
     for _ in range(2):  # measured, and out of the cache
-        found = measure(problem, tmp_path)
-        assert found is not None
-        assert np.isfinite(found.shifts).all()
-        assert found.damages[3, WIDTHS.index(2)] > 5
-        assert (found.damages[:3] < 5).all()
+        sensitivities = measure(problem, tmp_path)
+        assert sensitivities is not None
+        assert np.isfinite(sensitivities.shifts).all()
+        assert sensitivities.damages[3, WIDTHS.index(2)] > 5
+        assert (sensitivities.damages[:3] < 5).all()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{problem.layers[3].name} at 2 bits alone has no finite scores"
+        f"{problem.layers[3].name} at 2 bits alone: log-odds are not finite; counted as a flipped decision"
     ]

@@ -161,7 +161,7 @@ def test_a_map_that_kills_every_worker_is_given_up(problem: Problem, tmp_path: P
     assert not study.get_trials(states=(TrialState.WAITING,))
     (given_up,) = outcome(study, "x").trials
     assert {given_up.bit_map} == maps
-    assert given_up.failure == "its process died each of 3 times"
+    assert given_up.failure == "its process died in all 3 attempts"
 
 
 def test_a_server_that_is_killed_and_comes_back_loses_nothing(problem: Problem, tmp_path: Path, server: Server) -> None:

@@ -10,15 +10,15 @@ from search.samplers.surrogate import Surrogate, specific_damages
 from tests.search.synthetic_landscape import SyntheticNetwork
 
 
-def landscape_of(network: SyntheticNetwork, shrinkage: float = 1.0) -> Surrogate:
-    """Return the landscape where the shifts simply add up."""
+def surrogate_of(network: SyntheticNetwork, shrinkage: float = 1.0) -> Surrogate:
+    """Return the surrogate whose shifts simply add up."""
     effects = network.effects.reshape(-1, network.effects.shape[-1])
-    nothing = np.zeros(len(network.fp32_log_odds), dtype=np.float32)
-    certain = np.zeros((len(effects), len(effects)), dtype=np.float32)
+    no_trend = np.zeros(len(network.fp32_log_odds), dtype=np.float32)
+    no_penalty = np.zeros((len(effects), len(effects)), dtype=np.float32)
     common = CommonModeShifts(network.fp32_log_odds)
     specific = specific_damages(network.sensitivities(), network.fp32_log_odds, common).ravel()
     return Surrogate(
-        network.fp32_log_odds, effects, 0.0, np.zeros_like(effects), nothing, certain, specific, common, shrinkage
+        network.fp32_log_odds, effects, 0.0, np.zeros_like(effects), no_trend, no_penalty, specific, common, shrinkage
     )
 
 
@@ -27,9 +27,9 @@ def is_no_better(surrogate: Surrogate, network: SyntheticNetwork, chosen: Choice
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_single_change_or_exchange_is_left_that_helps(seed: int) -> None:
+def test_no_single_change_or_exchange_improves_the_result(seed: int) -> None:
     network = SyntheticNetwork(seed, n_layers=12)
-    surrogate = landscape_of(network)
+    surrogate = surrogate_of(network)
     start = np.full(12, 1)
     budget = network.size(start)
     damage, chosen = search_locally(surrogate, network.sizes, start, budget)
@@ -47,21 +47,21 @@ def test_no_single_change_or_exchange_is_left_that_helps(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_it_comes_near_the_best_of_all_maps(seed: int) -> None:
     network = SyntheticNetwork(seed, n_layers=5)
-    surrogate = landscape_of(network)
+    surrogate = surrogate_of(network)
     budget = network.size(np.full(5, 2))
     every = (np.array(choice) for choice in itertools.product(range(7), repeat=5))
     best = min(surrogate.damage(choice) for choice in every if network.size(choice) <= budget)
-    found = min(
+    least = min(
         search_locally(surrogate, network.sizes, np.full(5, width), budget)[0] for width in range(4)
     )  # from starts that fit and from starts that do not
-    assert found <= 1.25 * best
+    assert least <= 1.25 * best
 
 
 def test_too_large_a_start_is_made_to_fit() -> None:
     network = SyntheticNetwork(7)
     smallest = network.size(np.zeros(20, dtype=np.int64))
     for budget in (smallest, int(1.3 * smallest)):
-        _, chosen = search_locally(landscape_of(network), network.sizes, np.full(20, 6), budget)
+        _, chosen = search_locally(surrogate_of(network), network.sizes, np.full(20, 6), budget)
         assert network.size(chosen) <= budget
 
 
@@ -69,31 +69,31 @@ def test_a_start_that_cannot_be_improved_comes_back() -> None:
     network = SyntheticNetwork(8)
     network.effects[:] = 0
     start = np.full(20, 3)
-    damage, chosen = search_locally(landscape_of(network), network.sizes, start, network.size(start))
+    damage, chosen = search_locally(surrogate_of(network), network.sizes, start, network.size(start))
     assert damage == 0
     assert np.array_equal(chosen, start)
 
 
-def test_without_trust_the_plain_allocation_is_what_is_found() -> None:
-    """Where layers have nothing in common that all sentences show alike."""
+def test_with_shrinkage_0_the_result_is_the_knapsacks() -> None:
+    """If the layers' shifts have no common part."""
     network = SyntheticNetwork(8)
-    network.effects -= CommonModeShifts(network.fp32_log_odds).of(network.effects)
-    surrogate = landscape_of(network, shrinkage=0.0)
+    network.effects -= CommonModeShifts(network.fp32_log_odds).project(network.effects)
+    surrogate = surrogate_of(network, shrinkage=0.0)
     budget = network.size(np.full(20, 2))
-    plain = allocate(network.sensitivities().damages, network.sizes, budget)
+    knapsack = allocate(network.sensitivities().damages, network.sizes, budget)
     damage, _ = search_locally(surrogate, network.sizes, np.full(20, 2), budget)
-    assert damage <= 1.05 * surrogate.damage_elsewhere(plain)
-    assert search_locally(surrogate, network.sizes, plain, budget)[1].tolist() == plain.tolist()
+    assert damage <= 1.05 * surrogate.damage_elsewhere(knapsack)
+    assert search_locally(surrogate, network.sizes, knapsack, budget)[1].tolist() == knapsack.tolist()
 
 
-def test_shifts_of_all_sentences_alike_cancel_without_trust() -> None:
+def test_common_shifts_cancel_with_shrinkage_0() -> None:
     """Layers move all log-odds up or down: the best map has as much of one kind as of the other."""
     network = SyntheticNetwork(9, common=0.0)
     network.effects *= 0.3
     sign = np.where(np.arange(20) < 7, 1, -1)[:, None, None]
     network.effects += sign * np.abs(network.effects).mean(axis=-1, keepdims=True)
-    surrogate = landscape_of(network, shrinkage=0.0)
+    surrogate = surrogate_of(network, shrinkage=0.0)
     budget = network.size(np.full(20, 2))
-    plain = allocate(network.sensitivities().damages, network.sizes, budget)
-    _, found = search_locally(surrogate, network.sizes, plain, budget)
-    assert network.damage(found) < 0.7 * network.damage(plain)
+    knapsack = allocate(network.sensitivities().damages, network.sizes, budget)
+    _, chosen = search_locally(surrogate, network.sizes, knapsack, budget)
+    assert network.damage(chosen) < 0.7 * network.damage(knapsack)

@@ -6,7 +6,7 @@ from search.samplers.surrogate import Surrogate, SurrogateModel
 from tests.search.synthetic_landscape import SyntheticNetwork
 
 
-def landscape_of(
+def surrogate_of(
     network: SyntheticNetwork,
     n_maps: int,
     error: float = 0.4,
@@ -16,8 +16,8 @@ def landscape_of(
 ) -> Surrogate:
     seen = network.observe(network.random_maps(n_maps, seed=1))
     model = SurrogateModel(network.sensitivities(error), network.fp32_log_odds, shrinkage)
-    posterior = model.given(seen, float(np.median(seen.sizes)))
-    return posterior.surrogate(np.random.default_rng(seed), temperature)
+    posterior = model.posterior(seen, float(np.median(seen.sizes)))
+    return posterior.draw(np.random.default_rng(seed), temperature)
 
 
 def errors(network: SyntheticNetwork, surrogate: Surrogate) -> float:
@@ -26,18 +26,18 @@ def errors(network: SyntheticNetwork, surrogate: Surrogate) -> float:
     return float(np.median([abs(np.log(surrogate.damage(chosen) / network.damage(chosen))) for chosen in fresh]))
 
 
-def test_observations_correct_what_the_sensitivities_got_wrong() -> None:
+def test_observations_correct_wrong_sensitivities() -> None:
     network = SyntheticNetwork(0)
-    few, many = (errors(network, landscape_of(network, n_maps)) for n_maps in (3, 250))
+    few, many = (errors(network, surrogate_of(network, n_maps)) for n_maps in (3, 250))
     assert many < 0.5 * few
     assert many < 0.15
 
 
 def test_layers_that_cancel_are_known_from_their_shifts_alone() -> None:
-    """Where damages only added up, the two maps would be the same."""
+    """If damages added up, the surrogate would prefer the other map."""
     network = SyntheticNetwork(1)
     network.effects[1] = -network.effects[0]
-    surrogate = landscape_of(network, 30, error=0.0)
+    surrogate = surrogate_of(network, 30, error=0.0)
     finest = np.full(len(network.effects), 6)
     one, both = finest.copy(), finest.copy()
     one[0] = 0
@@ -48,17 +48,17 @@ def test_layers_that_cancel_are_known_from_their_shifts_alone() -> None:
 
 def test_an_evaluated_map_is_predicted_as_it_was() -> None:
     network = SyntheticNetwork(2)
-    surrogate = landscape_of(network, 40)
+    surrogate = surrogate_of(network, 40)
     seen = network.random_maps(40, seed=1)
-    found = [abs(np.log(surrogate.damage(chosen) / network.damage(chosen))) for chosen in seen]
-    assert np.median(found) < 0.1
+    errors_here = [abs(np.log(surrogate.damage(chosen) / network.damage(chosen))) for chosen in seen]
+    assert np.median(errors_here) < 0.1
 
 
-def test_moved_to_pass_through_a_map_it_has_no_doubt_there_and_knows_its_neighbours_better() -> None:
+def test_a_surrogate_through_a_map_has_no_penalty_there_and_predicts_its_neighbours_better() -> None:
     network = SyntheticNetwork(2)
-    plain = landscape_of(network, 10)
+    plain = surrogate_of(network, 10)
     start = network.random_maps(1, seed=1)[0]
-    moved = plain.through(start, network.shift(start))
+    moved = plain.passing_through(start, network.shift(start))
     assert moved.shift(start) == pytest.approx(network.shift(start), abs=1e-5)
     assert moved.damage(start) == pytest.approx(network.damage(start), rel=1e-4)
     assert moved.variance_penalty_slope(start) == pytest.approx(0.0, abs=1e-6)
@@ -67,8 +67,8 @@ def test_moved_to_pass_through_a_map_it_has_no_doubt_there_and_knows_its_neighbo
         neighbour = start.copy()
         neighbour[layer] = (start[layer] + 1) % 4
         neighbours.append(neighbour)
-        known = divergences(moved.fp32_log_odds + moved.shift(neighbour), moved.fp32_log_odds).mean()
-        assert moved.damage(neighbour) > known  # what the change does is in doubt
+        predicted = divergences(moved.fp32_log_odds + moved.shift(neighbour), moved.fp32_log_odds).mean()
+        assert moved.damage(neighbour) > predicted  # the change adds a penalty
     before, after = (
         np.median([np.sum((surrogate.shift(one) - network.shift(one)) ** 2) for one in neighbours])
         for surrogate in (plain, moved)
@@ -78,32 +78,32 @@ def test_moved_to_pass_through_a_map_it_has_no_doubt_there_and_knows_its_neighbo
 
 def test_draws_differ_by_the_random_numbers_and_means_do_not() -> None:
     network = SyntheticNetwork(3)
-    means = [landscape_of(network, 10, seed=seed) for seed in (0, 1)]
-    draws = [landscape_of(network, 10, temperature=1.0, seed=seed) for seed in (0, 1, 1)]
+    means = [surrogate_of(network, 10, seed=seed) for seed in (0, 1)]
+    draws = [surrogate_of(network, 10, temperature=1.0, seed=seed) for seed in (0, 1, 1)]
     assert np.array_equal(means[0].corrections, means[1].corrections)
     assert not np.array_equal(draws[0].corrections, draws[1].corrections)
     assert np.array_equal(draws[1].corrections, draws[2].corrections)
     assert (means[0].variance_penalty.diagonal() > 0).all()
-    assert (draws[0].variance_penalty == 0).all()  # a draw knows everything
+    assert (draws[0].variance_penalty == 0).all()  # a draw has no penalty
 
 
-def test_draws_spread_as_far_as_the_doubt_says() -> None:
-    """The damage that a draw adds on average is what the mean carries as doubt."""
+def test_draws_spread_as_the_variance_penalty_says() -> None:
+    """The damage that draws add on average is the mean's variance penalty."""
     network = SyntheticNetwork(4)
-    mean = landscape_of(network, 10)
+    mean = surrogate_of(network, 10)
     probability = 1 / (1 + np.exp(-network.fp32_log_odds))
     curvature = np.mean(probability * (1 - probability))
     chosen = network.random_maps(1, seed=9)[0]
     rows = mean.rows(chosen)
-    draws = [landscape_of(network, 10, temperature=1.0, seed=seed) for seed in range(60)]
+    draws = [surrogate_of(network, 10, temperature=1.0, seed=seed) for seed in range(60)]
     deviations = [(draw.corrections - mean.corrections)[rows].sum(axis=0) for draw in draws]
     added = 0.5 * curvature * np.mean(np.square(deviations))
     assert added == pytest.approx(0.5 * mean.variance_penalty[np.ix_(rows, rows)].sum(), rel=0.25)
 
 
-def test_what_was_observed_often_is_doubted_less() -> None:
+def test_observed_effects_have_a_smaller_penalty() -> None:
     network = SyntheticNetwork(5)
-    few, many = landscape_of(network, 3), landscape_of(network, 200)
+    few, many = surrogate_of(network, 3), surrogate_of(network, 200)
     tried = network.random_maps(200, seed=1)
     rows = np.unique([many.rows(chosen) for chosen in tried])
     ratios = many.variance_penalty[rows, rows] / few.variance_penalty[rows, rows]
@@ -111,26 +111,26 @@ def test_what_was_observed_often_is_doubted_less() -> None:
     assert np.median(ratios) < 0.9
 
 
-def test_elsewhere_a_map_does_what_its_layers_do_alone_as_far_as_the_rest_is_not_trusted() -> None:
+def test_expected_damage_on_unseen_sentences_is_linear_in_the_shrinkage() -> None:
     network = SyntheticNetwork(4)
     chosen = network.random_maps(1, seed=3)[0]
-    none, half, full = (landscape_of(network, 10, shrinkage=shrinkage) for shrinkage in (0.0, 0.5, 1.0))
+    none, half, full = (surrogate_of(network, 10, shrinkage=shrinkage) for shrinkage in (0.0, 0.5, 1.0))
     assert full.damage_elsewhere(chosen) == pytest.approx(full.damage(chosen))
     middle = (none.damage_elsewhere(chosen) + full.damage_elsewhere(chosen)) / 2
     assert half.damage_elsewhere(chosen) == pytest.approx(middle)
     assert none.damage(chosen) == full.damage(chosen)
 
 
-def test_what_observations_say_of_a_layer_changes_what_it_does_alone() -> None:
-    """To second order; a layer's own damage is exact where nothing was learned of it."""
+def test_observations_change_the_specific_damages() -> None:
+    """To second order; without observations a layer's specific damage is exact."""
     network = SyntheticNetwork(5)
     network.effects *= 0.1  # small shifts, of which the second order is nearly all
-    learned = landscape_of(network, 40, error=0.8, shrinkage=0.0)
+    learned = surrogate_of(network, 40, error=0.8, shrinkage=0.0)
     rows = learned.sums + learned.corrections
-    whole, alike = (
+    whole, common_part = (
         divergences(learned.fp32_log_odds + shifts, learned.fp32_log_odds).mean(axis=-1)
-        for shifts in (rows, learned.common.of(rows))
+        for shifts in (rows, learned.common.project(rows))
     )
-    exact = whole - alike
+    exact = whole - common_part
     large = exact > 0.1 * exact.max()
     assert learned.specific[large] == pytest.approx(exact[large], rel=0.15)

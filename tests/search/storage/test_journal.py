@@ -44,7 +44,7 @@ def test_a_torn_last_line_is_set_aside_by_the_next_writer(journal: Path, torn: b
     assert journal.with_name("j.torn").read_bytes() == torn + b"\n"
 
 
-def test_what_is_written_together_is_one_piece_at_the_end_or_nothing(tmp_path: Path) -> None:
+def test_a_batch_is_written_whole_at_its_end_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "j"
     store = JournalStore(path)
     trial = optuna.create_study(storage=store.backend, study_name=STUDY_NAME).ask()
@@ -138,7 +138,7 @@ def test_every_damaged_file_is_kept(journal: Path) -> None:
     ],
     ids=["CRLF", "spaces", "empty lines"],
 )
-def test_what_another_program_does_to_whole_lines_is_no_damage(journal: Path, change: Callable[[bytes], bytes]) -> None:
+def test_other_line_ends_and_blanks_are_no_damage(journal: Path, change: Callable[[bytes], bytes]) -> None:
     before = values(journal)
     journal.write_bytes(change(journal.read_bytes()))
     assert values(journal) == before
@@ -149,7 +149,7 @@ def test_what_another_program_does_to_whole_lines_is_no_damage(journal: Path, ch
     assert len(values(journal)) == 7
 
 
-def test_lines_of_other_tools_are_read_and_vouched_for(journal: Path) -> None:
+def test_lines_of_other_tools_are_read_and_covered_by_our_checksum(journal: Path) -> None:
     before = values(journal)
     study = by_another_tool(journal)
     assert [trial.values[0] for trial in study.trials] == before
@@ -162,14 +162,14 @@ def test_lines_of_other_tools_are_read_and_vouched_for(journal: Path) -> None:
         JournalStore(journal)
 
 
-def test_long_lines_are_vouched_for_too(journal: Path) -> None:
+def test_long_lines_are_covered_too(journal: Path) -> None:
     study = journal_of(journal, 0)
     study.set_user_attr("long", "x" * 100_000)
     journal_of(journal, 1)
     assert len(values(journal)) == 5
 
 
-def test_lines_of_other_tools_in_front_of_damage_are_not_vouched_for(journal: Path) -> None:
+def test_lines_of_other_tools_before_damage_are_dropped(journal: Path) -> None:
     content = journal.read_bytes()
     by_another_tool(journal).set_user_attr("note", "looks good")
     with journal.open("ab") as file:
@@ -211,7 +211,7 @@ def as_written_before(content: bytes, marks: Callable[[int, int], bytes]) -> byt
 @pytest.mark.parametrize(
     "marks", [lambda number, trials: b"", lambda number, trials: b',"line":%d,"trials":%d' % (number, trials)]
 )
-def test_journals_of_before_are_continued(journal: Path, marks: Callable[[int, int], bytes]) -> None:
+def test_journals_of_older_versions_are_continued(journal: Path, marks: Callable[[int, int], bytes]) -> None:
     before = values(journal)
     content = as_written_before(journal.read_bytes(), marks)
     journal.write_bytes(content)

@@ -44,16 +44,16 @@ def open_at(
     return open_study(JournalStore(path).backend, problem, quality, constraint, proposer, baselines, note)
 
 
-def test_contenders_come_first_and_infeasible_ones_say_so(tmp_path: Path, problem: Problem) -> None:
+def test_baselines_come_first_and_infeasible_ones_are_marked(tmp_path: Path, problem: Problem) -> None:
     study = open_at(tmp_path / "j", problem)
     maps = run(study, problem, BASELINES + 2)
     assert maps[:BASELINES] == [uniform(problem.layers, width) for width in WIDTHS]
-    found = outcome(study, "x")
-    assert [trial.label for trial in found.trials[:2]] == ["uniform 2", "uniform 3"]
-    assert [trial.feasible for trial in found.trials] == [True] * 4 + [False] * 3 + [True] * 2
+    result = outcome(study, "x")
+    assert [trial.label for trial in result.trials[:2]] == ["uniform 2", "uniform 3"]
+    assert [trial.feasible for trial in result.trials] == [True] * 4 + [False] * 3 + [True] * 2
     constraints = [next(iter(trial.constraints.values())) for trial in study.get_trials(deepcopy=False)]
-    assert [value <= 0 for value in constraints] == [trial.feasible for trial in found.trials]
-    assert "not a layer of this model" in found.reference_note
+    assert [value <= 0 for value in constraints] == [trial.feasible for trial in result.trials]
+    assert "not a layer of this model" in result.reference_note
     assert study.metric_names == ["damage", "nominal_bits_per_weight"]
     assert study.trials[0].values[1] == 2.0
 
@@ -70,7 +70,7 @@ def test_every_sampler_proposes_feasible_maps_once(tmp_path: Path, problem: Prob
         assert tuple(trial.params[layer.name] for layer in problem.layers) == bit_map
 
 
-def test_the_seeds_of_nsga2_are_part_of_its_population(tmp_path: Path, problem: Problem) -> None:
+def test_the_baselines_are_part_of_nsga2s_population(tmp_path: Path, problem: Problem) -> None:
     study = open_at(tmp_path / "j", problem, "nsga2")
     run(study, problem, 55)
     generations = [
@@ -133,9 +133,9 @@ def test_other_objectives_are_maximised_and_all_three_recorded(
 ) -> None:
     study = open_at(tmp_path / "j", problem, quality=quality)
     run(study, problem, BASELINES, quality)
-    found = outcome(study, "x")
-    assert found.quality == quality
-    for trial, frozen in zip(found.trials, study.trials, strict=True):
+    result = outcome(study, "x")
+    assert result.quality == quality
+    for trial, frozen in zip(result.trials, study.trials, strict=True):
         assert trial.scores is not None
         assert frozen.values[0] == getattr(trial.scores, quality)
         assert trial.scores.damage >= 0
@@ -155,12 +155,12 @@ def test_packed_sizes_are_read_back_rather_than_counted_again(
         tell(study, trial, bit_map, problem.evaluate(bit_map), constraint, "damage")
     counting = Mock(wraps=safetensors_bytes)
     monkeypatch.setattr("objectives.packing.footprint.safetensors_bytes", counting)
-    found = outcome(study, "x").trials
+    result = outcome(study, "x").trials
     assert counting.call_count <= 2  # the FP32 model, and the smallest map for whether the constraint can be met
-    assert [trial.feasible for trial in found] == [width < 4 for width in WIDTHS]
+    assert [trial.feasible for trial in result] == [width < 4 for width in WIDTHS]
 
 
-def test_a_contender_that_is_another_one_is_evaluated_once(tmp_path: Path, problem: Problem) -> None:
+def test_two_equal_baselines_are_evaluated_once(tmp_path: Path, problem: Problem) -> None:
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
     baselines = [*uniform_maps(problem.layers), Baseline("plain", "plain 16.00x", uniform(problem.layers, 2))]
     sampler = FeasibleSampler("random", constraint, 0)
@@ -170,7 +170,7 @@ def test_a_contender_that_is_another_one_is_evaluated_once(tmp_path: Path, probl
     assert "plain 16.00x" not in [trial.label for trial in outcome(study, "x").trials]
 
 
-def test_a_recorded_trial_takes_little_memory_for_a_night(tmp_path: Path, problem: Problem) -> None:
+def test_a_recorded_trial_takes_little_memory(tmp_path: Path, problem: Problem) -> None:
     written = open_at(tmp_path / "j", problem)
     run(written, problem, BASELINES + 20)
     tracemalloc.start()
@@ -187,7 +187,7 @@ def test_a_recorded_trial_takes_little_memory_for_a_night(tmp_path: Path, proble
     assert taken / len(trials) < 150 * len(problem.layers) + 4000
 
 
-def test_trials_share_their_widths_also_where_the_first_had_none(tmp_path: Path, problem: Problem) -> None:
+def test_trials_share_their_distributions_also_if_the_first_had_none(tmp_path: Path, problem: Problem) -> None:
     written = open_at(tmp_path / "j", problem)
     written.tell(written.ask(), state=TrialState.FAIL)  # as of a process that died before it wrote them
     run(written, problem, 3)
@@ -197,7 +197,7 @@ def test_trials_share_their_widths_also_where_the_first_had_none(tmp_path: Path,
     assert all(distributions is others[0] for distributions in others)
 
 
-def test_a_half_done_trial_is_tried_again(tmp_path: Path, problem: Problem) -> None:
+def test_an_interrupted_trial_is_tried_again(tmp_path: Path, problem: Problem) -> None:
     study = open_at(tmp_path / "j", problem)
     run(study, problem, BASELINES - 1)
     _, baseline = ask(study, problem.layers)  # the process dies here
@@ -207,10 +207,10 @@ def test_a_half_done_trial_is_tried_again(tmp_path: Path, problem: Problem) -> N
     study = open_at(tmp_path / "j", problem)
     assert run(study, problem, 1) == [proposed]
     assert finished(study) == BASELINES + 1
-    found = outcome(study, "x")
-    assert [trial.label for trial in found.trials][BASELINES - 1] == "uniform 8"
-    assert len(found.trials) == BASELINES + 1
-    assert len({trial.bit_map for trial in found.trials}) == BASELINES + 1
+    result = outcome(study, "x")
+    assert [trial.label for trial in result.trials][BASELINES - 1] == "uniform 8"
+    assert len(result.trials) == BASELINES + 1
+    assert len({trial.bit_map for trial in result.trials}) == BASELINES + 1
 
 
 def test_a_trial_killed_while_its_map_was_written_is_given_up(tmp_path: Path, problem: Problem) -> None:
@@ -235,14 +235,14 @@ def test_a_failed_evaluation_is_recorded_and_never_on_the_front(tmp_path: Path, 
     assert finished(study) == BASELINES + 1
 
 
-def test_storages_that_are_no_study_of_ours_are_refused(tmp_path: Path) -> None:
+def test_storages_without_a_complete_study_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NoStudyError, match="has no study yet"):
         load_study(tmp_path / "missing")
     optuna.create_study(storage=JournalStore(tmp_path / "empty").backend, study_name="another")
     with pytest.raises(NoStudyError, match="cannot be read as a study"):
         load_study(tmp_path / "empty")
     study = optuna.create_study(storage=JournalStore(tmp_path / "j").backend, study_name="bitfront")
-    with pytest.raises(NoStudyError, match="not complete yet"):
+    with pytest.raises(NoStudyError, match="is incomplete"):
         load_study(tmp_path / "j")
     study.set_user_attr("context", {"schema": "bitfront-study-0"})
     with pytest.raises(InputError, match="another version"):
@@ -265,15 +265,15 @@ def test_another_study_of_that_name_is_left_alone(tmp_path: Path, problem: Probl
         check_joinable(storage, "single", problem, "damage", constraint)
 
 
-def test_sentences_held_back_by_others_must_be_held_back(tmp_path: Path, problem: Problem) -> None:
+def test_the_holdout_must_be_the_same_on_all_machines(tmp_path: Path, problem: Problem) -> None:
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
-    held_back = replace(problem, fingerprint={**problem.fingerprint, "confirmation": "0123"})
-    study = open_at(tmp_path / "j", held_back)
+    with_holdout = replace(problem, fingerprint={**problem.fingerprint, "confirmation": "0123"})
+    study = open_at(tmp_path / "j", with_holdout)
     with pytest.raises(InputError, match="confirmation was '0123' and is now None"):
         check_joinable(study._storage, study.study_name, problem, "damage", constraint)
 
 
-def test_a_run_that_goes_on_with_other_settings_tells_of_all_of_them(tmp_path: Path, problem: Problem) -> None:
+def test_a_run_continued_with_other_settings_records_all_of_them(tmp_path: Path, problem: Problem) -> None:
     def provenance(*facts: tuple[str, str]) -> dict[str, str]:
         constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
         sampler = FeasibleSampler("random", constraint, seed=0)
@@ -285,5 +285,5 @@ def test_a_run_that_goes_on_with_other_settings_tells_of_all_of_them(tmp_path: P
     assert provenance(("sampler", "nsga2"), ("torch", "2.13.0")) == {"sampler": "nsga2", "torch": "2.13.0"}
     assert provenance(("sampler", "guided"), ("torch", "2.13.0"))["sampler"] == "nsga2, then guided"
     for _ in range(2):
-        told = provenance(("sampler", "nsga2"), ("torch", "2.13.0"), ("python", "3.12"))
-        assert told == {"sampler": "nsga2, then guided", "torch": "2.13.0", "python": "3.12"}
+        recorded = provenance(("sampler", "nsga2"), ("torch", "2.13.0"), ("python", "3.12"))
+        assert recorded == {"sampler": "nsga2, then guided", "torch": "2.13.0", "python": "3.12"}
