@@ -136,10 +136,10 @@ class Surrogate:
 
     def variance_penalty_slope(self, chosen: Choice) -> Floats:
         """Return the derivative of the variance penalty by x at a map, ``(n_layers * n_widths,)``."""
-        slope = np.asarray(self.variance_penalty[self.rows(chosen)].sum(axis=0))
-        if self.origin is None:
-            return slope
-        return slope - np.asarray(self.variance_penalty[self.rows(self.origin)].sum(axis=0))
+        slope: Floats = np.asarray(self.variance_penalty[self.rows(chosen)].sum(axis=0))
+        if self.origin is not None:
+            slope = slope - np.asarray(self.variance_penalty[self.rows(self.origin)].sum(axis=0))
+        return slope
 
     def rows(self, chosen: Choice) -> npt.NDArray[np.int64]:
         """Return the rows of a map's layers at their widths."""

@@ -124,7 +124,7 @@ def test_what_is_told_again_since_the_storage_went_away_meanwhile_warns_of_nothi
     trial, bits = ask(study, problem.layers)
     trial.set_constraint("size", constraint.violation(bits))
     tell(study, trial, bits, problem.evaluate(bits), constraint, "damage")
-    assert [done.bits for done in outcome(study, "x").trials] == [bits]
+    assert [done.bit_map for done in outcome(study, "x").trials] == [bits]
 
 
 @pytest.mark.parametrize("quality", ["mcc", "agreement"])
