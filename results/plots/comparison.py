@@ -54,7 +54,7 @@ def draw_comparison(runs: Sequence[tuple[str, Points]], references: Points, axis
             markeredgecolor="white",
             label="reference: the documented map",
         )
-    set_damage_axis(axes, f"{DAMAGE}, nats a sentence")
+    set_damage_axis(axes, f"{DAMAGE}, nats")
     axes.set_xlabel(f"compression, times ({axis}); further right is smaller")
     if any(points for _, points in runs) or references:
         axes.legend(loc="lower right")

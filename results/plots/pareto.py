@@ -65,7 +65,7 @@ def draw_pareto(info: ParetoInfo) -> Figure:
 
 
 def _draw_damage(axes: Axes, info: ParetoInfo) -> None:
-    set_damage_axis(axes, f"{DAMAGE}, nats a sentence")
+    set_damage_axis(axes, f"{DAMAGE}, nats")
     front = info.front
     if front and info.quality == "damage":
         axes.step(_compressions(front), _damages(front), where="pre", color=BLUE, linewidth=1.4, zorder=2.5)
@@ -124,8 +124,8 @@ _CORRECTED: dict[str, Any] = {
 
 _REFERENCE_LABEL = "reference: the documented map"
 # Label, marker, its size and its colour.
-_UNIFORM = ("baseline: uniform map (number: width)", "D", 7, GREEN)
-_KNAPSACK = ("baseline: knapsack on sensitivities", "^", 6, ORANGE)
+_UNIFORM = ("uniform baseline (number: width)", "D", 7, GREEN)
+_KNAPSACK = ("knapsack on sensitivities", "^", 6, ORANGE)
 _CORRECTED_LABEL = "picks corrected for luck, 95% interval"
 _FP32_LABEL = "FP32 and its 95% interval"
 

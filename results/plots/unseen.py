@@ -18,8 +18,8 @@ UNSEEN_COLUMNS = ("number", "origin", "label", "compression", "damage", "damage_
 
 _STYLES: dict[Origin, dict[str, Any]] = {
     "sampler": {"label": "searched map", "color": BLUE, "marker": "o", "markersize": 5},
-    "plain": {"label": "baseline: knapsack on sensitivities", "color": ORANGE, "marker": "^", "markersize": 6},
-    "uniform": {"label": "baseline: uniform map", "color": GREEN, "marker": "D", "markersize": 6},
+    "plain": {"label": "knapsack on sensitivities", "color": ORANGE, "marker": "^", "markersize": 6},
+    "uniform": {"label": "uniform baseline", "color": GREEN, "marker": "D", "markersize": 6},
     "reference": {"label": "reference: the documented map", "color": VERMILION, "marker": "*", "markersize": 15},
 }
 
