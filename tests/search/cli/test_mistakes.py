@@ -26,7 +26,7 @@ def test_mistakes_are_one_message_and_status_2(
         (("search", "--run", tmp_path / "new", "--model", tmp_path / "nowhere", "--data", tiny.data), "nowhere"),
         (("search", "--run", tmp_path / "new", "--model", tiny.model, "--data", tmp_path / "nowhere"), "nowhere"),
         (("report", "--run", tmp_path / "nowhere"), "there is no run here"),
-        (("export", "--run", finished_run), "say which map to export"),
+        (("export", "--run", finished_run), "give one map to export"),
         (
             ("export", "--run", finished_run, "--trial", 1, "--format", "png"),
             "--format must be text, json, packed or torchao",

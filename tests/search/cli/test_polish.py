@@ -87,7 +87,7 @@ def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--pick", "best@8x", "--trial", "1"], "one of --pick best@8x and --trial N"),
+        (["--pick", "best@8x", "--trial", "1"], "--pick and --trial each name a map"),
         (["--pick", "best@99x"], "no evaluated map is that small"),
         (["--trial", "999"], "has no such trial"),
     ],

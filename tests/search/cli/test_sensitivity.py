@@ -19,14 +19,15 @@ def test_sensitivities_as_a_table_and_a_heat_map(
     assert {path.name for path in out.iterdir()} == {"sensitivity.csv", "sensitivity.png", "sensitivity.svg"}
     table = rows(out / "sensitivity.csv")
     assert {row["source"] for row in table} == said
-    heading, *lines, written = result.out.splitlines()
+    title, heading, *lines, written = result.out.splitlines()
+    assert title == "damage (mean KL divergence from FP32), nats a sentence"
     assert heading.split()[-2:] == ["8", "bit"]
     assert len(lines) == len(table) / 7
     assert lines[0].startswith("bert.embeddings.word_embeddings ")
     assert written.startswith("written: ")
 
 
-def test_a_search_without_sensitivities_has_no_plain_allocations(
+def test_a_search_without_sensitivities_has_no_knapsacks(
     tiny: TinyProblem, bitfront: Command, tmp_path: Path
 ) -> None:
     where = ("--model", tiny.model, "--data", tiny.data, "--sampler", "nsga2", "--trials", 16)
