@@ -27,9 +27,7 @@ def test_sensitivities_as_a_table_and_a_heat_map(
     assert written.startswith("written: ")
 
 
-def test_a_search_without_sensitivities_has_no_knapsacks(
-    tiny: TinyProblem, bitfront: Command, tmp_path: Path
-) -> None:
+def test_a_search_without_sensitivities_has_no_knapsacks(tiny: TinyProblem, bitfront: Command, tmp_path: Path) -> None:
     where = ("--model", tiny.model, "--data", tiny.data, "--sampler", "nsga2", "--trials", 16)
     for source, plain in (("none", False), ("gradient", True)):
         run = tmp_path / source
