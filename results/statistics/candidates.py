@@ -154,7 +154,7 @@ def least_damage_rule(eligible: Mask) -> Rule:
         indices, damages = candidates.comparable(eligible)
         if not indices.size:
             return None
-        order = indices[np.lexsort((candidates.sizes[indices], damages[indices]))].tolist()
+        order: list[int] = indices[np.lexsort((candidates.sizes[indices], damages[indices]))].tolist()
         best = order[int(np.argmax(candidates.mccs[order]))]
         return next(at for at in order if at == best or not candidates.is_worse(at, best, indices.size - 1))
 
