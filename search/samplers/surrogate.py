@@ -136,10 +136,10 @@ class Surrogate:
 
     def variance_penalty_slope(self, chosen: Choice) -> Floats:
         """Return the derivative of the variance penalty by x at a map, ``(n_layers * n_widths,)``."""
-        slope = np.asarray(self.variance_penalty[self.rows(chosen)].sum(axis=0))
-        if self.origin is None:
-            return slope
-        return slope - np.asarray(self.variance_penalty[self.rows(self.origin)].sum(axis=0))
+        slope = self.variance_penalty[self.rows(chosen)].sum(axis=0)
+        if self.origin is not None:
+            slope = slope - self.variance_penalty[self.rows(self.origin)].sum(axis=0)
+        return np.asarray(slope)
 
     def rows(self, chosen: Choice) -> npt.NDArray[np.int64]:
         """Return the rows of a map's layers at their widths."""
