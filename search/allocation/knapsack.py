@@ -4,10 +4,8 @@ This is the multiple-choice knapsack problem (Kellerer, Pferschy and Pisinger, K
 
     minimise sum_l d[l, c_l] over choices c, one width a layer, subject to sum_l z[l, c_l] <= budget
 
-with ``d`` the damages and ``z`` the sizes, both ``(n_layers, n_widths)``. For any multiplier ``lambda >= 0`` its
-Lagrangian dual is a lower bound:
-
-    sum_l min_c (d[l, c] + lambda z[l, c]) - lambda budget
+with ``d`` the damages and ``z`` the sizes, both ``(n_layers, n_widths)``. Its Lagrangian dual, ``sum_l min_c (d[l, c] +
+lambda z[l, c]) - lambda budget``, is a lower bound for any multiplier ``lambda >= 0``.
 """
 
 from __future__ import annotations

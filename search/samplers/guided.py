@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from optuna import Study
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from objectives.layers import BitMap
@@ -20,7 +19,7 @@ from search.allocation.constraint import SizeConstraint, repair
 from search.allocation.knapsack import Choice, Sizes, allocate, layer_sizes, to_bit_map, to_choice
 from search.allocation.sensitivity import Sensitivities
 from search.samplers.local_search import search_locally
-from search.samplers.optuna_samplers import SeenMaps, search_space
+from search.samplers.optuna_samplers import MapSampler
 from search.samplers.shrinkage import choose_shrinkage
 from search.samplers.surrogate import Observations, SurrogateModel
 from search.study.trials import origin_of, position_of, recorded_log_odds, trials_of
@@ -34,7 +33,7 @@ _RUNGS_A_STEP = 4  # budgets from one knapsack baseline to the next
 _NEAREST = 256  # maps that the surrogate is fitted to
 
 
-class GuidedSampler(BaseSampler):
+class GuidedSampler(MapSampler):
     """Proposes maps from sensitivities and from every finished trial of the study.
 
     Each trial takes a budget between the smallest map and the constraint. All budgets have their turn; those where the
@@ -51,13 +50,9 @@ class GuidedSampler(BaseSampler):
         self, constraint: SizeConstraint, sensitivities: Sensitivities, fp32_log_odds: LogOdds, seed: int
     ) -> None:
         """Propose within ``constraint``, with ``sensitivities`` as the prior."""
-        self._constraint = constraint
+        super().__init__(constraint, seed)
         self._sensitivities = sensitivities
-        self._seed = seed
         self._fp32_log_odds = fp32_log_odds
-        self._names = tuple(layer.name for layer in constraint.footprint.layers)
-        self._space = search_space(constraint.footprint.layers)
-        self._seen = SeenMaps(self._names)
         self._sizes, overhead = layer_sizes(constraint.footprint, constraint.axis)
         smallest, largest = (int(self._sizes[:, width].sum()) for width in (0, -1))
         # Sums of packed sizes can be a little too large (see `layer_sizes`), even for the smallest map.
@@ -73,10 +68,6 @@ class GuidedSampler(BaseSampler):
         self._model = SurrogateModel(sensitivities, fp32_log_odds, self.shrinkage)
         self._finished = _FinishedMaps(self._names, self._sizes, self.damage_elsewhere)
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the whole map: all widths are proposed together."""
-        return self._space
-
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -90,12 +81,6 @@ class GuidedSampler(BaseSampler):
         self._finished.update(trials)
         bit_map = self._propose(self._budget(position, rng), rng)
         return dict(zip(self._names, repair(bit_map, self._constraint, self._seen.maps, rng), strict=True))
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Raise ValueError: only layers are parameters, and ``sample_relative`` proposes all of them."""
-        raise ValueError(f"{param_name!r} is not a layer of this study")
 
     def damage_elsewhere(self, bit_map: BitMap, log_odds: LogOdds) -> float:
         """Return the damage to expect on unseen sentences of a map with these log-odds, in nats a sentence."""

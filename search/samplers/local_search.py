@@ -64,10 +64,7 @@ def search_locally(surrogate: Surrogate, sizes: Sizes, start: Choice, budget: in
 
 
 class _Expansion:
-    """The second-order expansion around a map, and the changes made on it.
-
-    ``_first`` is a and ``_second`` is A of the module's notation.
-    """
+    """The second-order expansion around a map (``_first`` is a, ``_second`` is A), and the changes made on it."""
 
     def __init__(self, surrogate: Surrogate, sizes: Sizes, start: Choice) -> None:
         self._n_widths = sizes.shape[1]

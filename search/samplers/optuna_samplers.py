@@ -27,21 +27,39 @@ def search_space(layers: Sequence[Layer]) -> dict[str, BaseDistribution]:
     return {layer.name: IntDistribution(WIDTHS[0], WIDTHS[-1]) for layer in layers}
 
 
-class FeasibleSampler(BaseSampler):
-    """Repairs the proposals of one of Optuna's samplers.
+class MapSampler(BaseSampler):
+    """The base of our samplers, which propose all widths of a map together."""
 
-    Each trial gets a new sampler, seeded by the run's seed and the trial's position. So a run that was stopped and
-    continued proposes the same maps as an undisturbed one.
-    """
-
-    def __init__(self, name: str, constraint: SizeConstraint, seed: int) -> None:
-        """Propose with the sampler ``name`` of :data:`SAMPLERS`, within ``constraint``."""
-        self._make_sampler = SAMPLERS[name]
+    def __init__(self, constraint: SizeConstraint, seed: int) -> None:
+        """Propose within ``constraint``."""
         self._constraint = constraint
         self._seed = seed
         self._names = tuple(layer.name for layer in constraint.footprint.layers)
         self._space = search_space(constraint.footprint.layers)
         self._seen = SeenMaps(self._names)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return the whole map."""
+        return self._space
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Raise ValueError: only layers are parameters, and ``sample_relative`` proposes all of them."""
+        raise ValueError(f"{param_name!r} is not a layer of this study")
+
+
+class FeasibleSampler(MapSampler):
+    """Repairs the proposals of one of Optuna's samplers.
+
+    Each trial gets a new sampler, seeded by the run's seed and the trial's position, so that a continued run proposes
+    the same maps as an undisturbed one.
+    """
+
+    def __init__(self, name: str, constraint: SizeConstraint, seed: int) -> None:
+        """Propose with the sampler ``name`` of :data:`SAMPLERS`, within ``constraint``."""
+        super().__init__(constraint, seed)
+        self._make_sampler = SAMPLERS[name]
         self._inner = self._make_sampler(seed)
         self._rng = np.random.default_rng(seed)
 
@@ -50,10 +68,6 @@ class FeasibleSampler(BaseSampler):
         self._rng = np.random.default_rng((self._seed, position_of(trial, trials_of(study))))
         self._inner = self._make_sampler(int(self._rng.integers(2**32)))
         self._inner.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the whole map: all widths are proposed together, since repairing needs them all."""
-        return self._space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -72,12 +86,6 @@ class FeasibleSampler(BaseSampler):
         self._seen.update(trials_of(study))
         bit_map = repair(tuple(int(width) for width in widths), self._constraint, self._seen.maps, self._rng)
         return dict(zip(self._names, bit_map, strict=True))
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Raise ValueError: only layers are parameters, and ``sample_relative`` proposes all of them."""
-        raise ValueError(f"{param_name!r} is not a layer of this study")
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Call this trial's sampler."""

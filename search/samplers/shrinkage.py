@@ -55,10 +55,7 @@ def choose_shrinkage(
 def damages_elsewhere(
     sensitivities: Sensitivities, fp32_log_odds: LogOdds, sizes: Sizes, budgets: Sequence[int], seed: int = 0
 ) -> npt.NDArray[np.float64]:
-    """Return exp(L) of each of ``SHRINKAGES``, ``(n_shrinkages,)``: the damage by the knapsack's; lower is better.
-
-    Arguments as for ``choose_shrinkage``.
-    """
+    """Return exp(L) of each of ``SHRINKAGES``, ``(n_shrinkages,)``: damage over the knapsack's; lower is better."""
     n_sentences = fp32_log_odds.size
     tried = np.unique(np.linspace(0, len(budgets) - 1, _MOST_BUDGETS).astype(int))
     rng = np.random.default_rng(seed)

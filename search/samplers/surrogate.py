@@ -12,8 +12,8 @@ Notation, for n sentences and N evaluated maps; an effect is a (layer, width) pa
 - ``M``: the layers' own shifts (``sums``), ``(E, n)``; ``x``: a map as an indicator of its effects, ``(E,)``.
 - ``m = M'x``: the summed shift of a map; ``rms``: root mean square over sentences.
 - ``alpha``: saturation. Large sums come out smaller, by the damping ``1 / sqrt(1 + alpha rms(m)^2)``.
-- ``C``: corrections of the effects, ``(E, n)``, prior standard deviation ``sigma_k = 0.5 rms(M_k)`` (``spread``).
-- ``t``: the trend, which maps of about one size share, ``(n,)``; prior standard deviation ``tau = 0.3 rms(m)``.
+- ``C``: corrections of the effects, ``(E, n)``; prior deviation ``sigma_k`` (``spread``), a share of ``rms(M_k)``.
+- ``t``: the trend, which maps of about one size share, ``(n,)``; prior deviation ``tau``, a share of ``rms(m)``.
 - ``s(x) = m / sqrt(1 + alpha rms(m)^2) + C'x + t``: the shift of a map.
 - ``X``: indicators of the evaluated maps times sigma (``scaled``), ``(N, E)``; ``u``: logarithms of their sizes.
 - ``K_ij = (X X')_ij + tau_i tau_j exp(-|u_i - u_j|) + delta_ij noise_i^2``: the kernel, ``(N, N)``.
@@ -22,8 +22,8 @@ Notation, for n sentences and N evaluated maps; an effect is a (layer, width) pa
 - ``Q``: the variance penalty, ``(E, E)``: C's posterior covariance times the damage's mean curvature. To second
   order, what is unknown of C adds ``x'Q x / 2`` to the expected damage.
 
-Maps that differ little share most of their noise too. So the surrogate is moved to pass through the map from which the
-search starts, and the penalty is then that of the difference between the two maps.
+Maps that differ little share most of their noise too. So the surrogate is moved to pass through the search's start, and
+``x`` in the penalty is then the difference from it.
 
 What cancels on a thousand sentences need not cancel on others: about a hundred sentences make up most of the damage.
 The damage to expect on unseen sentences therefore shrinks the interactions between layers,
@@ -136,10 +136,10 @@ class Surrogate:
 
     def variance_penalty_slope(self, chosen: Choice) -> Floats:
         """Return the derivative of the variance penalty by x at a map, ``(n_layers * n_widths,)``."""
-        slope: Floats = np.asarray(self.variance_penalty[self.rows(chosen)].sum(axis=0))
+        slope = self.variance_penalty[self.rows(chosen)].sum(axis=0)
         if self.origin is not None:
-            slope = slope - np.asarray(self.variance_penalty[self.rows(self.origin)].sum(axis=0))
-        return slope
+            slope = slope - self.variance_penalty[self.rows(self.origin)].sum(axis=0)
+        return np.asarray(slope)
 
     def rows(self, chosen: Choice) -> npt.NDArray[np.int64]:
         """Return the rows of a map's layers at their widths."""
@@ -168,18 +168,9 @@ def specific_damages(sensitivities: Sensitivities, fp32_log_odds: LogOdds, commo
 def _expected_elsewhere(
     shift: Floats, specific: float, fp32_log_odds: LogOdds, common: CommonModeShifts, shrinkage: float
 ) -> float:
-    """Return w D(s) + (1 - w) (D(P s) + d), in nats a sentence.
-
-    Args:
-        shift: s, ``(n_sentences,)``.
-        specific: d, summed over the map's layers.
-        fp32_log_odds: z, ``(n_sentences,)``.
-        common: the common-mode shifts of these sentences.
-        shrinkage: w.
-    """
-    whole, common_part = divergences(fp32_log_odds + np.stack([shift, common.project(shift)]), fp32_log_odds).mean(
-        axis=-1
-    )
+    """Return w D(s) + (1 - w) (D(P s) + d), in nats a sentence, with d the sum over the map's layers."""
+    shifts = np.stack([shift, common.project(shift)])
+    whole, common_part = divergences(fp32_log_odds + shifts, fp32_log_odds).mean(axis=-1)
     return float(shrinkage * whole + (1.0 - shrinkage) * (common_part + specific))
 
 

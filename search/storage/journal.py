@@ -89,11 +89,7 @@ class JournalFile(BaseJournalBackend):
             self.append_logs(batch)
 
     def append_logs(self, logs: list[Operation]) -> None:
-        """Append operations.
-
-        Raises:
-            OSError: they could not be written; the file is as it was.
-        """
+        """Append operations, or raise OSError and leave the file as it was."""
         if self._batch is not None:
             self._batch += logs
             return

@@ -84,14 +84,9 @@ class Store(ABC):
 
     @abstractmethod
     def fail_abandoned(self, study: optuna.Study, claimed: Callable[[FrozenTrial], bool]) -> bool:
-        """Mark the running trials of dead processes as failed. Hold the study exclusively.
+        """Mark the running trials of dead processes as failed; return whether there may be interrupted ones to retry.
 
-        Args:
-            study: the study.
-            claimed: tells whether a trial has claimed a map.
-
-        Returns:
-            Whether there may be interrupted trials to retry.
+        Hold the study exclusively. ``claimed`` tells whether a trial has claimed a map.
         """
 
     def patiently(self, action: Callable[[], _Result], should_stop: Callable[[], bool]) -> _Result:

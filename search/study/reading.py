@@ -81,9 +81,9 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
             continue
         assert began is not None
         assert trial.datetime_complete is not None
-        fp32_scores = attributes.get(f"{FP32_SCORES} {trial.number}")
+        rescored = attributes.get(f"{FP32_SCORES} {trial.number}")
         finished_s = max(0.0, (trial.datetime_complete - began).total_seconds())  # clocks may be set back
-        trials.append(_trial(trial, fp32_scores, constraint, finished_s))
+        trials.append(_trial(trial, rescored, constraint, finished_s))
     return Outcome(
         name=name,
         model=context["model"],
@@ -106,10 +106,7 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
     )
 
 
-def _trial(
-    trial: FrozenTrial, fp32_scores: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float
-) -> Trial:
-    """Return a settled trial as a value; ``fp32_scores``, if any, replace its scores."""
+def _trial(trial: FrozenTrial, rescored: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float) -> Trial:
     footprint = constraint.footprint
     bit_map = map_of(trial, [layer.name for layer in footprint.layers])
     assert bit_map is not None
@@ -117,7 +114,7 @@ def _trial(
     packed_bytes = recorded["packed_bytes"] if recorded else footprint.packed_bytes(bit_map)
     size_bits = 8 * packed_bytes if constraint.axis == "packed" else footprint.nominal_bits(bit_map)
     elapsed_s = recorded["elapsed_s"] if recorded else 0.0
-    recorded = fp32_scores or recorded
+    recorded = rescored or recorded
     return Trial(
         number=trial.number,
         origin=origin_of(trial),

@@ -154,14 +154,11 @@ def check_joinable(
     constraint: SizeConstraint,
     moved_from: str = "",
 ) -> None:
-    """Check, before anything is written, that an existing study of that name is of this search.
+    """Check, before anything is written, that an existing study called ``name`` is of this search.
 
     Args:
         storage: the storage to look in.
-        name: the study's name.
-        problem: this search's problem.
-        quality: this search's first objective.
-        constraint: this search's size constraint.
+        name, problem, quality, constraint: this search's, as for ``open_study``.
         moved_from: the database that the run was begun in, if it is another; the study must then be here too.
 
     Raises:
