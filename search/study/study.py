@@ -93,7 +93,8 @@ def open_study(
     names = [layer.name for layer in problem.layers]
     retry_lost(study, names)
     standing = [trial for trial in trials_of(study) if not interrupted(trial)]
-    labels = {trial.user_attrs.get(LABEL) for trial in standing}
+    # Knapsack maps of older runs are labelled "plain".
+    labels = {str(trial.user_attrs.get(LABEL)).replace("plain ", "knapsack ") for trial in standing}
     maps = {map_of(trial, names) for trial in standing}
     for baseline in baselines:  # a knapsack's map may be uniform, and no map is evaluated twice
         if baseline.label not in labels and baseline.bit_map not in maps:

@@ -55,7 +55,7 @@ def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
     assert result.status == 0, result.err
     labels = [row["label"] for row in rows(run / "trials.csv")]
     assert len(set(labels)) == 17
-    assert any(label.startswith("plain") for label in labels)
+    assert any(label.startswith("knapsack") for label in labels)
 
 
 @pytest.mark.parametrize(
