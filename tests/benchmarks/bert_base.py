@@ -1,7 +1,7 @@
 """What a search of bert-base-uncased's shapes takes on this machine: the codes of its bank, and its peak memory.
 
 `python -m tests.benchmarks bert_base [MAPS]` runs `bitfront search` with nothing in its cache, until so many maps (16)
-are scored, contenders included: random weights, a classification head that is right more often than not, and CoLA's
+are scored, baselines included: random weights, a classification head that is right more often than not, and CoLA's
 sentences. Each line of its log has the peak memory since the line before it; Linux only.
 """
 

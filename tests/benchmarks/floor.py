@@ -25,11 +25,11 @@ from tests.shared import ABSENT
 
 MAPS = 50_000
 UNSEEN = 4_000
-HOTTEST, COLDEST = 2e-2, 6e-4  # of plain allocation's damage
+HOTTEST, COLDEST = 2e-2, 6e-4  # of the knapsack's damage
 
 
 def main(arguments: list[str]) -> None:
-    """Print the shares of plain allocation's damage."""
+    """Print the shares of the knapsack's damage."""
     which = arguments[0] if arguments else "shared"
     count = int(arguments[1]) if len(arguments) > 1 else MAPS
     device = "cuda" if torch.cuda.is_available() else "cpu"

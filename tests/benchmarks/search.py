@@ -1,4 +1,4 @@
-"""Guided search against NSGA-II and TPE at many times its cost, and against plain allocation and uniform maps.
+"""Guided search against NSGA-II and TPE at many times its cost, and against the knapsack and uniform maps.
 
     python -m tests.benchmarks search                     the miniature, seeds 0 to 2, rivals at 2,000 evaluations
     python -m tests.benchmarks search miniature 1         one seed of them
@@ -200,7 +200,7 @@ def best_map(found: Sequence[tuple[Row, BitMap]], origin: str, compression: floa
 
 
 def figure(path: Path) -> None:
-    """Draw each search's front after the same cost on the shared model, and plain allocation and uniform maps."""
+    """Draw each search's front after the same cost on the shared model, and the knapsack and uniform maps."""
     drawing = plt.figure(figsize=(7.5, 4.6), layout="constrained")
     axes = drawing.subplots()
     for sampler, label in LABELS.items():

@@ -1,7 +1,7 @@
 """How many maps a minute a whole search evaluates with one worker and with several, on a journal and on PostgreSQL.
 
 `python -m tests.benchmarks workers [MAPS]` runs `bitfront search` on the shared model, so many maps (40) beside the
-contenders in each search, by the random sampler and without sensitivities. Counted from the first map of the sampler to
+baselines in each search, by the random sampler and without sensitivities. Counted from the first map of the sampler to
 its last.
 """
 

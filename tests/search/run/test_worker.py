@@ -159,9 +159,9 @@ def test_a_map_that_kills_every_worker_is_given_up(problem: Problem, tmp_path: P
             store.fail_abandoned(study, claimed)
             retry_lost(study, names, blamed=True)
     assert not study.get_trials(states=(TrialState.WAITING,))
-    (given_up,) = outcome(study, "x").trials
-    assert {given_up.bit_map} == maps
-    assert given_up.failure == "its process died in all 3 attempts"
+    (failed,) = outcome(study, "x").trials
+    assert {failed.bit_map} == maps
+    assert failed.failure == "its process died in all 3 attempts"
 
 
 def test_a_server_that_is_killed_and_comes_back_loses_nothing(problem: Problem, tmp_path: Path, server: Server) -> None:
