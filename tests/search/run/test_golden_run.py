@@ -81,7 +81,7 @@ def test_its_maps_are_exported(run: Path, bitfront: Command, tmp_path: Path) -> 
 
 def test_it_is_continued(run: Path, bitfront: Command) -> None:
     before = outcome(load_study(run / "study.journal"), "golden_run")
-    result = bitfront("search", "--run", run, "--trials", TRIALS + 3)
+    result = bitfront("search", "--run", run, "--trials", TRIALS + 3, "--sensitivity", "gradient")  # the quick one
     assert result.status == 0, result.err
     after = outcome(load_study(run / "study.journal"), "golden_run")
     assert len(after.trials) == TRIALS + 3
