@@ -17,6 +17,8 @@ from objectives.quantization.quantized_model import QuantizedModel
 from results.export.packed import write_checkpoint
 from tests.shared import ROOT
 
+pytestmark = pytest.mark.end_to_end  # whole programs
+
 
 def test_a_map_of_ones_own_is_scored(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["score_a_map.py"])

@@ -40,6 +40,7 @@ def plain_log_odds(model: str, data: str) -> LogOdds:
     return log_odds
 
 
+@pytest.mark.end_to_end
 def test_the_miniature_learned_and_hurts_when_quantised_too_far(problem: Problem) -> None:
     assert problem.fp32.mcc >= 0.7
     two, eight = (problem.evaluate(uniform(problem.layers, width)).scores for width in (2, 8))

@@ -56,6 +56,7 @@ def test_a_map_scores_as_the_model_with_its_weights_replaced(model: BertForSeque
         np.testing.assert_allclose(evaluator.log_odds(bit_map), padded_log_odds(twin, sentences), atol=1e-5)
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("which", ["miniature", pytest.param("shared", marks=needs_shared)])
 def test_a_trained_model_scores_as_with_transformers(which: str, miniature: Miniature) -> None:
     model, data = (miniature.model, miniature.data) if which == "miniature" else (MODEL, COLA)
@@ -130,6 +131,7 @@ def test_remembered_states_change_nothing_but_the_work(
     assert np.array_equal(remembering.fp32_log_odds(), plain.fp32_log_odds())
 
 
+@pytest.mark.end_to_end
 def test_long_sentences_and_many_of_one_length_are_split_into_chunks(model: BertForSequenceClassification) -> None:
     rng = np.random.default_rng(7)
     lengths = [3] * 900 + [500, 500, 2, 400, 400, 400]
@@ -185,6 +187,7 @@ def test_bf16_stays_near_fp32(model: BertForSequenceClassification) -> None:
     assert 0 < np.abs(fp32 - bf16).max() < 0.2
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_on_a_gpu_everything_is_computed_there_and_nothing_waits(precision: Precision) -> None:
     """Tensors without content stand in for a GPU's: they do not mix with others, and to read a value of one fails."""

@@ -21,6 +21,8 @@ from tests.objectives.tiny_bert import make_tiny_bert
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.end_to_end  # models are calibrated
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyProblem:

@@ -286,6 +286,7 @@ def slowly_decoded(stored: dict[str, torch.Tensor], layer: Layer, codes: list[in
     return weights
 
 
+@pytest.mark.end_to_end
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**16),

@@ -24,6 +24,8 @@ from results.report.tables import baseline_columns, baseline_rows, compared_pick
 from results.statistics.analysis import analyse
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, made_up_trial, scored, with_trials
 
+pytestmark = pytest.mark.end_to_end  # whole reports with their plots
+
 FILES = {"trials.csv", "front.csv", "report.html", "bits.csv", "bits.png", "bits.svg", "pareto.csv", "pareto.png"}
 FILES |= {"pareto.svg", "picks.csv", "progress.csv", "progress.png", "progress.svg", "report.md"}
 

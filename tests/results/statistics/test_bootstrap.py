@@ -161,6 +161,7 @@ def test_an_interval_is_checked(bounds: tuple[float, float]) -> None:
         Interval(*bounds)
 
 
+@pytest.mark.end_to_end
 def test_intervals_cover_the_truth_at_the_size_and_imbalance_of_cola() -> None:
     truth = cola_like()
     random = np.random.default_rng(1)

@@ -63,6 +63,7 @@ def test_a_rule_that_finds_no_map_without_some_fold_has_no_estimate() -> None:
     assert corrected(candidates, rules[2:], 0.01) == [None]
 
 
+@pytest.mark.end_to_end
 def test_cross_fitting_removes_the_luck_of_the_best_of_a_thousand_equal_maps() -> None:
     truth = cola_like()
     random = np.random.default_rng(0)

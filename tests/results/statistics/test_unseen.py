@@ -127,6 +127,7 @@ def outcome_of_equal_maps(seed: int) -> Outcome:
     return replace(outcome, unseen=replace(outcome.unseen, log_odds=noise))
 
 
+@pytest.mark.end_to_end
 def test_choosing_among_many_equal_maps_is_no_gain() -> None:
     """The best of sixty must not look better than the knapsack."""
     ratios = []
@@ -137,6 +138,7 @@ def test_choosing_among_many_equal_maps_is_no_gain() -> None:
     assert np.mean(ratios) == pytest.approx(1.0, abs=0.08)
 
 
+@pytest.mark.end_to_end
 def test_cross_fitting_removes_the_luck_of_a_pick() -> None:
     naive, honest = [], []
     for seed in range(12):

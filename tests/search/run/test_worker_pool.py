@@ -73,7 +73,8 @@ def workers_of(pid: int) -> list[int]:
 def test_a_dying_worker_stops_nobody_and_its_map_is_tried_again(slow_problem: TinyProblem, tmp_path: Path) -> None:
     run = tmp_path / "run"
     where = ("--model", slow_problem.model, "--data", slow_problem.data)
-    words = ("search", *where, "--run", run, "--workers", 2, "--quantizer", "affine", "--sensitivity", "gradient")
+    settings = ("--workers", 2, "--quantizer", "affine", "--sensitivity", "none", "--sampler", "random", "--unseen", 0)
+    words = ("search", *where, "--run", run, *settings)
     (script := tmp_path / "bin" / "bitfront").parent.mkdir()
     script.write_text("from search.cli.app import main\nif __name__ == '__main__':\n    main()\n")
     (tmp_path / "search.py").write_text("raise ImportError('the user's own')\n")  # where it is started
