@@ -39,6 +39,7 @@ def test_the_sentences_are_those_that_the_grammar_gives(
     assert {path.relative_to(miniature.model.parent): path.read_bytes() for path in shipped} == given
 
 
+@pytest.mark.end_to_end
 def test_the_model_has_learned(miniature: Miniature) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(miniature.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(miniature.model)

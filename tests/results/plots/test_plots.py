@@ -135,6 +135,7 @@ EDGES: dict[str, Callable[[], Outcome]] = {
 }
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize("edge", EDGES)
 def test_plots_are_written_whole(edge: str, tmp_path: Path) -> None:
     analysis = analyse(EDGES[edge]())
@@ -211,6 +212,7 @@ def test_progress_of_a_run_without_trials_says_so() -> None:
     assert "no map has been scored yet" in [text.get_text() for text in figure.texts]
 
 
+@pytest.mark.end_to_end
 def test_the_sensitivity_plot_has_a_panel_for_each_small_width_and_its_numbers_beside_it(tmp_path: Path) -> None:
     layers = bert_layers()
     damages = np.geomspace(0.3, 1e-7, len(layers))[:, None] * 4.0 ** -np.arange(len(WIDTHS))

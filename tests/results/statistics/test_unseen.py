@@ -69,6 +69,7 @@ def test_picks_and_maps_scored_on_unseen_sentences_are_shown_even_off_the_front(
     assert len(shown) < len(outcome.trials)
 
 
+@pytest.mark.end_to_end
 def test_the_comparison_with_the_documented_map_uses_unseen_sentences() -> None:
     """The smallest maps do little damage on the sentences that they were chosen by, which proves nothing."""
     outcome = made_up_outcome()
@@ -182,6 +183,7 @@ def test_tables_show_the_corrected_damage_of_picks_on_unseen_sentences() -> None
     assert picks_table(without).corrected_unseen_damage.isna().all()
 
 
+@pytest.mark.end_to_end
 @pytest.mark.usefixtures("unrendered")
 def test_the_report_shows_unseen_damage_and_says_which_is_better(tmp_path: Path) -> None:
     outcome = outcome_with_knapsack(luck=2.0)
