@@ -7,7 +7,7 @@ MODEL ?=
 DATA ?=
 BITFRONT := .venv/bin/bitfront
 # A thread each: two processes of several threads would wait for each other more than they compute.
-TWO_PROCESSES := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
+TWO_PROCESSES := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup search overnight test test-fast test-slow check format bench clean
 .DEFAULT_GOAL := help

@@ -29,10 +29,15 @@ WHOLE = {"bitfront", "first_run", "server", "chromium", "shared"}
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what asks for one of these as end to end; other such tests have the mark written out."""
+    """Mark what asks for one of these as end to end, and run the files with such tests first.
+
+    Other end-to-end tests have the mark written out. Long files first leave no process waiting for the other at the end.
+    """
     for item in items:
         if isinstance(item, pytest.Function) and WHOLE & set(item.fixturenames):
             item.add_marker("end_to_end")
+    long_files = {item.path for item in items if item.get_closest_marker("end_to_end")}
+    items.sort(key=lambda item: item.path not in long_files)
 
 
 @pytest.fixture(scope="session", autouse=True)
