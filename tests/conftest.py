@@ -31,7 +31,7 @@ WHOLE = {"bitfront", "first_run", "server", "chromium", "shared"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what asks for one of these as end to end, and run the files with such tests first.
 
-    Other end-to-end tests have the mark written out. Long files first leave no process waiting for the other at the end.
+    Other end-to-end tests have the mark written out. With long files first, no process waits for the other at the end.
     """
     for item in items:
         if isinstance(item, pytest.Function) and WHOLE & set(item.fixturenames):
