@@ -98,5 +98,10 @@ def divergences(log_odds: LogOdds, fp32_log_odds: LogOdds) -> npt.NDArray[np.flo
     return np.maximum(_softplus(q) - _softplus(p) - probability * (q - p), 0.0)
 
 
+def worst_divergence(fp32_log_odds: LogOdds) -> float:
+    """Return the divergence, in nats, if the FP32 model's surest answer were reversed, as sure as before."""
+    return float(divergences(-fp32_log_odds, fp32_log_odds).max())
+
+
 def _softplus(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.logaddexp(0.0, x)

@@ -15,9 +15,10 @@ from results.outcome import Outcome, Trial
 from results.pareto import front
 from results.statistics.bootstrap import Interval
 from results.statistics.candidates import Candidates
+from results.statistics.confusion import standard_error
 from results.statistics.cross_fitting import PROOF_FOLDS, PROOF_REPEATS, corrected, corrected_unseen
 from results.statistics.holdout import holdout_estimates
-from results.statistics.intervals import Comparison, Estimate, Intervals, compare, score_intervals
+from results.statistics.intervals import Comparison, Estimate, Intervals, compare, mcc_interval
 from results.statistics.picks import SMALLEST, headline_requests, pick, rule_of
 from results.statistics.unseen import Gain, UnseenDamage, gain_over_knapsack, unseen_damages
 
@@ -163,14 +164,18 @@ def analyse(outcome: Outcome) -> Analysis:
     shown = {trial.number for trial in (*selection.front, *selection.baselines) if trial.scores is not None}
     numbers = sorted(shown | set(selection.picked))
     rows = np.searchsorted(candidates.numbers, numbers)
-    mccs, intervals = score_intervals(candidates.draws, candidates.accepted[rows], candidates.losses[rows])
-    fp32 = candidates.draws.mcc(candidates.fp32_accepted[np.newaxis])
+    labels, answers, fp32 = candidates.labels, candidates.accepted[rows], candidates.fp32_accepted
+    damages = candidates.draws.mean(candidates.losses[rows]).intervals(candidates.worst_loss)
+    intervals = {
+        number: Intervals(mcc_interval(labels, own), damage)
+        for number, own, damage in zip(numbers, answers, damages, strict=True)
+    }
 
     def against_reference(trial: Trial | None) -> Comparison | None:
         if trial is None or reference is None or reference.scores is None or trial.number == reference.number:
             return None
-        own, other = ([numbers.index(number)] for number in (trial.number, reference.number))
-        return compare(mccs[own], mccs[other], outcome.margin)[0]
+        own, other = (answers[numbers.index(number)] for number in (trial.number, reference.number))
+        return compare(labels, own, other, outcome.margin)
 
     headlines = [
         replace(headline, against_reference=against_reference(headline.trial)) for headline in selection.headlines
@@ -181,13 +186,15 @@ def analyse(outcome: Outcome) -> Analysis:
         front=selection.front,
         baselines=selection.baselines,
         headlines=_with_corrections(outcome, candidates, headlines),
-        intervals=dict(zip(numbers, intervals, strict=True)),
-        against_fp32=dict(zip(numbers, compare(mccs, fp32, outcome.margin), strict=True)),
+        intervals=intervals,
+        against_fp32={
+            number: compare(labels, own, fp32, outcome.margin) for number, own in zip(numbers, answers, strict=True)
+        },
         holdout=holdout_estimates(outcome.holdout, outcome.margin),
         unseen=unseen_damages(outcome.unseen),
         gain=gain_over_knapsack(outcome),
-        fp32_mcc=fp32.intervals()[0],
-        fp32_standard_error=float(fp32.standard_errors()[0]),
+        fp32_mcc=mcc_interval(labels, fp32),
+        fp32_standard_error=standard_error(labels, fp32),
     )
 
 

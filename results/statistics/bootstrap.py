@@ -1,13 +1,14 @@
 """The seeded bootstrap over sentences: shared draws for all maps, and BCa intervals.
 
-Notation, for a statistic t of one map (its MCC or its mean loss):
+Notation, for a statistic t of one map, such as its mean loss:
     t: on the sentences; t*: on each of B draws with replacement within strata; t_(i): without sentence i (jackknife).
     Phi: the normal distribution function. G(x): the share of t* below x, ties counted half.
     z0 = Phi^-1(G(t)): the bias correction.
     u_i = (n_h - 1) (mean of t_(j) over j in h - t_(i)) / n_h: the influence of sentence i, in stratum h of size n_h.
     a = sum u_i^3 / (6 (sum u_i^2)^1.5): the acceleration. se = sqrt(sum u_i^2): the standard error.
     With y = z0 + Phi^-1(p), the end of the interval at level p is the quantile of t* at Phi(z0 + y / (1 - a y)).
-    With s = Phi^-1(G(x)) - z0, the confidence that the true value is at least x is 1 - Phi(s / (1 + a s) - z0).
+    Where all values are equal, the draws have no spread. Then one more sentence, of the worst value possible, stands
+    for what was not seen: it gets the weight w ~ Beta(1, n).
 
 B. Efron, "Better bootstrap confidence intervals", JASA 82 (1987), equations 2.3 and 4.1; for several strata T. J.
 DiCiccio and B. Efron, "Bootstrap confidence intervals", Statistical Science 11 (1996), section 4.
@@ -15,15 +16,14 @@ DiCiccio and B. Efron, "Bootstrap confidence intervals", Statistical Science 11 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from objectives.scores import Labels, mcc_of_counts
+from objectives.scores import Labels
 
 CONFIDENCE = 0.95
 RESAMPLES = 4000
@@ -101,24 +101,6 @@ class Resamples:
                 counts[rows, members] = np.minimum(flat, 255).reshape(drawn.shape)
         return cls(labels, strata, counts)
 
-    def mcc(self, accepted: npt.NDArray[np.bool_]) -> Bootstrapped:
-        """Return the MCC of maps that accept ``(n_maps, n_sentences)``, on the sentences and on each draw."""
-        self._check(accepted)
-        positive = self.labels == 1
-        sums = self._sums(np.concatenate([accepted & positive, accepted & ~positive]))
-        drawn = confusion(sums[:, : len(accepted)], sums[:, len(accepted) :], positive)
-        counts = confusion(accepted[:, positive].sum(axis=1), accepted[:, ~positive].sum(axis=1), positive)
-        # Without a sentence, one of the four counts is lower by 1, so a map has only four different jackknife values.
-        without = np.stack(
-            [
-                mcc_of_counts(*(np.maximum(count - (at == cell), 0) for at, count in enumerate(counts)))
-                for cell in range(4)
-            ]
-        )
-        cells = np.where(positive, np.where(accepted, 0, 1), np.where(accepted, 2, 3))
-        jackknife = np.take_along_axis(without.T, cells, axis=1)
-        return Bootstrapped(mcc_of_counts(*counts), mcc_of_counts(*drawn), jackknife, self.strata)
-
     def mean(self, values: Floats) -> Bootstrapped:
         """Return the means of values ``(n_maps, n_sentences)``, on the sentences and on each draw."""
         self._check(values)
@@ -133,12 +115,10 @@ class Resamples:
 
     def _sums(self, values: npt.NDArray[np.generic]) -> Floats:
         """Return the sums of ``(n_maps, n_sentences)`` over each draw, ``(n_resamples, n_maps)``."""
-        # Sums of accepted sentences are whole numbers far below 2**24: FP32 holds them exactly, at twice the speed.
-        dtype = np.float32 if values.dtype == np.bool_ else np.float64
         sums = np.empty((len(self.counts), len(values)))
-        columns: npt.NDArray[Any] = values.T.astype(dtype)
+        columns = values.T.astype(np.float64)
         for rows in _chunks(len(self.counts)):
-            sums[rows] = np.matmul(self.counts[rows].astype(dtype), columns)
+            sums[rows] = np.matmul(self.counts[rows].astype(np.float64), columns)
         return sums
 
 
@@ -161,10 +141,6 @@ class Bootstrapped:
     def __len__(self) -> int:
         return len(self.point)
 
-    def __getitem__(self, maps: slice | Sequence[int] | npt.NDArray[np.int64]) -> Bootstrapped:
-        """Return the statistic of some of the maps."""
-        return Bootstrapped(self.point[maps], self.replicates[:, maps], self.jackknife[maps], self.strata)
-
     def __sub__(self, other: Bootstrapped) -> Bootstrapped:
         """Return the paired differences; a single map on one side is compared with each of the other."""
         return Bootstrapped(
@@ -174,12 +150,20 @@ class Bootstrapped:
             self.strata,
         )
 
-    def intervals(self) -> list[Interval]:
-        """Return the 95% BCa interval of each map."""
+    def intervals(self, worst: float | None = None) -> list[Interval]:
+        """Return the 95% BCa interval of each map.
+
+        Args:
+            worst: the worst value that a sentence can have, for means of losses; for those without spread the interval
+                then ends where one unseen sentence of that value could take them. None leaves them their point.
+        """
         tail = (1 - CONFIDENCE) / 2
         biases, accelerations = self._corrections()
         intervals = []
         for at, (bias, acceleration) in enumerate(zip(biases, accelerations, strict=True)):
+            if worst is not None and np.ptp(self.replicates[:, at]) == 0:
+                intervals.append(_without_spread(float(self.point[at]), worst, self.strata.size))
+                continue
             levels = []
             for level in (tail, 1 - tail):
                 shifted = bias + _NORMAL.inv_cdf(level)
@@ -187,26 +171,6 @@ class Bootstrapped:
             low, high = np.quantile(self.replicates[:, at], levels)
             intervals.append(Interval(float(low), float(max(low, high))))
         return intervals
-
-    def confidence_above(self, threshold: float) -> Floats:
-        """Return the confidence that each map's true value is at least a threshold, ``(n_maps,)``, 0..1.
-
-        It is the level at which the lower bound of a one-sided BCa interval meets the threshold.
-        """
-        biases, accelerations = self._corrections()
-        below = _share_below(self.replicates, np.full(len(self), threshold))
-        confidences = np.empty(len(self))
-        for at, (share, bias, acceleration) in enumerate(zip(below, biases, accelerations, strict=True)):
-            if np.ptp(self.replicates[:, at]) == 0:
-                confidences[at] = float(self.point[at] >= threshold)
-                continue
-            shift = _quantile(share, len(self.replicates)) - bias
-            confidences[at] = 1 - _NORMAL.cdf(shift / _positive(1 + acceleration * shift) - bias)
-        return confidences
-
-    def standard_errors(self) -> Floats:
-        """Return the standard error of each map by the jackknife within strata, ``(n_maps,)``."""
-        return np.sqrt(self._moments()[0])
 
     def _corrections(self) -> tuple[list[float], list[float]]:
         """Return z0 and a of each map."""
@@ -229,12 +193,10 @@ class Bootstrapped:
         return squares, cubes
 
 
-def confusion(
-    hits: npt.NDArray[Any], alarms: npt.NDArray[Any], positive: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return hits, misses, false alarms and rejections; every draw has as many positive sentences as the data."""
-    positives = np.count_nonzero(positive)
-    return hits, positives - hits, alarms, positive.size - positives - alarms
+def _without_spread(mean: float, worst: float, count: int) -> Interval:
+    """Return the 95% interval of a mean of ``count`` equal losses, one more of which could be 0 or the worst."""
+    weight = 1 - ((1 - CONFIDENCE) / 2) ** (1 / count)
+    return Interval((1 - weight) * mean, (1 - weight) * mean + weight * max(worst, mean))
 
 
 def _share_below(replicates: Floats, values: Floats) -> Floats:

@@ -10,16 +10,17 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from objectives.scores import Labels, divergences, mcc_of_counts, predictions
+from objectives.scores import Labels, divergences, mcc_of_counts, predictions, worst_divergence
 from results.outcome import Outcome
 from results.pareto import exact_sizes, non_dominated
-from results.statistics.bootstrap import CONFIDENCE, RESAMPLES, Floats, Resamples, confusion
+from results.statistics.bootstrap import CONFIDENCE, RESAMPLES, Floats, Resamples
+from results.statistics.confusion import DRAWS, mcc_draws, standard_error
 from results.statistics.intervals import stack_log_odds
 from results.statistics.unseen import unseen_losses
 
 Mask = npt.NDArray[np.bool_]
 
-FOLD_RESAMPLES = 400  # few, since each rule chooses again on every fold
+FOLD_DRAWS = 1000  # few, since each rule chooses again on every fold
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Candidates:
         feasible: whether each meets the constraint, ``(n_maps,)``.
         damages: the mean loss of each map, ``(n_maps,)``; lower is better.
         losses: divergences from FP32, ``(n_maps, n_sentences)``, nats.
+        worst_loss: that of a sentence whose answer is reversed, at most; nats.
         accepted: whether each map accepts each sentence, ``(n_maps, n_sentences)``.
         fp32_accepted: whether the FP32 model accepts it, ``(n_sentences,)``.
         labels: ``(n_sentences,)`` of 0 and 1.
         in_domain: ``(n_sentences,)``, or None if the sentences do not say.
         unseen: the damage of each map on unseen sentences, ``(n_maps,)``; NaN if it was not scored there.
-        resamples: the number of draws of the sentences.
+        resamples: the number of draws of the sentences, for damages.
+        mcc_draws: the number of draws behind a confidence in an MCC.
     """
 
     numbers: npt.NDArray[np.int64]
@@ -45,12 +48,14 @@ class Candidates:
     feasible: Mask
     damages: Floats
     losses: Floats
+    worst_loss: float
     accepted: Mask
     fp32_accepted: Mask
     labels: Labels
     in_domain: Mask | None
     unseen: Floats
     resamples: int = RESAMPLES
+    mcc_draws: int = DRAWS
 
     @classmethod
     def of(cls, outcome: Outcome) -> Candidates:
@@ -65,6 +70,7 @@ class Candidates:
             feasible=np.array([trial.feasible for trial in trials], dtype=np.bool_),
             damages=np.array([trial.scores.damage for trial in trials if trial.scores is not None], dtype=np.float64),
             losses=divergences(log_odds, outcome.fp32_log_odds),
+            worst_loss=worst_divergence(outcome.fp32_log_odds),
             accepted=predictions(log_odds) == 1,
             fp32_accepted=predictions(outcome.fp32_log_odds) == 1,
             labels=outcome.labels,
@@ -83,7 +89,7 @@ class Candidates:
             fp32_accepted=self.fp32_accepted[kept],
             labels=self.labels[kept],
             in_domain=None if self.in_domain is None else self.in_domain[kept],
-            resamples=FOLD_RESAMPLES,
+            mcc_draws=FOLD_DRAWS,
         )
 
     @cached_property
@@ -91,12 +97,17 @@ class Candidates:
         """Draws of these sentences, the same for all maps."""
         return Resamples.draw(self.labels, self.in_domain, resamples=self.resamples)
 
+    def no_worse(self, at: int, margin: float) -> float:
+        """Return the confidence, 0..1, that a map's MCC is at most the margin below that of FP32."""
+        drawn = mcc_draws(self.labels, self.accepted[at], self.fp32_accepted, draws=self.mcc_draws)
+        return drawn.confidence_above(-margin)
+
     @cached_property
     def mccs(self) -> Floats:
         """The MCC of each map, ``(n_maps,)``."""
         positive = self.labels == 1
         hits, alarms = self.accepted[:, positive].sum(axis=1), self.accepted[:, ~positive].sum(axis=1)
-        return mcc_of_counts(*confusion(hits, alarms, positive))
+        return mcc_of_counts(hits, positive.sum() - hits, alarms, (~positive).sum() - alarms)
 
     def front(self, eligible: Mask) -> npt.NDArray[np.int64]:
         """Return the indices of the front of damage and size, from the largest map to the smallest."""
@@ -124,15 +135,9 @@ class Candidates:
         error, d > z(1 - 0.05 / comparisons) se(d). The correction is needed because the other map is the best of
         many: the more there are, the further ahead it is by luck.
         """
-        mcc = self._jackknife.mcc(self.accepted[[one, other]])
-        difference = mcc[[1]] - mcc[[0]]
         critical = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / max(comparisons, 1))
-        return bool(difference.point[0] > critical * difference.standard_errors()[0])
-
-    @cached_property
-    def _jackknife(self) -> Resamples:
-        """No draws at all: a standard error needs none."""
-        return Resamples.draw(self.labels, self.in_domain, resamples=0)
+        error = standard_error(self.labels, self.accepted[other], self.accepted[one])
+        return bool(self.mccs[other] - self.mccs[one] > critical * error)
 
 
 Rule = Callable[[Candidates], int | None]
@@ -172,11 +177,12 @@ def smallest_rule(margin: float) -> Rule:
 
     def choose(candidates: Candidates) -> int | None:
         front = candidates.front(candidates.feasible)
-        fp32 = candidates.draws.mcc(candidates.fp32_accepted[np.newaxis])
-        confidences = (candidates.draws.mcc(candidates.accepted[front]) - fp32).confidence_above(-margin)
-        failures = np.flatnonzero(confidences < CONFIDENCE)
-        passed = int(failures[0]) if failures.size else front.size
-        return int(front[passed - 1]) if passed else None
+        smallest = None
+        for at in front.tolist():
+            if candidates.no_worse(at, margin) < CONFIDENCE:
+                break
+            smallest = at
+        return smallest
 
     return choose
 

@@ -23,9 +23,11 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
+from objectives.scores import worst_divergence
 from results.outcome import Unseen
 from results.statistics.bootstrap import Floats, Interval, strata_of
-from results.statistics.candidates import FOLD_RESAMPLES, Candidates, Mask, Rule
+from results.statistics.candidates import FOLD_DRAWS, Candidates, Mask, Rule
+from results.statistics.confusion import mcc_draws
 from results.statistics.intervals import Comparison, Estimate, compare
 from results.statistics.unseen import UnseenDamage, mean_losses, unseen_losses
 
@@ -57,16 +59,16 @@ def corrected(
     estimates: list[Estimate | None] = [None] * len(rules)
     if not complete.any():
         return estimates
-    resamples = candidates.draws
     shape = (-1, candidates.labels.size)
-    mccs = resamples.mcc(accepted[complete].reshape(shape))
-    damages = resamples.mean(losses[complete].reshape(shape))
-    against = compare(mccs, resamples.mcc(candidates.fp32_accepted[np.newaxis]), margin)
-    mcc_intervals, damage_intervals = mccs.intervals(), damages.intervals()
+    answers = accepted[complete].reshape(shape)
+    mccs = [mcc_draws(candidates.labels, own) for own in answers]
+    against = [compare(candidates.labels, own, candidates.fp32_accepted, margin) for own in answers]
+    damages = candidates.draws.mean(losses[complete].reshape(shape))
+    mcc_intervals, damage_intervals = [mcc.interval() for mcc in mccs], damages.intervals(candidates.worst_loss)
     for position, at in enumerate(np.flatnonzero(complete)):
         own = slice(position * repeats, (position + 1) * repeats)
         estimates[at] = Estimate(
-            mcc=fmean(mccs.point[own]),
+            mcc=fmean(mcc.point for mcc in mccs[own]),
             mcc_interval=_mean_interval(mcc_intervals[own]),
             damage=fmean(damages.point[own]),
             damage_interval=_mean_interval(damage_intervals[own]),
@@ -128,18 +130,19 @@ def corrected_unseen(candidates: Candidates, unseen: Unseen | None, rules: Seque
         for half in _draw_folds(np.zeros(n_sentences, dtype=np.int64), 2, random):
             damages = np.full(candidates.numbers.size, np.nan)
             damages[scored] = map_losses[:, ~half].mean(axis=1)
-            others = replace(candidates, unseen=damages, resamples=FOLD_RESAMPLES)
+            others = replace(candidates, unseen=damages, mcc_draws=FOLD_DRAWS)
             for at, rule in enumerate(rules):
                 chosen = rule(others)
                 if chosen is not None and chosen in scored:
                     losses[at, repeat, half] = map_losses[np.searchsorted(scored, chosen), half]
-    return [None if np.isnan(own).any() else _mean_damage(own) for own in losses]
+    worst = worst_divergence(unseen.fp32_log_odds)
+    return [None if np.isnan(own).any() else _mean_damage(own, worst) for own in losses]
 
 
-def _mean_damage(losses: Floats) -> UnseenDamage:
+def _mean_damage(losses: Floats, worst: float) -> UnseenDamage:
     """Return the damage of losses ``(repeats, n_sentences)`` and its interval, both averaged over repeats."""
     means = mean_losses(list(losses))
-    return UnseenDamage(float(means.point.mean()), _mean_interval(means.intervals()))
+    return UnseenDamage(float(means.point.mean()), _mean_interval(means.intervals(worst)))
 
 
 def _draw_folds(strata: npt.NDArray[np.int64], folds: int, random: np.random.Generator) -> Iterator[Mask]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from objectives.scores import divergences, predictions
+from objectives.scores import divergences, predictions, worst_divergence
 from results.outcome import HoldoutScores
 from results.statistics.bootstrap import Resamples
-from results.statistics.intervals import Estimate, compare, score_intervals, stack_log_odds
+from results.statistics.confusion import mcc_draws
+from results.statistics.intervals import Estimate, compare, stack_log_odds
 
 
 def holdout_estimates(holdout: HoldoutScores | None, margin: float) -> dict[int, Estimate]:
@@ -15,13 +14,18 @@ def holdout_estimates(holdout: HoldoutScores | None, margin: float) -> dict[int,
     if holdout is None or holdout.withdrawn:
         return {}
     log_odds = stack_log_odds(list(holdout.log_odds.values()), holdout.labels.size)
-    resamples = Resamples.draw(holdout.labels, holdout.in_domain)
     losses = divergences(log_odds, holdout.fp32_log_odds)
-    mccs, intervals = score_intervals(resamples, predictions(log_odds) == 1, losses)
-    against = compare(mccs, resamples.mcc((predictions(holdout.fp32_log_odds) == 1)[np.newaxis]), margin)
-    return {
-        number: Estimate(float(mcc), interval.mcc, float(loss.mean()), interval.damage, comparison)
-        for number, mcc, interval, loss, comparison in zip(
-            holdout.log_odds, mccs.point, intervals, losses, against, strict=True
+    damages = Resamples.draw(holdout.labels, holdout.in_domain).mean(losses)
+    intervals = damages.intervals(worst_divergence(holdout.fp32_log_odds))
+    fp32_answers = predictions(holdout.fp32_log_odds) == 1
+    estimates = {}
+    for at, (number, answers) in enumerate(zip(holdout.log_odds, predictions(log_odds) == 1, strict=True)):
+        drawn = mcc_draws(holdout.labels, answers)
+        estimates[number] = Estimate(
+            mcc=drawn.point,
+            mcc_interval=drawn.interval(),
+            damage=float(damages.point[at]),
+            damage_interval=intervals[at],
+            against_fp32=compare(holdout.labels, answers, fp32_answers, margin),
         )
-    }
+    return estimates

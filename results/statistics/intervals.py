@@ -1,7 +1,8 @@
 """95% intervals of scores over the sentences, and paired comparisons.
 
-Notation: d = MCC(map) - MCC(other), both on the same draws of the sentences. ``no_worse`` is the confidence that
-d >= -margin, and the interval is that of d; both are of the BCa bootstrap (:mod:`results.statistics.bootstrap`).
+Notation: d = MCC(map) - MCC(other) on the same sentences. ``no_worse`` is the confidence that d >= -margin. It and the
+intervals of MCC come from counts (:mod:`results.statistics.confusion`), those of damage from the BCa bootstrap
+(:mod:`results.statistics.bootstrap`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from objectives.scores import Labels, LogOdds, predictions
-from results.statistics.bootstrap import Bootstrapped, Floats, Interval, Resamples
+from objectives.scores import Labels, LogOdds, divergences, predictions, worst_divergence
+from results.statistics.bootstrap import Interval, Resamples
+from results.statistics.confusion import Answers, mcc_draws
 
 
 @dataclass(frozen=True)
@@ -60,65 +62,45 @@ class Estimate:
     against_fp32: Comparison
 
 
-def compare(maps: Bootstrapped, others: Bootstrapped, margin: float) -> list[Comparison]:
-    """Compare the MCC of each map with that of another, on the same draws.
+def compare(labels: Labels, answers: Answers, others: Answers, margin: float) -> Comparison:
+    """Compare the MCC of a map with that of another on the same sentences.
 
     Args:
-        maps: the MCC of ``n_maps`` maps.
-        others: the MCC of one other map, or of one for each.
+        labels: ``(n_sentences,)`` of 0 and 1.
+        answers: whether the map accepts each sentence, ``(n_sentences,)``.
+        others: the same of the other map.
         margin: the accepted loss of MCC, 0 or more.
-    """
-    differences = maps - others
-    return [
-        Comparison(float(difference), interval, float(confidence), margin)
-        for difference, interval, confidence in zip(
-            differences.point, differences.intervals(), differences.confidence_above(-margin), strict=True
-        )
-    ]
-
-
-def mcc_interval(log_odds: LogOdds, labels: Labels, in_domain: npt.NDArray[np.bool_] | None = None) -> Interval:
-    """Return the 95% interval of the MCC, over sentences resampled within each label and domain.
-
-    Args:
-        log_odds: ``(n_sentences,)``.
-        labels: ``(n_sentences,)`` of 0 and 1.
-        in_domain: ``(n_sentences,)``, or None if the sentences do not say.
 
     Raises:
         ValueError: the shapes differ, or there is no sentence.
     """
-    accepted = (predictions(log_odds) == 1)[np.newaxis]
-    return Resamples.draw(labels, in_domain).mcc(accepted).intervals()[0]
+    drawn = mcc_draws(labels, answers, others)
+    return Comparison(drawn.point, drawn.interval(), drawn.confidence_above(-margin), margin)
 
 
-def damage_interval(losses: Floats, labels: Labels, in_domain: npt.NDArray[np.bool_] | None = None) -> Interval:
-    """Return the 95% interval of the damage, in nats a sentence, on the draws of :func:`mcc_interval`.
-
-    Args:
-        losses: divergences from FP32, ``(n_sentences,)``, nats.
-        labels: ``(n_sentences,)`` of 0 and 1.
-        in_domain: ``(n_sentences,)``, or None if the sentences do not say.
-
-    Raises:
-        ValueError: the shapes differ, or there is no sentence.
-    """
-    return Resamples.draw(labels, in_domain).mean(losses[np.newaxis]).intervals()[0]
+def mcc_interval(labels: Labels, answers: Answers) -> Interval:
+    """Return the 95% interval of the MCC of a map that accepts ``(n_sentences,)``; errors as of ``mcc_draws``."""
+    return mcc_draws(labels, answers).interval()
 
 
 def score_intervals(
-    resamples: Resamples, accepted: npt.NDArray[np.bool_], losses: Floats
-) -> tuple[Bootstrapped, list[Intervals]]:
-    """Return the MCC of maps on each draw, for comparisons, and the intervals of their MCC and damage.
+    log_odds: LogOdds, fp32_log_odds: LogOdds, labels: Labels, in_domain: npt.NDArray[np.bool_] | None
+) -> Intervals:
+    """Return the intervals of one map.
 
     Args:
-        resamples: the draws.
-        accepted: the sentences that each map accepts, ``(n_maps, n_sentences)``.
-        losses: their divergences from FP32, ``(n_maps, n_sentences)``, nats.
+        log_odds: ``(n_sentences,)``.
+        fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
+        labels: ``(n_sentences,)`` of 0 and 1.
+        in_domain: ``(n_sentences,)``, or None if the sentences do not say; damage is resampled within each label and
+            domain.
+
+    Raises:
+        ValueError: the shapes differ, or there is no sentence.
     """
-    mccs = resamples.mcc(accepted)
-    damages = resamples.mean(losses).intervals()
-    return mccs, [Intervals(mcc, damage) for mcc, damage in zip(mccs.intervals(), damages, strict=True)]
+    losses = divergences(log_odds, fp32_log_odds)
+    [damage] = Resamples.draw(labels, in_domain).mean(losses[np.newaxis]).intervals(worst_divergence(fp32_log_odds))
+    return Intervals(mcc_interval(labels, predictions(log_odds) == 1), damage)
 
 
 def stack_log_odds(rows: Sequence[npt.NDArray[np.float32]], n_sentences: int) -> npt.NDArray[np.float32]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from objectives.scores import divergences
+from objectives.scores import divergences, worst_divergence
 from results.outcome import Outcome, Unseen
 from results.statistics.bootstrap import Bootstrapped, Interval, Resamples
 
@@ -55,17 +55,20 @@ def unseen_losses(unseen: Unseen | None) -> dict[int, npt.NDArray[np.float64]]:
 def unseen_damages(unseen: Unseen | None) -> dict[int, UnseenDamage]:
     """Return the damage on unseen sentences by trial number."""
     losses = unseen_losses(unseen)
-    if not losses:
+    if unseen is None or not losses:
         return {}
     means = mean_losses(list(losses.values()))
+    intervals = means.intervals(worst_divergence(unseen.fp32_log_odds))
     return {
         number: UnseenDamage(float(damage), interval)
-        for number, damage, interval in zip(losses, means.point, means.intervals(), strict=True)
+        for number, damage, interval in zip(losses, means.point, intervals, strict=True)
     }
 
 
 def gain_over_knapsack(outcome: Outcome) -> Gain | None:
-    """Compare each of the knapsack's maps with the sampler's best map of that size or less; None without such a pair.
+    """Compare each of the knapsack's maps with the sampler's best map of that size or less.
+
+    None without such a pair, or if a map does no damage at all: there is no ratio then.
 
     The even sentences choose the best map and the odd ones score it, and the other way round. So choosing among many
     maps is no advantage.
@@ -86,7 +89,10 @@ def gain_over_knapsack(outcome: Outcome) -> Gain | None:
             knapsack_losses.append(losses[knapsack.number] * scoring)
     if not sampler_losses:
         return None
-    difference = _mean_logarithm(mean_losses(sampler_losses)) - _mean_logarithm(mean_losses(knapsack_losses))
+    ours, theirs = mean_losses(sampler_losses), mean_losses(knapsack_losses)
+    if not (ours.point.all() and theirs.point.all()):
+        return None
+    difference = _mean_logarithm(ours) - _mean_logarithm(theirs)
     [interval] = difference.intervals()
     low, high = float(np.exp(interval.low)), float(np.exp(interval.high))
     return Gain(float(np.exp(difference.point[0])), Interval(low, high), len(sampler_losses) // 2)

@@ -36,8 +36,7 @@ def evaluate(
     from dataclasses import asdict
 
     from objectives.bit_maps import quantizer_of, read_bit_map
-    from objectives.scores import divergences
-    from results.statistics.intervals import damage_interval, mcc_interval
+    from results.statistics.intervals import score_intervals
     from search.run.checkpoints import evaluate_checkpoint
 
     if (bitmap is None) == (checkpoint is None):
@@ -64,9 +63,9 @@ def evaluate(
     quantizer = problem.fingerprint["quantizer"] if checkpoint is None else "the checkpoint's own codes"
     scores = evaluation.scores
     sentences = (problem.labels, problem.in_domain)
-    fp32_mcc = mcc_interval(problem.fp32_log_odds, *sentences)
-    mcc = mcc_interval(evaluation.log_odds, *sentences)
-    damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds), *sentences)
+    fp32_mcc = score_intervals(problem.fp32_log_odds, problem.fp32_log_odds, *sentences).mcc
+    intervals = score_intervals(evaluation.log_odds, problem.fp32_log_odds, *sentences)
+    mcc, damage = intervals.mcc, intervals.damage
     sizes = footprint.figures(bit_map)
     if json_:
         figures = {

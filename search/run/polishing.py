@@ -11,14 +11,13 @@ from pathlib import Path
 from objectives.errors import InputError
 from objectives.problem import Evaluation, Problem, polishing_sentences
 from objectives.quantization.quantized_model import QuantizedModel
-from objectives.scores import divergences
 from objectives.training.distillation import polish
 from results.export.bit_map_files import bit_map_path, bit_map_provenance
 from results.export.packed import read_manifest, write_checkpoint
 from results.outcome import Outcome, Trial
 from results.report.polished import FOLDER, PolishedMap, polished_line, read_polished, write_polished
 from results.statistics.analysis import Selection
-from results.statistics.intervals import damage_interval, mcc_interval
+from results.statistics.intervals import score_intervals
 from search.run.checkpoints import FINGERPRINT
 from search.run.run_directory import RunDirectory
 
@@ -108,9 +107,8 @@ def _recorded(checkpoint: Path) -> tuple[PolishedMap, int]:
 
 
 def _figures(problem: Problem, evaluation: Evaluation, when: str) -> dict[str, float]:
-    sentences = problem.labels, problem.in_domain
-    damage = damage_interval(divergences(evaluation.log_odds, problem.fp32_log_odds), *sentences)
-    mcc = mcc_interval(evaluation.log_odds, *sentences)
+    intervals = score_intervals(evaluation.log_odds, problem.fp32_log_odds, problem.labels, problem.in_domain)
+    damage, mcc = intervals.damage, intervals.mcc
     return {
         f"damage_{when}": evaluation.scores.damage,
         f"damage_{when}_low": damage.low,

@@ -60,6 +60,7 @@ def candidates_of(
         feasible=np.ones(count, dtype=np.bool_),
         damages=losses.mean(axis=1),
         losses=losses,
+        worst_loss=float(losses.max()),
         accepted=accepted,
         fp32_accepted=truth.labels == 1 if fp32_accepted is None else fp32_accepted,
         labels=truth.labels,

@@ -53,7 +53,7 @@ def test_a_map_off_the_front_of_mcc_is_known_to_do_less_than_the_documented_one(
 
 
 def test_only_the_first_pick_is_called_confirmed() -> None:
-    outcome = replace(made_up_outcome(), margin=0.05, holdout_source="0.3")
+    outcome = replace(made_up_outcome(sentences=800), margin=0.05, holdout_source="0.3")
     picked = analyse(outcome).picked
     log_odds = {number: trial.log_odds for number, trial in picked.items() if trial.log_odds is not None}
     scores = HoldoutScores(
@@ -71,7 +71,7 @@ def test_only_the_first_pick_is_called_confirmed() -> None:
 @pytest.mark.parametrize("margin", [0.05, 0.1, 1.0])
 def test_the_command_that_exports_the_smallest_map_says_the_margin(margin: float) -> None:
     """The report may be made with another margin than the run's, by which `export` would choose."""
-    outcome = replace(made_up_outcome(), margin=margin)
+    outcome = replace(made_up_outcome(sentences=800), margin=margin)
     command = next(line for line in export_commands(analyse(outcome), "runs/x") if "smallest" in line)
     request = command.split()[command.split().index("--pick") + 1]
     assert pick(replace(outcome, margin=0.01), request) == pick(outcome, SMALLEST)

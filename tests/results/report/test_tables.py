@@ -86,7 +86,7 @@ def test_front_table_has_the_front_with_its_intervals() -> None:
     assert table["nominal_compression"].is_monotonic_increasing
     for trial, (_, row) in zip(on_front, table.iterrows(), strict=True):
         assert trial.log_odds is not None
-        interval = mcc_interval(trial.log_odds, outcome.labels)
+        interval = mcc_interval(outcome.labels, trial.log_odds > 0)
         assert (row["mcc_low"], row["mcc_high"]) == pytest.approx((interval.low, interval.high))
         assert trial.scores is not None
         assert row["mcc_minus_fp32"] == pytest.approx(trial.scores.mcc - outcome.fp32.mcc)
