@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import tqdm
 
-from objectives.errors import InputError
+from objectives.errors import InputError, is_out_of_memory
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -124,6 +124,20 @@ def quiet_libraries() -> Iterator[None]:
         finally:
             if bars:
                 transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def library_faults(subject: str, part: str) -> Iterator[None]:
+    """Raise any error but short memory as an InputError: ``subject`` has ``part``, which cannot be read."""
+    # transformers, torch, safetensors and tokenizers raise a dozen types for broken files, including bare Exception.
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{subject}: {part} cannot be read ({first_line(error)}); download or save the model again"
+        ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,6 @@ from objectives.errors import InputError, all_faults
 from objectives.loading.data_sets import LOCAL_COLA, read_data_set
 from objectives.loading.hub import hub_snapshot, local_directory, refuse_lfs_pointers
 from objectives.loading.tables import decode_lines, labelling_faults, read_content
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Split = Literal["train", "validation"]
 
@@ -106,33 +102,6 @@ def training_order(count: int) -> npt.NDArray[np.int64]:
     enough.
     """
     return np.random.default_rng(0).permutation(count)
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[tuple[int, ...], ...]:
-    """Return each sentence's token ids, with special tokens, cut to ``max_tokens`` and without padding.
-
-    Args:
-        tokenizer: the model's tokenizer.
-        texts: ``n_sentences`` texts.
-        max_tokens: the model's longest input.
-
-    Raises:
-        ValueError: ``max_tokens`` leaves no room for a word between the special tokens.
-    """
-    special = tokenizer.num_special_tokens_to_add()
-    if max_tokens <= special:
-        raise ValueError(f"max_tokens must be above {special}, the tokenizer's special tokens, got {max_tokens}")
-    if not texts:
-        return ()
-    ids = tokenizer(
-        list(texts),
-        truncation=True,
-        max_length=max_tokens,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )["input_ids"]
-    return tuple(tuple(row) for row in ids)
 
 
 def _load_cola(directory: Path, source: str, split: Split) -> Sentences:

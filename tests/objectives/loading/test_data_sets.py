@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "tables")
 
 
-def data_set(folder: Path, files: dict[str, str | bytes], settings: str = "", features: str = "") -> Path:
+def data_set(folder: Path, files: Mapping[str, str | bytes], settings: str = "", features: str = "") -> Path:
     """Write the files of a data set, with a card if it has settings for them."""
     folder.mkdir()
     for name, content in files.items():
