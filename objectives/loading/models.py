@@ -43,6 +43,7 @@ _NOT_WEIGHTS = (
 # Each pair of patterns matches the single file or the index, and the shards.
 _SAFETENSORS = ("model.safetensors*", "model-*.safetensors")
 _PICKLED = ("pytorch_model.bin*", "pytorch_model-*.bin")
+_MANIFEST = "bitfront.json"  # of exported checkpoints
 _LOCAL_MODEL = "name a local model directory with --model DIR"
 
 
@@ -212,6 +213,11 @@ def model_directory(source: str) -> Path:
     needed = [path for path in files if any(path.match(pattern) for pattern in (*_NOT_WEIGHTS, *weights))]
     refuse_lfs_pointers(f"model {source}", sorted(needed))
     faults = []
+    if _MANIFEST in names and names.isdisjoint(_WEIGHTS):
+        raise InputError(
+            f"model {source}: its weights are quantised already (a packed checkpoint of bitfront export); name the "
+            "model that it was made from, which its bitfront.json has"
+        )
     if names.isdisjoint(_WEIGHTS):
         faults.append("no weights: model.safetensors or pytorch_model.bin is needed")
     # Without these files transformers silently makes a tokenizer with an empty vocabulary.

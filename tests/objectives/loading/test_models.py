@@ -267,6 +267,13 @@ def test_a_damaged_directory_is_refused_in_one_line(damage: str, tiny: Path, tmp
     assert expected in refusal(directory)
 
 
+def test_a_packed_checkpoint_is_no_model_to_start_from(tiny: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(tiny, tmp_path / "packed"))
+    (directory / "model.safetensors").rename(directory / "packed.safetensors")
+    (directory / "bitfront.json").write_text("{}")
+    assert "quantised already (a packed checkpoint of bitfront export)" in refusal(directory)
+
+
 def test_all_missing_files_are_named_together(tiny: Path, tmp_path: Path) -> None:
     shutil.copy(tiny / "config.json", tmp_path)
     with pytest.raises(InputError, match=r"2 faults\n  - no weights.*\n  - no tokenizer"):

@@ -72,6 +72,7 @@ def test_comma_separated_files_quote_and_rows_have_their_lines(tmp_path: Path) -
         ('a,1\n"Yes," she said.,1\n', "line 3: a field that begins with a quotation mark goes on after its second"),
         ('"Where,1\nb,0\nHe said "no",0\n', "line 2: a field that begins with a quotation mark goes on"),
         ('a,1\n"Hello, you.,1\nA cat.,1\nHe said hello",0\n', "lines 3 to 5: a quotation mark joins them to one row"),
+        ('"Hello, you.,1\nHe, too, said hello",0\n', "lines 2 to 3: a quotation mark joins them to one row"),
         ("a,1\na,b,1\n", "line 3: needs 2 fields separated by ',', as many as there are columns, has 3"),
         ("a\n", "line 2: needs 2 fields separated by ','"),
         ("a,1\nb\rc,1\n", "line 3: has a carriage return that ends no line"),
