@@ -73,7 +73,8 @@ def read_delimited(
 
     In quoted files (RFC 4180) a field in quotation marks may hold delimiters, line ends and doubled marks. In others
     a mark is text and each line is a row. A tab-separated file is quoted if each of its fields with a mark is, and
-    does not join lines that fit by themselves. Files of other delimiters are always quoted. Blank lines are no rows.
+    no mark joins lines that are rows by themselves. Files of other delimiters are always quoted. Blank lines are no
+    rows.
 
     Args:
         path: the file.
@@ -242,7 +243,9 @@ def _faults(
     width = len(names)
     faults = []
     at = names.index(label) if label in names else None
-    labels = frozenset() if at is None else frozenset(r.fields[at] for r in records if len(r.fields) == width)
+    labels = {"0", "1"}
+    if at is not None:
+        labels.update(record.fields[at] for record in records if len(record.fields) == width)
     for record in records:
         if len(record.fields) != width:
             faults.append(
