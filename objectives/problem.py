@@ -22,7 +22,7 @@ from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_f
 from objectives.loading.holdout import split_holdout
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
-from objectives.loading.sentences import Sentences, load_sentences, tokenize, training_order
+from objectives.loading.sentences import Sentences, load_sentences, training_order
 from objectives.miniature import SHIPPED
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import QuantizerName
@@ -184,7 +184,7 @@ def load_problem(
     classifier = load_classifier(model_source)
     sentences, holdout_sentences = split_holdout(load_sentences(data_source, "validation"), confirm_source)
     network = classifier.model
-    token_ids = tokenize(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
+    token_ids = classifier.tokenize(sentences.texts)
     layers = find_layers(network)
     loaded_quantizer = load_quantizer(quantizer, classifier, data_source, group_size)
     identity = fingerprint(network, token_ids, sentences.labels, loaded_quantizer.identity)
@@ -234,7 +234,7 @@ def polishing_sentences(problem: Problem) -> TrainingSentences:
     """
     tokenizer = problem.classifier.tokenizer
     scored = _scored_sentences(problem)
-    encoded = tokenize(tokenizer, _training_texts(problem), problem.classifier.max_tokens)
+    encoded = problem.classifier.tokenize(_training_texts(problem))
     token_ids = [list(tokens) for tokens in dict.fromkeys(encoded) if tokens not in scored]
     if len(token_ids) < 2:
         raise InputError(f"{problem.data}: polishing needs 2 training sentences, got {len(token_ids)}; add some")
@@ -256,7 +256,7 @@ def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
     for index in reversed(training_order(len(texts))):
         if len(unseen) == most:
             break
-        [tokens] = tokenize(problem.classifier.tokenizer, [texts[index]], problem.classifier.max_tokens)
+        [tokens] = problem.classifier.tokenize([texts[index]])
         if tokens not in scored:
             unseen[tokens] = None
     if not unseen:
@@ -278,7 +278,7 @@ def _training_texts(problem: Problem) -> Sequence[str]:
 def _tokenize_holdout(sentences: Sentences | None, classifier: Classifier, confirm: str) -> Holdout | None:
     if sentences is None:
         return None
-    token_ids = tokenize(classifier.tokenizer, sentences.texts, max_tokens=classifier.max_tokens)
+    token_ids = classifier.tokenize(sentences.texts)
     return Holdout(sentences.labels, sentences.in_domain, token_ids, confirm)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,11 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import tqdm
 
-from objectives.errors import InputError
+from objectives.errors import InputError, is_out_of_memory
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LONGEST_POINTER = 1024  # bytes, by the specification of Git LFS
 
 
 def local_directory(source: str, what: str) -> Path | None:
@@ -84,6 +89,26 @@ def hub_snapshot(name: str, kind: Literal["model", "dataset"], patterns: Sequenc
     return Path(folder)
 
 
+def refuse_lfs_pointers(subject: str, paths: Iterable[Path]) -> None:
+    """Check that no file is the pointer that a clone without Git LFS has in its place.
+
+    Raises:
+        InputError: some are; the message starts with ``subject`` and names them.
+    """
+    pointers = [path for path in paths if path.stat().st_size < _LONGEST_POINTER and _is_pointer(path)]
+    if pointers:
+        names = ", ".join(path.name for path in pointers)
+        raise InputError(
+            f"{subject}: not the file itself but a Git LFS pointer: {names}; run `git lfs pull` in "
+            f"{pointers[0].parent}, or download the files again"
+        )
+
+
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Silence the progress bars, log lines and warnings of the model libraries."""
@@ -101,9 +126,23 @@ def quiet_libraries() -> Iterator[None]:
                 transformers_logging.enable_progress_bar()
 
 
+@contextmanager
+def library_faults(subject: str, part: str) -> Iterator[None]:
+    """Raise any error but short memory as an InputError: ``subject`` has ``part``, which cannot be read."""
+    # transformers, torch, safetensors and tokenizers raise a dozen types for broken files, including bare Exception.
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{subject}: {part} cannot be read ({first_line(error)}); download or save the model again"
+        ) from error
+
+
 def first_line(error: BaseException) -> str:
-    """Return an exception as one line: its type and the first line of its text."""
-    lines = str(error).strip().splitlines()
+    """Return an exception as one line: its type and the first line of its text, without a terminal's colours."""
+    lines = _COLOURS.sub("", str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,15 +12,25 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
 
-from objectives.errors import InputError, all_faults, is_out_of_memory
-from objectives.loading.hub import first_line, hub_snapshot, local_directory, quiet_libraries
+from objectives.errors import InputError, all_faults
+from objectives.loading.hub import (
+    hub_snapshot,
+    library_faults,
+    local_directory,
+    quiet_libraries,
+    refuse_lfs_pointers,
+)
+from objectives.loading.tokenization import TokenIds, load_tokenizer, tokenize
+from objectives.loading.weights import load_weights, split_by_part, tensor_error
 
 LABEL_NAMES = {0: "unacceptable", 1: "acceptable"}
 
@@ -33,6 +43,7 @@ _NOT_WEIGHTS = (
 # Each pair of patterns matches the single file or the index, and the shards.
 _SAFETENSORS = ("model.safetensors*", "model-*.safetensors")
 _PICKLED = ("pytorch_model.bin*", "pytorch_model-*.bin")
+_MANIFEST = "bitfront.json"  # of exported checkpoints
 _LOCAL_MODEL = "name a local model directory with --model DIR"
 
 
@@ -50,13 +61,32 @@ class Classifier:
     @property
     def max_tokens(self) -> int:
         """The longest input in tokens, including special tokens."""
-        limit = int(getattr(self.model.config, "max_position_embeddings", self.tokenizer.model_max_length))
+        longest = self.tokenizer.model_max_length
+        limit = getattr(self.model.config, "max_position_embeddings", longest)
         for name, module in self.model.named_modules():
             if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
                 # RoBERTa's positions start after the padding index, which leaves fewer of them.
                 unused = 0 if module.padding_idx is None else module.padding_idx + 1
                 limit = min(limit, module.num_embeddings - unused)
-        return min(limit, int(self.tokenizer.model_max_length))
+        return int(min(limit, longest))
+
+    @property
+    def n_embeddings(self) -> int:
+        """The number of token embeddings."""
+        embeddings = self.model.get_input_embeddings()
+        assert isinstance(embeddings, nn.Embedding)
+        return embeddings.num_embeddings
+
+    def tokenize(self, texts: Sequence[str]) -> TokenIds:
+        """Return each sentence's token ids, with special tokens, cut to ``max_tokens`` and without padding.
+
+        Raises:
+            InputError: the tokenizer fails at a sentence, or gives a token without an embedding.
+        """
+        try:
+            return tokenize(self.tokenizer, texts, self.max_tokens, self.n_embeddings)
+        except InputError as error:
+            raise InputError(f"model {self.source}: {error}") from error
 
 
 def load_classifier(source: str) -> Classifier:
@@ -69,8 +99,9 @@ def load_classifier(source: str) -> Classifier:
         InputError: there is no such directory, or it lacks config, weights or tokenizer.
         InputError: the hub cannot be reached, lacks the model, or requires a login.
         InputError: a file cannot be read, or its tensors do not match the config.
-        InputError: the model is no encoder of the BERT family, has no fine-tuned head, or not exactly two labels.
-        InputError: the tokenizer has more tokens than the model has embeddings.
+        InputError: the model is quantised already or is no encoder of the BERT family.
+        InputError: it has no fine-tuned head, or not exactly two labels.
+        InputError: the longest input has no room for a word.
         InputError: a weight is not finite.
     """
     directory = model_directory(source)
@@ -87,23 +118,24 @@ def load_classifier(source: str) -> Classifier:
                 f"model {source}: label 1 must mean acceptable, but its config calls label 0 {names[0]!r}; choose a "
                 "model that was fine-tuned on CoLA's labels"
             )
-        model, faulty = _load_model(directory, config, source)
-        head, pooler, encoder = _split_by_part(model, faulty)
+        model, faulty = load_weights(directory, config, source)
+        head, pooler, encoder = split_by_part(model, faulty)
         if head and not encoder:
             raise InputError(
                 f"model {source} has no fine-tuned classification head (its files lack {', '.join(sorted(head))}); run "
                 f"bitfront finetune --model {source} --out DIR and use DIR"
             )
         if pooler or encoder:
-            raise _tensor_error(source, pooler | encoder, faulty)
-        tokenizer = _load_tokenizer(directory, model, source)
+            raise tensor_error(source, pooler | encoder, faulty)
+        classifier = _with_tokenizer(directory, model, source)
     broken = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if broken:  # such values can sit in rows that no sentence uses
         raise InputError(
             f"model {source}: {len(broken)} of its tensors have values that are not finite ({', '.join(broken[:3])}); "
             "its weights are damaged, download or save the model again"
         )
-    return Classifier(model.requires_grad_(False), tokenizer, source)
+    model.requires_grad_(False)
+    return classifier
 
 
 def load_base(source: str) -> Classifier:
@@ -120,12 +152,23 @@ def load_base(source: str) -> Classifier:
         config.id2label = dict(LABEL_NAMES)
         config.label2id = {name: label for label, name in LABEL_NAMES.items()}
         config.problem_type = "single_label_classification"
-        model, faulty = _load_model(directory, config, source)
-        _, _, encoder = _split_by_part(model, faulty)  # masked language models are saved without a pooler too
+        model, faulty = load_weights(directory, config, source)
+        _, _, encoder = split_by_part(model, faulty)  # masked language models are saved without a pooler too
         if encoder:
-            raise _tensor_error(source, encoder, faulty)
-        tokenizer = _load_tokenizer(directory, model, source)
-    return Classifier(model, tokenizer, source)
+            raise tensor_error(source, encoder, faulty)
+        classifier = _with_tokenizer(directory, model, source)
+    if not 0 <= _id_of_padding(classifier) < classifier.n_embeddings:
+        raise InputError(
+            f"model {source}: training pads sentences, and the tokenizer's padding token "
+            f"{classifier.tokenizer.pad_token!r} has none of the {classifier.n_embeddings} embeddings; use the "
+            "tokenizer that the model was trained with"
+        )
+    return classifier
+
+
+def _id_of_padding(classifier: Classifier) -> int:
+    token = classifier.tokenizer.pad_token_id
+    return -1 if token is None else int(token)
 
 
 def save_all_but_weights(classifier: Classifier, directory: Path) -> None:
@@ -144,10 +187,9 @@ def empty_classifier(directory: Path) -> Classifier:
     source = str(directory)
     with quiet_libraries():
         config = _load_config(directory, source)
-        with _as_input_error(source, "config.json"):
+        with library_faults(f"model {source}", "config.json"):
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-        tokenizer = _load_tokenizer(directory, model, source)
-    return Classifier(model.eval().requires_grad_(False), tokenizer, source)
+        return _with_tokenizer(directory, model.eval().requires_grad_(False), source)
 
 
 def model_directory(source: str) -> Path:
@@ -166,7 +208,16 @@ def model_directory(source: str) -> Path:
     names = {path.name for path in files}
     if "config.json" not in names:
         raise InputError(f"model {source}: a model directory has a config.json, this one has none; {_LOCAL_MODEL}")
+    # Those that are read; a directory may have others, of which nobody pulled the content.
+    weights = _SAFETENSORS if any(path.match(_SAFETENSORS[0]) for path in files) else _PICKLED
+    needed = [path for path in files if any(path.match(pattern) for pattern in (*_NOT_WEIGHTS, *weights))]
+    refuse_lfs_pointers(f"model {source}", sorted(needed))
     faults = []
+    if _MANIFEST in names and names.isdisjoint(_WEIGHTS):
+        raise InputError(
+            f"model {source}: its weights are quantised already (a packed checkpoint of bitfront export); name the "
+            "model that it was made from, which its bitfront.json has"
+        )
     if names.isdisjoint(_WEIGHTS):
         faults.append("no weights: model.safetensors or pytorch_model.bin is needed")
     # Without these files transformers silently makes a tokenizer with an empty vocabulary.
@@ -178,7 +229,25 @@ def model_directory(source: str) -> Path:
 
 
 def _load_config(directory: Path, source: str) -> PreTrainedConfig:
-    with _as_input_error(source, "config.json"):
+    with library_faults(f"model {source}", "config.json"):
+        settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise TypeError(f"an object is needed, got {type(settings).__name__}")
+    if "model_type" not in settings:
+        architectures = settings.get("architectures") or ("",)
+        known = (*MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.items(), *MODEL_FOR_MASKED_LM_MAPPING_NAMES.items())
+        kind = next((kind for kind, name in known if name == architectures[0]), None)
+        raise InputError(
+            f"model {source}: its config.json lacks model_type, the kind of its network; add "
+            + (f'"model_type": "{kind}" to it' if kind else 'it, for example "model_type": "bert" for a BERT')
+        )
+    if quantization := settings.get("quantization_config"):
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
+        raise InputError(
+            f"model {source}: its weights are quantised already (quantization_config in its config.json, method "
+            f"{method!r}); name the model in floating point that it was made from"
+        )
+    with library_faults(f"model {source}", "config.json"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     decodes = bool(getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False))
     if config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or decodes:
@@ -189,83 +258,14 @@ def _load_config(directory: Path, source: str) -> PreTrainedConfig:
     return config
 
 
-def _load_model(
-    directory: Path, config: PreTrainedConfig, source: str
-) -> tuple[PreTrainedModel, dict[str, str | None]]:
-    """Return the model and its faulty tensors: name -> fault, None if the file lacks the tensor.
-
-    ``ignore_mismatched_sizes`` leaves the comparison of sizes to this function, whose message names both.
-    """
-    with _as_input_error(source, "the weights"):
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            directory,
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    if not isinstance(model.get_input_embeddings(), nn.Embedding) or not any(
-        isinstance(module, nn.Linear) for module in model.base_model.modules()
-    ):
+def _with_tokenizer(directory: Path, model: PreTrainedModel, source: str) -> Classifier:
+    classifier = Classifier(model, load_tokenizer(directory, source), source)
+    special = classifier.tokenizer.num_special_tokens_to_add()
+    limit = classifier.tokenizer.model_max_length
+    if not isinstance(limit, int | float) or classifier.max_tokens <= special:
         raise InputError(
-            f"model {source}: an encoder of token embeddings and linear layers is needed, {type(model).__name__} has "
-            "others; choose a BERT, RoBERTa, ELECTRA, ..."
+            f"model {source}: sentences need more than {special} tokens (so many are special), but model_max_length in "
+            f"tokenizer_config.json is {limit} and max_position_embeddings in config.json "
+            f"{getattr(model.config, 'max_position_embeddings', 'not set')}; correct the one that is too low"
         )
-    faulty: dict[str, str | None] = dict.fromkeys(info["missing_keys"])
-    for name, shape, expected in info["mismatched_keys"]:
-        faulty[name] = f"{name} is {tuple(shape)} in the file, {tuple(expected)} by the config"
-    # Unexpected tensors of the head or the pooler do no harm; those of the encoder mean that the config is wrong.
-    _, _, encoder = _split_by_part(model, info["unexpected_keys"])
-    for name in encoder:
-        if not name.endswith("_ids"):  # buffers that older versions saved
-            faulty[name] = f"{name} is in the file and not in this model"
-    return model, faulty
-
-
-def _load_tokenizer(directory: Path, model: PreTrainedModel, source: str) -> PreTrainedTokenizerBase:
-    with _as_input_error(source, "the tokenizer"):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
-        )
-        highest = max(tokenizer.get_vocab().values())
-    embeddings = model.get_input_embeddings()
-    assert isinstance(embeddings, nn.Embedding)
-    if highest >= embeddings.num_embeddings:
-        raise InputError(
-            f"model {source}: every token id needs an embedding, the tokenizer's go up to {highest} and the model has "
-            f"{embeddings.num_embeddings} embeddings; use the tokenizer that the model was trained with"
-        )
-    return tokenizer
-
-
-@contextmanager
-def _as_input_error(source: str, part: str) -> Iterator[None]:
-    # transformers, torch, safetensors and tokenizers raise a dozen types for broken files, including bare Exception.
-    try:
-        yield
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"model {source}: {part} cannot be read ({first_line(error)}); download or save the model again"
-        ) from error
-
-
-def _split_by_part(model: PreTrainedModel, names: Iterable[str]) -> tuple[set[str], set[str], set[str]]:
-    """Return the names that belong to the classification head, to the pooler, and to the encoder."""
-    body = {name for name in names if name.startswith(f"{model.base_model_prefix}.")}
-    pooler = {name for name in body if "pooler" in name}
-    return set(names) - body, pooler, body - pooler
-
-
-def _tensor_error(source: str, names: Iterable[str], faulty: dict[str, str | None]) -> InputError:
-    ordered = sorted(names)
-    faults = [faulty[name] or f"{name} is missing" for name in ordered[:5]]
-    if len(ordered) > len(faults):
-        faults.append(f"and {len(ordered) - len(faults)} more")
-    return InputError(
-        f"model {source}: the weights must match config.json, {len(ordered)} tensors differ ({'; '.join(faults)}); "
-        "save the model again, config and weights together"
-    )
+    return classifier

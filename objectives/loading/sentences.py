@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from objectives.errors import InputError, all_faults
-from objectives.loading.hub import first_line, hub_snapshot, local_directory, quiet_libraries
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from objectives.loading.data_sets import LOCAL_COLA, read_data_set
+from objectives.loading.hub import hub_snapshot, local_directory, refuse_lfs_pointers
+from objectives.loading.tables import decode_lines, labelling_faults, read_content
 
 Split = Literal["train", "validation"]
 
@@ -29,7 +27,6 @@ _GLUE = ("nyu-mll/glue", "glue")
 _GLUE_IN_DOMAIN: dict[Split, tuple[int, int]] = {"train": (8551, 0), "validation": (527, 516)}
 _GLUE_FILES = ("README.md", "cola/*")
 _DATA_FILES = ("README.md", "*.parquet", "*.csv*", "*.tsv*", "*.json*", "*.arrow")
-_LOCAL_COLA = "name a local CoLA directory with --data DIR"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +58,7 @@ class Sentences:
             raise ValueError(f"in_domain must be ({count},) bool, got {self.in_domain.shape} of {self.in_domain.dtype}")
         if count == 0:
             raise InputError(f"sentences {self.source}: at least one of each label is needed, got no sentences")
-        faults = _faults_of_rows(zip(self.texts, self.labels.tolist(), strict=True), "sentence", first_number=0)
+        faults = labelling_faults(zip(self.texts, self.labels.tolist(), strict=True), "sentence", first_number=0)
         if faults:
             raise all_faults(f"sentences {self.source}", faults)
         if len(set(self.labels.tolist())) == 1:
@@ -107,33 +104,6 @@ def training_order(count: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(0).permutation(count)
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> tuple[tuple[int, ...], ...]:
-    """Return each sentence's token ids, with special tokens, cut to ``max_tokens`` and without padding.
-
-    Args:
-        tokenizer: the model's tokenizer.
-        texts: ``n_sentences`` texts.
-        max_tokens: the model's longest input.
-
-    Raises:
-        ValueError: ``max_tokens`` leaves no room for a word between the special tokens.
-    """
-    special = tokenizer.num_special_tokens_to_add()
-    if max_tokens <= special:
-        raise ValueError(f"max_tokens must be above {special}, the tokenizer's special tokens, got {max_tokens}")
-    if not texts:
-        return ()
-    ids = tokenizer(
-        list(texts),
-        truncation=True,
-        max_length=max_tokens,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-    )["input_ids"]
-    return tuple(tuple(row) for row in ids)
-
-
 def _load_cola(directory: Path, source: str, split: Split) -> Sentences:
     raw = directory / "raw"
     if not raw.is_dir():
@@ -148,6 +118,7 @@ def _load_cola(directory: Path, source: str, split: Split) -> Sentences:
         raise all_faults(
             f"sentences {source}", [f"{raw / name} is missing; unpack all of CoLA there" for name in missing]
         )
+    refuse_lfs_pointers(f"sentences {source}", [raw / name for name in _FILES[split]])
     texts: list[str] = []
     labels: list[int] = []
     in_domain: list[bool] = []
@@ -161,24 +132,19 @@ def _load_cola(directory: Path, source: str, split: Split) -> Sentences:
 
 def _read_tsv(path: Path) -> list[tuple[str, int]]:
     """Return sentence and label of each line; its columns are source code, label, original mark and sentence."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({first_line(error)}); check its permissions") from error
-    # The csv module and splitlines do not fit: quotes are text in these files, and only a line feed ends a line.
-    lines = content.removesuffix(b"\n").split(b"\n") if content else []
+    # Quotes are text in these files.
+    lines, undecoded = decode_lines(read_content(path))
     rows: list[tuple[str, int]] = []
     faults: list[str] = []
     for number, line in enumerate(lines, start=1):
-        try:
-            columns = line.removesuffix(b"\r").decode("utf-8").split("\t")
-        except UnicodeDecodeError as error:
-            faults.append(f"line {number}: must be UTF-8, byte {error.start + 1} is not")
+        if number in undecoded:
+            faults.append(undecoded[number])
             continue
+        columns = line.removesuffix("\r").split("\t")
         if len(columns) != 4:
             faults.append(f"line {number}: needs 4 columns separated by tabs, has {len(columns)}")
             continue
-        row_faults = _faults_of_rows([(columns[3], columns[1])], "line", first_number=number)
+        row_faults = labelling_faults([(columns[3], columns[1])], "line", first_number=number)
         faults += row_faults
         if not row_faults:
             rows.append((columns[3], int(columns[1])))
@@ -190,35 +156,12 @@ def _read_tsv(path: Path) -> list[tuple[str, int]]:
 
 
 def _load_hub(source: str, split: Split) -> Sentences:
-    import datasets  # a slow import that a local directory does not need
-
     glue = source in _GLUE
-    folder = hub_snapshot(source, "dataset", _GLUE_FILES if glue else _DATA_FILES, _LOCAL_COLA)
-    bars = datasets.are_progress_bars_disabled()
+    folder = hub_snapshot(source, "dataset", _GLUE_FILES if glue else _DATA_FILES, LOCAL_COLA)
     try:
-        with quiet_libraries():
-            datasets.disable_progress_bars()
-            table = datasets.load_dataset(str(folder), "cola" if glue else None, split=split)
-    except MemoryError:
-        raise
-    except Exception as error:  # the files may be anything, and so is the type of the error
-        raise InputError(
-            f"sentences {source}: the data set has no readable split {split!r} ({first_line(error)}); choose another "
-            f"or {_LOCAL_COLA}"
-        ) from error
-    finally:
-        if not bars:
-            datasets.enable_progress_bars()
-    missing = [name for name in ("sentence", "label") if name not in table.column_names]
-    if missing:
-        raise InputError(
-            f"sentences {source}: columns 'sentence' and 'label' are needed, {split!r} has only "
-            f"{', '.join(map(repr, table.column_names))}; choose another data set or {_LOCAL_COLA}"
-        )
-    rows: list[tuple[Any, Any]] = list(zip(table["sentence"], table["label"], strict=True))
-    faults = _faults_of_rows(rows, "row", first_number=0)
-    if faults:
-        raise all_faults(f"sentences {source}, split {split!r}", faults)
+        rows = read_data_set(folder, "cola" if glue else None, split)
+    except InputError as error:
+        raise InputError(f"sentences {source}: {error}") from error
     inside, outside = _GLUE_IN_DOMAIN[split]
     is_cola = glue and len(rows) == inside + outside
     return Sentences(
@@ -227,16 +170,3 @@ def _load_hub(source: str, split: Split) -> Sentences:
         np.arange(len(rows)) < inside if is_cola else None,
         source,
     )
-
-
-def _faults_of_rows(rows: Iterable[tuple[Any, Any]], what: str, first_number: int) -> list[str]:
-    """Return the faults of sentences and their labels, which are numbers, or text as in files."""
-    faults = []
-    for number, (text, label) in enumerate(rows, start=first_number):
-        if label in (-1, "-1"):
-            faults.append(f"{what} {number}: label -1 marks a hidden label, as in GLUE's test split; 0 or 1 is needed")
-        elif isinstance(label, bool) or label not in (0, 1, "0", "1"):
-            faults.append(f"{what} {number}: label must be 0 or 1, got {label!r}")
-        if not isinstance(text, str) or not text.strip():
-            faults.append(f"{what} {number}: sentence must not be empty, got {text!r}")
-    return faults

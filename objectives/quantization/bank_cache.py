@@ -20,7 +20,7 @@ from objectives.errors import InputError
 from objectives.layers import WIDTHS, Layer
 from objectives.loading.fingerprint import short_digest, tensors_fingerprint
 from objectives.loading.models import Classifier
-from objectives.loading.sentences import load_sentences, tokenize, training_order
+from objectives.loading.sentences import load_sentences, training_order
 from objectives.memory import give_back_freed
 from objectives.packing.scheme import PER_ROW, QuantizerName, Scheme
 from objectives.quantization.bank import WeightBank
@@ -69,7 +69,7 @@ def load_quantizer(name: QuantizerName, classifier: Classifier, data: str, group
     except InputError as error:
         raise InputError(f"{error}; or use --quantizer affine, which needs no training sentences") from error
     chosen = training_order(len(texts))[:_CALIBRATION_SENTENCES]
-    token_ids = tokenize(classifier.tokenizer, [texts[index] for index in sorted(chosen)], classifier.max_tokens)
+    token_ids = classifier.tokenize([texts[index] for index in sorted(chosen)])
     return Quantizer(f"calibrated-2{grouped} on {short_digest(json.dumps(token_ids))}", token_ids, scheme)
 
 

@@ -24,7 +24,7 @@ from objectives.errors import InputError, all_faults
 from objectives.files import replacing_directory
 from objectives.loading.hub import quiet_libraries
 from objectives.loading.models import Classifier, load_base
-from objectives.loading.sentences import Sentences, load_sentences, tokenize
+from objectives.loading.sentences import Sentences, load_sentences
 from objectives.scores import mcc
 from objectives.tensor_files import safetensor_errors_as_os_errors
 
@@ -159,5 +159,5 @@ class _Bar(ProgressCallback):
 
 def _examples(classifier: Classifier, sentences: Sentences) -> list[dict[str, list[int] | int]]:
     """Return tokenised sentences with their labels, unpadded, in the trainer's format."""
-    ids = tokenize(classifier.tokenizer, sentences.texts, classifier.max_tokens)
+    ids = classifier.tokenize(sentences.texts)
     return [{"input_ids": list(row), "label": label} for row, label in zip(ids, sentences.labels.tolist(), strict=True)]

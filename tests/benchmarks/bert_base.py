@@ -21,7 +21,8 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from objectives.evaluation.evaluator import Evaluator
 from objectives.loading.hub import quiet_libraries
 from objectives.loading.layer_discovery import find_layers
-from objectives.loading.sentences import load_sentences, tokenize
+from objectives.loading.sentences import load_sentences
+from objectives.loading.tokenization import tokenize
 from objectives.scores import mcc, predictions
 from tests.shared import ABSENT, COLA, MODEL
 

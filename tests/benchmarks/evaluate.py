@@ -25,7 +25,8 @@ from objectives.evaluation.evaluator import DTYPES, Evaluator
 from objectives.evaluation.linear import FusedProduct, Product, make_product
 from objectives.layers import WIDTHS, BitMap, Layer
 from objectives.loading.layer_discovery import find_layers
-from objectives.loading.sentences import load_sentences, tokenize
+from objectives.loading.sentences import load_sentences
+from objectives.loading.tokenization import tokenize
 from objectives.problem import Problem, load_problem
 from objectives.quantization.affine import choose_affine, encode
 from objectives.quantization.bank import FP32_WIDTH

@@ -12,7 +12,7 @@ from objectives.evaluation.packed_bert import PackedBert, _split
 from objectives.layers import WIDTHS, Layer, uniform
 from objectives.loading.layer_discovery import find_layers
 from objectives.loading.models import load_classifier
-from objectives.loading.sentences import load_sentences, tokenize
+from objectives.loading.sentences import load_sentences
 from objectives.miniature import Miniature
 from objectives.quantization.affine import choose_affine
 from objectives.quantization.affine import encode as quantise
@@ -62,7 +62,7 @@ def test_a_trained_model_scores_as_with_transformers(which: str, miniature: Mini
     model, data = (miniature.model, miniature.data) if which == "miniature" else (MODEL, COLA)
     classifier = load_classifier(str(model))
     texts = load_sentences(str(data), "validation").texts[::16]
-    sentences = tokenize(classifier.tokenizer, texts, max_tokens=classifier.max_tokens)
+    sentences = classifier.tokenize(texts)
     assert difference_from_transformers(classifier.model, sentences) < 1e-4
 
 

@@ -284,8 +284,8 @@ def test_a_repository_without_a_model_is_told_what_it_lacks(hub: Hub) -> None:
     [
         (b"sentence,label\nA cat.,1\n", "validation", "no readable split 'validation'"),
         (b"text,label\nA cat.,1\n", "train", "columns 'sentence' and 'label' are needed, 'train' has only 'text'"),
-        (b"sentence,label\nA cat.,1\nCat a.,-1\n", "train", "row 1: label -1 marks a hidden label"),
-        (b"", "train", "no readable split 'train'"),
+        (b"sentence,label\nA cat.,1\nCat a.,-1\n", "train", "line 3: label -1 marks a hidden label"),
+        (b"", "train", "train.csv: is empty"),
     ],
 )
 def test_a_data_set_of_another_kind_is_refused(content: bytes, split: Any, part: str, hub: Hub) -> None:

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,11 +186,23 @@ def drop_tensor(directory: Path) -> None:
     safetensors.torch.save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
 
 
-def larger_tokenizer(directory: Path) -> None:
-    other = make_tiny_bert(directory / "other", words=(*WORDS, "extra"))
-    shutil.copy(other / "tokenizer.json", directory / "tokenizer.json")
+def rename_weights(directory: Path, prefix: str) -> None:
+    weights = safetensors.torch.load_file(directory / "model.safetensors")
+    renamed = {prefix + name: weight for name, weight in weights.items()}
+    safetensors.torch.save_file(renamed, directory / "model.safetensors", metadata={"format": "pt"})
 
 
+def drop_from_config(directory: Path, *names: str) -> None:
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps({name: config[name] for name in config.keys() - {*names}}))
+
+
+def limit_input(limit: Any, directory: Path) -> None:
+    path = directory / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": limit}))
+
+
+TORCHAO = {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_data": {}}}}
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda d: (d / "config.json").unlink(), "a model directory has a config.json, this one has none"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "no weights"),
@@ -215,10 +228,34 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         "bert.encoder.layer.1.attention.output.LayerNorm.bias is in the file and not in this model",
     ),
     "missing tensor": (drop_tensor, "bert.encoder.layer.1.output.dense.weight is missing"),
-    "larger tokenizer": (
-        larger_tokenizer,
-        f"the tokenizer's go up to {VOCABULARY} and the model has {VOCABULARY} embeddings",
+    "config of another kind": (lambda d: (d / "config.json").write_text("[]"), "an object is needed, got list"),
+    "no model_type": (
+        lambda d: drop_from_config(d, "model_type"),
+        'lacks model_type, the kind of its network; add "model_type": "bert" to it',
     ),
+    "no model_type or architecture": (
+        lambda d: drop_from_config(d, "model_type", "architectures"),
+        'add it, for example "model_type": "bert" for a BERT',
+    ),
+    "torchao's codes": (
+        lambda d: edit_config(d, quantization_config=TORCHAO),
+        "its weights are quantised already (quantization_config in its config.json, method 'torchao')",
+    ),
+    "other codes": (lambda d: edit_config(d, quantization_config=[4]), "quantised already"),
+    "DataParallel": (lambda d: rename_weights(d, "module."), "its names begin with 'module.', which a wrapper"),
+    "a class of one's own": (lambda d: rename_weights(d, "model."), "its names begin with 'model.', which a wrapper"),
+    "another kind's names": (
+        lambda d: rename_weights(d, "x"),
+        "has none of the encoder's 39 tensors, but xbert.",
+    ),
+    **{
+        f"longest input {limit}": (
+            partial(limit_input, limit),
+            f"sentences need more than 2 tokens (so many are special), but model_max_length in tokenizer_config.json "
+            f"is {limit} and max_position_embeddings in config.json {MAX_TOKENS}",
+        )
+        for limit in (0, 1, 2, -1, "long")
+    },
 }
 
 
@@ -228,6 +265,13 @@ def test_a_damaged_directory_is_refused_in_one_line(damage: str, tiny: Path, tmp
     change, expected = DAMAGES[damage]
     change(directory)
     assert expected in refusal(directory)
+
+
+def test_a_packed_checkpoint_is_no_model_to_start_from(tiny: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(tiny, tmp_path / "packed"))
+    (directory / "model.safetensors").rename(directory / "packed.safetensors")
+    (directory / "bitfront.json").write_text("{}")
+    assert "quantised already (a packed checkpoint of bitfront export)" in refusal(directory)
 
 
 def test_all_missing_files_are_named_together(tiny: Path, tmp_path: Path) -> None:
@@ -275,10 +319,49 @@ class Intruder:
 def test_code_in_a_pickled_checkpoint_is_not_run(save: Callable[[Any, Path], Any], tmp_path: Path) -> None:
     directory = make_tiny_bert(tmp_path / "model", older_files=True)
     save({"bert.pooler.dense.bias": Intruder(tmp_path / "intruded")}, directory / "pytorch_model.bin")
-    assert "the weights cannot be read (UnpicklingError" in refusal(directory)
+    assert "the file is more than tensors, as torch.save writes whole models: " in refusal(directory)
     assert not (tmp_path / "intruded").exists()
     pickle.loads(pickle.dumps(Intruder(tmp_path / "intruded")))  # the proof that it would have
     assert (tmp_path / "intruded").exists()
+
+
+def test_a_whole_pickled_module_is_refused_with_its_reason(tiny: Path, tmp_path: Path) -> None:
+    directory = make_tiny_bert(tmp_path / "model", older_files=True)
+    torch.save(load_classifier(str(tiny)).model, directory / "pytorch_model.bin")
+    message = refusal(directory)
+    assert "it has the Python object transformers.models.bert.modeling_bert.BertForSequenceClassification" in message
+    assert "save it with save_pretrained" in message
+    assert "\x1b" not in message
+
+
+def test_a_state_dict_within_another_is_named(tmp_path: Path) -> None:
+    directory = make_tiny_bert(tmp_path / "model", older_files=True)
+    weights = torch.load(directory / "pytorch_model.bin", weights_only=True)
+    torch.save({"state_dict": weights, "epoch": 3}, directory / "pytorch_model.bin")
+    assert "but epoch, state_dict; save the model's own state_dict" in refusal(directory)
+
+
+def test_constants_that_older_versions_saved_do_no_harm(tiny: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(tiny, tmp_path / "older"))
+    weights = safetensors.torch.load_file(directory / "model.safetensors")
+    for name in ("embeddings.position_ids", "encoder.layer.0.attention.self.rotary.inv_freq"):
+        weights[f"bert.{name}"] = torch.zeros(3)
+    safetensors.torch.save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    assert torch.equal(logits(load_classifier(str(directory))), logits(load_classifier(str(tiny))))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_a_pointer_of_git_lfs_is_named_in_place_of_any_file(name: str, tiny: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(tiny, tmp_path / "pointer"))
+    (directory / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 231508\n")
+    assert f"Git LFS pointer: {name}; run `git lfs pull` in {directory}" in refusal(directory)
+
+
+def test_a_pointer_in_place_of_a_file_that_is_not_read_does_no_harm(tiny: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(tiny, tmp_path / "pointer"))
+    for name in ("pytorch_model.bin", "tf_model.h5"):
+        (directory / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n")
+    load_classifier(str(directory))
 
 
 def test_a_model_without_head_is_sent_to_finetune(tmp_path: Path) -> None:
@@ -317,6 +400,16 @@ def test_a_base_with_a_hole_in_its_encoder_is_refused(tmp_path: Path) -> None:
     directory = make_tiny_bert(tmp_path / "base", head=False)
     drop_tensor(directory)
     assert "bert.encoder.layer.1.output.dense.weight is missing" in refusal(directory, load_base)
+
+
+def test_a_base_needs_an_embedding_of_its_padding(tmp_path: Path) -> None:
+    directory = make_tiny_bert(tmp_path / "base", head=False)
+    with quiet_libraries():
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+        tokenizer.add_special_tokens({"pad_token": "<new>"})
+        tokenizer.save_pretrained(directory)
+    message = refusal(directory, load_base)
+    assert f"the tokenizer's padding token '<new>' has none of the {VOCABULARY} embeddings" in message
 
 
 def terminal_settings() -> tuple[Any, ...]:

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import BertTokenizer
 
 from objectives.errors import InputError
-from objectives.loading.sentences import Sentences, Split, load_sentences, tokenize
-from tests.objectives.tiny_bert import SPECIAL, WORDS
+from objectives.loading.sentences import Sentences, Split, load_sentences
 from tests.shared import COLA, needs_shared
 
 TRAIN = "in_domain_train.tsv"
@@ -95,6 +93,12 @@ def test_the_public_cola_has_its_known_sizes_and_order() -> None:
     ]
     assert validation.texts == tuple(row[3] for row in rows)
     assert validation.labels.tolist() == [int(row[1]) for row in rows]
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    source = cola(tmp_path, in_domain_train=pointer)
+    assert f"Git LFS pointer: {TRAIN}; run `git lfs pull` in {source / 'raw'}" in refusal(source)
 
 
 def test_a_missing_directory_folder_or_file_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -187,34 +191,3 @@ def test_sentences_check_themselves(
     array: Any = np.array(labels, dtype=None if labels else np.int64)
     with pytest.raises(ValueError, match=fault):
         Sentences(texts, array, None if in_domain is None else np.array(in_domain), "here")
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> BertTokenizer:
-    return BertTokenizer(vocab={token: index for index, token in enumerate((*SPECIAL, *WORDS))}, model_max_length=6)
-
-
-def test_encoding_gives_each_sentence_its_own_ids(tokenizer: BertTokenizer) -> None:
-    vocabulary = tokenizer.get_vocab()
-    encoded = tokenize(tokenizer, ["The cats see.", "dog", ""], max_tokens=20)
-    words = [["[CLS]", "the", "cat", "##s", "see", ".", "[SEP]"], ["[CLS]", "dog", "[SEP]"], ["[CLS]", "[SEP]"]]
-    assert encoded == tuple(tuple(vocabulary[word] for word in sentence) for sentence in words)
-
-
-def test_encoding_cuts_the_words_and_keeps_the_special_tokens(tokenizer: BertTokenizer) -> None:
-    vocabulary = tokenizer.get_vocab()
-    (encoded,) = tokenize(tokenizer, ["the cat and the dog and the bird"], max_tokens=4)
-    assert encoded == tuple(vocabulary[word] for word in ("[CLS]", "the", "cat", "[SEP]"))
-
-
-def test_encoding_goes_by_max_tokens_alone(tokenizer: BertTokenizer) -> None:
-    assert tokenizer.model_max_length == 6
-    (encoded,) = tokenize(tokenizer, ["the cat and the dog and the bird"], max_tokens=100)
-    assert len(encoded) == 10
-
-
-def test_encoding_nothing_gives_nothing_and_no_room_is_refused(tokenizer: BertTokenizer) -> None:
-    assert tokenize(tokenizer, [], max_tokens=20) == ()
-    assert len(tokenize(tokenizer, ["the cat"], max_tokens=3)[0]) == 3
-    with pytest.raises(ValueError, match="max_tokens must be above 2"):
-        tokenize(tokenizer, ["the cat"], max_tokens=2)

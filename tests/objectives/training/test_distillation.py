@@ -8,7 +8,7 @@ import torch
 from objectives.layers import BitMap
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
-from objectives.loading.sentences import load_sentences, tokenize
+from objectives.loading.sentences import load_sentences
 from objectives.packing.scheme import PER_ROW, Scheme
 from objectives.quantization.affine import AffineParameters, storable_zero_point
 from objectives.quantization.bank import WeightBank
@@ -31,7 +31,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 @pytest.fixture(scope="module")
 def sentences(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) -> TrainingSentences:
     tiny = make_tiny_problem(tmp_path_factory.mktemp("sentences"), seed=1, sentences=200)
-    ids = tokenize(classifier.tokenizer, load_sentences(str(tiny.data), "train").texts, classifier.max_tokens)
+    ids = classifier.tokenize(load_sentences(str(tiny.data), "train").texts)
     return TrainingSentences(ids, classifier.tokenizer.all_special_ids)
 
 

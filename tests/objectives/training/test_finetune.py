@@ -14,7 +14,7 @@ from transformers import Trainer
 
 from objectives.errors import InputError
 from objectives.loading.models import load_classifier
-from objectives.loading.sentences import load_sentences, tokenize
+from objectives.loading.sentences import load_sentences
 from objectives.training.finetune import FinetuneResult, finetune
 from tests.objectives.tiny_bert import make_tiny_bert
 
@@ -83,7 +83,7 @@ def test_the_saved_model_scores_what_was_reported(result: FinetuneResult, data: 
     with torch.inference_mode():
         predicted = [
             int(classifier.model(input_ids=torch.tensor([ids])).logits.argmax())
-            for ids in tokenize(classifier.tokenizer, validation.texts, classifier.max_tokens)
+            for ids in classifier.tokenize(validation.texts)
         ]
     assert result.mcc == pytest.approx(matthews_corrcoef(validation.labels, predicted), abs=1e-12)
 
