@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from objectives.errors import InputError, all_faults, is_out_of_memory
+from objectives.errors import InputError, all_faults, is_out_of_memory, quoted
 from objectives.loading.hub import first_line, hub_snapshot, local_directory, quiet_libraries
 
 LABEL_NAMES = {0: "unacceptable", 1: "acceptable"}
@@ -92,7 +92,7 @@ def load_classifier(source: str) -> Classifier:
         if head and not encoder:
             raise InputError(
                 f"model {source} has no fine-tuned classification head (its files lack {', '.join(sorted(head))}); run "
-                f"bitfront finetune --model {source} --out DIR and use DIR"
+                f"bitfront finetune --model {quoted(source)} --out DIR and use DIR"
             )
         if pooler or encoder:
             raise _tensor_error(source, pooler | encoder, faulty)
