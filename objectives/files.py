@@ -163,6 +163,8 @@ def user_path(path: str | Path) -> Path:
         InputError: there is no such home directory.
     """
     try:
+        if str(path).startswith("~") and not os.environ.get("HOME", "/").startswith("/"):
+            raise RuntimeError  # an empty HOME would make ~/x /x
         return Path(path).expanduser()
     except RuntimeError:
         raise InputError(f"{path}: there is no such home directory; write the path in full") from None

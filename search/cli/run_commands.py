@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from objectives.errors import InputError
+from objectives.errors import InputError, printable
 from search.cli.options import BitMapFile, ProfileName, Run, console, help_text, takes_settings
 from search.run.profile import SETTINGS, only_limit, resolve_profile
 
@@ -140,7 +140,7 @@ def export(
     layers = outcome.footprint.layers
     if bitmap is not None:
         bit_map = read_bit_map(bitmap, layers)
-        provenance: dict[str, Any] = {"bitmap": bitmap.name, **outcome.footprint.figures(bit_map)}
+        provenance: dict[str, Any] = {"bitmap": printable(bitmap.name), **outcome.footprint.figures(bit_map)}
     else:
         chosen = pick_map(outcome, pick) if pick is not None else trial_by_number(outcome, trial or 0)
         if polished:
