@@ -21,7 +21,8 @@ from objectives.errors import InputError, printable
 log = logging.getLogger("bitfront")
 
 _LOCK_POLL_S = 0.002
-_TELL_AFTER_S = 5.0  # a living process holds these locks for moments
+_TELL_AFTER_S = 5.0  # without flock, when the holder may be dead
+_TELL_AT_LATEST_S = 60.0  # with flock the holder lives; many workers may take their turns
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 # Without flock, filelock keeps the lock by the mere existence of its file; waiting for one is reported below.
@@ -85,12 +86,12 @@ def process_lock(
     """Hold a lock between processes. The system releases it if the process dies, even by SIGKILL.
 
     A file system without flock has no such locks: there the file itself is the lock, and a process that dies on another
-    machine leaves it behind. So a wait of some seconds is logged, with the file's name.
+    machine leaves it behind. So a wait for such a file, or a long wait for any lock, is logged.
 
     Args:
         path: the lock's file, in a folder that exists.
         timeout_s: how long to wait for another process, in seconds.
-        should_stop: once it returns true, a wait that has been logged ends.
+        should_stop: once it returns true, a wait that is logged ends.
 
     Raises:
         LockHeldError: another process still holds the lock after ``timeout_s``, or when ``should_stop`` ends the wait.
@@ -106,11 +107,13 @@ def process_lock(
             held = f"another process{holder} holds this lock"
             if holder:
                 held += "; if no such process runs, delete the file"
-            if left_s <= _TELL_AFTER_S or should_stop():
+            waited_s = time.monotonic() - began
+            overdue = bool(holder) or waited_s >= _TELL_AT_LATEST_S
+            if waited_s >= timeout_s or (overdue and should_stop()):
                 raise LockHeldError(errno.EBUSY, held, str(path)) from None
-            if not told:
+            if overdue and not told:
+                told = True
                 log.warning("%s: waiting, because %s", printable(path), held)
-            told = True
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno in _NO_LOCKS:
