@@ -39,6 +39,8 @@ READING = (
     "results.report.report",
 )
 MOST_MODULES = 14
+GIVEN = re.compile(r"bitfront [a-z]+( --[a-z]+ ?\S*)* --(run|model|data|out|checkpoint|bitmap|profile) $")
+"""A printed command up to what the user gave for one of its options."""
 
 
 def modules() -> list[str]:
@@ -125,7 +127,9 @@ def unquoted(node: ast.JoinedStr) -> Iterator[str]:
         if isinstance(part, ast.Constant):
             before += str(part.value)
         elif isinstance(part, ast.FormattedValue):
-            given = re.search(r"bitfront [a-z]+( --[a-z]+ ?\S*)* --(run|model|data|out|checkpoint) $", before)
+            given = re.search(
+                r"bitfront [a-z]+( --[a-z]+ ?\S*)* --(run|model|data|out|checkpoint|bitmap|profile) $", before
+            )
             if given and not ast.unparse(part.value).startswith("quoted("):
                 yield ast.unparse(part.value)
             before += "X"

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from objectives.cache import cache_directory
 from objectives.errors import InputError, printable
 from search.cli.options import BitMapFile, ProfileName, Run, console, help_text, takes_settings
 from search.run.profile import SETTINGS, only_limit, resolve_profile
@@ -42,6 +43,8 @@ def search(
         # A continued run keeps its settings, except those given as flags.
         flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
     settings = resolve_profile(profile or "miniature", flags)
+    if settings.quantizer == "calibrated" or settings.sensitivity != "none" or settings.workers > 1:
+        cache_directory()  # raises at once if there is no place for it
 
     with console.waiting("starting"):  # after the settings are checked: a mistake is reported at once
         from search.cli.notify import notifying

@@ -66,6 +66,18 @@ def test_every_path_may_begin_with_a_home_directory(
         assert command.callback is not None and command.callback.__code__ is wrapped
 
 
+def test_a_cache_without_a_place_is_an_error_before_the_slow_imports(
+    bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BITFRONT_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("search.cli.options.console.status", None)  # shown while they are imported
+    told = bitfront("search", "--run", tmp_path / "run")
+    assert told.status == 2
+    assert "file/cache: cannot be written (Not a directory); set BITFRONT_CACHE to a directory" in told.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_help_names_the_environment(bitfront: Command) -> None:
     assert "BITFRONT_CACHE" in bitfront("--help").out
 
