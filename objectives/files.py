@@ -136,11 +136,16 @@ def _holder(path: Path) -> str:
     return ""
 
 
+def looks_temporary(name: str) -> bool:
+    """Return whether ``remove_leftovers`` takes a file or directory of this name for a temporary one."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of dead processes from a folder. No process may be writing there."""
     if folder.is_dir():
         for path in folder.iterdir():
-            if _TEMPORARY.fullmatch(path.name):
+            if looks_temporary(path.name):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

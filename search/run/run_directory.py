@@ -13,13 +13,14 @@ from typing import Any
 import tomli_w
 
 from objectives.errors import InputError, all_faults, printable, quoted
-from objectives.files import LockHeldError, process_lock, remove_leftovers, write_text
+from objectives.files import LockHeldError, looks_temporary, process_lock, remove_leftovers, write_text
 from search.run.profile import checked_profile
 from search.storage.stores import STUDY_NAME, Place, redacted
 
 RUN_SCHEMA = "bitfront-run-1"
-_NOT_OURS = re.compile(r"\..*|lost\+found|.*\.(log|out|err)|.*\.p?[oe]\d+([.-]\d+)?")
+_HARMLESS = re.compile(r"\..*|lost\+found|.*\.(log|out|err)|.*\.p?[oe]\d+([.-]\d+)?")
 """Names that do not make a directory someone else's: hidden files, and logs as schedulers call them."""
+_HALF_WRITTEN = re.compile(r"\.run-.{8}\.toml")  # by a run that was killed while it wrote its settings
 _LOCK_TIMEOUT_S = 0.5  # `bitfront status` holds the lock for a moment
 
 
@@ -59,7 +60,7 @@ class RunDirectory:
             return True
         # A run that ended before it wrote its settings has left hidden files and a log.
         if self.path.is_dir():
-            others = sorted(path.name for path in self.path.iterdir() if not _NOT_OURS.fullmatch(path.name))
+            others = sorted(path.name for path in self.path.iterdir() if _is_foreign(path.name))
             fault = f"it has no run.toml, but {others[0]!r}" if others else ""
         else:
             fault = "it is a file" if self.path.exists() else ""
@@ -206,3 +207,10 @@ class RunDirectory:
                     f"({self._lock}: {error.strerror})"
                 ) from None
             yield
+
+
+def _is_foreign(name: str) -> bool:
+    """Return whether a file in a directory without run.toml is somebody's work."""
+    if looks_temporary(name):
+        return _HALF_WRITTEN.fullmatch(name) is None  # cleaning up would remove it
+    return _HARMLESS.fullmatch(name) is None

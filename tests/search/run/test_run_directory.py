@@ -69,6 +69,9 @@ def test_logs_of_a_scheduler_and_hidden_files_are_nobodys_work(tmp_path: Path, n
     (tmp_path / "outlook.of").write_text("x")
     with pytest.raises(InputError, match=r"it has no run.toml, but 'outlook.of'"):
         RunDirectory(tmp_path).exists()
+    (tmp_path / "outlook.of").rename(tmp_path / ".shell-settings")  # named as what cleaning up removes
+    with pytest.raises(InputError, match=r"it has no run.toml, but '.shell-settings'"):
+        RunDirectory(tmp_path).exists()
 
 
 def test_settings_that_an_editor_gave_a_byte_order_mark_are_read(tmp_path: Path) -> None:
