@@ -75,13 +75,18 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def never() -> bool:
+    """Return False: a ``should_stop`` that can be pickled."""
+    return False
+
+
 class LockHeldError(OSError):
     """Another process holds a lock; the message names the lock's file and, if the file tells, the holder."""
 
 
 @contextmanager
 def process_lock(
-    path: Path, timeout_s: float = float("inf"), should_stop: Callable[[], bool] = lambda: False
+    path: Path, timeout_s: float = float("inf"), should_stop: Callable[[], bool] = never
 ) -> Iterator[None]:
     """Hold a lock between processes. The system releases it if the process dies, even by SIGKILL.
 

@@ -18,7 +18,7 @@ from typing import Any
 from optuna.storages.journal import BaseJournalBackend
 
 from objectives.errors import InputError
-from objectives.files import process_lock, replacing, sync
+from objectives.files import never, process_lock, replacing, sync
 
 log = logging.getLogger("bitfront")
 
@@ -61,7 +61,7 @@ class JournalFile(BaseJournalBackend):
     checksum covers them. Empty lines and spaces around a line, such as the CR of CRLF, are ignored.
     """
 
-    def __init__(self, path: Path, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, path: Path, should_stop: Callable[[], bool] = never) -> None:
         """Use the journal at ``path``, created if it is missing; ``should_stop`` ends a long wait for its lock."""
         self.path = path
         self._should_stop = should_stop

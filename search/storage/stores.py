@@ -27,7 +27,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from objectives.errors import InputError
-from objectives.files import LockHeldError, process_lock
+from objectives.files import LockHeldError, never, process_lock
 from search.storage.journal import JournalFile, unreadable
 
 log = logging.getLogger("bitfront")
@@ -111,7 +111,7 @@ class Place:
     url: str = field(default="", repr=False)
     study_name: str = STUDY_NAME
 
-    def open(self, recover: bool = False, should_stop: Callable[[], bool] = lambda: False) -> Store:
+    def open(self, recover: bool = False, should_stop: Callable[[], bool] = never) -> Store:
         """Open the storage, created if it is missing.
 
         Args:
@@ -147,7 +147,7 @@ class JournalStore(Store):
     study_name = STUDY_NAME
     shared = False
 
-    def __init__(self, path: Path, recover: bool = False, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, path: Path, recover: bool = False, should_stop: Callable[[], bool] = never) -> None:
         """Open a journal, created if it is missing; arguments and errors as for ``Place.open``."""
         self._file = JournalFile(path, should_stop)
         self._should_stop = should_stop
