@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 
@@ -11,6 +12,21 @@ class InputError(ValueError):
     The message states the rule, the value received, its source and the remedy. The command line prints the message and
     exits with status 2. Callers may catch this error as a ``ValueError``.
     """
+
+
+def printable(text: object) -> str:
+    """Return a path or name for people to read: bytes that are no UTF-8 are written as ``\\xff``."""
+    return str(text).encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace")
+
+
+def quoted(word: object) -> str:
+    """Return a path or name as one word of a shell command, to be pasted into bash or zsh."""
+    text = str(word)
+    shown = printable(text)
+    if shown == text:
+        return shlex.quote(text)
+    escaped = text.replace("\\", r"\\").replace("'", r"\'")
+    return f"$'{printable(escaped)}'"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 import torch
 from torch import nn
 
+from objectives.cache import cache_directory
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import BitMap, Layer, uniform
@@ -171,7 +170,7 @@ def load_problem(
         group_size: columns that share a scale and a zero point; 0 for whole rows.
 
     Raises:
-        InputError: there is no such device.
+        InputError: there is no such device, or no place for the cache.
         InputError: the model or the sentences cannot be used; see ``load_classifier`` and ``load_sentences``.
         InputError: the FP32 model's MCC is zero or less, which probably means reversed labels.
     """
@@ -180,6 +179,8 @@ def load_problem(
     model_source = str(SHIPPED.model) if model == MINIATURE else model
     data_source = str(SHIPPED.data) if data == MINIATURE else data
     confirm_source = str(SHIPPED.held_out) if confirm == MINIATURE else confirm
+    # Before anything is loaded, because there may be no place for it.
+    cache = cache_directory() if quantizer == "calibrated" or bank_in_files else Path()
     report_progress(f"loading {model}")
     classifier = load_classifier(model_source)
     sentences, holdout_sentences = split_holdout(load_sentences(data_source, "validation"), confirm_source)
@@ -205,7 +206,7 @@ def load_problem(
             "`bitfront finetune`"
         )
     model_id = identity["model"]
-    bank = make_bank(loaded_quantizer, network, layers, model_id, cache_directory(), report_progress, bank_in_files)
+    bank = make_bank(loaded_quantizer, network, layers, model_id, cache, report_progress, bank_in_files)
     evaluator = Evaluator(network, layers, token_ids, bank=bank)
     search_evaluator = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, bank)
     return Problem(
@@ -288,8 +289,3 @@ def _parse_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch sees no GPU here; use --device cpu, or install torch built for CUDA")
     return torch.device(name)
-
-
-def cache_directory() -> Path:
-    """Return the cache directory: ``$BITFRONT_CACHE``, else the system's default. Its files can be made again."""
-    return Path(os.environ.get("BITFRONT_CACHE") or platformdirs.user_cache_dir("bitfront"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ READING = (
     "results.report.report",
 )
 MOST_MODULES = 14
+GIVEN = re.compile(r"bitfront [a-z]+( --[a-z]+ ?\S*)* --(run|model|data|out|checkpoint|bitmap|profile) $")
+"""A printed command up to what the user gave for one of its options."""
 
 
 def modules() -> list[str]:
@@ -115,6 +118,35 @@ def test_tests_share_helpers_and_wait_with_a_deadline(file: str) -> None:
                 ast.unparse(part.func).rsplit(".", 1)[-1] for part in ast.walk(node) if isinstance(part, ast.Call)
             }
             assert not called & {"sleep", "time.sleep"}, f"line {node.lineno}: use wait_until"
+
+
+def unquoted(node: ast.JoinedStr) -> Iterator[str]:
+    """Yield what follows ``bitfront COMMAND --run`` and the like in a text without being quoted for a shell."""
+    before = ""
+    for part in node.values:
+        if isinstance(part, ast.Constant):
+            before += str(part.value)
+        elif isinstance(part, ast.FormattedValue):
+            given = re.search(
+                r"bitfront [a-z]+( --[a-z]+ ?\S*)* --(run|model|data|out|checkpoint|bitmap|profile) $", before
+            )
+            if given and not ast.unparse(part.value).startswith("quoted("):
+                yield ast.unparse(part.value)
+            before += "X"
+
+
+def test_every_command_that_is_printed_can_be_pasted() -> None:
+    found = {
+        f"{module}: {value}"
+        for module in modules()
+        for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8")))
+        if isinstance(node, ast.JoinedStr)
+        for value in unquoted(node)
+    }
+    assert not found
+    [bad] = ast.parse('f"run bitfront polish --trial {n} --run {run}"').body
+    assert isinstance(bad, ast.Expr) and isinstance(bad.value, ast.JoinedStr)
+    assert [*unquoted(bad.value)] == ["run"]
 
 
 def test_what_reads_a_run_waits_for_neither_torch_nor_transformers() -> None:

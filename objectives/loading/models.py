@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
-from objectives.errors import InputError, all_faults
+from objectives.errors import InputError, all_faults, quoted
 from objectives.loading.hub import (
     hub_snapshot,
     library_faults,
@@ -123,7 +123,7 @@ def load_classifier(source: str) -> Classifier:
         if head and not encoder:
             raise InputError(
                 f"model {source} has no fine-tuned classification head (its files lack {', '.join(sorted(head))}); run "
-                f"bitfront finetune --model {source} --out DIR and use DIR"
+                f"bitfront finetune --model {quoted(source)} --out DIR and use DIR"
             )
         if pooler or encoder:
             raise tensor_error(source, pooler | encoder, faulty)

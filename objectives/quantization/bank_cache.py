@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from objectives.batching import device_of
+from objectives.cache import writable_cache
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, Layer
 from objectives.loading.fingerprint import short_digest, tensors_fingerprint
@@ -110,6 +111,8 @@ def make_bank(
         return cached is not None
 
     missing = [layer for layer in layers if not fill_from_file(layer)]
+    if missing:
+        writable_cache(folder)  # before minutes of calibration
     computed: Iterable[tuple[Layer, Entries]]
     if quantizer.token_ids and missing:
         report_progress(f"calibrating on {len(quantizer.token_ids)} training sentences")

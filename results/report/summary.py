@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 from dataclasses import replace
 from statistics import median
 
+from objectives.errors import quoted
 from results.columns import to_terminal
 from results.formatting import (
     DAMAGE,
@@ -204,7 +204,7 @@ def export_commands(analysis: Analysis, run: str, target: str = "--format text")
     """
     answered = [headline.request for headline in analysis.headlines if headline.trial is not None]
     requests = (request_with_margin(analysis.outcome, request) for request in answered)
-    return [f"bitfront export --run {shlex.quote(run)} --pick {request} {target}" for request in requests]
+    return [f"bitfront export --run {quoted(run)} --pick {request} {target}" for request in requests]
 
 
 def _no_scores_reason(analysis: Analysis) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from objectives.cache import writable_cache
 from objectives.errors import InputError
 from objectives.files import process_lock, replacing
 from objectives.layers import WIDTHS
@@ -91,12 +92,13 @@ def measure(
     if path.is_file():
         gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), len(problem.labels)))
     else:
+        writable_cache(cache)
         first_order = first_order_shifts(problem.network, problem.layers, problem.token_ids, bank, should_stop)
         if first_order is None:
             return None
         gradient = _make_finite(first_order, problem.fp32_log_odds)
         shifts, measured = gradient.copy(), np.zeros(first_order.shape[:2], dtype=np.bool_)
-        _write(path, gradient, shifts, measured)
+        _write(path, gradient, shifts, measured, should_stop)
     missing = [(index, width) for index, width in effects if not measured[index, WIDTHS.index(width)]]
     if missing:
         fp32 = (FP32_WIDTH,) * len(problem.layers)
@@ -120,12 +122,12 @@ def measure(
                 shifts[index, WIDTHS.index(width)] = shift
                 measured[index, WIDTHS.index(width)] = True
                 if time.monotonic() - saved > _SAVE_EVERY_S:
-                    _write(path, gradient, shifts, measured)
+                    _write(path, gradient, shifts, measured, should_stop)
                     saved = time.monotonic()
         finally:
             problem.evaluator.forget()  # half a gigabyte, unused from now on
             give_back_freed()
-            _write(path, gradient, shifts, measured)
+            _write(path, gradient, shifts, measured, should_stop)
     if source == "gradient":
         shifts, measured = gradient, np.zeros_like(measured)
     return Sensitivities.from_shifts(shifts, measured, problem.fp32_log_odds)
@@ -142,10 +144,10 @@ def _write(
     gradient: npt.NDArray[np.float32],
     shifts: npt.NDArray[np.float32],
     measured: npt.NDArray[np.bool_],
+    should_stop: Callable[[], bool],
 ) -> None:
     """Write the cache, merged with what another search of the same problem has measured meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with process_lock(path.with_name(f".{path.name}.lock")):
+    with process_lock(path.with_name(f".{path.name}.lock"), should_stop=should_stop):
         if path.is_file():
             _, theirs, measured_there = _read(path, shifts.shape)
             new = measured_there & ~measured

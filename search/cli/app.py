@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib.metadata import version
 from typing import Annotated, NoReturn
@@ -10,7 +11,7 @@ import typer
 
 from objectives.errors import InputError, is_out_of_memory
 from search.cli import model_commands, run_commands
-from search.cli.options import console
+from search.cli.options import console, expands_home
 
 app = typer.Typer(
     name="bitfront",
@@ -27,7 +28,13 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+_ENVIRONMENT = (
+    "Environment: BITFRONT_CACHE is the directory for the codes and sensitivities that searches share, by default the "
+    "system's cache; BITFRONT_STORAGE is the default of --storage."
+)
+
+
+@app.callback(epilog=_ENVIRONMENT)
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
@@ -40,7 +47,7 @@ for command in (
     *(run_commands.search, run_commands.status, run_commands.report, run_commands.export, run_commands.polish),
     *(model_commands.evaluate, model_commands.sensitivity, model_commands.finetune),
 ):
-    app.command()(command)
+    app.command()(expands_home(command))
 
 
 _INTERRUPTED = 130  # typer's exit status for a KeyboardInterrupt
@@ -48,6 +55,9 @@ _INTERRUPTED = 130  # typer's exit status for a KeyboardInterrupt
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 the machine failed, 2 a user's mistake, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may have bytes that are no text
     try:
         app()
     except InputError as error:

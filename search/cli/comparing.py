@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from objectives.errors import InputError
+from objectives.errors import InputError, printable
 from results.report.comparison import comparison_info, write_comparison
 from search.run.reporting import read_outcome
 from search.run.run_directory import RunDirectory
@@ -22,6 +22,6 @@ def compare_runs(runs: Sequence[Path], margin: float | None, out: Path) -> tuple
         raise InputError("--compare needs at least two different runs: --compare runs/x runs/y")
     outcomes = [read_outcome(RunDirectory(run), margin) for run in runs]
     names = [outcome.name for outcome in outcomes]
-    info = comparison_info(outcomes, names if len(set(names)) == len(names) else [str(run) for run in runs])
+    info = comparison_info(outcomes, names if len(set(names)) == len(names) else [printable(run) for run in runs])
     write_comparison(info, out)
     return info.warnings

@@ -103,8 +103,8 @@ def sensitivity(
     **flags: Any,
 ) -> None:
     """Measure each layer alone at each width: a table and a heat map of damage (mean KL divergence from FP32)."""
+    from objectives.cache import cache_directory
     from objectives.layers import WIDTHS
-    from objectives.problem import cache_directory
     from results.formatting import DAMAGE, nats
     from results.plots.heat_maps import write_sensitivity_plot
     from search.allocation.sensitivity import measure

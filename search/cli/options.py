@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from objectives.files import user_path
 from search.run.profile import SETTINGS
 
 SET_BY_PROFILES = ("model", "data", "trials", "hours")
@@ -24,12 +27,37 @@ class PipeSafeConsole(Console):
     def on_broken_pipe(self) -> None:
         self.quiet = True
 
+    @property
+    def can_animate(self) -> bool:
+        """Whether a bar or spinner may be drawn; FORCE_COLOR asks for colours in a log, not for these."""
+        return self.file.isatty() and self.is_terminal and not self.is_dumb_terminal
+
+    def waiting(self, text: str) -> AbstractContextManager[object]:
+        """Show a spinner beside a text, on a terminal."""
+        return self.status(text) if self.can_animate else nullcontext()
+
     def message(self, text: str, style: str) -> None:
         """Print a text as it is, without markup or line breaks."""
         self.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 console = PipeSafeConsole(stderr=True)
+
+
+def expands_home(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command whose paths may begin with ``~``; shells leave it as it is in ``--run=~/x``, and services do."""
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        command(**{name: _expanded(value) for name, value in options.items()})
+
+    return run
+
+
+def _expanded(value: object) -> object:
+    if isinstance(value, list):
+        return [_expanded(item) for item in value]
+    return user_path(value) if isinstance(value, Path) else value
 
 
 def takes_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from objectives.errors import InputError
+from objectives.cache import cache_directory
+from objectives.errors import InputError, printable
 from search.cli.options import BitMapFile, ProfileName, Run, console, help_text, takes_settings
 from search.run.profile import SETTINGS, only_limit, resolve_profile
 
@@ -42,8 +43,10 @@ def search(
         # A continued run keeps its settings, except those given as flags.
         flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
     settings = resolve_profile(profile or "miniature", flags)
+    if settings.quantizer == "calibrated" or settings.sensitivity != "none" or settings.workers > 1:
+        cache_directory()  # raises at once if there is no place for it
 
-    with console.status("starting"):  # after the settings are checked: a mistake is reported at once
+    with console.waiting("starting"):  # after the settings are checked: a mistake is reported at once
         from search.cli.notify import notifying
         from search.cli.terminal import log_to_console, progress_display, summary
         from search.run.loop import run_search
@@ -140,7 +143,7 @@ def export(
     layers = outcome.footprint.layers
     if bitmap is not None:
         bit_map = read_bit_map(bitmap, layers)
-        provenance: dict[str, Any] = {"bitmap": bitmap.name, **outcome.footprint.figures(bit_map)}
+        provenance: dict[str, Any] = {"bitmap": printable(bitmap.name), **outcome.footprint.figures(bit_map)}
     else:
         chosen = pick_map(outcome, pick) if pick is not None else trial_by_number(outcome, trial or 0)
         if polished:

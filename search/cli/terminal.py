@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,8 +15,10 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as ProgressBar
 
+from objectives.errors import quoted
 from results.formatting import duration
 from results.statistics.analysis import Analysis
+from search.cli.options import PipeSafeConsole
 from search.run.progress import REFRESH_S, Display, Progress
 
 _MAX_COLUMNS = 100
@@ -33,9 +34,9 @@ def log_to_console(console: Console) -> None:
 
 
 @contextmanager
-def progress_display(console: Console) -> Iterator[Display]:
+def progress_display(console: PipeSafeConsole) -> Iterator[Display]:
     """Provide a display of the search's progress."""
-    if not console.is_terminal:
+    if not console.can_animate:
         yield _PlainLines(console)
         return
     columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.description}"))
@@ -53,7 +54,7 @@ def summary(analysis: Analysis, run: Path) -> str:
     # Imported here because pandas is slow to import and `status` does without.
     from results.report.summary import ending_lines, export_commands
 
-    packed = f"--format packed --out {shlex.quote(f'{run}-packed')}"
+    packed = f"--format packed --out {quoted(f'{run}-packed')}"
     commands = export_commands(analysis, str(run), packed)
     width = max(80, min(_MAX_COLUMNS, shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns))
     return "\n".join(ending_lines(analysis, str(run), commands[0] if commands else "", width))

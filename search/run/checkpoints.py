@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from objectives.batching import device_of
-from objectives.errors import InputError
+from objectives.errors import InputError, quoted
 from objectives.layers import BitMap
 from objectives.loading.models import Classifier
 from objectives.problem import Evaluation, Problem, load_problem
@@ -90,7 +90,7 @@ def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> s
     checkpoints = {polished.number: run / polished.checkpoint for polished in read_polished(run)}
     if trial.number not in checkpoints:
         raise InputError(
-            f"{run}: {trial.label} is not polished; run bitfront polish --run {run} --trial {trial.number}"
+            f"{run}: {trial.label} is not polished; run bitfront polish --run {quoted(run)} --trial {trial.number}"
         )
     classifier, quantized = read_quantized(checkpoints[trial.number])
     provenance = read_manifest(checkpoints[trial.number])
@@ -111,7 +111,7 @@ def _write(
         packed = quantized.footprint.packed_bytes(quantized.bit_map)
         return f"weights of {length:,} bytes, one byte for each code; a packed checkpoint takes {packed:,}"
     length = write_checkpoint(classifier, quantized, provenance, directory)
-    return f"weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {directory}"
+    return f"weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {quoted(directory)}"
 
 
 def evaluate_checkpoint(problem: Problem, directory: Path) -> tuple[Evaluation, Checkpoint]:

@@ -32,7 +32,7 @@ class _LogFile(RotatingFileHandler):
 @contextmanager
 def logging_to(run: RunDirectory) -> Iterator[None]:
     """Write every log record to the run's log file as well."""
-    handler = _LogFile(run.log, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8")
+    handler = _LogFile(run.log, maxBytes=_LOG_BYTES, backupCount=3, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handler.setLevel(logging.DEBUG)
     log.setLevel(logging.DEBUG)  # the file gets a line for each trial

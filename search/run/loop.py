@@ -16,8 +16,9 @@ from typing import Any
 import optuna
 import torch
 
+from objectives.cache import cache_directory
 from objectives.errors import InputError
-from objectives.problem import Problem, cache_directory, polishing_sentences
+from objectives.problem import Problem, polishing_sentences
 from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
 from results.statistics.analysis import Analysis, analyse
@@ -86,7 +87,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         if isinstance(sampler, GuidedSampler):
             log.info("interaction shrinkage %.2f (0 treats layers as independent)", sampler.shrinkage)
         if store is None:
-            store = place.open(recover=True)
+            store = place.open(recover=True, should_stop=should_stop)
 
         def open_locked(store: Store = store) -> optuna.Study:
             with store.exclusive():

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, Stri
 from pydantic.dataclasses import dataclass
 
 from objectives.errors import InputError, all_faults
+from objectives.files import user_path
 from objectives.loading import AUTO
 from objectives.packing.footprint import SizeAxis
 from objectives.packing.scheme import QuantizerName
@@ -130,7 +131,7 @@ def resolve_profile(name: str, flags: Mapping[str, Any]) -> Profile:
     if name in PROFILES:
         text, subject = files("search.run").joinpath(f"{name}.toml").read_text(encoding="utf-8"), f"profile {name}"
     else:
-        text, subject = _read_file(Path(name)), name
+        text, subject = _read_file(user_path(name)), name
     try:
         settings = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # int() raises a plain ValueError for thousands of digits
@@ -163,7 +164,7 @@ def checked_profile(settings: Mapping[str, Any], subject: str) -> Profile:
 
 def _read_file(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"no profile {str(path)!r}; give {', '.join(PROFILES)} or a TOML file") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -10,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from objectives.errors import InputError
+from objectives.errors import InputError, quoted
 from results.formatting import maps, nats
 from results.outcome import Outcome
 from results.pareto import front
@@ -70,4 +69,6 @@ def command_of(profile: Mapping[str, Any], run: RunDirectory, trials: int) -> st
             continue
         name = f"--{field.name.replace('_', '-')}"
         arguments += [name] if value is True else [name, f"{value:.10g}" if isinstance(value, float) else str(value)]
-    return shlex.join([*arguments, "--trials", str(trials)] if trials else arguments)
+    if trials:
+        arguments += ["--trials", str(trials)]
+    return " ".join(map(quoted, arguments))

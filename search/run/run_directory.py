@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-from filelock import FileLock, Timeout
 
-from objectives.errors import InputError, all_faults
-from objectives.files import remove_leftovers, write_text
+from objectives.errors import InputError, all_faults, printable, quoted
+from objectives.files import LockHeldError, looks_temporary, process_lock, remove_leftovers, write_text
 from search.run.profile import checked_profile
 from search.storage.stores import STUDY_NAME, Place, redacted
 
 RUN_SCHEMA = "bitfront-run-1"
+_HARMLESS = re.compile(r"\..*|lost\+found|.*\.(log|out|err)|.*\.p?[oe]\d+([.-]\d+)?")
+"""Names that do not make a directory someone else's: hidden files, and logs as schedulers call them."""
+_HALF_WRITTEN = re.compile(r"\.run-.{8}\.toml")  # by a run that was killed while it wrote its settings
 _LOCK_TIMEOUT_S = 0.5  # `bitfront status` holds the lock for a moment
 
 
@@ -30,7 +33,7 @@ class RunDirectory:
     @property
     def name(self) -> str:
         """The run's name, which is its directory's."""
-        return self.path.resolve().name
+        return printable(self.path.resolve().name)
 
     @property
     def settings(self) -> Path:
@@ -55,12 +58,16 @@ class RunDirectory:
         """
         if self.settings.is_file():
             return True
-        # The files of a run that ended before it wrote its settings.
-        expected = {self._lock, self.log, *self.path.glob(f".{self.settings.stem}-????????{self.settings.suffix}")}
-        if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - expected):
+        # A run that ended before it wrote its settings has left hidden files and a log.
+        if self.path.is_dir():
+            others = sorted(path.name for path in self.path.iterdir() if _is_foreign(path.name))
+            fault = f"it has no run.toml, but {others[0]!r}" if others else ""
+        else:
+            fault = "it is a file" if self.path.exists() else ""
+        if fault:
             raise InputError(
-                f"{self.path}: is no run directory (it has no run.toml) and is not empty; "
-                "give --run a new directory or one that a search has written"
+                f"{self.path}: is no run directory ({fault}); give --run a new directory or one that a search has "
+                "written"
             )
         return False
 
@@ -71,11 +78,15 @@ class RunDirectory:
             InputError: there is no run, or its run.toml is damaged or has another schema.
         """
         if not self.exists():
-            raise InputError(f"{self.path}: there is no run here; start one with `bitfront search --run {self.path}`")
+            command = f"bitfront search --run {quoted(self.path)}"
+            raise InputError(f"{self.path}: there is no run here; start one with `{command}`")
         try:
-            settings = tomllib.loads(self.settings.read_text(encoding="utf-8"))
+            settings = tomllib.loads(self.settings.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{self.settings}: cannot be read ({error}); start another run") from None
+            raise InputError(
+                f"{self.settings}: cannot be read ({error}); correct it or put it back from a copy, the run's maps are "
+                "in its study"
+            ) from None
         if settings.get("schema") != RUN_SCHEMA:
             raise InputError(
                 f"{self.settings}: schema {settings.get('schema')!r} is not {RUN_SCHEMA!r}; start another run"
@@ -167,9 +178,9 @@ class RunDirectory:
     def is_locked(self) -> bool:
         """Return whether a live process has locked the run."""
         try:
-            with FileLock(self._lock).acquire(timeout=0):
+            with process_lock(self._lock, timeout_s=0):
                 return False
-        except Timeout:
+        except LockHeldError:
             return True
         except OSError:
             return False  # a directory that cannot be written cannot be locked
@@ -187,14 +198,19 @@ class RunDirectory:
             InputError: another live process has locked it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock)  # the system releases it when the process dies
-        try:
-            lock.acquire(timeout=_LOCK_TIMEOUT_S)
-        except Timeout:
-            raise InputError(
-                f"{self.path}: another process is searching here; wait for it, or give --run another directory"
-            ) from None
-        try:
+        with ExitStack() as lock:
+            try:
+                lock.enter_context(process_lock(self._lock, _LOCK_TIMEOUT_S))
+            except LockHeldError as error:
+                raise InputError(
+                    f"{self.path}: another process is searching here; wait for it, or give --run another directory "
+                    f"({self._lock}: {error.strerror})"
+                ) from None
             yield
-        finally:
-            lock.release()
+
+
+def _is_foreign(name: str) -> bool:
+    """Return whether a file in a directory without run.toml is somebody's work."""
+    if looks_temporary(name):
+        return _HALF_WRITTEN.fullmatch(name) is None  # cleaning up would remove it
+    return _HARMLESS.fullmatch(name) is None

@@ -19,10 +19,11 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
+from objectives.cache import cache_directory
 from objectives.errors import InputError, is_out_of_memory
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
-from objectives.problem import Evaluation, Problem, cache_directory, load_problem
+from objectives.problem import Evaluation, Problem, load_problem
 from search.allocation.constraint import NoMapLeftError, SizeConstraint
 from search.allocation.sensitivity import Sensitivities, measure
 from search.run.profile import GUIDED, Profile

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
@@ -18,7 +18,7 @@ from typing import Any
 from optuna.storages.journal import BaseJournalBackend
 
 from objectives.errors import InputError
-from objectives.files import process_lock, replacing
+from objectives.files import never, process_lock, replacing, sync
 
 log = logging.getLogger("bitfront")
 
@@ -61,9 +61,10 @@ class JournalFile(BaseJournalBackend):
     checksum covers them. Empty lines and spaces around a line, such as the CR of CRLF, are ignored.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Use the journal at ``path``, created if it is missing."""
+    def __init__(self, path: Path, should_stop: Callable[[], bool] = never) -> None:
+        """Use the journal at ``path``, created if it is missing; ``should_stop`` ends a long wait for its lock."""
         self.path = path
+        self._should_stop = should_stop
         self._lock = path.with_name(f".{path.name}.lock")
         self._read = _Position()
         self._batch: list[Operation] | None = None
@@ -94,7 +95,7 @@ class JournalFile(BaseJournalBackend):
             self._batch += logs
             return
         with (
-            process_lock(self._lock),
+            process_lock(self._lock, should_stop=self._should_stop),
             os.fdopen(os.open(self.path, os.O_RDWR | os.O_APPEND), "r+b", buffering=0) as file,
         ):
             end = self._read
@@ -110,7 +111,7 @@ class JournalFile(BaseJournalBackend):
                 while left:
                     left = left[file.write(left) :]
                 if any(entry["op_code"] != _SET_PARAMETER for entry in logs):
-                    os.fsync(file.fileno())
+                    sync(file.fileno())
             except BaseException as error:
                 file.truncate(end.offset)  # or the next line would continue half a line
                 if isinstance(error, OSError):
@@ -148,7 +149,7 @@ class JournalFile(BaseJournalBackend):
         """Truncate the journal where the last reading met damage, and keep a copy of the damaged file beside it."""
         names = (f"{self.path.name}.damaged-{number}" for number in count(1))
         copy = next(path for path in map(self.path.with_name, names) if not path.exists())
-        with process_lock(self._lock):
+        with process_lock(self._lock, should_stop=self._should_stop):
             with replacing(copy) as temporary:
                 shutil.copyfile(self.path, temporary)
             os.truncate(self.path, self._read.sound)

@@ -20,7 +20,6 @@ from typing import TypeVar
 
 import optuna
 import sqlalchemy
-from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials, get_storage
 from optuna.trial import FrozenTrial, TrialState
@@ -28,7 +27,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from objectives.errors import InputError
-from objectives.files import process_lock
+from objectives.files import LockHeldError, never, process_lock
 from search.storage.journal import JournalFile, unreadable
 
 log = logging.getLogger("bitfront")
@@ -112,16 +111,19 @@ class Place:
     url: str = field(default="", repr=False)
     study_name: str = STUDY_NAME
 
-    def open(self, recover: bool = False) -> Store:
+    def open(self, recover: bool = False, should_stop: Callable[[], bool] = never) -> Store:
         """Open the storage, created if it is missing.
 
         Args:
             recover: drop a damaged journal's lines from the damage on; no other process may have it open.
+            should_stop: once it returns true, a long wait for one of a journal's locks ends with LockHeldError.
 
         Raises:
             InputError: the journal is damaged, the URL is not supported, or the server cannot be reached.
         """
-        return DatabaseStore(self.url, self.study_name) if self.url else JournalStore(self.journal, recover)
+        if self.url:
+            return DatabaseStore(self.url, self.study_name)
+        return JournalStore(self.journal, recover, should_stop)
 
     def open_patiently(self, should_stop: Callable[[], bool]) -> Store:
         """Open a storage that was opened before, and wait while its server is away.
@@ -132,7 +134,7 @@ class Place:
         began = time.monotonic()
         while True:
             try:
-                return self.open()
+                return self.open(should_stop=should_stop)
             except StorageAwayError:
                 if should_stop() or time.monotonic() - began > PATIENCE_S:
                     raise
@@ -145,9 +147,10 @@ class JournalStore(Store):
     study_name = STUDY_NAME
     shared = False
 
-    def __init__(self, path: Path, recover: bool = False) -> None:
+    def __init__(self, path: Path, recover: bool = False, should_stop: Callable[[], bool] = never) -> None:
         """Open a journal, created if it is missing; arguments and errors as for ``Place.open``."""
-        self._file = JournalFile(path)
+        self._file = JournalFile(path, should_stop)
+        self._should_stop = should_stop
         self._path = path
         self._lock = path.with_name(f".{path.name}.claim.lock")
         try:
@@ -162,7 +165,7 @@ class JournalStore(Store):
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold a lock beside the journal; appends use another one."""
-        return process_lock(self._lock)
+        return process_lock(self._lock, should_stop=self._should_stop)
 
     def together(self) -> AbstractContextManager[None]:
         """Append the operations with one lock and one write."""
@@ -173,7 +176,7 @@ class JournalStore(Store):
         """Hold a lock for this trial, which the system releases if the process dies."""
         path = self._trial_lock(trial.number)
         try:
-            with FileLock(path):
+            with process_lock(path, should_stop=self._should_stop):
                 yield
         finally:
             path.unlink(missing_ok=True)
@@ -183,7 +186,7 @@ class JournalStore(Store):
         free = set()
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             path = self._trial_lock(trial.number)
-            with suppress(Timeout), FileLock(path, blocking=False):
+            with suppress(LockHeldError), process_lock(path, timeout_s=0):
                 free.add(trial.number)
                 path.unlink(missing_ok=True)
         # Read the trials again: a process may have recorded its trial's end and then released the lock.

@@ -6,6 +6,7 @@ the storage alone, without the model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -74,16 +75,13 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
     names = [layer.name for layer in layers]
     frozen = trials_of(study)
     attributes = study.user_attrs  # one query, if the study is in a database
-    began = min((trial.datetime_start for trial in frozen if trial.datetime_start), default=None)
+    ends = ends_of(frozen)
     trials = []
     for trial in frozen:
         if not settled(trial) or map_of(trial, names) is None:
             continue
-        assert began is not None
-        assert trial.datetime_complete is not None
         rescored = attributes.get(f"{FP32_SCORES} {trial.number}")
-        finished_s = max(0.0, (trial.datetime_complete - began).total_seconds())  # clocks may be set back
-        trials.append(_trial(trial, rescored, constraint, finished_s))
+        trials.append(_trial(trial, rescored, constraint, ends[trial.number]))
     return Outcome(
         name=name,
         model=context["model"],
@@ -104,6 +102,29 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         unseen=read_unseen(study, len(trials)),
         unscored=unscored(study),
     )
+
+
+def ends_of(trials: Sequence[FrozenTrial]) -> dict[int, float]:
+    """Return when each ended trial ended, by its number, in seconds since the first trial began.
+
+    Trials begin in the order of their numbers. If one began before another of a lower number, the clock was set back.
+    Then time stands still at the latest end so far, until the clock has caught up: no time is negative, and no trial
+    seems to have ended before those that it followed.
+    """
+    ends: dict[int, float] = {}
+    began, latest_start_s, latest_end_s = None, 0.0, 0.0
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        start = trial.datetime_start or trial.datetime_complete  # one that waited may be failed without a start
+        if start is None:
+            continue
+        began = began or start
+        start_s = (start - began).total_seconds()
+        if trial.datetime_complete is not None:
+            end_s = max((trial.datetime_complete - began).total_seconds(), start_s)
+            ends[trial.number] = max(end_s, latest_end_s) if start_s < latest_start_s else end_s
+            latest_end_s = max(latest_end_s, ends[trial.number])
+        latest_start_s = max(latest_start_s, start_s)
+    return ends
 
 
 def _trial(trial: FrozenTrial, rescored: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float) -> Trial:

@@ -9,8 +9,9 @@ which are measured first where the cache has none.
 
 from __future__ import annotations
 
+from objectives.cache import cache_directory
 from objectives.packing.scheme import QuantizerName
-from objectives.problem import MINIATURE, cache_directory, load_problem
+from objectives.problem import MINIATURE, load_problem
 from search.allocation.baselines import knapsack_budgets
 from search.allocation.constraint import SizeConstraint
 from search.allocation.knapsack import layer_sizes

@@ -73,6 +73,7 @@ def test_the_grammar_is_learnt(result: FinetuneResult) -> None:
 def test_the_directory_is_an_ordinary_one_and_nothing_lies_around(result: FinetuneResult) -> None:
     names = {path.name for path in result.out.iterdir()}
     assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert len({path.stat().st_mode for path in result.out.iterdir()}) == 1  # as the umask gives, the weights too
     assert list(result.out.parent.iterdir()) == [result.out]
 
 

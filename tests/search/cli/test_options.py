@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
-from search.cli.options import SET_BY_PROFILES
+from search.cli.app import app
+from search.cli.options import SET_BY_PROFILES, expands_home
 from search.run.profile import PROFILES, SETTINGS
 from tests.search.conftest import Command
 from tests.shared import ROOT
@@ -40,6 +43,43 @@ def test_help_groups_the_settings_and_shows_what_the_model_says(
 def test_the_profiles_own_settings_are_theirs() -> None:
     for name in PROFILES:
         assert set(tomllib.loads((ROOT / "search" / "run" / f"{name}.toml").read_text("utf-8"))) <= set(SET_BY_PROFILES)
+
+
+def test_every_path_may_begin_with_a_home_directory(
+    bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "tests" / "assets" / "golden_run", tmp_path / "x")
+    assert bitfront("status", "--run=~/x").status == 0
+    assert bitfront("export", "--run=~/x", "--pick=best@8x", "--out=~/map.txt").status == 0
+    assert bitfront("export", "--run=~/x", "--bitmap=~/map.txt", "--out=~/again.txt").status == 0
+    assert (tmp_path / "again.txt").read_text() == (tmp_path / "map.txt").read_text()
+    compared = bitfront("report", "--compare", "~/x", "~/x/../x/.", "--out=~/out")
+    assert compared.err.startswith("error: --compare needs at least two different runs")
+    (tmp_path / "p.toml").write_text("modle = 'm'")
+    assert "unknown key 'modle'" in bitfront("search", "--run=~/new", "--profile=~/p.toml").err
+    assert bitfront("status", "--run=~nobody-of-that-name/x").status == 2
+    assert not (tmp_path / "~").exists()
+    wrapped = expands_home(lambda: None).__code__
+    for command in app.registered_commands:
+        assert command.callback is not None and command.callback.__code__ is wrapped
+
+
+def test_a_cache_without_a_place_is_an_error_before_the_slow_imports(
+    bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BITFRONT_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("search.cli.options.console.status", None)  # shown while they are imported
+    told = bitfront("search", "--run", tmp_path / "run")
+    assert told.status == 2
+    assert "file/cache: cannot be written (Not a directory); set BITFRONT_CACHE to a directory" in told.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_help_names_the_environment(bitfront: Command) -> None:
+    assert "BITFRONT_CACHE" in bitfront("--help").out
 
 
 def test_help_and_version_import_nothing_slow() -> None:

@@ -1,10 +1,15 @@
 """The `report` command."""
 
+import logging
+import os
 import shutil
 from pathlib import Path
 
+from search.run.logs import logging_to
+from search.run.run_directory import RunDirectory
 from tests.search.commands import rows
 from tests.search.conftest import Command
+from tests.shared import ROOT
 
 
 def test_report_writes_the_files_anew_without_the_model(finished_run: Path, bitfront: Command) -> None:
@@ -39,3 +44,18 @@ def test_the_margin_and_the_command_are_the_runs(finished_run: Path, bitfront: C
     assert f"--seed 3 --trials {count}" in page
     assert bitfront("report", "--run", finished_run, "--margin", 2).status == 2
     assert bitfront("export", "--run", finished_run, "--pick", "smallest@0.9").status == 0
+
+
+def test_a_run_whose_name_is_no_utf_8_has_a_report_and_commands_that_find_it(bitfront: Command, tmp_path: Path) -> None:
+    run = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(ROOT / "tests" / "assets" / "golden_run", run)
+    (run / "report.html").unlink(missing_ok=True)
+    result = bitfront("report", "--run", run)
+    assert result.status == 0, result.err
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert r"caf\xe9" in page
+    assert rf"bitfront search --run $&#39;{tmp_path}/caf\xe9&#39;" in page
+    assert rf"bitfront export --run $'{tmp_path}/caf\xe9'" in result.out
+    with logging_to(RunDirectory(run)):
+        logging.getLogger("bitfront").info("continuing %s", run)
+    assert "continuing " in (run / "search.log").read_text(encoding="utf-8").splitlines()[-1]

@@ -1,11 +1,19 @@
 import io
 
-from rich.console import Console
+import pytest
 
 from results.formatting import duration
 from search.cli.options import PipeSafeConsole
 from search.cli.terminal import progress_display, status_line
 from search.run.progress import Progress
+
+
+class Terminal(io.StringIO):
+    """A file that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
 
 HALFWAY = Progress(trials=40, trial_limit=150, elapsed_s=60.0, left_s=165.0, rate_per_s=2 / 3, front="front of 3")
 
@@ -18,15 +26,29 @@ def test_the_status_line_says_trials_rate_and_time_left() -> None:
 
 def test_a_pipe_gets_plain_lines_now_and_then() -> None:
     said = io.StringIO()
-    with progress_display(Console(file=said, force_terminal=False, width=200)) as display:
+    with progress_display(PipeSafeConsole(file=said, force_terminal=False, width=200)) as display:
         display.sensitivities(3, 228)
         for _ in range(5):
             display.trials(HALFWAY)  # within half a minute of the first line
     assert said.getvalue() == "sensitivities: 3/228 measured\n"
 
 
+def test_a_log_whose_colours_are_forced_gets_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    said = io.StringIO()
+    console = PipeSafeConsole(file=said, width=200)
+    assert console.is_terminal  # so rich would draw
+    with console.waiting("starting"), progress_display(console) as display:
+        display.sensitivities(3, 228)
+        display.trials(HALFWAY)
+    assert said.getvalue() == "sensitivities: 3/228 measured\n"
+    console.message("red", "red")
+    assert "\x1b[31mred" in said.getvalue()
+
+
 def test_a_reader_that_goes_away_ends_nothing() -> None:
-    class Gone(io.StringIO):
+    class Gone(Terminal):
         error: OSError | None = None
 
         def write(self, text: str) -> int:
@@ -35,7 +57,7 @@ def test_a_reader_that_goes_away_ends_nothing() -> None:
             return super().write(text)
 
     pipe = Gone()
-    console = PipeSafeConsole(file=pipe)
+    console = PipeSafeConsole(file=pipe, force_terminal=False)
     with progress_display(console) as display:
         pipe.error = BrokenPipeError()
         display.trials(HALFWAY)
@@ -46,9 +68,10 @@ def test_a_reader_that_goes_away_ends_nothing() -> None:
         terminal.error = OSError(5, "Input/output error")
 
 
-def test_a_terminal_gets_a_bar_that_leaves_nothing_behind() -> None:
-    said = io.StringIO()
-    console = Console(file=said, force_terminal=True, width=120, color_system=None)
+def test_a_terminal_gets_a_bar_that_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    said = Terminal()
+    console = PipeSafeConsole(file=said, force_terminal=True, width=120, color_system=None)
     with progress_display(console) as display:
         display.sensitivities(3, 228)
         display.trials(HALFWAY)

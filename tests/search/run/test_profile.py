@@ -33,6 +33,14 @@ def test_every_sampler_can_be_asked_for() -> None:
     assert get_args(Sampler) == (GUIDED, *SAMPLERS)
 
 
+def test_a_profile_may_begin_with_a_byte_order_mark_and_lie_in_the_home_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.toml").write_text("\ufeffmodel = 'm'\ndata = 'd'\n", encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve_profile("~/mine.toml", {}) == Profile("m", "d")
+
+
 def test_flags_override_and_none_does_not(tmp_path: Path) -> None:
     profile = resolve_profile("cola", {"model": "here", "hours": 2, "trials": None})
     assert (profile.model, profile.hours, profile.trials) == ("here", 2.0, 0)

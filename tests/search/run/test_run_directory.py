@@ -1,3 +1,6 @@
+import errno
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +60,42 @@ def test_a_run_that_ended_before_it_wrote_its_settings_is_new(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["slurm-123_4.out", "job.err", "nohup.out", "search.e4711", "search.o4711.2", "my.log", "lost+found", ".DS_Store"],
+)
+def test_logs_of_a_scheduler_and_hidden_files_are_nobodys_work(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("x")
+    assert not RunDirectory(tmp_path).exists()
+    (tmp_path / "outlook.of").write_text("x")
+    with pytest.raises(InputError, match=r"it has no run.toml, but 'outlook.of'"):
+        RunDirectory(tmp_path).exists()
+    (tmp_path / "outlook.of").rename(tmp_path / ".shell-settings")  # named as what cleaning up removes
+    with pytest.raises(InputError, match=r"it has no run.toml, but '.shell-settings'"):
+        RunDirectory(tmp_path).exists()
+
+
+def test_settings_that_an_editor_gave_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.write_settings(*SETTINGS)
+    before = run.read_settings()
+    run.settings.write_bytes(b"\xef\xbb\xbf" + run.settings.read_bytes())
+    assert run.read_settings() == before
+
+
+def test_damaged_settings_are_to_be_mended_not_given_up(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.settings.write_text("schema = ")
+    with pytest.raises(InputError, match="correct it or put it back from a copy") as caught:
+        run.read_settings()
+    assert "start another run" not in str(caught.value)
+
+
+def test_the_command_of_a_hint_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"`bitfront search --run '\S+two words'`"):
+        RunDirectory(tmp_path / "two words").read_settings()
+
+
+@pytest.mark.parametrize(
     ("content", "complaint"),
     [
         ("schema = ", "cannot be read"),
@@ -94,4 +133,23 @@ def test_a_live_process_holds_the_run_and_a_dead_one_does_not(tmp_path: Path) ->
             pass
         holder.kill()
     with RunDirectory(tmp_path).locked():
+        pass
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")  # as objectives.files asks for
+def test_a_run_that_was_left_locked_by_another_machine_says_which_file_to_delete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr("search.run.run_directory._LOCK_TIMEOUT_S", 0.02)
+    run = RunDirectory(tmp_path)
+    (tmp_path / ".lock").write_text("4321\nnode17\n", encoding="utf-8")
+    assert run.is_locked()
+    with (
+        pytest.raises(InputError, match=r"\.lock: another process \(4321 on node17\).*delete the file"),
+        run.locked(),
+    ):
         pass

@@ -1,7 +1,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -207,11 +207,11 @@ def test_a_storage_that_is_away_at_the_start_is_waited_for(tmp_path: Path, monke
     place, honest = Place(tmp_path / "j"), Place.open
     attempts: list[Place] = []
 
-    def away_twice(self: Place) -> Store:
+    def away_twice(self: Place, recover: bool = False, should_stop: Callable[[], bool] = lambda: False) -> Store:
         attempts.append(self)
         if len(attempts) < 3:
             raise StorageAwayError("away")
-        return honest(self)
+        return honest(self, recover, should_stop)
 
     monkeypatch.setattr(Place, "open", away_twice)
     monkeypatch.setattr(search.storage.stores, "_LONGEST_PAUSE_S", 0.01)

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import io
 import zlib
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from typing_extensions import Buffer
 
+from objectives import files
 from objectives.errors import InputError
+from objectives.files import LockHeldError
 from search.storage.stores import STUDY_NAME, JournalStore
 
 
@@ -59,6 +62,27 @@ def test_a_batch_is_written_whole_at_its_end_or_not_at_all(tmp_path: Path) -> No
     assert path.read_bytes().startswith(before)
     study = optuna.load_study(study_name=STUDY_NAME, storage=JournalStore(path).backend)
     assert study.trials[0].params == widths
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")  # as objectives.files asks for
+def test_a_stop_request_ends_the_wait_for_a_lock_that_another_machine_left(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(files, "_TELL_AFTER_S", 0.01)
+    store = JournalStore(journal, should_stop=lambda: True)
+    study = optuna.load_study(study_name=STUDY_NAME, storage=store.backend)
+    for name, wait in (("", study.ask), (".claim", store.exclusive().__enter__)):
+        lock = journal.with_name(f".{journal.name}{name}.lock")
+        lock.write_text("4321\nnode17\n", encoding="utf-8")
+        with pytest.raises(LockHeldError, match=r"4321 on node17.*delete the file") as caught:
+            wait()
+        assert caught.value.filename == str(lock)
+        lock.unlink()
+    assert study.ask().number == 4
 
 
 def changed_digit(lines: list[bytes]) -> list[bytes]:
