@@ -40,6 +40,7 @@ def first_order_shifts(
     token_ids: Sequence[Sequence[int]],
     bank: WeightBank,
     should_stop: Callable[[], bool] = lambda: False,
+    report_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> npt.NDArray[np.float32] | None:
     """Return the first-order shift of each sentence's log-odds when one layer alone is quantised.
 
@@ -49,6 +50,7 @@ def first_order_shifts(
         token_ids: each sentence's tokens, special ones included.
         bank: gives the layers' weights at each width.
         should_stop: checked before each batch.
+        report_progress: called before each batch with the number of tokens done and their total.
 
     Returns:
         r, ``(n_layers, n_widths, n_sentences)``, in nats; None if ``should_stop`` became true.
@@ -58,10 +60,13 @@ def first_order_shifts(
     """
     # On the model's device: no batch waits for a GPU.
     shifts = torch.zeros(len(layers), len(WIDTHS), len(token_ids), device=device_of(model))
+    done, total = 0, sum(map(len, token_ids))
     with recording(model, layers) as recorded:
         for indices, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
+            report_progress(done, total)
             if should_stop():
                 return None
+            done += tokens.numel()
             backward(model, tokens, "--sensitivity none --sampler nsga2")
             at = torch.tensor(indices, device=shifts.device)
             for index, inputs, outputs in recorded:

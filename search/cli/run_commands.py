@@ -42,8 +42,9 @@ def search(
         # A continued run keeps its settings, except those given as flags.
         flags = directory.read_settings()["profile"] | {key: value for key, value in flags.items() if value is not None}
     settings = resolve_profile(profile or "miniature", flags)
+    directory.check_settings(settings)
 
-    with console.status("starting"):  # after the settings are checked: a mistake is reported at once
+    with console.status("starting"):  # after all that is quick to check: a mistake is reported at once
         from search.cli.notify import notifying
         from search.cli.terminal import log_to_console, progress_display, summary
         from search.run.loop import run_search

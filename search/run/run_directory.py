@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +15,12 @@ from filelock import FileLock, Timeout
 
 from objectives.errors import InputError, all_faults
 from objectives.files import remove_leftovers, write_text
-from search.run.profile import checked_profile
+from search.run.profile import Profile, checked_profile
 from search.storage.stores import STUDY_NAME, Place, redacted
 
 RUN_SCHEMA = "bitfront-run-1"
+_QUANTIZER = r"(?P<name>[a-z]+)-\d+(?: in groups of (?P<group_size>\d+))?(?: on \w+)?"
+"""The fingerprint of a quantiser: its name and version, its group size, its calibration sentences."""
 _LOCK_TIMEOUT_S = 0.5  # `bitfront status` holds the lock for a moment
 
 
@@ -46,6 +49,11 @@ class RunDirectory:
     def log(self) -> Path:
         """Path of the log."""
         return self.path / "search.log"
+
+    @property
+    def phase(self) -> Path:
+        """Path of the file with the phase of a running search; see ``search.run.progress``."""
+        return self.path / "phase.json"
 
     def exists(self) -> bool:
         """Return whether the directory holds a run.
@@ -159,6 +167,21 @@ class RunDirectory:
         ]
         if faults:
             raise all_faults(f"{self.path}: is another search; give --run another directory", faults)
+
+    def check_settings(self, profile: Profile) -> None:
+        """Check what needs no model: that an existing run began with this objective and this quantiser.
+
+        Raises:
+            InputError: it is another search; the message lists the differences.
+        """
+        if not self.exists():
+            return
+        settings = self.read_settings()
+        self.check_same(profile.objective, settings["profile"])
+        recorded = re.fullmatch(_QUANTIZER, str(settings["fingerprint"].get("quantizer")))
+        if recorded:  # else of another version: the fingerprint decides once the model is loaded
+            before = {"quantizer": recorded["name"], "group_size": int(recorded["group_size"] or 0)}
+            self.check_same({key: getattr(profile, key) for key in before}, before)
 
     @property
     def _lock(self) -> Path:

@@ -13,12 +13,17 @@ from search.allocation.sensitivity import MEASURED_WIDTHS, Sensitivities, measur
 
 
 def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path) -> None:
-    progress: list[tuple[int, int]] = []
-    sensitivities = measure(problem, tmp_path, report_progress=lambda *counts: progress.append(counts))
+    progress: list[tuple[str, int, int, float | None]] = []
+    sensitivities = measure(problem, tmp_path, report_progress=lambda *step: progress.append(step))
     assert sensitivities is not None
     n_layers = len(problem.layers)
-    total = len(MEASURED_WIDTHS) * n_layers
-    assert progress == [(0, total), *((done, total) for done in range(total))]
+    total, tokens = len(MEASURED_WIDTHS) * n_layers, sum(map(len, problem.token_ids))
+    gradients = [step for step in progress if step[0] == "sensitivities by gradients, tokens"]
+    assert gradients[0] == (gradients[0][0], 0, tokens, None) and all(step[2] == tokens for step in gradients)
+    assert all(left_s is not None and left_s > 0 for *_, left_s in gradients[1:]) and len(gradients) > 1
+    measuring = progress[len(gradients) :]
+    assert [step[:3] for step in measuring] == [("measuring sensitivities", done, total) for done in (0, *range(total))]
+    assert [left_s is None for *_, left_s in measuring] == [True, True, *[False] * (total - 1)]
     for width in WIDTHS:
         assert (sensitivities.measured[:, WIDTHS.index(width)] == (width in MEASURED_WIDTHS)).all()
     for index in (0, 5, n_layers - 1):
@@ -27,9 +32,9 @@ def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path)
         assert np.array_equal(sensitivities.shifts[index, WIDTHS.index(3)], alone)
     assert (np.diff(sensitivities.damages, axis=1) <= 0).all()
     progress.clear()
-    again = measure(problem, tmp_path, report_progress=lambda *counts: progress.append(counts))
+    again = measure(problem, tmp_path, report_progress=lambda *step: progress.append(step))
     assert again is not None
-    assert progress == [(0, total)]  # nothing was measured twice
+    assert not progress  # nothing was measured twice
     assert np.array_equal(again.shifts, sensitivities.shifts)
 
 
@@ -81,8 +86,8 @@ def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, mo
         with pytest.raises(KeyboardInterrupt):
             measure(problem, tmp_path)
     progress: list[int] = []
-    measure(problem, tmp_path, report_progress=lambda done, total: progress.append(done))
-    assert progress[:2] == [0, 10]
+    measure(problem, tmp_path, report_progress=lambda step, done, *_: progress.append(done))
+    assert progress[:2] == [10, 10]
 
 
 def test_two_searches_of_one_problem_share_what_each_measures(problem: Problem, tmp_path: Path) -> None:
@@ -97,9 +102,9 @@ def test_two_searches_of_one_problem_share_what_each_measures(problem: Problem, 
 
     assert measure(problem, tmp_path, should_stop=overtaken) is None
     assert other[0] is not None
-    progress: list[tuple[int, int]] = []
-    again = measure(problem, tmp_path, report_progress=lambda *counts: progress.append(counts))
-    assert progress == [(0, len(MEASURED_WIDTHS) * len(problem.layers))]  # nothing was lost
+    progress: list[str] = []
+    again = measure(problem, tmp_path, report_progress=lambda step, *_: progress.append(step))
+    assert not progress  # nothing was lost
     assert again is not None and np.array_equal(again.shifts, other[0].shifts)
 
 
@@ -110,7 +115,7 @@ def test_a_stop_keeps_what_was_measured(problem: Problem, tmp_path: Path) -> Non
     answers = iter([False] * 4 + [True])
     assert measure(problem, tmp_path, should_stop=lambda: next(answers)) is None
     progress: list[int] = []
-    measure(problem, tmp_path, report_progress=lambda done, total: progress.append(done))
+    measure(problem, tmp_path, report_progress=lambda step, done, *_: progress.append(done))
     assert progress[1] == 4
 
 

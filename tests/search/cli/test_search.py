@@ -199,7 +199,7 @@ def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(
     # Picks are made by the damage on unseen sentences, so that many are off a front of MCC.
     start = ("search", *where, "--unseen", 20, "--quality", "mcc", "--precision", "bf16")
     with monkeypatch.context() as patched:  # a signal comes before anything is confirmed
-        patched.setattr("search.run.final_checks._score_in_fp32", lambda *_: None)
+        patched.setattr("search.run.final_checks._score_in_fp32", lambda *_: [])
         assert bitfront(*start, "--trials", 40).status == 0
     before = rows(run / "trials.csv")
     assert {row["precision"] for row in before} == {"bf16"}

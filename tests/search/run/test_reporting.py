@@ -7,7 +7,7 @@ from results.statistics.candidates import Candidates
 from results.statistics.picks import pick
 from search.run.loop import run_search
 from search.run.profile import Profile, resolve_profile
-from search.run.progress import Progress
+from search.run.progress import Phase, Progress
 from search.run.reporting import command_of, front_line
 from search.run.run_directory import RunDirectory
 from tests.results.synthetic import empty_outcome, made_up_outcome, with_trials
@@ -67,14 +67,11 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
         return front_line(outcome)
 
     class Recorder:
-        def sensitivities(self, done: int, wanted: int) -> None:
-            raise AssertionError("none are asked for")
+        def phase(self, phase: Phase) -> None:
+            """Show nothing."""
 
         def trials(self, progress: Progress) -> None:
             fronts.append(progress.front)
-
-        def final_check(self, step: str, done: int, total: int) -> None:
-            """Show nothing."""
 
     monkeypatch.setattr("search.run.loop.front_line", counted)
     monkeypatch.setattr("search.run.loop.write_report", lambda *_: None)
