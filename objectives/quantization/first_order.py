@@ -50,7 +50,7 @@ def first_order_shifts(
         token_ids: each sentence's tokens, special ones included.
         bank: gives the layers' weights at each width.
         should_stop: checked before each batch.
-        report_progress: called before each batch with the number of tokens done and their total.
+        report_progress: called before each batch with the number of batches done and their total.
 
     Returns:
         r, ``(n_layers, n_widths, n_sentences)``, in nats; None if ``should_stop`` became true.
@@ -60,13 +60,12 @@ def first_order_shifts(
     """
     # On the model's device: no batch waits for a GPU.
     shifts = torch.zeros(len(layers), len(WIDTHS), len(token_ids), device=device_of(model))
-    done, total = 0, sum(map(len, token_ids))
+    batches = list(equal_length_batches(token_ids, _BATCH_TOKENS))
     with recording(model, layers) as recorded:
-        for indices, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
-            report_progress(done, total)
+        for done, (indices, tokens) in enumerate(batches):
+            report_progress(done, len(batches))
             if should_stop():
                 return None
-            done += tokens.numel()
             backward(model, tokens, "--sensitivity none --sampler nsga2")
             at = torch.tensor(indices, device=shifts.device)
             for index, inputs, outputs in recorded:

@@ -29,7 +29,7 @@ MEASURED_WIDTHS = (2, 3)
 
 ReportProgress = Callable[[str, int, int, float | None], object]
 """Takes the name of a step, how much of it is done, of how much, and the seconds left (None if unknown)."""
-_FIRST_ORDER, _MEASURING = "sensitivities by gradients, tokens", "measuring sensitivities"
+_FIRST_ORDER, _MEASURING = "sensitivities by gradients, batches", "measuring sensitivities"
 
 log = logging.getLogger("bitfront")
 
@@ -95,13 +95,16 @@ def measure(
     if path.is_file():
         gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), len(problem.labels)))
     else:
-        began = time.monotonic()
+        warmed_up: list[float] = []
 
-        def report_tokens(done: int, total: int) -> None:
-            report_progress(_FIRST_ORDER, done, total, _left_s(began, done, total))
+        def report_batches(done: int, total: int) -> None:
+            if done == 1:  # the first batch is far slower than the others
+                warmed_up.append(time.monotonic())
+            left_s = _left_s(warmed_up[0], done - 1, total - 1) if done > 1 else None
+            report_progress(_FIRST_ORDER, done, total, left_s)
 
         first_order = first_order_shifts(
-            problem.network, problem.layers, problem.token_ids, bank, should_stop, report_tokens
+            problem.network, problem.layers, problem.token_ids, bank, should_stop, report_batches
         )
         if first_order is None:
             log.info("stopped before any sensitivity was measured; nothing to keep yet")

@@ -208,8 +208,10 @@ def _loop(
     front, checks_s = "", 0.0
     refreshed_at, refresh_cost_s = float("-inf"), 0.0
     try:
-        with _evaluating(worker, job, needed=budget.allows(done) and not out_of_maps) as evaluate:
+        needed = budget.allows(done) and not out_of_maps
+        if needed:
             phases(SEARCHING, done, job.profile.trials)
+        with _evaluating(worker, job, needed) as evaluate:
             while budget.allows(done) and not out_of_maps:
                 has_changed = evaluate()
                 out_of_maps = no_map_left()

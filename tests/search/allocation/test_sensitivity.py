@@ -17,10 +17,11 @@ def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path)
     sensitivities = measure(problem, tmp_path, report_progress=lambda *step: progress.append(step))
     assert sensitivities is not None
     n_layers = len(problem.layers)
-    total, tokens = len(MEASURED_WIDTHS) * n_layers, sum(map(len, problem.token_ids))
-    gradients = [step for step in progress if step[0] == "sensitivities by gradients, tokens"]
-    assert gradients[0] == (gradients[0][0], 0, tokens, None) and all(step[2] == tokens for step in gradients)
-    assert all(left_s is not None and left_s > 0 for *_, left_s in gradients[1:]) and len(gradients) > 1
+    total = len(MEASURED_WIDTHS) * n_layers
+    gradients = [step for step in progress if step[0] == "sensitivities by gradients, batches"]
+    batches = len(gradients)
+    assert [step[1:3] for step in gradients] == [(done, batches) for done in range(batches)]
+    assert [left_s is None for *_, left_s in gradients] == [done < 2 for done in range(batches)] and batches > 2
     measuring = progress[len(gradients) :]
     assert [step[:3] for step in measuring] == [("measuring sensitivities", done, total) for done in (0, *range(total))]
     assert [left_s is None for *_, left_s in measuring] == [True, True, *[False] * (total - 1)]
@@ -70,7 +71,10 @@ def test_the_gradient_gives_every_width_without_an_evaluation(
         assert not np.array_equal(sensitivities.shifts, measured.shifts)
 
 
-def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_measurement_says_what_is_kept_and_goes_on(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="bitfront")
     honest = Evaluator.log_odds
     calls = 0
 
@@ -85,9 +89,35 @@ def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, mo
         patched.setattr(Evaluator, "log_odds", tiring)
         with pytest.raises(KeyboardInterrupt):
             measure(problem, tmp_path)
+    total = len(MEASURED_WIDTHS) * len(problem.layers)
+    assert caplog.messages[-1] == f"10 of {total} sensitivities are measured and kept"
     progress: list[int] = []
     measure(problem, tmp_path, report_progress=lambda step, done, *_: progress.append(done))
     assert progress[:2] == [10, 10]
+
+
+def test_each_sensitivity_is_saved_before_the_next_where_saving_is_quick(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.allocation.sensitivity._SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("search.allocation.sensitivity._SAVE_SHARE", float("inf"))
+    measure(problem, tmp_path, source="gradient")
+    (path,) = tmp_path.glob("*.npz")
+    saved: list[tuple[int, int]] = []
+
+    def look(step: str, done: int, total: int, left_s: float | None) -> None:
+        with np.load(path) as stored:
+            saved.append((done, int(stored["measured"].sum())))
+
+    measure(problem, tmp_path, report_progress=look)
+    assert all(done == stored for done, stored in saved) and saved[-1][0] > 1
+
+
+def test_the_work_of_a_layer_alone_is_what_lies_above_it(problem: Problem) -> None:
+    shares = [problem.evaluator.share_above(index) for index in range(len(problem.layers))]
+    blocks = problem.evaluator._forward.n_boundaries
+    assert shares[:9] == [1.0] * 9  # the embeddings and the lowest encoder layer
+    assert shares == sorted(shares, reverse=True) and shares[-1] == pytest.approx(1 / blocks)
 
 
 def test_two_searches_of_one_problem_share_what_each_measures(problem: Problem, tmp_path: Path) -> None:
