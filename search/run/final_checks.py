@@ -11,41 +11,44 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from statistics import median
 
 from objectives.errors import InputError
 from results.outcome import Trial
-from results.statistics.analysis import Selection, select
+from results.statistics.analysis import select
 from search.run.holdout_check import check_holdout
 from search.run.progress import IN_FP32, ON_HOLDOUT, ON_UNSEEN, ReportPhase, paced
 from search.run.reporting import outcome_of_run
 from search.run.run_directory import RunDirectory
-from search.run.unseen_check import DamageElsewhere, check_on_unseen, needed_by_picks, unseen_candidates
+from search.run.unseen_check import (
+    MOST_CANDIDATES,
+    DamageElsewhere,
+    check_on_unseen,
+    needed_by_picks,
+    unseen_candidates,
+)
 from search.run.worker import Worker
 from search.samplers.guided import GuidedSampler
 from search.study.study import record_fp32_scores
 
 log = logging.getLogger("bitfront")
 
+_MOST_ON_HOLDOUT = 12  # the picks, their rivals and the reference
 # The holdout set and the report need what is left of the limit.
 _FP32_SHARE, _FP32_NEEDED_SHARE, _UNSEEN_SHARE = 0.4, 0.5, 0.8
 
 
-def expected_checks_s(worker: Worker, selection: Selection) -> float:
-    """Return the most seconds that the final checks of this selection will take at the pace of the search.
+def most_check_passes(worker: Worker) -> float:
+    """Return the most that the final checks will score, in passes over the search's sentences.
 
-    A search in another precision does not know the pace of FP32, so that only the limit bounds them.
+    A search in another precision does not know the pace of FP32, so that only the limit of time bounds it.
     """
-    problem = worker.problem
+    problem, profile = worker.problem, worker.profile
     if problem.search_evaluator.precision != problem.evaluator.precision:
         return float("inf")
-    scored = [trial for trial in selection.outcome.trials if trial.scores is not None]
-    known = {} if selection.outcome.unseen is None else selection.outcome.unseen.log_odds
-    candidates = sum(trial.number not in known for trial in selection.shown) if worker.profile.unseen else 0
-    sentences = candidates * worker.profile.unseen
-    if problem.holdout is not None and selection.outcome.holdout is None:
-        sentences += len(needed_by_picks(selection)) * problem.holdout.labels.size
-    return median([trial.elapsed_s for trial in scored] or [0.0]) * sentences / len(problem.labels)
+    sentences = min(profile.trials or MOST_CANDIDATES, MOST_CANDIDATES) * profile.unseen
+    if problem.holdout is not None:
+        sentences += _MOST_ON_HOLDOUT * problem.holdout.labels.size
+    return sentences / len(problem.labels)
 
 
 def run_final_checks(

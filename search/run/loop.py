@@ -21,7 +21,7 @@ from results.report.report import write_report
 from results.statistics.analysis import Analysis, analyse
 from search.allocation.baselines import all_baselines
 from search.allocation.sensitivity import Sensitivities, measure
-from search.run.final_checks import expected_checks_s, run_final_checks
+from search.run.final_checks import most_check_passes, run_final_checks
 from search.run.logs import log_start, logging_to, provenance, versions
 from search.run.polishing import maps_to_polish, polish_maps
 from search.run.profile import GUIDED, Profile
@@ -205,7 +205,7 @@ def _loop(
 
     out_of_maps = no_map_left()
     done_before = done = count()
-    front, checks_s = "", 0.0
+    front, check_passes = "", most_check_passes(worker)
     refreshed_at, refresh_cost_s = float("-inf"), 0.0
     try:
         needed = budget.allows(done) and not out_of_maps
@@ -220,13 +220,11 @@ def _loop(
                 done = count()
                 now = time.monotonic()
                 if now - refreshed_at >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
-                    analysis = store.patiently(lambda: _try_to_refresh(study, run), budget.should_stop)
-                    if analysis is not None:
-                        front, checks_s = front_line(analysis.outcome), expected_checks_s(worker, analysis)
+                    front = store.patiently(lambda: _try_to_refresh(study, run), budget.should_stop) or front
                     refreshed_at = time.monotonic()
                     refresh_cost_s = refreshed_at - now
                 rate = (done - done_before) / (time.monotonic() - began)
-                phases.trials(budget.progress(done, rate, front, checks_s))
+                phases.trials(budget.progress(done, rate, front, check_passes))
         # A start with nothing to search is there to complete the checks.
         limit_s = checks_limit_s(budget.elapsed_s) if done > done_before else float("inf")
         waiting = run_final_checks(worker, run, phases, limit_s)
@@ -270,13 +268,13 @@ def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[],
         pool.kill()
 
 
-def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> Analysis | None:
-    """Update the run's files and return the analysis; None if the files cannot be read or written."""
+def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> str:
+    """Update the run's files and return the front in one line; empty if the files cannot be read or written."""
     try:
-        return refresh(study, run)
+        return front_line(refresh(study, run).outcome)
     except (OSError, InputError) as error:  # no result is lost: the storage has them
         log.warning("cannot write the report for now (%s); the search goes on", error)
-        return None
+        return ""
 
 
 def refresh(study: optuna.Study, run: RunDirectory) -> Analysis:

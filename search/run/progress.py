@@ -115,11 +115,12 @@ class Budget:
         """Return whether the search may go on after this many trials."""
         return not (self.is_over() or (self.profile.trials and trials >= self.profile.trials))
 
-    def progress(self, trials: int, rate_per_s: float, front: str, checks_s: float) -> Progress:
-        """Return how far the search is, with its final checks bounded by ``checks_limit_s``."""
+    def progress(self, trials: int, rate_per_s: float, front: str, check_passes: float) -> Progress:
+        """Return how far the search is; ``check_passes`` is what the final checks score, in maps of the search."""
         profile, elapsed_s = self.profile, self.elapsed_s
         left_s = time_left(trials, profile.trials, rate_per_s, profile.hours, elapsed_s)
-        checks_s = min(checks_s, checks_limit_s(elapsed_s + (left_s or 0.0)))
+        limit_s = checks_limit_s(elapsed_s + (left_s or 0.0))
+        checks_s = min(check_passes / rate_per_s, limit_s) if rate_per_s else limit_s
         return Progress(trials, profile.trials, elapsed_s, left_s, rate_per_s, front, checks_s)
 
 

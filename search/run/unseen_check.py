@@ -27,6 +27,8 @@ from search.study.unseen_record import SCORES, SENTENCES, WANTED, scores_on_unse
 log = logging.getLogger("bitfront")
 
 _MAX_FRONT = 32
+MOST_CANDIDATES = 2 * _MAX_FRONT
+"""About the most maps that a check scores: the front, the baselines, and the best map at each baseline's size."""
 
 DamageElsewhere = Callable[[BitMap, LogOdds], float]
 """The expected damage of a map on other sentences, in nats a sentence, given its log-odds on the search's sentences."""

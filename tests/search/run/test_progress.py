@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from search.cli.status import status_lines
-from search.run.progress import PREPARING, Phase, PhaseRecord, Progress, checks_limit_s, paced, read_phase
+from search.run.profile import Profile
+from search.run.progress import PREPARING, Budget, Phase, PhaseRecord, Progress, checks_limit_s, paced, read_phase
 from search.run.run_directory import RunDirectory
 
 
@@ -54,6 +55,17 @@ def test_the_final_checks_take_a_fifth_of_a_start_or_five_minutes() -> None:
     hour = 3600.0
     assert checks_limit_s(4 * hour) == pytest.approx(hour)
     assert checks_limit_s(60) == checks_limit_s(1200) == 300
+
+
+@pytest.mark.parametrize(("passes", "checks_s"), [(20.0, 20 / 0.5), (float("inf"), 1000 / 4)])
+def test_the_time_of_the_final_checks_follows_the_pace_up_to_their_limit(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch, passes: float, checks_s: float
+) -> None:
+    monkeypatch.setattr("search.run.progress._LEAST_S", 1.0)
+    budget = Budget(Profile("m", "d", trials=500), started=500.0, should_stop=lambda: False)
+    progress = budget.progress(250, 0.5, "front", passes)
+    assert (progress.elapsed_s, progress.left_s) == (500.0, 500.0)
+    assert progress.checks_s == pytest.approx(checks_s)
 
 
 def test_status_names_the_phase_that_another_process_is_in(finished_run: Path, clock: list[float]) -> None:
