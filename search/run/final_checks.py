@@ -98,7 +98,8 @@ def run_final_checks(
 
     def on_holdout() -> None:
         outcome = outcome_of_run(study, run)
-        if not outcome.unscored:  # else the picks that it would confirm may still change
+        wanted = problem.holdout is not None and outcome.holdout is None
+        if wanted and not outcome.unscored:  # else the picks that it would confirm may still change
             report_phase(ON_HOLDOUT, 0, 0, None)
             check_holdout(problem, store, study, outcome)
 
