@@ -14,6 +14,8 @@ from objectives.layers import WIDTHS, BitMap, Layer
 
 JSON_SCHEMA = "bitfront-bit-map-1"
 
+_MOST_NAMED = 5  # unknown layers; from more, the map is of another model
+
 # One line of the documented format. In Markdown each underscore may follow a backslash. Both fields match any text, so
 # that a malformed field is reported instead of skipped as prose.
 _LINE = re.compile(r"^\s*(?:[-*]\s+)?Layer:\s*(?P<name>.*?)\s*\|\s*bits?:\s*(?P<bits>.*?)\s*$", re.IGNORECASE)
@@ -51,8 +53,9 @@ def parse_bit_map(text: str, layers: Sequence[Layer], subject: str) -> BitMap:
     widths: dict[str, int] = {}
     first_positions: dict[str, str] = {}
     faults = []
+    unknown = [name for _, name, _ in entries if name not in names]
     for position, name, value in entries:
-        if name not in names:
+        if name not in names and len(unknown) <= _MOST_NAMED:
             faults.append(f"{position}: {name!r} is not a layer of this model")
         if name in first_positions:
             faults.append(f"{position}: {name!r} is already given at {first_positions[name]}; keep one of them")
@@ -63,7 +66,14 @@ def parse_bit_map(text: str, layers: Sequence[Layer], subject: str) -> BitMap:
             faults.append(f"{position}: {name!r} has {value!r}; {rule}")
         else:
             widths[name] = width
-    faults += [f"{layer.name!r} is missing" for layer in layers if layer.name not in first_positions]
+    missing = [layer.name for layer in layers if layer.name not in first_positions]
+    if len(unknown) > _MOST_NAMED:  # the map of another model: every name would be a line of its own
+        faults.append(
+            f"{len(unknown)} of its {len(entries)} layers, such as {unknown[0]!r}, are not layers of this model, and "
+            f"{len(missing)} of this model's {len(names)} are missing; give a map that was made for this model"
+        )
+    else:
+        faults += [f"{name!r} is missing" for name in missing]
     if faults:
         raise all_faults(subject, faults)
     return tuple(widths[layer.name] for layer in layers)
@@ -97,6 +107,11 @@ def documented_bit_map(layers: Sequence[Layer]) -> BitMap:
     """
     text = files("objectives").joinpath("documented_map.txt").read_text(encoding="utf-8")
     return parse_bit_map(text, layers, subject="the documented configuration")
+
+
+def documented_misfit(n_layers: int) -> str:
+    """Return the reason, for a report, why the documented configuration is not scored on a model of other layers."""
+    return f"it is for the 76 layers of bert-base-uncased, and this model has {n_layers} others"
 
 
 _Entry = tuple[str, str, object]  # position in the file, layer name, unchecked width

@@ -155,6 +155,7 @@ def load_problem(
     bank_in_files: bool = False,
     confirm: str = NONE,
     group_size: int = 0,
+    check: Callable[[Fingerprint], object] = lambda _: None,
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
@@ -168,6 +169,7 @@ def load_problem(
         bank_in_files: keep every quantiser's codes in cache files, so that processes share one copy in memory.
         confirm: the holdout set, as for ``split_holdout``; ``auto`` is the own one of data ``miniature``, else none.
         group_size: columns that share a scale and a zero point; 0 for whole rows.
+        check: called with the fingerprint before anything is scored or calibrated; may raise.
 
     Raises:
         InputError: there is no such device, or no place for the cache.
@@ -192,6 +194,7 @@ def load_problem(
     holdout = _tokenize_holdout(holdout_sentences, classifier, confirm)
     if holdout is not None:
         identity["confirmation"] = sentences_fingerprint(holdout.token_ids, holdout.labels)
+    check(identity)
     network.to(_parse_device(device))  # type: ignore[arg-type]
     report_progress(f"scoring the FP32 model on {len(sentences.texts)} sentences")
     # This evaluator is dropped again: it finds faults before minutes of calibration, which need its memory.

@@ -124,6 +124,7 @@ class Outcome:
         holdout: the scores on the holdout; None until it is scored.
         unseen: the scores of the best maps on unseen training sentences; None until the search has ended.
         unscored: how many maps an interrupted check on unseen sentences still has to score.
+        unfinished: why the run is not complete, without a full stop; empty if it is, or if unknown.
     """
 
     name: str
@@ -146,3 +147,4 @@ class Outcome:
     holdout: HoldoutScores | None = None
     unseen: Unseen | None = None
     unscored: int = 0
+    unfinished: str = ""

@@ -101,6 +101,11 @@ class Evaluator:
         """Drop the remembered hidden states."""
         self._states.clear()
 
+    def share_above(self, index: int) -> float:
+        """Return the share of a pass that a map takes if all layers below this one are as in a remembered map."""
+        remembered = sum(below <= index for below in self._below)
+        return 1 - max(remembered - 1, 0) / max(len(self._below), 1)
+
     def _deepest_remembered(self, bit_map: BitMap) -> tuple[int, States | None]:
         """Return the highest boundary with remembered states for a map, and these; -1 and None if there is none."""
         for boundary in reversed(range(len(self._below))):

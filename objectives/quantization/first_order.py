@@ -40,6 +40,7 @@ def first_order_shifts(
     token_ids: Sequence[Sequence[int]],
     bank: WeightBank,
     should_stop: Callable[[], bool] = lambda: False,
+    report_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> npt.NDArray[np.float32] | None:
     """Return the first-order shift of each sentence's log-odds when one layer alone is quantised.
 
@@ -49,6 +50,7 @@ def first_order_shifts(
         token_ids: each sentence's tokens, special ones included.
         bank: gives the layers' weights at each width.
         should_stop: checked before each batch.
+        report_progress: called before each batch with the number of batches done and their total.
 
     Returns:
         r, ``(n_layers, n_widths, n_sentences)``, in nats; None if ``should_stop`` became true.
@@ -58,8 +60,10 @@ def first_order_shifts(
     """
     # On the model's device: no batch waits for a GPU.
     shifts = torch.zeros(len(layers), len(WIDTHS), len(token_ids), device=device_of(model))
+    batches = list(equal_length_batches(token_ids, _BATCH_TOKENS))
     with recording(model, layers) as recorded:
-        for indices, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
+        for done, (indices, tokens) in enumerate(batches):
+            report_progress(done, len(batches))
             if should_stop():
                 return None
             backward(model, tokens, "--sensitivity none --sampler nsga2")

@@ -45,6 +45,8 @@ def ending_lines(analysis: Analysis, run: str, export: str, width: int = 100) ->
     """
     verdict = [f"{claim}: {reason}." for claim, reason in verdict_leads(analysis)]
     lines = [line for sentence in verdict for line in textwrap.wrap(sentence, width, break_on_hyphens=False)]
+    if not analysis.outcome.trials:  # FP32 alone is no table of picks
+        return [*lines, "", f"report: {run}/report.html"]
     lines += ["", *to_terminal(brief_pick_columns(analysis), compared_pick_rows(analysis), width), ""]
     lines.append(f"report: {run}/report.html")
     if export and len(f"export: {export}") > width:
@@ -56,27 +58,35 @@ def ending_lines(analysis: Analysis, run: str, export: str, width: int = 100) ->
 
 
 def verdict_leads(analysis: Analysis) -> list[Lead]:
-    """Return the answer in at most three sentences: the smallest map, the gain of searching, and the holdout set."""
+    """Return the answer in at most four sentences.
+
+    They are whether the run is complete, the smallest map, the gain of searching, and the holdout set.
+    """
     if not analysis.complete:
-        return [("No answer yet", _no_scores_reason(analysis))]
-    return [_smallest_lead(analysis), *unseen_lead(analysis), holdout_lead(analysis)]
+        return [*_unfinished_lead(analysis), ("No answer yet", _no_scores_reason(analysis))]
+    return [*_unfinished_lead(analysis), _smallest_lead(analysis), *unseen_lead(analysis), holdout_lead(analysis)]
 
 
 def lead_lines(analysis: Analysis) -> list[Lead]:
     """Return the answer at the top of the report: each claim and its reason as whole sentences."""
     if not analysis.complete:
-        leads = [("No answer yet", _no_scores_reason(analysis))]
+        leads = [*_unfinished_lead(analysis), ("No answer yet", _no_scores_reason(analysis))]
     else:
         claim, reason = _smallest_lead(analysis)
         smallest = (claim, reason + _smallest_details(analysis.headline(SMALLEST)))
         others = [lead for lead in (_knee_lead(analysis), _documented_lead(analysis)) if lead is not None]
         claim, reason = holdout_lead(analysis)
         holdout = (claim, reason + (_holdout_damage_growth(analysis) if analysis.holdout else ""))
-        leads = [smallest, *others, *unseen_lead(analysis), holdout]
+        leads = [*_unfinished_lead(analysis), smallest, *others, *unseen_lead(analysis), holdout]
     reasons = _with_damage_defined([reason for _, reason in leads])
     return [
         (f"{claim}.", f"{reason[:1].upper()}{reason[1:]}.") for (claim, _), reason in zip(leads, reasons, strict=True)
     ]
+
+
+def _unfinished_lead(analysis: Analysis) -> list[Lead]:
+    unfinished = analysis.outcome.unfinished
+    return [("This run is not complete", unfinished)] if unfinished else []
 
 
 def unseen_lead(analysis: Analysis) -> list[Lead]:

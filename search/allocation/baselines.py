@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from objectives.bit_maps import documented_bit_map
+from objectives.bit_maps import documented_bit_map, documented_misfit
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, BitMap, Layer, uniform
 from objectives.problem import Problem
@@ -44,8 +44,8 @@ def reference(layers: Sequence[Layer]) -> tuple[list[Baseline], str]:
     """Return the documented configuration, or an empty list and the reason why it does not fit the layers."""
     try:
         return [Baseline("reference", "documented", documented_bit_map(layers))], ""
-    except InputError as error:
-        return [], str(error)
+    except InputError:
+        return [], documented_misfit(len(layers))
 
 
 def uniform_maps(layers: Sequence[Layer]) -> list[Baseline]:

@@ -28,9 +28,14 @@ from search.allocation.knapsack import Damages, Source
 MEASURED_WIDTHS = (2, 3)
 """Where a layer's change is too large for the gradient's first order, which is within a few percent from 4 bits on."""
 
+ReportProgress = Callable[[str, int, int, float | None], object]
+"""Takes the name of a step, how much of it is done, of how much, and the seconds left (None if unknown)."""
+_FIRST_ORDER, _MEASURING = "sensitivities by gradients, batches", "measuring sensitivities"
+
 log = logging.getLogger("bitfront")
 
-_SAVE_EVERY_S = 10.0
+_SAVE_EVERY_S = 1.0  # what a killed process may lose: one evaluation of a large model, a few of a small one
+_SAVE_SHARE = 0.05  # of the time may go into saving
 _HOPELESS = 20.0  # nats; no map of interest has that much damage
 
 
@@ -62,21 +67,21 @@ def measure(
     problem: Problem,
     cache: Path,
     source: Source = "measured",
-    report_progress: Callable[[int, int], None] = lambda done, total: None,
+    report_progress: ReportProgress = lambda step, done, total, left_s: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Sensitivities | None:
     """Return the sensitivities; None if ``should_stop`` ended the measurement.
 
     The gradient gives every width; if ``source`` is "measured", evaluations replace it at ``MEASURED_WIDTHS``. They
     start from remembered hidden states of the FP32 model, so that only the layers above the quantised one run. Results
-    are cached by the problem's fingerprint; an interrupted measurement continues where it stopped.
+    are cached by the problem's fingerprint as they come; an interrupted measurement continues where it stopped.
 
     Args:
         problem: the model and its sentences.
         cache: the directory of the cache.
         source: where the sensitivities come from.
-        report_progress: called with the number of evaluations done and their total.
-        should_stop: called before each evaluation; once it returns true, what was measured is kept.
+        report_progress: called before each batch of the gradients and before each evaluation.
+        should_stop: called just as often; once it returns true, what was measured is kept, and the log says how much.
 
     Raises:
         InputError: the file in the cache is damaged; the message says to delete it.
@@ -88,27 +93,43 @@ def measure(
     effects = [(index, width) for index in reversed(range(len(problem.layers))) for width in MEASURED_WIDTHS]
     if source == "gradient":
         effects = []
-    report_progress(0, len(effects))
     if path.is_file():
         gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), len(problem.labels)))
     else:
         writable_cache(cache)
-        first_order = first_order_shifts(problem.network, problem.layers, problem.token_ids, bank, should_stop)
+        warmed_up: list[float] = []
+
+        def report_batches(done: int, total: int) -> None:
+            if done == 1:  # the first batch is far slower than the others
+                warmed_up.append(time.monotonic())
+            left_s = _left_s(warmed_up[0], done - 1, total - 1) if done > 1 else None
+            report_progress(_FIRST_ORDER, done, total, left_s)
+
+        first_order = first_order_shifts(
+            problem.network, problem.layers, problem.token_ids, bank, should_stop, report_batches
+        )
         if first_order is None:
+            log.info("stopped before any sensitivity was measured; nothing to keep yet")
             return None
         gradient = _make_finite(first_order, problem.fp32_log_odds)
         shifts, measured = gradient.copy(), np.zeros(first_order.shape[:2], dtype=np.bool_)
         _write(path, gradient, shifts, measured, should_stop)
     missing = [(index, width) for index, width in effects if not measured[index, WIDTHS.index(width)]]
     if missing:
+        kept = len(effects) - len(missing)
+        report_progress(_MEASURING, kept, len(effects), None)
         fp32 = (FP32_WIDTH,) * len(problem.layers)
         problem.evaluator.log_odds(fp32, remember=True)
-        saved = time.monotonic()
+        # The first evaluations run only the layers at the top, the last ones the whole model.
+        work = np.cumsum([0.0, *(problem.evaluator.share_above(index) for index, _ in missing)])
+        began = saved = time.monotonic()
+        save_s = 0.0
         try:
-            for done, (index, width) in enumerate(missing, start=len(effects) - len(missing)):
+            for evaluated, (index, width) in enumerate(missing):
                 if should_stop():
                     return None
-                report_progress(done, len(effects))
+                left_s = _left_s(began, work[evaluated], work[-1])
+                report_progress(_MEASURING, kept + evaluated, len(effects), left_s)
                 if measured[index, WIDTHS.index(width)]:
                     continue  # another search has measured it meanwhile
                 log_odds = problem.evaluator.log_odds((*fp32[:index], width, *fp32[index + 1 :]))
@@ -121,16 +142,26 @@ def measure(
                 shift = _make_finite(log_odds - problem.fp32_log_odds, problem.fp32_log_odds)
                 shifts[index, WIDTHS.index(width)] = shift
                 measured[index, WIDTHS.index(width)] = True
-                if time.monotonic() - saved > _SAVE_EVERY_S:
+                if time.monotonic() - saved >= max(_SAVE_EVERY_S, save_s / _SAVE_SHARE):
+                    saving = time.monotonic()
                     _write(path, gradient, shifts, measured, should_stop)
                     saved = time.monotonic()
+                    save_s = saved - saving
         finally:
             problem.evaluator.forget()  # half a gigabyte, unused from now on
             give_back_freed()
             _write(path, gradient, shifts, measured, should_stop)
+            done = sum(bool(measured[index, WIDTHS.index(width)]) for index, width in effects)
+            if done < len(effects):
+                log.info("%d of %d sensitivities are measured and kept", done, len(effects))
     if source == "gradient":
         shifts, measured = gradient, np.zeros_like(measured)
     return Sensitivities.from_shifts(shifts, measured, problem.fp32_log_odds)
+
+
+def _left_s(began: float, done: float, total: float) -> float | None:
+    """Return the seconds left at the pace since ``began``; None before anything is done."""
+    return (time.monotonic() - began) * (total - done) / done if done else None
 
 
 def _make_finite(shifts: npt.NDArray[np.float32], fp32_log_odds: LogOdds) -> npt.NDArray[np.float32]:

@@ -109,12 +109,15 @@ def sensitivity(
     from results.plots.heat_maps import write_sensitivity_plot
     from search.allocation.sensitivity import measure
     from search.cli.terminal import progress_display
+    from search.run.progress import Phase
 
     if source not in get_args(Source):
         raise InputError(f"--source must be measured or gradient, not {source!r}")
     _, problem = _load(profile, flags)
     with progress_display(console) as display:
-        sensitivities = measure(problem, cache_directory(), cast(Source, source), display.sensitivities)
+        sensitivities = measure(
+            problem, cache_directory(), cast(Source, source), lambda *phase: display.phase(Phase(*phase))
+        )
     assert sensitivities is not None
     write_sensitivity_plot(problem.layers, sensitivities.damages, sensitivities.measured, out)
     longest = max(len(layer.name) for layer in problem.layers)

@@ -45,8 +45,9 @@ def search(
     settings = resolve_profile(profile or "miniature", flags)
     if settings.quantizer == "calibrated" or settings.sensitivity != "none" or settings.workers > 1:
         cache_directory()  # raises at once if there is no place for it
+    directory.check_settings(settings)
 
-    with console.waiting("starting"):  # after the settings are checked: a mistake is reported at once
+    with console.waiting("starting"):  # after all that is quick to check: a mistake is reported at once
         from search.cli.notify import notifying
         from search.cli.terminal import log_to_console, progress_display, summary
         from search.run.loop import run_search

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from results.formatting import DAMAGE, duration, maps
 from results.outcome import Outcome
 from search.cli.terminal import status_line
-from search.run.progress import Progress, time_left
+from search.run.progress import PREPARING, SEARCHING, Progress, read_phase, time_left
 from search.run.reporting import front_line
 from search.run.run_directory import RunDirectory
 from search.study.reading import NoStudyError, load_study, outcome
@@ -21,7 +21,7 @@ _RATE_WINDOW_S = 600.0
 
 
 def status_lines(run: RunDirectory) -> Iterator[str]:
-    """Yield a run's state, its progress, its front, and the checks that are still missing.
+    """Yield a run's state, the phase that it is in, its progress, its front, and the checks that are still missing.
 
     Raises:
         InputError: there is no run; or, after the first line, its study cannot be read.
@@ -31,13 +31,19 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
     live = run.is_locked()
     started = start.get("at")
     elapsed_s = max(0.0, time.time() - started.timestamp()) if isinstance(started, datetime) else 0.0
+    recorded = read_phase(run) if live else None
     if not live:
         state = _last_end(start)
+    elif recorded is not None and "ended" in start and recorded[0].name == PREPARING:
+        state, elapsed_s = "starting again", 0.0
     elif "ended" in start:  # a search writes its start once it has loaded the model
         state, elapsed_s = "starting again, or being polished", 0.0
     else:
         state = "running" + (f" for {duration(elapsed_s)}, workers: {start.get('workers', 1)}" if elapsed_s else "")
     yield f"{run.path}: {state}"
+    searching = live and (recorded is None or recorded[0].name == SEARCHING)
+    if recorded is not None and not searching:
+        yield recorded[0].line
     try:
         study = load_study(run.place())
     except NoStudyError:
@@ -50,9 +56,10 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
     rate = recent_rate(result)
     n_finished, limit = len(result.trials), profile["trials"]
     next_limit = limit if limit > n_finished else 0
-    left_s = time_left(n_finished, next_limit, rate, profile["hours"], elapsed_s) if live else None
+    left_s = time_left(n_finished, next_limit, rate, profile["hours"], elapsed_s) if searching else None
     front = front_line(result).replace("damage", DAMAGE, 1)
-    progress = Progress(n_finished, limit, elapsed_s, left_s, rate, front)
+    checks_s = recorded[1] if recorded is not None else 0.0
+    progress = Progress(n_finished, limit, elapsed_s, left_s, rate, front, checks_s)
     yield status_line(progress) + (f"; {n_running} running" if n_running else "")
     yield front
     if result.unscored:

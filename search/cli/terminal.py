@@ -19,7 +19,7 @@ from objectives.errors import quoted
 from results.formatting import duration
 from results.statistics.analysis import Analysis
 from search.cli.options import PipeSafeConsole
-from search.run.progress import REFRESH_S, Display, Progress
+from search.run.progress import REFRESH_S, SEARCHING, Display, Phase, Progress
 
 _MAX_COLUMNS = 100
 
@@ -61,9 +61,11 @@ def summary(analysis: Analysis, run: Path) -> str:
 
 
 def status_line(progress: Progress) -> str:
-    """Return trials, rate and time left, as ``40/150 trials, 12.0 a minute, 9 min left``."""
+    """Return trials, rate and time left, as ``40/150 trials, 12.0 a minute, 9 min left``; then the final checks."""
     limit = f"/{progress.trial_limit}" if progress.trial_limit else ""
     left = f", {duration(progress.left_s)} left" if progress.left_s is not None else ""
+    if progress.checks_s and left:
+        left += f", then up to {duration(progress.checks_s)} of final checks"
     return f"{progress.trials}{limit} trials, {60 * progress.rate_per_s:.1f} a minute{left}"
 
 
@@ -72,8 +74,8 @@ class _Bar:
     bar: ProgressBar
     task: TaskID
 
-    def sensitivities(self, done: int, total: int) -> None:
-        self.bar.update(self.task, completed=done, total=total, description=_measured(done, total))
+    def phase(self, phase: Phase) -> None:
+        self.bar.update(self.task, completed=phase.done, total=phase.total or None, description=phase.line)
 
     def trials(self, progress: Progress) -> None:
         self.bar.update(
@@ -83,31 +85,21 @@ class _Bar:
             description=f"{status_line(progress)}\n{progress.front}",
         )
 
-    def final_check(self, step: str, done: int, total: int) -> None:
-        self.bar.update(self.task, completed=done, total=total, description=f"{step}: {done}/{total} maps")
-
 
 class _PlainLines:
-    """Prints at most one line every ``REFRESH_S`` seconds, for logs and pipes."""
+    """Prints a line for each phase, and then at most one every ``REFRESH_S`` seconds, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._printed_at = -REFRESH_S
+        self._printed, self._printed_at = "", 0.0
 
-    def sensitivities(self, done: int, total: int) -> None:
-        self._print(_measured(done, total))
+    def phase(self, phase: Phase) -> None:
+        self._print(phase.name, phase.line)
 
     def trials(self, progress: Progress) -> None:
-        self._print(f"{status_line(progress)}; {progress.front}")
+        self._print(SEARCHING, f"{status_line(progress)}; {progress.front}")
 
-    def final_check(self, step: str, done: int, total: int) -> None:
-        self._print(f"{step}: {done}/{total} maps")
-
-    def _print(self, line: str) -> None:
-        if time.monotonic() - self._printed_at >= REFRESH_S:
-            self._printed_at = time.monotonic()
+    def _print(self, phase: str, line: str) -> None:
+        if phase != self._printed or time.monotonic() - self._printed_at >= REFRESH_S:
+            self._printed, self._printed_at = phase, time.monotonic()
             self._console.print(line, soft_wrap=True, highlight=False)
-
-
-def _measured(done: int, total: int) -> str:
-    return f"sensitivities: {done}/{total} measured"

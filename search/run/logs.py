@@ -1,13 +1,16 @@
-"""The log of a run: its file and its first lines."""
+"""The log of a run: its file, its first lines, and the facts of a start."""
 
 from __future__ import annotations
 
 import logging
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from logging.handlers import RotatingFileHandler
 
 import optuna
+import torch
 
 from objectives.batching import device_of
 from objectives.evaluation.cuda_graphs import multiplies_bf16
@@ -55,3 +58,19 @@ def log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optu
     log.info("evaluating with the %s", problem.search_evaluator.description)
     if problem.search_evaluator.precision == "bf16" and not multiplies_bf16(device_of(problem.network)):
         log.warning("this processor does not multiply in bf16; --precision fp32 would be faster")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that results depend on, by name."""
+    packages = ("bitfront", "torch", "transformers", "optuna", "numpy")
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}
+
+
+def provenance(profile: Profile, problem: Problem) -> list[tuple[str, str]]:
+    """Return the facts of a start that the report shows: sampler, fingerprints, versions, machine."""
+    return [
+        ("sampler", f"{profile.sampler}, seed {profile.seed}"),
+        *((f"fingerprint of {key}", value) for key, value in problem.fingerprint.items()),
+        *versions().items(),
+        ("machine", f"{platform.machine()}, {torch.get_num_threads()} threads, {platform.system()}"),
+    ]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import optuna
@@ -18,17 +15,29 @@ import torch
 
 from objectives.cache import cache_directory
 from objectives.errors import InputError
+from objectives.loading.fingerprint import Fingerprint
 from objectives.problem import Problem, polishing_sentences
 from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
 from results.statistics.analysis import Analysis, analyse
 from search.allocation.baselines import all_baselines
 from search.allocation.sensitivity import Sensitivities, measure
-from search.run.final_checks import run_final_checks
-from search.run.logs import log_start, logging_to
+from search.run.final_checks import most_check_passes, run_final_checks
+from search.run.logs import log_start, logging_to, provenance, versions
 from search.run.polishing import maps_to_polish, polish_maps
 from search.run.profile import GUIDED, Profile
-from search.run.progress import BY_SIGNAL, REFRESH_S, Display, Progress, time_left
+from search.run.progress import (
+    BY_SIGNAL,
+    POLISHING,
+    PREPARING,
+    REFRESH_S,
+    REPORTING,
+    SEARCHING,
+    Budget,
+    Display,
+    PhaseRecord,
+    checks_limit_s,
+)
 from search.run.reporting import front_line, outcome_of_run
 from search.run.run_directory import RunDirectory
 from search.run.signals import stop_requests
@@ -63,22 +72,23 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         StorageLostError: the database cannot be reached any more.
     """
     started = time.monotonic()
+    phases = PhaseRecord(run, display)
     start: dict[str, Any] = {"at": datetime.now(UTC), "workers": profile.workers, "process": os.getpid()}
     with ExitStack() as resources:
-        place, store, problem = _prepare(profile, run, storage_url, resources)
+        place, store, problem = _prepare(profile, run, storage_url, phases, resources)
         should_stop = resources.enter_context(stop_requests())
-        versions = _versions()
         # A continued run keeps the codes that its study began with.
         codes = run.read_settings()["fingerprint"].get("codes", "") if run.exists() else ""
 
         def write_settings() -> None:
             fingerprint = {**problem.fingerprint, "codes": codes or problem.codes}
-            run.write_settings(profile.to_dict(), fingerprint, versions, place, start)
+            run.write_settings(profile.to_dict(), fingerprint, versions(), place, start)
 
         write_settings()
+        resources.callback(phases.end)
         run.clean_up()
-        budget = _Budget(profile, started, should_stop)
-        sensitivities = _measure_sensitivities(profile, problem, run, budget, display)
+        budget = Budget(profile, started, should_stop)
+        sensitivities = _measure_sensitivities(profile, problem, run, budget, phases)
         constraint = constraint_of(profile, problem)
         baselines, reference_note = all_baselines(problem, constraint, sensitivities)
         # A search that is stopped while measuring still opens its study, so that it has a report.
@@ -99,7 +109,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
                     sampler,
                     baselines,
                     reference_note,
-                    _provenance(profile, problem, versions),
+                    provenance(profile, problem),
                     store.study_name,
                     store.shared,
                 )
@@ -108,19 +118,25 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         store.patiently(lambda: log_start(profile, run, problem, study), should_stop)
         worker = Worker(store, study, problem, constraint, profile, should_stop)
         job = Job(profile, sampler_name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
-        analysis, out_of_maps = _loop(worker, job, run, budget, display)
+
+        def record_end(out_of_maps: bool, waiting: int) -> None:
+            end = "running out of maps" if out_of_maps else "its budget"
+            start.update(ended=datetime.now(UTC), by=BY_SIGNAL if should_stop() else end, waiting=waiting)
+            write_settings()
+
+        analysis = _loop(worker, job, run, budget, phases, record_end)
         if profile.polish and not should_stop():
+            phases(POLISHING)
             trials = maps_to_polish(analysis)
             polish_maps(problem, analysis.outcome, trials, run, profile.seed, should_stop=should_stop)
             write_report(analysis, run.path)
-        end = "running out of maps" if out_of_maps else "its budget"
-        start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if should_stop() else end}
-        write_settings()
+            start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if should_stop() else start["by"]}
+            write_settings()
         return analysis
 
 
 def _prepare(
-    profile: Profile, run: RunDirectory, storage_url: str, resources: ExitStack
+    profile: Profile, run: RunDirectory, storage_url: str, phases: PhaseRecord, resources: ExitStack
 ) -> tuple[Place, Store | None, Problem]:
     """Lock the run, open its database if it has one, load its problem, and check that they fit together.
 
@@ -131,15 +147,22 @@ def _prepare(
         resources.enter_context(run.locked())
         resources.enter_context(logging_to(run))
 
+    def check_problem(identity: Fingerprint) -> None:
+        if run.exists():  # the holdout set must be the same as before, too
+            run.check_same({"confirmation": None, **identity}, run.read_settings()["fingerprint"])
+
+    run.check_settings(profile)
     existing = run.exists()
     if existing:
         lock()
-        run.check_same(profile.objective, run.read_settings()["profile"])
+        run.check_settings(profile)
+        resources.callback(phases.end)
+    phases(PREPARING)
     place = run.place(storage_url)
     if existing and not place.url:
         run.check_journal()
     store = place.open() if place.url else None  # reports its faults before the model is loaded
-    problem = load_searched_problem(profile, log.info)
+    problem = load_searched_problem(profile, log.info, check_problem)
     constraint = constraint_of(profile, problem)
     if profile.polish:
         polishing_sentences(problem)  # raises before the search, if there are none
@@ -155,39 +178,23 @@ def _prepare(
         store.patiently(check, lambda: False)
     if not existing:
         lock()
-        existing = run.exists()  # another process may have created it meanwhile
-    if existing:
-        # The holdout set must be the same as before, too.
-        settings = run.read_settings()
-        run.check_same(profile.objective, settings["profile"])
-        run.check_same({"confirmation": None, **problem.fingerprint}, settings["fingerprint"])
+        run.check_settings(profile)  # another process may have created it meanwhile
+        check_problem(problem.fingerprint)
     return place, store, problem
 
 
-@dataclass(frozen=True)
-class _Budget:
-    """The limits of this start of a search; a signal ends it too."""
+def _loop(
+    worker: Worker,
+    job: Job,
+    run: RunDirectory,
+    budget: Budget,
+    phases: PhaseRecord,
+    record_end: Callable[[bool, int], object],
+) -> Analysis:
+    """Search until the budget ends or no map is left, make the final checks, and return the analysis.
 
-    profile: Profile
-    started: float
-    should_stop: Callable[[], bool]
-
-    @property
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self.started
-
-    def is_over(self) -> bool:
-        """Return whether the time is up or a signal has come."""
-        limit_s = self.profile.hours * 3600
-        return self.should_stop() or bool(limit_s and self.elapsed_s >= limit_s)
-
-    def allows(self, trials: int) -> bool:
-        """Return whether the search may go on after this many trials."""
-        return not (self.is_over() or (self.profile.trials and trials >= self.profile.trials))
-
-
-def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display: Display) -> tuple[Analysis, bool]:
-    """Search until the budget ends or no map is left; return the analysis, and whether no map was left."""
+    ``record_end`` is called before the last report with whether no map was left, and how many maps the checks left out.
+    """
     store, study = worker.store, worker.study
     began = time.monotonic()
 
@@ -199,10 +206,13 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
 
     out_of_maps = no_map_left()
     done_before = done = count()
-    front = ""
+    front, check_passes = "", most_check_passes(worker)
     refreshed_at, refresh_cost_s = float("-inf"), 0.0
     try:
-        with _evaluating(worker, job, needed=budget.allows(done) and not out_of_maps) as evaluate:
+        needed = budget.allows(done) and not out_of_maps
+        if needed:
+            phases(SEARCHING, done, job.profile.trials)
+        with _evaluating(worker, job, needed) as evaluate:
             while budget.allows(done) and not out_of_maps:
                 has_changed = evaluate()
                 out_of_maps = no_map_left()
@@ -215,8 +225,12 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
                     refreshed_at = time.monotonic()
                     refresh_cost_s = refreshed_at - now
                 rate = (done - done_before) / (time.monotonic() - began)
-                display.trials(_progress(job.profile, done, budget.elapsed_s, rate, front))
-        run_final_checks(worker, run, display.final_check)
+                phases.trials(budget.progress(done, rate, front, check_passes))
+        # A start with nothing to search is there to complete the checks.
+        limit_s = checks_limit_s(budget.elapsed_s) if done > done_before else float("inf")
+        waiting = run_final_checks(worker, run, phases, limit_s)
+        phases(REPORTING)
+        record_end(out_of_maps, waiting)
         analysis = store.patiently(lambda: refresh(study, run), budget.should_stop)
     except BaseException as error:
         # A second Ctrl-C may come while the files are written: write all again, so that they agree.
@@ -227,7 +241,7 @@ def _loop(worker: Worker, job: Job, run: RunDirectory, budget: _Budget, display:
         raise
     end = "no further map meets the constraint" if out_of_maps else "budget reached"
     log.info("%s", "stopped by a signal" if budget.should_stop() else end)
-    return analysis, out_of_maps
+    return analysis
 
 
 @contextmanager
@@ -272,32 +286,13 @@ def refresh(study: optuna.Study, run: RunDirectory) -> Analysis:
 
 
 def _measure_sensitivities(
-    profile: Profile, problem: Problem, run: RunDirectory, budget: _Budget, display: Display
+    profile: Profile, problem: Problem, run: RunDirectory, budget: Budget, phases: PhaseRecord
 ) -> Sensitivities | None:
     if profile.sensitivity == "none":
         return None
     started = time.monotonic()
-    measured = measure(problem, cache_directory(), profile.sensitivity, display.sensitivities, budget.is_over)
+    measured = measure(problem, cache_directory(), profile.sensitivity, phases, budget.is_over)
     if measured is not None:
         write_sensitivity_plot(problem.layers, measured.damages, measured.measured, run.path)
         log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
     return measured
-
-
-def _progress(profile: Profile, done: int, elapsed_s: float, rate: float, front: str) -> Progress:
-    left_s = time_left(done, profile.trials, rate, profile.hours, elapsed_s)
-    return Progress(done, profile.trials, elapsed_s, left_s, rate, front)
-
-
-def _versions() -> dict[str, str]:
-    packages = ("bitfront", "torch", "transformers", "optuna", "numpy")
-    return {name: version(name) for name in packages} | {"python": platform.python_version()}
-
-
-def _provenance(profile: Profile, problem: Problem, versions: dict[str, str]) -> list[tuple[str, str]]:
-    return [
-        ("sampler", f"{profile.sampler}, seed {profile.seed}"),
-        *((f"fingerprint of {key}", value) for key, value in problem.fingerprint.items()),
-        *versions.items(),
-        ("machine", f"{platform.machine()}, {torch.get_num_threads()} threads, {platform.system()}"),
-    ]

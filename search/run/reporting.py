@@ -16,6 +16,7 @@ from results.pareto import front
 from results.statistics.candidates import Candidates
 from results.statistics.picks import headline_limits, pick
 from search.run.profile import Profile, checked_profile
+from search.run.progress import BY_SIGNAL
 from search.run.run_directory import RunDirectory
 from search.study.reading import load_study, outcome
 from search.study.study import THEN
@@ -38,13 +39,39 @@ def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None 
     Raises:
         InputError: the run's settings cannot be read, or the margin is out of range.
     """
-    profile = run.read_settings()["profile"]
+    settings = run.read_settings()
+    profile = settings["profile"]
     margin = profile["margin"] if margin is None else checked_profile(profile | {"margin": margin}, run.name).margin
     result = outcome(study, run.name)
     # No single command repeats a run that was continued with another sampler.
     resampled = THEN in dict(result.provenance).get("sampler", "")
     command = "" if resampled else command_of(profile, run, len(result.trials))
-    return replace(result, margin=margin, command=command)
+    unfinished = unfinished_because(settings.get("start", {}), len(result.trials), profile["trials"])
+    return replace(result, margin=margin, command=command, unfinished=unfinished)
+
+
+def unfinished_because(start: Mapping[str, Any], trials: int, trial_limit: int) -> str:
+    """Return why a run is not complete, without a full stop; empty if it is, or if run.toml does not say.
+
+    Args:
+        start: the table of run.toml with the facts of its last start.
+        trials: how many maps have been evaluated.
+        trial_limit: how many were wanted; 0 for no limit.
+    """
+    evaluated = f"{trials:,} of {trial_limit:,} trials" if trial_limit else f"{trials:,} trials"
+    again = "the same command continues it"
+    if not start:
+        return ""
+    if "ended" not in start:
+        return f"after {evaluated} it was still running when this was written, or was interrupted; {again}"
+    if start.get("by") == BY_SIGNAL:
+        return f"a signal stopped it after {evaluated}; {again}"
+    if waiting := start.get("waiting"):
+        return (
+            f"its final checks had no time for {maps(int(waiting))}, those that picks and verdict need least; "
+            "the same command scores them"
+        )
+    return ""
 
 
 def front_line(outcome: Outcome) -> str:

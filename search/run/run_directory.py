@@ -14,13 +14,15 @@ import tomli_w
 
 from objectives.errors import InputError, all_faults, printable, quoted
 from objectives.files import LockHeldError, looks_temporary, process_lock, remove_leftovers, write_text
-from search.run.profile import checked_profile
+from search.run.profile import Profile, checked_profile
 from search.storage.stores import STUDY_NAME, Place, redacted
 
 RUN_SCHEMA = "bitfront-run-1"
 _HARMLESS = re.compile(r"\..*|lost\+found|.*\.(log|out|err)|.*\.p?[oe]\d+([.-]\d+)?")
 """Names that do not make a directory someone else's: hidden files, and logs as schedulers call them."""
 _HALF_WRITTEN = re.compile(r"\.run-.{8}\.toml")  # by a run that was killed while it wrote its settings
+_QUANTIZER = r"(?P<name>[a-z]+)-\d+(?: in groups of (?P<group_size>\d+))?(?: on \w+)?"
+"""The fingerprint of a quantiser: its name and version, its group size, its calibration sentences."""
 _LOCK_TIMEOUT_S = 0.5  # `bitfront status` holds the lock for a moment
 
 
@@ -49,6 +51,11 @@ class RunDirectory:
     def log(self) -> Path:
         """Path of the log."""
         return self.path / "search.log"
+
+    @property
+    def phase(self) -> Path:
+        """Path of the file with the phase of a running search; see ``search.run.progress``."""
+        return self.path / "phase.json"
 
     def exists(self) -> bool:
         """Return whether the directory holds a run.
@@ -170,6 +177,21 @@ class RunDirectory:
         ]
         if faults:
             raise all_faults(f"{self.path}: is another search; give --run another directory", faults)
+
+    def check_settings(self, profile: Profile) -> None:
+        """Check what needs no model: that an existing run began with this objective and this quantiser.
+
+        Raises:
+            InputError: it is another search; the message lists the differences.
+        """
+        if not self.exists():
+            return
+        settings = self.read_settings()
+        self.check_same(profile.objective, settings["profile"])
+        recorded = re.fullmatch(_QUANTIZER, str(settings["fingerprint"].get("quantizer")))
+        if recorded:  # else of another version: the fingerprint decides once the model is loaded
+            before = {"quantizer": recorded["name"], "group_size": int(recorded["group_size"] or 0)}
+            self.check_same({key: getattr(profile, key) for key in before}, before)
 
     @property
     def _lock(self) -> Path:

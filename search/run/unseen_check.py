@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import optuna
@@ -27,6 +27,8 @@ from search.study.unseen_record import SCORES, SENTENCES, WANTED, scores_on_unse
 log = logging.getLogger("bitfront")
 
 _MAX_FRONT = 32
+MOST_CANDIDATES = 2 * _MAX_FRONT
+"""About the most maps that a check scores: the front, the baselines, and the best map at each baseline's size."""
 
 DamageElsewhere = Callable[[BitMap, LogOdds], float]
 """The expected damage of a map on other sentences, in nats a sentence, given its log-odds on the search's sentences."""
@@ -40,10 +42,12 @@ def check_on_unseen(
     should_stop: Callable[[], bool],
     damage_elsewhere: DamageElsewhere | None = None,
     report_progress: Callable[[int, int], object] = lambda done, total: None,
-) -> None:
+    is_late: Callable[[], bool] = lambda: False,
+) -> list[Trial]:
     """Score the best maps on unseen sentences, in FP32, and record the scores; recorded scores are kept.
 
-    The scores count only once all are recorded: the baselines come first, and would win against maps not yet scored.
+    The scores count only once all that the picks need are recorded: else a baseline would win against a searched map
+    that is not scored yet. If time is short, further maps wait in pairs that the verdict compares.
 
     Args:
         problem: the run's problem.
@@ -54,19 +58,24 @@ def check_on_unseen(
         damage_elsewhere: the sampler's maps are chosen by this expected damage; without it, by their damage on the
             search's sentences.
         report_progress: called with the number of maps scored and their total.
+        is_late: asked before each group of maps; once true, the others wait for the next start of the search.
+
+    Returns:
+        The maps that wait. The scores do not count yet if ``unscored`` maps are among them.
     """
     if not sentence_limit:
         if study.user_attrs.get(WANTED):
             study.set_user_attr(WANTED, None)
-        return
-    trials = unseen_candidates(select(outcome), damage_elsewhere)
+        return []
+    selection = select(outcome)
+    trials = unseen_candidates(selection, damage_elsewhere)
     if not trials:
-        return
+        return []
     try:
         token_ids = unseen_sentences(problem, sentence_limit)
     except InputError as error:
         log.warning("not checked on unseen sentences: %s", error)
-        return
+        return []
     digest = short_digest(json.dumps(token_ids))
     recorded = study.user_attrs  # read once: each read of a database is a query
     missing = [trial for trial in trials if scores_on_unseen(recorded, trial.number, digest) is None]
@@ -75,22 +84,30 @@ def check_on_unseen(
         study.set_user_attr(SENTENCES, None)
         previous = None
     fp32 = None if previous is None else previous["fp32_log_odds"]
+    waiting: list[Trial] = []
     if fp32 is None or missing:  # a search killed at the end of this block lacks only the former
         log.info("scoring %d maps on %d training sentences that the search did not see", len(missing), len(token_ids))
         study.set_user_attr(WANTED, {"digest": digest, "numbers": [trial.number for trial in missing]})
         evaluator = problem.evaluator_on(token_ids)
         fp32 = fp32 or pack_array(evaluator.fp32_log_odds())
-        for done, trial in enumerate(missing):
-            report_progress(done, len(missing))
-            if should_stop():
-                log.warning("some maps are not scored on unseen sentences yet; start the search again")
-                return
-            log_odds = evaluator.log_odds(trial.bit_map)
-            if np.isfinite(log_odds).all():
-                scores = {"digest": digest, "log_odds": pack_array(log_odds)}
-                study.set_user_attr(f"{SCORES} {trial.number}", scores)
-            else:
-                log.warning("%s has no finite scores on unseen sentences and is left out", trial.label)
+        groups = _by_need(selection, missing)
+        needed, done, by_need = groups[0], 0, [trial for group in groups for trial in group]
+        for group in groups:
+            if group is not needed and is_late():
+                waiting = by_need[done:]
+                break
+            for trial in group:
+                report_progress(done, len(missing))
+                if should_stop() or (group is needed and is_late()):
+                    log.warning("some maps are not scored on unseen sentences yet; start the search again")
+                    return by_need[done:]
+                log_odds = evaluator.log_odds(trial.bit_map)
+                if np.isfinite(log_odds).all():
+                    scores = {"digest": digest, "log_odds": pack_array(log_odds)}
+                    study.set_user_attr(f"{SCORES} {trial.number}", scores)
+                else:
+                    log.warning("%s has no finite scores on unseen sentences and is left out", trial.label)
+                done += 1
     latest = study.user_attrs.get(SENTENCES)  # another machine may have updated it meanwhile
     considered = len(outcome.trials)
     if latest is not None and latest["digest"] == digest:
@@ -99,6 +116,36 @@ def check_on_unseen(
         study.set_user_attr(SENTENCES, record)
     if missing or recorded.get(WANTED):
         study.set_user_attr(WANTED, None)
+    return waiting
+
+
+def _by_need(selection: Selection, trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Return trials in groups by need: all that the picks need first, then the verdict's pairs, then the others.
+
+    A pair is a knapsack's map and the largest map of the sampler within its size. One scored without the other would
+    tilt the comparison.
+    """
+    axis = selection.outcome.size_axis
+    sampled = sorted(
+        (trial for trial in trials if trial.origin == "sampler"), key=lambda trial: trial.compression(axis)
+    )
+    head, pairs = needed_by_picks(selection), []
+    for knapsack in (trial for trial in selection.baselines if trial.origin == "plain"):
+        rival = next((trial for trial in sampled if trial.compression(axis) >= knapsack.compression(axis)), knapsack)
+        pair = {knapsack.number, rival.number}
+        if knapsack.number in head:
+            head |= pair
+        pairs.append(pair)
+    remaining = {trial.number: trial for trial in trials}
+    numbers = [head, *pairs, *({trial.number} for trial in trials)]
+    needed, *others = [[remaining.pop(number) for number in sorted(group & remaining.keys())] for group in numbers]
+    return [needed, *(group for group in others if group)]
+
+
+def needed_by_picks(selection: Selection) -> set[int]:
+    """Return the numbers of the picks, the reference, and the baselines that rival the picks."""
+    rivals = (headline.rival for headline in selection.headlines)
+    return {*selection.picked, *(rival.number for rival in rivals if rival is not None)}
 
 
 def unseen_candidates(selection: Selection, damage_elsewhere: DamageElsewhere | None = None) -> list[Trial]:

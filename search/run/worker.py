@@ -48,8 +48,12 @@ def make_sampler(
     return GuidedSampler(constraint, sensitivities, problem.fp32_log_odds, seed)
 
 
-def load_searched_problem(profile: Profile, report_progress: Callable[[str], None]) -> Problem:
-    """Load the problem of a profile; several workers share its codes in files."""
+def load_searched_problem(
+    profile: Profile,
+    report_progress: Callable[[str], None],
+    check: Callable[[Fingerprint], object] = lambda _: None,
+) -> Problem:
+    """Load the problem of a profile; several workers share its codes in files. ``check`` is as for ``load_problem``."""
     return load_problem(
         profile.model,
         profile.data,
@@ -60,6 +64,7 @@ def load_searched_problem(profile: Profile, report_progress: Callable[[str], Non
         bank_in_files=profile.workers > 1,
         confirm=profile.confirm,
         group_size=profile.group_size,
+        check=check,
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from objectives.bit_maps import documented_misfit
 from objectives.errors import InputError
 from objectives.layers import Layer
 from objectives.packing.footprint import Footprint
@@ -94,7 +95,8 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         in_domain=None if context["in_domain"] is None else unpack_array(context["in_domain"], np.bool_),
         fp32_log_odds=fp32_log_odds,
         fp32=score(fp32_log_odds, labels, fp32_log_odds),
-        reference_note=context["reference_note"],
+        # Older studies list every layer of the documented map.
+        reference_note=documented_misfit(len(layers)) if "\n" in (note := context["reference_note"]) else note,
         trials=tuple(trials),
         provenance=tuple((key, value) for key, value in context["provenance"]),
         holdout_source=context.get("held_back", ""),

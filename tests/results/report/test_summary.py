@@ -166,8 +166,16 @@ def test_a_search_ends_in_25_lines_of_100_columns(margin: float, unscored: int, 
 
 def test_a_search_without_results_ends_in_few_lines() -> None:
     lines = ending_lines(analyse(empty_outcome()), "runs/x", "")
-    assert lines[0] == "No answer yet: no map has been evaluated yet."
-    assert lines[-1] == "report: runs/x/report.html"
+    assert lines == ["No answer yet: no map has been evaluated yet.", "", "report: runs/x/report.html"]
+
+
+@pytest.mark.parametrize("outcome", [empty_outcome(), made_up_outcome(trials=4)])
+def test_a_run_that_is_not_complete_says_so_first(outcome: Outcome) -> None:
+    reason = "a signal stopped it after 11 of 60 trials; the same command continues it"
+    analysis = analyse(replace(outcome, unfinished=reason))
+    assert lead_lines(analysis)[0] == ("This run is not complete.", f"{reason.capitalize()}.")
+    assert " ".join(ending_lines(analysis, "runs/x", "")).startswith(f"This run is not complete: {reason}. ")
+    assert "not complete" not in " ".join(claim for claim, _ in lead_lines(analyse(outcome)))
 
 
 def test_damage_is_defined_at_its_first_mention() -> None:

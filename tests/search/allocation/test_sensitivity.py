@@ -13,12 +13,18 @@ from search.allocation.sensitivity import MEASURED_WIDTHS, Sensitivities, measur
 
 
 def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path) -> None:
-    progress: list[tuple[int, int]] = []
-    sensitivities = measure(problem, tmp_path, report_progress=lambda *counts: progress.append(counts))
+    progress: list[tuple[str, int, int, float | None]] = []
+    sensitivities = measure(problem, tmp_path, report_progress=lambda *step: progress.append(step))
     assert sensitivities is not None
     n_layers = len(problem.layers)
     total = len(MEASURED_WIDTHS) * n_layers
-    assert progress == [(0, total), *((done, total) for done in range(total))]
+    gradients = [step for step in progress if step[0] == "sensitivities by gradients, batches"]
+    batches = len(gradients)
+    assert [step[1:3] for step in gradients] == [(done, batches) for done in range(batches)]
+    assert [left_s is None for *_, left_s in gradients] == [done < 2 for done in range(batches)] and batches > 2
+    measuring = progress[len(gradients) :]
+    assert [step[:3] for step in measuring] == [("measuring sensitivities", done, total) for done in (0, *range(total))]
+    assert [left_s is None for *_, left_s in measuring] == [True, True, *[False] * (total - 1)]
     for width in WIDTHS:
         assert (sensitivities.measured[:, WIDTHS.index(width)] == (width in MEASURED_WIDTHS)).all()
     for index in (0, 5, n_layers - 1):
@@ -27,9 +33,9 @@ def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path)
         assert np.array_equal(sensitivities.shifts[index, WIDTHS.index(3)], alone)
     assert (np.diff(sensitivities.damages, axis=1) <= 0).all()
     progress.clear()
-    again = measure(problem, tmp_path, report_progress=lambda *counts: progress.append(counts))
+    again = measure(problem, tmp_path, report_progress=lambda *step: progress.append(step))
     assert again is not None
-    assert progress == [(0, total)]  # nothing was measured twice
+    assert not progress  # nothing was measured twice
     assert np.array_equal(again.shifts, sensitivities.shifts)
 
 
@@ -65,7 +71,10 @@ def test_the_gradient_gives_every_width_without_an_evaluation(
         assert not np.array_equal(sensitivities.shifts, measured.shifts)
 
 
-def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_measurement_says_what_is_kept_and_goes_on(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="bitfront")
     honest = Evaluator.log_odds
     calls = 0
 
@@ -80,9 +89,35 @@ def test_an_interrupted_measurement_goes_on(problem: Problem, tmp_path: Path, mo
         patched.setattr(Evaluator, "log_odds", tiring)
         with pytest.raises(KeyboardInterrupt):
             measure(problem, tmp_path)
+    total = len(MEASURED_WIDTHS) * len(problem.layers)
+    assert caplog.messages[-1] == f"10 of {total} sensitivities are measured and kept"
     progress: list[int] = []
-    measure(problem, tmp_path, report_progress=lambda done, total: progress.append(done))
-    assert progress[:2] == [0, 10]
+    measure(problem, tmp_path, report_progress=lambda step, done, *_: progress.append(done))
+    assert progress[:2] == [10, 10]
+
+
+def test_each_sensitivity_is_saved_before_the_next_where_saving_is_quick(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.allocation.sensitivity._SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("search.allocation.sensitivity._SAVE_SHARE", float("inf"))
+    measure(problem, tmp_path, source="gradient")
+    (path,) = tmp_path.glob("*.npz")
+    saved: list[tuple[int, int]] = []
+
+    def look(step: str, done: int, total: int, left_s: float | None) -> None:
+        with np.load(path) as stored:
+            saved.append((done, int(stored["measured"].sum())))
+
+    measure(problem, tmp_path, report_progress=look)
+    assert all(done == stored for done, stored in saved) and saved[-1][0] > 1
+
+
+def test_the_work_of_a_layer_alone_is_what_lies_above_it(problem: Problem) -> None:
+    shares = [problem.evaluator.share_above(index) for index in range(len(problem.layers))]
+    blocks = problem.evaluator._forward.n_boundaries
+    assert shares[:9] == [1.0] * 9  # the embeddings and the lowest encoder layer
+    assert shares == sorted(shares, reverse=True) and shares[-1] == pytest.approx(1 / blocks)
 
 
 def test_two_searches_of_one_problem_share_what_each_measures(problem: Problem, tmp_path: Path) -> None:
@@ -97,9 +132,9 @@ def test_two_searches_of_one_problem_share_what_each_measures(problem: Problem, 
 
     assert measure(problem, tmp_path, should_stop=overtaken) is None
     assert other[0] is not None
-    progress: list[tuple[int, int]] = []
-    again = measure(problem, tmp_path, report_progress=lambda *counts: progress.append(counts))
-    assert progress == [(0, len(MEASURED_WIDTHS) * len(problem.layers))]  # nothing was lost
+    progress: list[str] = []
+    again = measure(problem, tmp_path, report_progress=lambda step, *_: progress.append(step))
+    assert not progress  # nothing was lost
     assert again is not None and np.array_equal(again.shifts, other[0].shifts)
 
 
@@ -110,7 +145,7 @@ def test_a_stop_keeps_what_was_measured(problem: Problem, tmp_path: Path) -> Non
     answers = iter([False] * 4 + [True])
     assert measure(problem, tmp_path, should_stop=lambda: next(answers)) is None
     progress: list[int] = []
-    measure(problem, tmp_path, report_progress=lambda done, total: progress.append(done))
+    measure(problem, tmp_path, report_progress=lambda step, done, *_: progress.append(done))
     assert progress[1] == 4
 
 

@@ -70,15 +70,20 @@ def test_starting_it_again_continues_it(finished_run: Path, bitfront: Command) -
     assert len(outcome(load_study(finished_run / "study.journal"), "x").trials) == 23
 
 
-def test_another_model_data_or_objective_is_refused(
-    finished_run: Path, tiny: TinyProblem, bitfront: Command, tmp_path: Path
+def test_another_model_data_or_objective_is_refused_before_anything_is_scored(
+    finished_run: Path, tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = make_tiny_problem(tmp_path, seed=1)
+    monkeypatch.delattr("objectives.problem.Evaluator")
     result = bitfront("search", "--run", finished_run, "--model", other.model, "--data", other.data)
     assert result.status == 2
     assert "is another search" in result.err
     assert "model was" in result.err
     assert "sentences was" in result.err
+    monkeypatch.delattr("objectives.problem.load_classifier")  # settings need no model
+    result = bitfront("search", "--run", finished_run, "--quantizer", "affine")
+    assert result.status == 2
+    assert "quantizer was 'calibrated' and is now 'affine'" in " ".join(result.err.split())
     result = bitfront("search", "--run", finished_run, "--quality", "mcc", "--min-compression", "8")
     assert result.status == 2
     assert "quality was 'damage' and is now 'mcc'" in result.err
@@ -198,14 +203,17 @@ def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(
     where = ("--model", roomy.model, "--data", roomy.data, "--run", run)
     # Picks are made by the damage on unseen sentences, so that many are off a front of MCC.
     start = ("search", *where, "--unseen", 20, "--quality", "mcc", "--precision", "bf16")
-    with monkeypatch.context() as patched:  # a signal comes before anything is confirmed
-        patched.setattr("search.run.final_checks._score_in_fp32", lambda *_: None)
-        assert bitfront(*start, "--trials", 40).status == 0
+    with monkeypatch.context() as patched:  # there is no time for the final checks
+        patched.setattr("search.run.loop.checks_limit_s", lambda searched_s: 1e-9)
+        ended = bitfront(*start, "--trials", 40)
+        assert ended.status == 0 and ended.out.startswith("This run is not complete: its final checks had no time for ")
     before = rows(run / "trials.csv")
     assert {row["precision"] for row in before} == {"bf16"}
     assert "not scored again in FP32 yet" in (run / "report.html").read_text()
+    assert outcome(load_study(run / "study.journal"), "x").unscored
     result = bitfront(*start, "--trials", 40)  # nothing to search: what is open is confirmed
     assert result.status == 0, result.err
+    assert "not complete" not in result.out and not (run / "phase.json").exists()
     assert "lean BERT forward in bf16" in (run / "search.log").read_text()
     after = rows(run / "trials.csv")
     told = {row["number"] for table in ("picks.csv", "unseen.csv") for row in rows(run / table)}

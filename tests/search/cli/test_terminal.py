@@ -1,11 +1,12 @@
 import io
+from dataclasses import replace
 
 import pytest
 
 from results.formatting import duration
 from search.cli.options import PipeSafeConsole
 from search.cli.terminal import progress_display, status_line
-from search.run.progress import Progress
+from search.run.progress import Phase, Progress
 
 
 class Terminal(io.StringIO):
@@ -24,13 +25,21 @@ def test_the_status_line_says_trials_rate_and_time_left() -> None:
     assert status_line(endless) == "7 trials, 6.0 a minute"
 
 
-def test_a_pipe_gets_plain_lines_now_and_then() -> None:
+def test_the_time_left_counts_the_final_checks() -> None:
+    line = status_line(replace(HALFWAY, checks_s=240.0))
+    assert line == f"40/150 trials, 40.0 a minute, {duration(165.0)} left, then up to 4 min of final checks"
+
+
+def test_a_pipe_gets_a_line_for_each_phase_and_others_now_and_then() -> None:
     said = io.StringIO()
     with progress_display(PipeSafeConsole(file=said, force_terminal=False, width=200)) as display:
-        display.sensitivities(3, 228)
+        display.phase(Phase("measuring sensitivities", 3, 228, 90.0))
         for _ in range(5):
             display.trials(HALFWAY)  # within half a minute of the first line
-    assert said.getvalue() == "sensitivities: 3/228 measured\n"
+    assert said.getvalue().splitlines() == [
+        "measuring sensitivities: 3/228, 90 s left",
+        f"{status_line(HALFWAY)}; front of 3",
+    ]
 
 
 def test_a_log_whose_colours_are_forced_gets_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,9 +49,12 @@ def test_a_log_whose_colours_are_forced_gets_no_bar(monkeypatch: pytest.MonkeyPa
     console = PipeSafeConsole(file=said, width=200)
     assert console.is_terminal  # so rich would draw
     with console.waiting("starting"), progress_display(console) as display:
-        display.sensitivities(3, 228)
+        display.phase(Phase("measuring sensitivities", 3, 228, 90.0))
         display.trials(HALFWAY)
-    assert said.getvalue() == "sensitivities: 3/228 measured\n"
+    assert said.getvalue().splitlines() == [
+        "measuring sensitivities: 3/228, 90 s left",
+        f"{status_line(HALFWAY)}; front of 3",
+    ]
     console.message("red", "red")
     assert "\x1b[31mred" in said.getvalue()
 
@@ -73,7 +85,7 @@ def test_a_terminal_gets_a_bar_that_leaves_nothing_behind(monkeypatch: pytest.Mo
     said = Terminal()
     console = PipeSafeConsole(file=said, force_terminal=True, width=120, color_system=None)
     with progress_display(console) as display:
-        display.sensitivities(3, 228)
+        display.phase(Phase("measuring sensitivities", 3, 228, 90.0))
         display.trials(HALFWAY)
     assert "40/150 trials" in said.getvalue()
     assert "front of 3" in said.getvalue()

@@ -7,8 +7,8 @@ from results.statistics.candidates import Candidates
 from results.statistics.picks import pick
 from search.run.loop import run_search
 from search.run.profile import Profile, resolve_profile
-from search.run.progress import Progress
-from search.run.reporting import command_of, front_line
+from search.run.progress import Phase, Progress
+from search.run.reporting import command_of, front_line, unfinished_because
 from search.run.run_directory import RunDirectory
 from tests.results.synthetic import empty_outcome, made_up_outcome, with_trials
 from tests.search.tiny_problem import TinyProblem
@@ -67,14 +67,11 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
         return front_line(outcome)
 
     class Recorder:
-        def sensitivities(self, done: int, wanted: int) -> None:
-            raise AssertionError("none are asked for")
+        def phase(self, phase: Phase) -> None:
+            """Show nothing."""
 
         def trials(self, progress: Progress) -> None:
             fronts.append(progress.front)
-
-        def final_check(self, step: str, done: int, total: int) -> None:
-            """Show nothing."""
 
     monkeypatch.setattr("search.run.loop.front_line", counted)
     monkeypatch.setattr("search.run.loop.write_report", lambda *_: None)
@@ -104,3 +101,19 @@ def test_the_command_that_makes_a_run_again_has_its_trials_or_of_a_run_without_a
     assert many[-2:] == ["--trials", "24"] and "--hours" not in many
     assert none[none.index("--hours") + 1] == f"{profile['hours']:g}" and "--trials" not in none
     assert many[:-2] == [word for at, word in enumerate(none) if "--hours" not in none[max(0, at - 1) : at + 1]]
+
+
+@pytest.mark.parametrize(
+    ("start", "limit", "reason"),
+    [
+        ({}, 60, ""),  # older runs do not say
+        ({"ended": 1, "by": "its budget"}, 60, ""),
+        ({"ended": 1, "by": "its budget", "waiting": 0}, 60, ""),
+        ({"at": 1}, 60, "after 24 of 60 trials it was still running when this was written, or was interrupted; "),
+        ({"ended": 1, "by": "a signal", "waiting": 0}, 0, "a signal stopped it after 24 trials; "),
+        ({"ended": 1, "by": "its budget", "waiting": 7}, 60, "its final checks had no time for 7 maps, "),
+    ],
+)
+def test_a_run_says_why_it_is_not_complete(start: dict[str, object], limit: int, reason: str) -> None:
+    said = unfinished_because(start, 24, limit)
+    assert said.startswith(reason) and bool(said) == bool(reason)

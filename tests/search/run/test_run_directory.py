@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +119,31 @@ def test_another_search_is_refused_with_what_differs(tmp_path: Path) -> None:
         InputError, match=r"(?s)2 faults.*model was 'a' and is now 'x'.*quantizer was None and is now 'y'"
     ):
         run.check_same({"model": "x", "sentences": "b", "quantizer": "y"}, {"model": "a", "sentences": "b"})
+
+
+@pytest.mark.parametrize(
+    ("recorded", "settings", "complaint"),
+    [
+        ("affine-1", {"quantizer": "affine"}, ""),
+        ("affine-1", {}, "quantizer was 'affine' and is now 'calibrated'"),
+        ("calibrated-2 in groups of 64 on 0a1b2c", {"group_size": 64}, ""),
+        ("calibrated-2 in groups of 64 on 0a1b2c", {}, "group_size was 64 and is now 0"),
+        ("calibrated-2 on 0a1b2c", {"min_compression": 8.0}, "min_compression was 5.5 and is now 8.0"),
+        ("of another version", {}, ""),  # the fingerprint decides
+    ],
+)
+def test_settings_of_another_search_are_refused_without_a_model(
+    tmp_path: Path, recorded: str, settings: dict[str, Any], complaint: str
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    profile = Profile("m", "d", **settings)
+    run.check_settings(profile)  # a new run
+    run.write_settings(Profile("m", "d").to_dict(), {"quantizer": recorded}, {"python": "3"})
+    if not complaint:
+        run.check_settings(profile)
+        return
+    with pytest.raises(InputError, match=f"is another search; .*{complaint}$"):
+        run.check_settings(profile)
 
 
 def test_a_live_process_holds_the_run_and_a_dead_one_does_not(tmp_path: Path) -> None:

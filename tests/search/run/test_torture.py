@@ -21,7 +21,7 @@ from objectives.scores import divergences
 from results.statistics.analysis import select
 from search.run.loop import run_search
 from search.run.profile import Profile
-from search.run.progress import Progress
+from search.run.progress import Phase, Progress
 from search.run.run_directory import RunDirectory
 from search.run.unseen_check import unseen_candidates
 from search.storage.journal import JournalFile
@@ -40,13 +40,10 @@ SEED = 20
 class Quiet:
     """Shows nothing."""
 
-    def sensitivities(self, done: int, wanted: int) -> None:
+    def phase(self, phase: Phase) -> None:
         """Show nothing."""
 
     def trials(self, progress: Progress) -> None:
-        """Show nothing."""
-
-    def final_check(self, step: str, done: int, total: int) -> None:
         """Show nothing."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from results.statistics.analysis import select
 from results.statistics.unseen import unseen_damages
 from search.cli.status import status_lines
 from search.run.run_directory import RunDirectory
-from search.run.unseen_check import check_on_unseen, unseen_candidates
+from search.run.unseen_check import _by_need, check_on_unseen, needed_by_picks, unseen_candidates
 from search.study.reading import load_study, outcome
 from tests.results.synthetic import made_up_outcome
 from tests.search.conftest import ROOMY_SENTENCES, Command, Spoken
@@ -118,6 +119,64 @@ def test_what_is_interrupted_goes_on_where_it_was(
     assert outcome(study, "run").unseen is None and outcome(study, "run").unscored
     check_on_unseen(roomy_problem, study, found, 0, should_stop=lambda: True)
     assert not outcome(study, "run").unscored  # nobody wants it any more
+
+
+def test_what_picks_and_verdict_need_is_scored_first_and_counts_without_the_others(
+    roomy: TinyProblem, roomy_problem: Problem, bitfront: Command, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    searched(bitfront, roomy, run, "--trials", 30, "--unseen", 0)
+    study = load_study(run / "study.journal")
+    found = outcome(study, "run")
+    selection = select(found)
+    wanted = {trial.number for trial in unseen_candidates(selection)}
+    needed = needed_by_picks(selection) & wanted
+    assert needed < wanted
+    # Too late for all that the picks need: nothing counts.
+    asked = count()
+    waiting = check_on_unseen(
+        roomy_problem, study, found, 20, should_stop=lambda: False, is_late=lambda: next(asked) > 1
+    )
+    half = outcome(study, "run")
+    assert half.unseen is None and half.unscored == len(waiting) == len(wanted) - 2
+    assert {int(key.split()[-1]) for key in recorded_scores(study)} < needed
+
+    # Late as soon as they are scored: they count, and each knapsack map among them has its rival.
+    def is_late() -> bool:
+        return len(needed) <= len(recorded_scores(study))
+
+    waiting = check_on_unseen(roomy_problem, study, found, 20, should_stop=lambda: False, is_late=is_late)
+    part = outcome(study, "run")
+    assert part.unseen is not None and not part.unscored
+    assert needed <= set(part.unseen.log_odds) == wanted - {trial.number for trial in waiting}
+    # The next start completes them.
+    assert not check_on_unseen(roomy_problem, study, part, 20, should_stop=lambda: False)
+    whole = outcome(study, "run").unseen
+    assert whole is not None and set(whole.log_odds) == wanted
+
+
+def test_a_pair_that_the_verdict_compares_is_scored_together() -> None:
+    found = made_up_outcome(trials=60)
+    found = replace(
+        found,
+        trials=tuple(replace(trial, origin="plain") if trial.origin == "uniform" else trial for trial in found.trials),
+    )
+    selection = select(found)
+    trials = unseen_candidates(selection)
+    needed, *others = _by_need(selection, trials)
+    assert sorted(trial.number for group in (needed, *others) for trial in group) == [trial.number for trial in trials]
+    assert needed_by_picks(selection) & {trial.number for trial in trials} <= {trial.number for trial in needed}
+    done: set[int] = set()
+    for group in (needed, *others):
+        done |= {trial.number for trial in group}
+        for knapsack in (trial for trial in selection.baselines if trial.number in done):
+            within = [
+                trial
+                for trial in trials
+                if trial.origin == "sampler" and trial.nominal_compression >= knapsack.nominal_compression
+            ]
+            if within:
+                assert min(within, key=lambda trial: trial.nominal_compression).number in done
 
 
 def test_what_was_scored_before_the_search_went_on_says_so(
