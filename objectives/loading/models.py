@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from objectives.errors import InputError, all_faults, is_out_of_memory
@@ -144,7 +145,8 @@ def empty_classifier(directory: Path) -> Classifier:
     source = str(directory)
     with quiet_libraries():
         config = _load_config(directory, source)
-        with _as_input_error(source, "config.json"):
+        # Without random weights, which would fill all of the model's memory before the first real one is there.
+        with _as_input_error(source, "config.json"), no_init_weights():
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         tokenizer = _load_tokenizer(directory, model, source)
     return Classifier(model.eval().requires_grad_(False), tokenizer, source)
