@@ -19,7 +19,7 @@ from results.outcome import Outcome, Trial
 from results.report.polished import FOLDER, PolishedMap, polished_line, read_polished, write_polished
 from results.statistics.analysis import Selection
 from results.statistics.intervals import damage_interval, mcc_interval
-from search.run.checkpoints import FINGERPRINT
+from search.run.checkpoints import origin_of
 from search.run.run_directory import RunDirectory
 
 log = logging.getLogger("bitfront")
@@ -89,7 +89,7 @@ def polish_maps(
             )
             provenance = bit_map_provenance(outcome, trial) | {
                 "polished": asdict(polished) | {"seed": seed, "epochs": epochs},
-                FINGERPRINT: problem.fingerprint,
+                **origin_of(problem),
             }
             write_checkpoint(problem.classifier, result.model, provenance, folder)
             log.info("%s after %.0f s", polished_line(polished), time.monotonic() - began)
