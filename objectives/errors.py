@@ -13,6 +13,10 @@ class InputError(ValueError):
     """
 
 
+class NotFiniteError(ValueError):
+    """Scores of a map are infinite or NaN; other maps of the same model may be sound."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that memory ran out. On a CPU torch raises a bare RuntimeError for that."""
     if isinstance(error, RuntimeError):

@@ -93,7 +93,7 @@ class Problem:
         """Score a map on every sentence in the search's precision.
 
         Raises:
-            ValueError: a log-odds is not finite.
+            NotFiniteError: a log-odds is not finite.
         """
         return self._evaluate(self.search_evaluator, bit_map)
 
@@ -101,7 +101,7 @@ class Problem:
         """Score a map on every sentence in FP32.
 
         Raises:
-            ValueError: a log-odds is not finite.
+            NotFiniteError: a log-odds is not finite.
         """
         return self._evaluate(self.evaluator, bit_map)
 
@@ -127,7 +127,7 @@ class Problem:
         """Score a quantised model on every sentence in FP32.
 
         Raises:
-            ValueError: a log-odds is not finite.
+            NotFiniteError: a log-odds is not finite.
         """
         return self.confirm_network(quantized.decoded(self.network))
 
@@ -135,7 +135,7 @@ class Problem:
         """Score another network with these layers on every sentence in FP32, on its device.
 
         Raises:
-            ValueError: a log-odds is not finite.
+            NotFiniteError: a log-odds is not finite.
         """
         return self._evaluate(Evaluator(network, self.layers, self.token_ids), uniform(self.layers, FP32_WIDTH))
 

@@ -226,7 +226,7 @@ def evaluate_checkpoint(problem: Problem, directory: Path) -> tuple[Evaluation, 
 
     Raises:
         InputError: the checkpoint is damaged (see ``load_checkpoint``), or was made from another model.
-        ValueError: a log-odds is not finite.
+        NotFiniteError: a log-odds is not finite.
     """
     check_original(directory, problem.model, problem.fingerprint)
     checkpoint = load_checkpoint(directory, device_of(problem.network))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from objectives.errors import InputError
+from objectives.errors import InputError, NotFiniteError
 from results.statistics.analysis import select
 from search.run.holdout_check import check_holdout
 from search.run.reporting import outcome_of_run
@@ -80,6 +80,6 @@ def _score_in_fp32(
                 return
             try:
                 evaluation = problem.confirm(trial.bit_map)
-            except ValueError as error:
+            except NotFiniteError as error:
                 raise InputError(f"{trial.label} has no score in FP32: {error}; search with --precision fp32") from None
             record_fp32_scores(study, trial.number, evaluation)

@@ -100,11 +100,11 @@ def polish_maps(
 
 def _recorded(checkpoint: Path) -> tuple[PolishedMap, int]:
     """Return a polished checkpoint's figures and its number of epochs, from its manifest."""
-    try:
-        figures = read_manifest(checkpoint)["polished"]
-        return PolishedMap(**{field.name: figures[field.name] for field in fields(PolishedMap)}), figures["epochs"]
-    except (KeyError, TypeError):
-        raise InputError(f"{checkpoint}: is damaged; remove it and polish again") from None
+    figures = read_manifest(checkpoint).get("polished")
+    names = [field.name for field in fields(PolishedMap)]
+    if not isinstance(figures, dict) or not {"epochs", *names} <= figures.keys():
+        raise InputError(f"{checkpoint}: is damaged; remove it and polish again")
+    return PolishedMap(**{name: figures[name] for name in names}), figures["epochs"]
 
 
 def _figures(problem: Problem, evaluation: Evaluation, when: str) -> dict[str, float]:

@@ -19,7 +19,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
-from objectives.errors import InputError, is_out_of_memory
+from objectives.errors import InputError, NotFiniteError, is_out_of_memory
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
 from objectives.problem import Evaluation, Problem, cache_directory, load_problem
@@ -108,7 +108,7 @@ class Worker:
                 return True
             try:
                 evaluation = self._evaluate(bit_map)
-            except ValueError as error:  # scores that are not finite fail this map only
+            except NotFiniteError as error:  # it fails this map only
                 reason = str(error)
                 self._record(trial, lambda: fail(self.study, trial, reason))
                 log.warning("%s failed: %s", name, error)

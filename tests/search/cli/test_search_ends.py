@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.usefixtures("undrawn")
 def test_a_signal_ends_the_search_with_everything_written(
-    tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int
 ) -> None:
     run = tmp_path / "run"
     words = ("bitfront", "search", "--model", tiny.model, "--data", tiny.data, "--run", run)
@@ -39,6 +39,7 @@ def test_a_signal_ends_the_search_with_everything_written(
     recorded = outcome(load_study(run / "study.journal"), "x").trials
     assert len(rows(run / "trials.csv")) == len(recorded) >= 7
     assert "stopped by a signal" in log.read_text()
+    assert capfd.readouterr().out.splitlines()[-1] == f"continue: bitfront search --run {run}"
 
 
 def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
