@@ -69,7 +69,7 @@ def search(
     with notifying(notify, run, stopped), interrupts(), progress_display(console) as display:
         analysis = run_search(settings, directory, display, storage, given)
     typer.echo(summary(analysis, run))
-    if stopped():
+    if stopped() or not any(headline.trial for headline in analysis.headlines):  # there may be nothing to export
         typer.echo(f"continue: {command('search', '--run', run)}")
 
 

@@ -51,6 +51,7 @@ def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
     result = bitfront("search", *where, "--hours", 1e-9)
     assert result.status == 0, result.err
     assert rows(run / "trials.csv") == []
+    assert result.out.splitlines()[-1] == f"continue: bitfront search --run {run}"
     assert (run / "report.html").is_file()
     result = bitfront("search", *where, "--hours", 0, "--trials", 17)
     assert result.status == 0, result.err
