@@ -1,7 +1,6 @@
 """Classify sentences with a packed checkpoint: python examples/serve_checkpoint.py DIR < sentences.txt."""
 
 import sys
-from pathlib import Path
 
 import torch
 
@@ -10,14 +9,14 @@ from results.export.packed import load_checkpoint
 
 def main() -> None:
     """Print the class and its probability for each line of the standard input."""
-    classifier = load_checkpoint(Path(sys.argv[1])).classifier
+    checkpoint = load_checkpoint(sys.argv[1])
     sentences = [line.strip() for line in sys.stdin if line.strip()]
-    tokens = classifier.tokenizer(sentences, padding=True, return_tensors="pt")
+    tokens = checkpoint.tokenizer(sentences, padding=True, return_tensors="pt")
     with torch.inference_mode():
-        probabilities = classifier.model(**tokens).logits.softmax(dim=-1)
+        probabilities = checkpoint.model(**tokens).logits.softmax(dim=-1)
     for sentence, row in zip(sentences, probabilities, strict=True):
         best = int(row.argmax())
-        print(f"{classifier.model.config.id2label[best]} {row[best]:.3f}  {sentence}")
+        print(f"{checkpoint.model.config.id2label[best]} {row[best]:.3f}  {sentence}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,10 @@ class InputError(ValueError):
     """
 
 
+class NotFiniteError(ValueError):
+    """Scores of a map are infinite or NaN; other maps of the same model may be sound."""
+
+
 def printable(text: object) -> str:
     """Return a path or name for people to read: bytes that are no UTF-8 are written as ``\\xff``."""
     return str(text).encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace")

@@ -92,7 +92,7 @@ class Problem:
         """Score a map on every sentence in the search's precision.
 
         Raises:
-            ValueError: a log-odds is not finite.
+            NotFiniteError: a log-odds is not finite.
         """
         return self._evaluate(self.search_evaluator, bit_map)
 
@@ -100,7 +100,7 @@ class Problem:
         """Score a map on every sentence in FP32.
 
         Raises:
-            ValueError: a log-odds is not finite.
+            NotFiniteError: a log-odds is not finite.
         """
         return self._evaluate(self.evaluator, bit_map)
 
@@ -126,7 +126,7 @@ class Problem:
         """Score a quantised model on every sentence in FP32.
 
         Raises:
-            ValueError: a log-odds is not finite.
+            NotFiniteError: a log-odds is not finite.
         """
         return self.confirm_network(quantized.decoded(self.network))
 
@@ -134,7 +134,7 @@ class Problem:
         """Score another network with these layers on every sentence in FP32, on its device.
 
         Raises:
-            ValueError: a log-odds is not finite.
+            NotFiniteError: a log-odds is not finite.
         """
         return self._evaluate(Evaluator(network, self.layers, self.token_ids), uniform(self.layers, FP32_WIDTH))
 
@@ -155,7 +155,7 @@ def load_problem(
     bank_in_files: bool = False,
     confirm: str = NONE,
     group_size: int = 0,
-    check: Callable[[Fingerprint], object] = lambda _: None,
+    known_scores: Callable[[Fingerprint], LogOdds | None] = lambda _: None,
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
@@ -169,7 +169,8 @@ def load_problem(
         bank_in_files: keep every quantiser's codes in cache files, so that processes share one copy in memory.
         confirm: the holdout set, as for ``split_holdout``; ``auto`` is the own one of data ``miniature``, else none.
         group_size: columns that share a scale and a zero point; 0 for whole rows.
-        check: called with the fingerprint before anything is scored or calibrated; may raise.
+        known_scores: called with the fingerprint before anything is scored or calibrated. It may refuse it by an
+            InputError, and returns the FP32 model's log-odds ``(n_sentences,)`` if a run has them, else None.
 
     Raises:
         InputError: there is no such device, or no place for the cache.
@@ -194,11 +195,12 @@ def load_problem(
     holdout = _tokenize_holdout(holdout_sentences, classifier, confirm)
     if holdout is not None:
         identity["confirmation"] = sentences_fingerprint(holdout.token_ids, holdout.labels)
-    check(identity)
+    fp32_log_odds = known_scores(identity)
     network.to(_parse_device(device))  # type: ignore[arg-type]
-    report_progress(f"scoring the FP32 model on {len(sentences.texts)} sentences")
-    # This evaluator is dropped again: it finds faults before minutes of calibration, which need its memory.
-    fp32_log_odds = Evaluator(network, layers, token_ids).fp32_log_odds()
+    if fp32_log_odds is None:
+        report_progress(f"scoring the FP32 model on {len(sentences.texts)} sentences")
+        # This evaluator is dropped again: it finds faults before minutes of calibration, which need its memory.
+        fp32_log_odds = Evaluator(network, layers, token_ids).fp32_log_odds()
     if not np.isfinite(fp32_log_odds).all():
         raise InputError(f"{model}: the FP32 model's scores are not finite; its weights are damaged, get them again")
     fp32 = score(fp32_log_odds, sentences.labels, fp32_log_odds)

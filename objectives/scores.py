@@ -17,6 +17,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from objectives.errors import NotFiniteError
+
 LogOdds = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int8]
 Precision = Literal["fp32", "bf16"]
@@ -42,12 +44,13 @@ def score(log_odds: LogOdds, labels: Labels, fp32_log_odds: LogOdds) -> Scores:
     """Score log-odds ``(n_sentences,)`` against labels ``(n_sentences,)`` and the FP32 model's log-odds.
 
     Raises:
-        ValueError: the shapes differ, or a log-odds is not finite.
+        ValueError: the shapes differ.
+        NotFiniteError: a log-odds is not finite.
     """
     if not log_odds.shape == labels.shape == fp32_log_odds.shape:
         raise ValueError(f"arrays must have one shape, got {log_odds.shape}, {labels.shape}, {fp32_log_odds.shape}")
     if not np.isfinite(log_odds).all():
-        raise ValueError(f"{np.count_nonzero(~np.isfinite(log_odds))} of {log_odds.size} log-odds are not finite")
+        raise NotFiniteError(f"{np.count_nonzero(~np.isfinite(log_odds))} of {log_odds.size} log-odds are not finite")
     predicted = predictions(log_odds)
     return Scores(
         mcc=mcc(predicted, labels),

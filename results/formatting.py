@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from math import floor
 
+from objectives.errors import quoted
 from results.outcome import Origin, Outcome, Quality, Trial
 from results.statistics.intervals import Comparison
 
 DAMAGE = "damage (mean KL divergence from FP32)"
 """How each page and table names damage at its first mention."""
 QUALITY_WORDS: dict[Quality, str] = {"damage": "damage", "mcc": "MCC", "agreement": "agreement with FP32"}
+
+
+def command(*words: object) -> str:
+    """Return a command of ``bitfront`` as a shell takes it, with paths quoted where they need it."""
+    return " ".join(["bitfront", *map(quoted, words)])
 
 
 def times(compression: float) -> str:

@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
@@ -187,7 +188,8 @@ def empty_classifier(directory: Path) -> Classifier:
     source = str(directory)
     with quiet_libraries():
         config = _load_config(directory, source)
-        with library_faults(f"model {source}", "config.json"):
+        # Without random weights, which would fill all of the model's memory before the first real one is there.
+        with library_faults(f"model {source}", "config.json"), no_init_weights():
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         return _with_tokenizer(directory, model.eval().requires_grad_(False), source)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from objectives.bit_maps import parse_bit_map, to_json, to_text
 from objectives.errors import InputError
@@ -20,6 +20,7 @@ from objectives.files import replacing_directory
 from objectives.layers import BitMap, Layer
 from objectives.loading.layer_discovery import footprint_of
 from objectives.loading.models import Classifier, empty_classifier, save_all_but_weights
+from objectives.memory import give_back_freed
 from objectives.packing.bitstream import pack, unpack
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import Scheme
@@ -33,7 +34,7 @@ WEIGHTS, BIT_MAP, MANIFEST = "packed.safetensors", "bitmap.txt", "bitfront.json"
 _REMEDY = "export it again with `bitfront export --format packed`"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkpoint:
     """A loaded checkpoint: the model with its tokenizer, its bit map, and the footprint of its model."""
 
@@ -41,9 +42,23 @@ class Checkpoint:
     bit_map: BitMap
     footprint: Footprint
 
+    @property
+    def model(self) -> nn.Module:
+        """The model, an ordinary ``transformers`` classifier with decoded weights."""
+        return self.classifier.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.classifier.tokenizer
+
+    def __repr__(self) -> str:
+        size = f"{len(self.bit_map)} layers, {self.footprint.packed_bytes(self.bit_map):,} bytes packed"
+        return f"Checkpoint({self.classifier.source!r}: {type(self.model).__name__}, {size})"
+
 
 def write_checkpoint(
-    classifier: Classifier, quantized: QuantizedModel, provenance: Mapping[str, Any], directory: Path
+    classifier: Classifier, quantized: QuantizedModel, provenance: Mapping[str, Any], directory: str | Path
 ) -> int:
     """Write a packed checkpoint and return the length in bytes of its weights file, which is the map's packed size.
 
@@ -61,7 +76,7 @@ def write_checkpoint(
     """
     sizes = quantized.footprint
     tensors = _packed_tensors(quantized)
-    with replacing_directory(directory) as temporary:
+    with replacing_directory(Path(directory)) as temporary:
         save_all_but_weights(classifier, temporary)
         save_tensors(temporary / WEIGHTS, tensors, sizes.packed_metadata)
         length = (temporary / WEIGHTS).stat().st_size
@@ -82,26 +97,42 @@ def write_manifest(quantized: QuantizedModel, provenance: Mapping[str, Any], dir
     (directory / MANIFEST).write_text(to_json(quantized.layers, quantized.bit_map, provenance), encoding="utf-8")
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: str | Path) -> dict[str, Any]:
     """Return the provenance of a packed checkpoint.
 
     Raises:
-        InputError: the manifest is missing or damaged.
+        InputError: there is no such directory, it is no packed checkpoint, or the manifest is damaged.
     """
+    path = Path(directory) / MANIFEST
+    if not path.is_file():
+        what = "is no packed checkpoint" if path.parent.is_dir() else "there is no such directory"
+        raise InputError(f"{directory}: {what} ({MANIFEST} is missing); {_REMEDY}")
     try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        provenance: dict[str, Any] = manifest["provenance"]
-        if not isinstance(provenance["packed"]["sha256"][WEIGHTS], str):
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{directory}: no packed checkpoint ({MANIFEST} missing or damaged); {_REMEDY}") from error
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); {_REMEDY}") from None
+    provenance = _table(manifest, "provenance")
+    if "torchao" in provenance and "packed" not in provenance:
+        raise InputError(
+            f"{directory}: is a torchao checkpoint, which transformers loads by itself (from_pretrained); a packed one "
+            "is needed here: export the same map with --format packed"
+        )
+    if not isinstance(_table(_table(provenance, "packed"), "sha256").get(WEIGHTS), str):
+        raise InputError(f"{path}: is damaged (it does not describe {WEIGHTS}); {_REMEDY}")
     return provenance
 
 
-def load_checkpoint(directory: Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Return an ordinary ``transformers`` classifier with the decoded weights, and its bit map.
+def _table(value: object, key: str) -> dict[str, Any]:
+    """Return a table of a JSON document; an empty one if it is absent."""
+    table = value.get(key) if isinstance(value, dict) else None
+    return table if isinstance(table, dict) else {}
 
-    It unpacks one layer at a time, so memory holds the model and one layer.
+
+def load_checkpoint(directory: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Return an ordinary ``transformers`` classifier with the decoded weights, its tokenizer, and its bit map.
+
+    It unpacks one layer at a time, the largest first. The model's memory fills as it goes, so that the peak is little
+    more than the model.
 
     Args:
         directory: a directory that ``write_checkpoint`` wrote.
@@ -112,15 +143,18 @@ def load_checkpoint(directory: Path, device: str | torch.device = "cpu") -> Chec
     """
     with _open_checkpoint(directory) as packed, torch.no_grad():
         state = packed.classifier.model.to(device).state_dict()  # type: ignore[arg-type]
-        for layer, width in zip(packed.footprint.layers, packed.bit_map, strict=True):
+        layers = zip(packed.footprint.layers, packed.bit_map, strict=True)
+        for layer, width in sorted(layers, key=lambda pair: -pair[0].elements):
             codes, parameters = packed.entry(layer, width, device)
             decode(codes, parameters, out=state[layer.parameter])
-        for name in packed.footprint.kept:
-            state[name].copy_(packed.kept(name))
+            del codes, parameters
+            give_back_freed()
+        for name, tensor in packed.kept():
+            state[name].copy_(tensor)
         return Checkpoint(packed.classifier, packed.bit_map, packed.footprint)
 
 
-def read_quantized(directory: Path) -> tuple[Classifier, QuantizedModel]:
+def read_quantized(directory: str | Path) -> tuple[Classifier, QuantizedModel]:
     """Return the quantised model of a packed checkpoint, and a classifier for its config and tokenizer.
 
     The classifier's own weights are uninitialised.
@@ -131,7 +165,7 @@ def read_quantized(directory: Path) -> tuple[Classifier, QuantizedModel]:
     with _open_checkpoint(directory) as packed:
         sizes = packed.footprint
         entries = tuple(packed.entry(layer, width) for layer, width in zip(sizes.layers, packed.bit_map, strict=True))
-        kept = {name: packed.kept(name) for name in sizes.kept}
+        kept = dict(packed.kept())
         return packed.classifier, QuantizedModel(sizes.layers, packed.bit_map, entries, kept, sizes.scheme)
 
 
@@ -143,29 +177,33 @@ class _Packed:
     bit_map: BitMap
     footprint: Footprint
     path: Path
-    stored: Any
 
     def entry(self, layer: Layer, width: int, device: str | torch.device = "cpu") -> Entry:
         """Return a layer's codes and parameters on a device."""
         scheme = self.footprint.scheme
-        stream = self.stored.get_tensor(f"{layer.name}.codes").numpy()
-        codes = torch.from_numpy(unpack(stream, width, layer.elements)).view(layer.rows, layer.columns).to(device)
-        parts = {part: self.stored.get_tensor(f"{layer.name}.{part}").to(device) for part in scheme.parts(layer, width)}
+        # Opened anew for each layer: the pages of an open file count as memory of the process.
+        with safe_open(self.path, framework="pt") as stored:
+            stream = stored.get_tensor(f"{layer.name}.codes").numpy()
+            codes = torch.from_numpy(unpack(stream, width, layer.elements)).view(layer.rows, layer.columns).to(device)
+            parts = {part: stored.get_tensor(f"{layer.name}.{part}").to(device) for part in scheme.parts(layer, width)}
         parameters = stored_parameters(scheme, codes, width, parts)
         if fault := parameters.fault():
             raise InputError(f"{self.path}: {layer.name} has {fault}; {_REMEDY}")
         return codes, parameters
 
-    def kept(self, name: str) -> Tensor:
-        """Return a tensor that stays in full precision."""
-        tensor: Tensor = self.stored.get_tensor(name)
-        if not tensor.isfinite().all():
-            raise InputError(f"{self.path}: {name} has infinite or NaN values; {_REMEDY}")
-        return tensor
+    def kept(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield name and value of each tensor that stays in full precision."""
+        with safe_open(self.path, framework="pt") as stored:
+            for name in self.footprint.kept:
+                tensor: Tensor = stored.get_tensor(name)
+                if not tensor.isfinite().all():
+                    raise InputError(f"{self.path}: {name} has infinite or NaN values; {_REMEDY}")
+                yield name, tensor
 
 
 @contextmanager
-def _open_checkpoint(directory: Path) -> Iterator[_Packed]:
+def _open_checkpoint(where: str | Path) -> Iterator[_Packed]:
+    directory = Path(where)
     packed, present = read_manifest(directory)["packed"], _hashes(directory)
     described = packed["sha256"]
     for name in sorted({*described, *present}):
@@ -189,7 +227,7 @@ def _open_checkpoint(directory: Path) -> Iterator[_Packed]:
                 actual = stored.get_slice(name)
                 if actual.get_dtype() != tensor.dtype or tuple(actual.get_shape()) != tensor.shape:
                     raise InputError(f"{path}: the type or shape of {name} does not fit its bit map; {_REMEDY}")
-            yield _Packed(classifier, bit_map, sizes, path, stored)
+        yield _Packed(classifier, bit_map, sizes, path)
     except SafetensorError as error:
         raise InputError(f"{path}: cannot be read ({error}); {_REMEDY}") from None
 

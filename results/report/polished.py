@@ -124,6 +124,6 @@ def read_polished(run: Path) -> tuple[PolishedMap, ...]:
         table = pd.read_csv(path, dtype=_TYPES)
         if list(table.columns) != list(_TYPES):
             raise ValueError("unexpected columns")
-        return tuple(PolishedMap(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records"))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it and polish again") from None
+    return tuple(PolishedMap(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records"))

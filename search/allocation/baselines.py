@@ -11,7 +11,7 @@ from objectives.layers import WIDTHS, BitMap, Layer, uniform
 from objectives.problem import Problem
 from results.outcome import Origin
 from search.allocation.constraint import SizeConstraint
-from search.allocation.knapsack import Damages, allocate_bit_map
+from search.allocation.knapsack import BudgetTooSmallError, Damages, allocate_bit_map
 from search.allocation.sensitivity import Sensitivities
 
 _COMPRESSIONS = (6.4, 8.0, 9.2, 32 / 3, 11.6, 12.8, 14.2)
@@ -65,8 +65,8 @@ def knapsack_maps(damages: Damages, constraint: SizeConstraint) -> list[Baseline
     for budget in knapsack_budgets(constraint):
         try:
             bit_map = allocate_bit_map(damages, footprint, axis, budget)
-        except ValueError:
-            continue  # smaller than any map
+        except BudgetTooSmallError:
+            continue
         compression = footprint.compression(bit_map, axis)
         maps.setdefault(bit_map, Baseline("plain", f"knapsack {compression:.2f}x", bit_map))
     return list(maps.values())

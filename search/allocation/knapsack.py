@@ -29,6 +29,10 @@ Choice = npt.NDArray[np.int64]
 """A bit map as the index of each layer's width, ``(n_layers,)``."""
 
 
+class BudgetTooSmallError(ValueError):
+    """No bit map is as small as the budget."""
+
+
 def layer_sizes(footprint: Footprint, axis: SizeAxis) -> tuple[Sizes, int]:
     """Return what each layer adds to a map's size at each width, and the overhead of every map; both in bits.
 
@@ -63,7 +67,7 @@ def allocate(damages: Damages, sizes: Sizes, budget: int) -> npt.NDArray[np.int6
         ValueError: no choice is that small.
     """
     if int(sizes.min(axis=1).sum()) > budget:
-        raise ValueError(f"no choice of size {budget} or less; the smallest is {int(sizes.min(axis=1).sum())}")
+        raise BudgetTooSmallError(f"no choice of size {budget} or less; the smallest is {int(sizes.min(axis=1).sum())}")
     multiplier = _multiplier(damages, sizes, budget)
     greedy = _greedy_choice(damages, sizes, budget, multiplier)
     rows = np.arange(len(damages))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -16,7 +16,9 @@ from search.cli.options import BitMapFile, ProfileName, console, takes_settings
 from search.run.profile import Profile, resolve_profile
 
 if TYPE_CHECKING:
+    from objectives.loading.fingerprint import Fingerprint
     from objectives.problem import Problem
+    from objectives.scores import LogOdds
 
 _MODEL_SETTINGS = ("model", "data", "quantizer", "group_size", "device")
 
@@ -31,7 +33,10 @@ def evaluate(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, with every digit.")] = False,
     **flags: Any,
 ) -> None:
-    """Score a bit map or a packed checkpoint: MCC, damage (mean KL divergence from FP32), agreement and sizes."""
+    """Score a bit map or a packed checkpoint: MCC, damage (mean KL divergence from FP32), agreement and sizes.
+
+    A checkpoint is scored with the model and data that it was made from, unless others are named.
+    """
     import json
     from dataclasses import asdict
 
@@ -45,12 +50,12 @@ def evaluate(
         if flags["quantizer"] is not None or flags["group_size"] is not None:
             raise InputError("--quantizer and --group-size apply to --bitmap only; a checkpoint has its own codes")
         flags |= {"quantizer": "affine", "group_size": 0}  # not used; affine needs no calibration
-    settings, problem = _load(profile, flags)
-    if checkpoint is not None:
+        settings, problem = _load_original(checkpoint, profile, flags)
         evaluation, loaded = evaluate_checkpoint(problem, checkpoint)
         bit_map, footprint = loaded.bit_map, loaded.footprint
     else:
         assert bitmap is not None
+        settings, problem = _load(profile, flags)
         bit_map = read_bit_map(bitmap, problem.layers)
         searched_with = quantizer_of(bitmap)
         if searched_with not in ("", problem.fingerprint["quantizer"]):
@@ -147,12 +152,40 @@ def finetune(
 ) -> None:
     """Fine-tune a base model on CoLA, to have a model to search."""
     from objectives.training.finetune import finetune as train
+    from results.formatting import command
 
     result = train(model, data, out, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
     typer.echo(f"written: {out}; validation MCC {result.mcc:.4f} after {result.elapsed_s:.0f} s")
+    run = Path("runs") / (out.name or "new")
+    typer.echo(f"next: {command('search', '--model', out, '--data', data, '--run', run)}")
 
 
-def _load(profile: str | None, flags: Mapping[str, Any]) -> tuple[Profile, Problem]:
+def _load_original(checkpoint: Path, profile: str | None, flags: Mapping[str, Any]) -> tuple[Profile, Problem]:
+    """Return the settings and the problem that a packed checkpoint is scored with."""
+    from search.run.checkpoints import check_original, checkpoint_places
+
+    given = dict(flags) if profile is None else resolve_profile(profile, flags).to_dict()
+    *earlier, last = checkpoint_places(checkpoint, given)
+
+    def load(place: Mapping[str, str]) -> tuple[Profile, Problem]:
+        def check(fingerprint: Fingerprint) -> None:
+            check_original(checkpoint, place["model"], fingerprint)
+
+        return _load(profile, {**flags, **place}, check)
+
+    for place in earlier:
+        try:
+            return load(place)
+        except InputError:
+            continue  # another directory of that name may hold anything
+    return load(last)
+
+
+def _load(
+    profile: str | None,
+    flags: Mapping[str, Any],
+    known_scores: Callable[[Fingerprint], LogOdds | None] = lambda _: None,
+) -> tuple[Profile, Problem]:
     """Return the resolved settings, and the problem that they describe."""
     from objectives.problem import load_problem
     from search.cli.terminal import log_to_console
@@ -165,5 +198,6 @@ def _load(profile: str | None, flags: Mapping[str, Any]) -> tuple[Profile, Probl
         device=settings.device,
         quantizer=settings.quantizer,
         group_size=settings.group_size,
+        known_scores=known_scores,
     )
     return settings, problem

@@ -60,18 +60,20 @@ def _expanded(value: object) -> object:
     return user_path(value) if isinstance(value, Path) else value
 
 
-def takes_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_settings(*names: str, default: str = "") -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a command one option for each of these profile settings.
 
     The command receives them as ``**flags``. An option that is not given is None, so that an option given with its
-    default value still overrides the profile.
+    default value still overrides the profile. ``default`` is what the help calls it, if not the profile's.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
         declared = [option for option in signature.parameters.values() if option.kind is not option.VAR_KEYWORD]
         # typer uses inspect.signature, which prefers this attribute.
-        command.__dict__["__signature__"] = signature.replace(parameters=declared + [_option(name) for name in names])
+        command.__dict__["__signature__"] = signature.replace(
+            parameters=declared + [_option(name, default) for name in names]
+        )
         return command
 
     return decorate
@@ -82,10 +84,10 @@ def help_text(text: str, default: object) -> str:
     return f"{text} [dim]\\[default: {default}][/dim]"
 
 
-def _option(name: str) -> inspect.Parameter:
+def _option(name: str, default: object) -> inspect.Parameter:
     schema = SETTINGS[name]
     kind, description = _TYPES[schema["type"]], schema["description"]
-    default = "the profile's" if name in SET_BY_PROFILES else schema["default"]
+    default = default or ("the profile's" if name in SET_BY_PROFILES else schema["default"])
     option = typer.Option(
         None,
         f"--{name.replace('_', '-')}",

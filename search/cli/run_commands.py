@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +14,12 @@ import typer
 from objectives.cache import cache_directory
 from objectives.errors import InputError, printable
 from search.cli.options import BitMapFile, ProfileName, Run, console, help_text, takes_settings
-from search.run.profile import SETTINGS, only_limit, resolve_profile
+from search.run.profile import PLACES, SETTINGS, only_limit, resolve_profile
 
 Pick = Annotated[str | None, typer.Option(help="A map by rule: best@8x, smallest@margin, smallest@0.02, or knee.")]
 TrialNumber = Annotated[int | None, typer.Option("--trial", help="A map by its trial number.")]
+
+_MAP_NEEDS = ("model", "data", "quantizer", "group_size")  # to be scored as it was searched
 
 
 @takes_settings(*SETTINGS)
@@ -46,22 +49,32 @@ def search(
     if settings.quantizer == "calibrated" or settings.sensitivity != "none" or settings.workers > 1:
         cache_directory()  # raises at once if there is no place for it
     directory.check_settings(settings)
+    given = {name: getattr(settings, name) for name in PLACES}
 
     with console.waiting("starting"):  # after all that is quick to check: a mistake is reported at once
+        from results.formatting import command
         from search.cli.notify import notifying
         from search.cli.terminal import log_to_console, progress_display, summary
+        from search.run.checkpoints import located
         from search.run.loop import run_search
         from search.run.progress import BY_SIGNAL
         from search.run.signals import interrupts
 
     log_to_console(console)
+    if directory.exists():  # it may be continued from another directory
+        recorded = directory.read_settings()
+        changed = {name: place for name, place in given.items() if place != recorded["profile"][name]}
+        found = located(recorded, changed)
+        settings = replace(settings, model=found.model, data=found.data, confirm=found.confirm)
 
     def stopped() -> bool:
         return bool(directory.read_settings()["start"].get("by") == BY_SIGNAL)
 
     with notifying(notify, run, stopped), interrupts(), progress_display(console) as display:
-        analysis = run_search(settings, directory, display, storage)
+        analysis = run_search(settings, directory, display, storage, given)
     typer.echo(summary(analysis, run))
+    if stopped() or not any(headline.trial for headline in analysis.headlines):  # there may be nothing to export
+        typer.echo(f"continue: {command('search', '--run', run)}")
 
 
 def status(run: Run) -> None:
@@ -103,6 +116,7 @@ def report(
     typer.echo(summary(analysis, run))
 
 
+@takes_settings(*PLACES, default="the run's")
 def export(
     run: Run,
     pick: Pick = None,
@@ -116,11 +130,16 @@ def export(
         Path | None,
         typer.Option(help=help_text("File to write; for a checkpoint, a new directory.", "standard output")),
     ] = None,
+    **places: Any,
 ) -> None:
-    """Export one bit map of a run, as a file or as a checkpoint."""
+    """Export one bit map of a run, as a file or as a checkpoint.
+
+    A checkpoint needs the run's model and data; name them if they have moved since the search.
+    """
     from objectives.bit_maps import read_bit_map, to_json, to_text
     from objectives.files import write_text
     from results.export.bit_map_files import bit_map_provenance
+    from results.formatting import command
     from results.statistics.picks import pick as pick_map
     from results.statistics.picks import trial_by_number
     from search.cli.terminal import log_to_console
@@ -138,10 +157,16 @@ def export(
         raise InputError(
             "--polished needs --pick or --trial, and --format packed or torchao; polishing does not change a bit map"
         )
+    if is_checkpoint and out is not None and out.exists():
+        raise InputError(f"{out}: exists already; give --out a new directory")
     directory = RunDirectory(run)
     settings = directory.read_settings()
     outcome = read_outcome(directory)
     layers = outcome.footprint.layers
+    if format_ == "torchao":
+        from results.export.torchao import check_torchao
+
+        check_torchao(layers, outcome.footprint.scheme)  # before anything is loaded
     if bitmap is not None:
         bit_map = read_bit_map(bitmap, layers)
         provenance: dict[str, Any] = {"bitmap": printable(bitmap.name), **outcome.footprint.figures(bit_map)}
@@ -151,34 +176,40 @@ def export(
             from search.run.checkpoints import export_polished
 
             assert out is not None
-            typer.echo(f"written: {out}, {export_polished(run, chosen, out, format_)}")
+            typer.echo(f"written: {out}: {export_polished(run, chosen, out, format_)}")
             return
         bit_map, provenance = chosen.bit_map, bit_map_provenance(outcome, chosen)
     if is_checkpoint:
-        from search.run.checkpoints import export_checkpoint
+        from search.run.checkpoints import export_checkpoint, problem_of_run
 
         assert out is not None
         log_to_console(console)
-        typer.echo(f"written: {out}, {export_checkpoint(settings, bit_map, provenance, out, format_)}")
+        problem = problem_of_run(settings, outcome.fp32_log_odds, places)
+        typer.echo(f"written: {out}: {export_checkpoint(problem, bit_map, provenance, out, format_)}")
         return
     text = to_text(layers, bit_map) if format_ == "text" else to_json(layers, bit_map, provenance)
     if out is None:
         sys.stdout.write(text)
     else:
         write_text(out, text)
-        typer.echo(f"written: {out}")
+        profile = settings["profile"]
+        searched = [word for name in _MAP_NEEDS for word in (f"--{name.replace('_', '-')}", profile[name])]
+        typer.echo(f"written: {out}\nnext: {command('evaluate', '--bitmap', out, *searched)}")
 
 
+@takes_settings(*PLACES, default="the run's")
 def polish(
     run: Run,
     pick: Pick = None,
     trial: TrialNumber = None,
     epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the training sentences.")] = 1,
+    **places: Any,
 ) -> None:
     """Tune a map's full-precision parameters by distillation from FP32, and write a packed checkpoint of equal size.
 
     Without --pick or --trial, polish the report's picks and the reference map.
     """
+    from results.formatting import command
     from results.report.polished import polished_line
     from results.report.report import write_report
     from results.statistics.analysis import analyse, select
@@ -205,8 +236,11 @@ def polish(
         trials = list(maps_to_polish(select(outcome)))
     log_to_console(console)
     with directory.locked():
-        problem, seed = problem_of_run(settings), settings["profile"]["seed"]
-        for polished in polish_maps(problem, outcome, trials, directory, seed, epochs):
+        problem = problem_of_run(settings, outcome.fp32_log_odds, places)
+        done = polish_maps(problem, outcome, trials, directory, settings["profile"]["seed"], epochs)
+        for polished in done:
             typer.echo(f"{polished_line(polished)}; written: {run / polished.checkpoint}")
         write_report(analyse(outcome), run)
     typer.echo(f"report: {run / 'report.html'}")
+    for polished in done[-1:]:
+        typer.echo(f"next: {command('evaluate', '--checkpoint', run / polished.checkpoint)}")

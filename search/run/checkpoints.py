@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from objectives.batching import device_of
-from objectives.errors import InputError, quoted
+from objectives.errors import InputError
 from objectives.layers import BitMap
+from objectives.loading.fingerprint import Fingerprint
 from objectives.loading.models import Classifier
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.quantization.quantized_model import QuantizedModel
+from objectives.scores import LogOdds
 from results.export.packed import Checkpoint, load_checkpoint, read_manifest, read_quantized, write_checkpoint
 from results.export.torchao import write_torchao
+from results.formatting import command
 from results.outcome import Trial
 from results.report.polished import read_polished
-from search.run.profile import Profile
+from search.run.profile import PLACES, Profile, places_to_try, resolved_places
 from search.study.study import warn_of_other_codes
 
 log = logging.getLogger("bitfront")
@@ -26,49 +29,119 @@ FINGERPRINT = "fingerprint"
 """The key of the problem's fingerprint in a checkpoint's manifest."""
 
 
-def problem_of_run(settings: Mapping[str, Any]) -> Problem:
+def problem_of_run(
+    settings: Mapping[str, Any], fp32_log_odds: LogOdds | None = None, given: Mapping[str, str | None] | None = None
+) -> Problem:
     """Load the problem that a run's run.toml describes.
+
+    Args:
+        settings: of the run's run.toml.
+        fp32_log_odds: the FP32 model's log-odds that the run has recorded; they are computed if there are none.
+        given: where the model, data and holdout set are now, by the setting's name; None if it is not said.
 
     Raises:
         InputError: it cannot be loaded, or its model, sentences or quantiser have changed since the search.
     """
-    profile, recorded = Profile(**settings["profile"]), settings["fingerprint"]
-    problem = load_problem(
-        profile.model,
-        profile.data,
-        device="cpu" if profile.device == "cpu" else "auto",  # the run may have used a GPU that this machine lacks
-        quantizer=profile.quantizer,
-        report_progress=log.info,
-        confirm=profile.confirm,
-        group_size=profile.group_size,
-    )
-    if differing := [key for key, value in problem.fingerprint.items() if recorded.get(key) != value]:
-        raise InputError(
-            f"{profile.model}: changed since this run ({' and '.join(differing)}); restore it, or start another run"
-        )
+    recorded = settings["fingerprint"]
+    profile = located(settings, given or {})
+
+    def check(fingerprint: Fingerprint) -> LogOdds | None:
+        if differing := _differing(fingerprint, recorded):
+            raise InputError(
+                f"{profile.model}: changed since this run ({' and '.join(differing)}); restore it, name the right one "
+                "with --model and --data, or start another run"
+            )
+        return fp32_log_odds
+
+    problem = _load(profile, check, log.info)
     warn_of_other_codes(recorded.get("codes"), problem, profile.model)
     return problem
 
 
+def located(settings: Mapping[str, Any], given: Mapping[str, str | None]) -> Profile:
+    """Return a run's profile with the paths of its model, data and holdout set as they are from here.
+
+    If there are several places to look in, it is the first whose model and sentences have the run's fingerprint. If
+    none has, it is the last; the caller must check it anyway.
+
+    Args:
+        settings: of the run's run.toml.
+        given: what the user says of these settings, by name; None if nothing.
+
+    Raises:
+        InputError: a directory is neither where it was given nor where it was when the run began.
+    """
+    recorded = settings["profile"]
+    chosen = {name: value for name, value in given.items() if value is not None}
+    others = {name: recorded[name] for name in PLACES if name not in chosen}
+    places = places_to_try(others, settings.get("resolved", {}))
+    *earlier, last = (Profile(**recorded | chosen | place) for place in places)
+    return next((profile for profile in earlier if _fits(profile, settings["fingerprint"])), last)
+
+
+class _FitsError(Exception):
+    """What ends loading once the fingerprint is known to be right."""
+
+
+def _fits(profile: Profile, recorded: Mapping[str, str]) -> bool:
+    def check(fingerprint: Fingerprint) -> None:
+        if _differing(fingerprint, recorded):
+            raise InputError(f"{profile.model}: is not the run's")
+        raise _FitsError
+
+    try:
+        _load(profile, check)
+    except (_FitsError, InputError) as error:  # another directory of that name may hold anything
+        return isinstance(error, _FitsError)
+    raise AssertionError("loading goes on although its fingerprint was refused")
+
+
+def _differing(fingerprint: Fingerprint, recorded: Mapping[str, str]) -> list[str]:
+    return [key for key, value in fingerprint.items() if recorded.get(key) != value]
+
+
+def _load(
+    profile: Profile,
+    known_scores: Callable[[Fingerprint], LogOdds | None],
+    report_progress: Callable[[str], None] = lambda _: None,
+) -> Problem:
+    return load_problem(
+        profile.model,
+        profile.data,
+        device="cpu" if profile.device == "cpu" else "auto",  # the run may have used a GPU that this machine lacks
+        quantizer=profile.quantizer,
+        report_progress=report_progress,
+        confirm=profile.confirm,
+        group_size=profile.group_size,
+        known_scores=known_scores,
+    )
+
+
+def origin_of(problem: Problem) -> dict[str, Any]:
+    """Return where a checkpoint's model and sentences are and which they are, for its manifest."""
+    return {
+        FINGERPRINT: problem.fingerprint,
+        "resolved": resolved_places({"model": problem.model, "data": problem.data}),
+    }
+
+
 def export_checkpoint(
-    settings: Mapping[str, Any], bit_map: BitMap, provenance: Mapping[str, Any], directory: Path, format_: str
+    problem: Problem, bit_map: BitMap, provenance: Mapping[str, Any], directory: Path, format_: str
 ) -> str:
     """Write one map of a run as a checkpoint, and return a message for the user.
 
     Args:
-        settings: of the run's run.toml.
+        problem: the run's problem.
         bit_map: the map.
         provenance: where the map came from, as plain JSON values.
         directory: must not exist.
         format_: ``packed`` or ``torchao``.
 
     Raises:
-        InputError: the directory exists, or the run's model cannot be loaded.
+        FileExistsError: the directory exists.
         InputError: torchao is not installed or does not support the quantiser.
     """
-    _check_new(directory)
-    problem = problem_of_run(settings)
-    provenance = {**provenance, FINGERPRINT: problem.fingerprint}
+    provenance = {"model": problem.model, "data": problem.data, **provenance, **origin_of(problem)}
     quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, bit_map)
     return _write(problem.classifier, quantized, provenance, directory, format_)
 
@@ -83,24 +156,19 @@ def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> s
         format_: ``packed`` or ``torchao``.
 
     Raises:
-        InputError: the map is not polished, its checkpoint is damaged, or the directory exists.
+        FileExistsError: the directory exists.
+        InputError: the map is not polished, or its checkpoint is damaged.
         InputError: torchao is not installed or does not support the quantiser.
     """
-    _check_new(directory)
     checkpoints = {polished.number: run / polished.checkpoint for polished in read_polished(run)}
     if trial.number not in checkpoints:
         raise InputError(
-            f"{run}: {trial.label} is not polished; run bitfront polish --run {quoted(run)} --trial {trial.number}"
+            f"{run}: {trial.label} is not polished; run {command('polish', '--run', run, '--trial', trial.number)}"
         )
     classifier, quantized = read_quantized(checkpoints[trial.number])
     provenance = read_manifest(checkpoints[trial.number])
     del provenance["packed"]  # it describes that checkpoint's own files
     return _write(classifier, quantized, provenance, directory, format_)
-
-
-def _check_new(directory: Path) -> None:
-    if directory.exists():
-        raise InputError(f"{directory}: exists already; give --out a new directory")
 
 
 def _write(
@@ -109,9 +177,48 @@ def _write(
     if format_ == "torchao":
         length = write_torchao(classifier, quantized, provenance, directory)
         packed = quantized.footprint.packed_bytes(quantized.bit_map)
-        return f"weights of {length:,} bytes, one byte for each code; a packed checkpoint takes {packed:,}"
+        return (
+            f"weights of {length:,} bytes, one byte for each code whatever its width; a packed checkpoint takes "
+            f"{packed:,}. On a CPU torchao decodes weights at each call, several times slower than FP32.\n"
+            "next: load it with transformers' AutoModelForSequenceClassification.from_pretrained"
+        )
     length = write_checkpoint(classifier, quantized, provenance, directory)
-    return f"weights of {length:,} bytes; score it with bitfront evaluate --checkpoint {quoted(directory)}"
+    return f"weights of {length:,} bytes\nnext: {command('evaluate', '--checkpoint', directory)}"
+
+
+def checkpoint_places(directory: Path, given: Mapping[str, str | None]) -> list[dict[str, str]]:
+    """Return where the model and data that a packed checkpoint was made from may be, the likeliest first.
+
+    ``given`` is what the user says of them by name; None if nothing.
+
+    Raises:
+        InputError: it is no packed checkpoint, or its manifest does not name them.
+        InputError: a directory is neither where it was given nor where it was when the checkpoint was made.
+    """
+    manifest = read_manifest(directory)
+    chosen = {name: value for name in ("model", "data") if (value := given.get(name)) is not None}
+    named = {name: manifest.get(name) for name in ("model", "data") if name not in chosen}
+    if unnamed := [f"--{name}" for name, value in named.items() if not isinstance(value, str)]:
+        raise InputError(
+            f"{directory}: its manifest does not name what it was made from; give {' and '.join(unnamed)}, since "
+            "damage needs the original FP32 model"
+        )
+    resolved = manifest.get("resolved")
+    return [chosen | place for place in places_to_try(named, resolved if isinstance(resolved, dict) else {})]
+
+
+def check_original(directory: Path, model: str, fingerprint: Fingerprint) -> None:
+    """Check that a model is the one that a packed checkpoint was made from, as far as its manifest says.
+
+    Raises:
+        InputError: it is another model, or there is no packed checkpoint.
+    """
+    original, given = _model_of(read_manifest(directory)), fingerprint["model"]
+    if original not in (None, given):
+        raise InputError(
+            f"{directory}: was made from another model than {model} (fingerprint {original!r}, not {given!r}); "
+            "damage needs the original FP32 model, so give it as --model"
+        )
 
 
 def evaluate_checkpoint(problem: Problem, directory: Path) -> tuple[Evaluation, Checkpoint]:
@@ -119,14 +226,9 @@ def evaluate_checkpoint(problem: Problem, directory: Path) -> tuple[Evaluation, 
 
     Raises:
         InputError: the checkpoint is damaged (see ``load_checkpoint``), or was made from another model.
-        ValueError: a log-odds is not finite.
+        NotFiniteError: a log-odds is not finite.
     """
-    original, given = _model_of(read_manifest(directory)), problem.fingerprint["model"]
-    if original not in (None, given):
-        raise InputError(
-            f"{directory}: was made from another model than {problem.model} (fingerprint {original!r}, not {given!r}); "
-            "damage needs the original FP32 model, so give it as --model"
-        )
+    check_original(directory, problem.model, problem.fingerprint)
     checkpoint = load_checkpoint(directory, device_of(problem.network))
     if checkpoint.footprint.layers != problem.layers:
         raise InputError(f"{directory}: was made from a model with other layers; give that model as --model")

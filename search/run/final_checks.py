@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from objectives.errors import InputError
+from objectives.errors import InputError, NotFiniteError
 from results.outcome import Trial
 from results.statistics.analysis import select
 from search.run.holdout_check import check_holdout
@@ -151,7 +151,7 @@ def _score_in_fp32(
                 break  # the scores so far may have changed what the picks need
             try:
                 evaluation = problem.confirm(trial.bit_map)
-            except ValueError as error:
+            except NotFiniteError as error:
                 raise InputError(f"{trial.label} has no score in FP32: {error}; search with --precision fp32") from None
             record_fp32_scores(study, trial.number, evaluation)
     return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +25,7 @@ from search.allocation.sensitivity import Sensitivities, measure
 from search.run.final_checks import most_check_passes, run_final_checks
 from search.run.logs import log_start, logging_to, provenance, versions
 from search.run.polishing import maps_to_polish, polish_maps
-from search.run.profile import GUIDED, Profile
+from search.run.profile import GUIDED, Profile, resolved_places
 from search.run.progress import (
     BY_SIGNAL,
     POLISHING,
@@ -54,7 +54,9 @@ _PAUSE_S = 0.5
 _REFRESH_SHARE = 0.02  # of the search's time may go into updating the run's files
 
 
-def run_search(profile: Profile, run: RunDirectory, display: Display, storage_url: str = "") -> Analysis:
+def run_search(
+    profile: Profile, run: RunDirectory, display: Display, storage_url: str = "", given: Mapping[str, str] | None = None
+) -> Analysis:
     """Search until the profile's budget ends or SIGINT, SIGTERM or SIGHUP comes; return the analysis.
 
     After a first signal the current evaluation finishes; a second SIGINT raises KeyboardInterrupt. In both cases the
@@ -65,6 +67,7 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
         run: a new run, or one to continue.
         display: shows the progress.
         storage_url: a database that machines share; empty for the one that the run has, or its journal.
+        given: settings to record as they were given, if the profile has paths that they resolved to.
 
     Raises:
         InputError: the profile's model, sentences or constraint cannot be used.
@@ -82,7 +85,9 @@ def run_search(profile: Profile, run: RunDirectory, display: Display, storage_ur
 
         def write_settings() -> None:
             fingerprint = {**problem.fingerprint, "codes": codes or problem.codes}
-            run.write_settings(profile.to_dict(), fingerprint, versions(), place, start)
+            settings = profile.to_dict()
+            resolved = resolved_places(settings)
+            run.write_settings(settings | dict(given or {}), fingerprint, versions(), place, start, resolved)
 
         write_settings()
         resources.callback(phases.end)

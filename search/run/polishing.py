@@ -18,7 +18,7 @@ from results.outcome import Outcome, Trial
 from results.report.polished import FOLDER, PolishedMap, polished_line, read_polished, write_polished
 from results.statistics.analysis import Selection
 from results.statistics.intervals import score_intervals
-from search.run.checkpoints import FINGERPRINT
+from search.run.checkpoints import origin_of
 from search.run.run_directory import RunDirectory
 
 log = logging.getLogger("bitfront")
@@ -88,7 +88,7 @@ def polish_maps(
             )
             provenance = bit_map_provenance(outcome, trial) | {
                 "polished": asdict(polished) | {"seed": seed, "epochs": epochs},
-                FINGERPRINT: problem.fingerprint,
+                **origin_of(problem),
             }
             write_checkpoint(problem.classifier, result.model, provenance, folder)
             log.info("%s after %.0f s", polished_line(polished), time.monotonic() - began)
@@ -99,11 +99,11 @@ def polish_maps(
 
 def _recorded(checkpoint: Path) -> tuple[PolishedMap, int]:
     """Return a polished checkpoint's figures and its number of epochs, from its manifest."""
-    try:
-        figures = read_manifest(checkpoint)["polished"]
-        return PolishedMap(**{field.name: figures[field.name] for field in fields(PolishedMap)}), figures["epochs"]
-    except (KeyError, TypeError):
-        raise InputError(f"{checkpoint}: is damaged; remove it and polish again") from None
+    figures = read_manifest(checkpoint).get("polished")
+    names = [field.name for field in fields(PolishedMap)]
+    if not isinstance(figures, dict) or not {"epochs", *names} <= figures.keys():
+        raise InputError(f"{checkpoint}: is damaged; remove it and polish again")
+    return PolishedMap(**{name: figures[name] for name in names}), figures["epochs"]
 
 
 def _figures(problem: Problem, evaluation: Evaluation, when: str) -> dict[str, float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from objectives.errors import InputError, all_faults
 from objectives.files import user_path
-from objectives.loading import AUTO
+from objectives.loading import AUTO, NONE
 from objectives.packing.footprint import SizeAxis
 from objectives.packing.scheme import QuantizerName
 from objectives.scores import Precision
@@ -22,6 +24,8 @@ from results.outcome import DEFAULT_MARGIN, Quality
 from search.allocation.knapsack import Source
 
 PROFILES = ("miniature", "cola")
+_NAMES = ("miniature", AUTO, NONE)  # what a place may be called without being a path
+_SHARE = r"0?\.[0-9]+(@[0-9]+)?"
 GUIDED: Literal["guided"] = "guided"
 Sampler = Literal["guided", "nsga2", "tpe", "random"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -108,6 +112,54 @@ class Profile:
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
         return asdict(self)
+
+
+PLACES = ("model", "data", "confirm")
+"""The settings that may name a directory."""
+
+
+def resolved_places(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the absolute paths of a model, data and holdout set that are directories; hub names have none."""
+    return {name: str(path) for name in PLACES if (path := _directory(settings.get(name))) is not None}
+
+
+def places_to_try(given: Mapping[str, Any], resolved: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return where the model, data and holdout set of a run may be, the likeliest first.
+
+    A setting is tried as it was given, from the working directory. If it named a directory when the run began, that
+    directory is tried next, or at once if the working directory has none of that name.
+
+    Args:
+        given: settings by name, as they were given; a name may be missing.
+        resolved: what ``resolved_places`` returned at the run's start. Empty for runs of older versions.
+
+    Raises:
+        InputError: a directory is at neither place.
+    """
+    choices: list[list[str]] = []
+    names = [name for name in PLACES if given.get(name)]
+    for name in names:
+        here, there = _directory(given[name]), resolved.get(name)
+        if not isinstance(there, str) or (here is not None and str(here) == there):
+            choices.append([given[name]])
+        elif here is not None:
+            choices.append([given[name], *([there] if Path(there).is_dir() else [])])
+        elif Path(there).is_dir():
+            choices.append([there])
+        else:
+            raise InputError(f"{name} {given[name]}: is neither here nor at {there}, where it was; give --{name}")
+    return [dict(zip(names, combination, strict=True)) for combination in product(*choices)]
+
+
+def _directory(place: object) -> Path | None:
+    """Return a setting's directory, made absolute; None if it is the name of something else."""
+    if not isinstance(place, str) or place in _NAMES or re.fullmatch(_SHARE, place):
+        return None
+    try:
+        path = Path(place).expanduser()
+    except RuntimeError:  # ~name, and there is no such user
+        return None
+    return path.resolve() if path.is_dir() else None
 
 
 def only_limit(trials: int | None, hours: float | None) -> dict[str, int | float]:

@@ -196,8 +196,8 @@ def read_phase(run: RunDirectory) -> tuple[Phase, float] | None:
         record = json.loads(run.phase.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    number = (int, float)
-    kinds = {"name": str, "done": int, "total": int, "left_s": (*number, type(None)), "checks_s": number, "at": number}
+    number = int | float
+    kinds = {"name": str, "done": int, "total": int, "left_s": number | None, "checks_s": number, "at": number}
     if not isinstance(record, dict) or not all(key in record and isinstance(record[key], kinds[key]) for key in kinds):
         return None
     left_s = record["left_s"]

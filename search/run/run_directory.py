@@ -79,7 +79,7 @@ class RunDirectory:
         return False
 
     def read_settings(self) -> dict[str, Any]:
-        """Return run.toml: the dictionaries ``profile``, with every setting, ``fingerprint`` and ``versions``.
+        """Return run.toml: ``profile``, with every setting, ``resolved``, ``fingerprint`` and ``versions``.
 
         Raises:
             InputError: there is no run, or its run.toml is damaged or has another schema.
@@ -102,6 +102,8 @@ class RunDirectory:
             key for key in ("profile", "fingerprint", "versions") if not isinstance(settings.get(key), dict)
         ]:
             raise InputError(f"{self.settings}: has no table {', '.join(missing)}; start another run")
+        resolved = settings.get("resolved")  # runs of older versions have none
+        settings["resolved"] = resolved if isinstance(resolved, dict) else {}
         return {**settings, "profile": checked_profile(settings["profile"], str(self.settings)).to_dict()}
 
     def check_journal(self) -> None:
@@ -126,14 +128,20 @@ class RunDirectory:
         versions: Mapping[str, str],
         place: Place | None = None,
         start: Mapping[str, Any] | None = None,
+        resolved: Mapping[str, str] | None = None,
     ) -> None:
-        """Write run.toml, with the facts of this start, and the URL of a database without its password."""
+        """Write run.toml, with the facts of this start, and the URL of a database without its password.
+
+        ``resolved`` are the absolute paths of the profile's directories, for commands from other directories.
+        """
         document = {
             "schema": RUN_SCHEMA,
             "profile": dict(profile),
             "fingerprint": dict(fingerprint),
             "versions": dict(versions),
         }
+        if resolved:
+            document["resolved"] = dict(resolved)
         if start is not None:
             document["start"] = dict(start)
         if place is not None and place.url:

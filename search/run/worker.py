@@ -20,7 +20,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from objectives.cache import cache_directory
-from objectives.errors import InputError, is_out_of_memory
+from objectives.errors import InputError, NotFiniteError, is_out_of_memory
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
 from objectives.problem import Evaluation, Problem, load_problem
@@ -51,9 +51,9 @@ def make_sampler(
 def load_searched_problem(
     profile: Profile,
     report_progress: Callable[[str], None],
-    check: Callable[[Fingerprint], object] = lambda _: None,
+    check: Callable[[Fingerprint], None] = lambda _: None,
 ) -> Problem:
-    """Load the problem of a profile; several workers share its codes in files. ``check`` is as for ``load_problem``."""
+    """Load the problem of a profile; several workers share its codes in files. ``check`` may refuse its fingerprint."""
     return load_problem(
         profile.model,
         profile.data,
@@ -64,7 +64,7 @@ def load_searched_problem(
         bank_in_files=profile.workers > 1,
         confirm=profile.confirm,
         group_size=profile.group_size,
-        check=check,
+        known_scores=check,
     )
 
 
@@ -114,7 +114,7 @@ class Worker:
                 return True
             try:
                 evaluation = self._evaluate(bit_map)
-            except ValueError as error:  # scores that are not finite fail this map only
+            except NotFiniteError as error:  # it fails this map only
                 reason = str(error)
                 self._record(trial, lambda: fail(self.study, trial, reason))
                 log.warning("%s failed: %s", name, error)

@@ -73,6 +73,29 @@ def test_a_loaded_model_scores_exactly_like_its_map(classifier: Classifier, bit_
             assert torch.equal(loaded.model.state_dict()[name], tensor)
 
 
+def test_a_path_is_a_text_or_a_path_and_a_checkpoint_says_shortly_what_it_is(directory: Path) -> None:
+    checkpoint = load_checkpoint(str(directory))
+    assert checkpoint.model(**checkpoint.tokenizer("the cat sleeps", return_tensors="pt")).logits.shape == (1, 2)
+    size = (directory / WEIGHTS).stat().st_size
+    layers = len(checkpoint.bit_map)
+    assert repr(checkpoint) == (
+        f"Checkpoint({str(directory)!r}: BertForSequenceClassification, {layers} layers, {size:,} bytes packed)"
+    )
+    assert read_manifest(str(directory)) == read_manifest(directory)
+    with pytest.raises(TypeError):  # our callers' own mistakes are no damaged files
+        load_checkpoint(None)  # type: ignore[arg-type]
+
+
+def test_what_is_no_packed_checkpoint_is_called_by_its_name(directory: Path) -> None:
+    with pytest.raises(InputError, match="there is no such directory"):
+        load_checkpoint(directory / "missing")
+    manifest = json.loads((directory / MANIFEST).read_text())
+    manifest["provenance"] = {"torchao": {"file_bytes": 1}}
+    (directory / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"is a torchao checkpoint.*from_pretrained.*--format packed"):
+        load_checkpoint(directory)
+
+
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
 

@@ -2,13 +2,16 @@
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 from safetensors.torch import load_file, save_file
 
 from objectives.bit_maps import parse_bit_map
 from objectives.problem import Problem
+from tests.results.checkpoints import hash_anew
 from tests.search.commands import rows
 from tests.search.conftest import Command
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
@@ -69,8 +72,11 @@ def test_a_packed_checkpoint_has_the_claimed_size_and_scores_what_the_search_sai
     result = bitfront("export", "--run", run, "--trial", best["number"], "--format", "packed", "--out", packed)
     assert result.status == 0, result.err
     assert (packed / "packed.safetensors").stat().st_size == int(best["packed_bytes"])
-    result = bitfront("evaluate", "--checkpoint", packed, *where, "--json")
+    assert f"\nnext: bitfront evaluate --checkpoint {packed}\n" in result.out
+    assert "scoring the FP32 model" not in result.err  # the run has its scores
+    result = bitfront("evaluate", "--checkpoint", packed, "--json")  # its manifest names the model and the data
     assert result.status == 0, result.err
+    assert bitfront("evaluate", "--checkpoint", packed, *where, "--json").out == result.out
     scored = json.loads(result.out)
     for key in ("damage", "mcc", "packed_bytes"):
         assert scored[key] == pytest.approx(float(best[key]), abs=0, rel=1e-12)
@@ -78,6 +84,7 @@ def test_a_packed_checkpoint_has_the_claimed_size_and_scores_what_the_search_sai
     result = bitfront("evaluate", "--checkpoint", packed, "--model", other.model, "--data", other.data)
     assert result.status == 2
     assert "was made from another model than" in " ".join(result.err.split())
+    assert "scoring the FP32 model" not in result.err  # said before any work
     again = bitfront("export", "--run", run, "--trial", best["number"], "--format", "packed", "--out", packed)
     assert again.status == 2
     assert "exists already" in again.err
@@ -102,6 +109,50 @@ def test_another_model_than_the_runs_is_not_packed(tiny: TinyProblem, bitfront: 
     assert not (tmp_path / "packed").exists()
 
 
+def test_a_run_is_used_from_another_directory(
+    finished_run: Path, tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a cron job, say, that starts in a directory with another model of the same name, or with none."""
+    settings = tomllib.loads((finished_run / "run.toml").read_text(encoding="utf-8"))
+    resolved = {"model": str(tiny.model.resolve()), "data": str(tiny.data.resolve())}
+    assert settings["resolved"] == resolved
+    settings["profile"] |= {"model": "model", "data": "data"}
+
+    def write() -> None:
+        (finished_run / "run.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
+
+    write()
+    elsewhere, packed = tmp_path / "elsewhere", tmp_path / "packed in words"
+    make_tiny_problem(elsewhere, seed=7)
+    monkeypatch.chdir(elsewhere)
+    export = ("export", "--run", finished_run, "--trial", 1, "--format", "packed", "--out")
+    result = bitfront(*export, packed)
+    assert result.status == 0, result.err
+    assert f"next: bitfront evaluate --checkpoint '{packed}'" in result.out
+    manifest = json.loads((packed / "bitfront.json").read_text(encoding="utf-8"))["provenance"]
+    assert manifest["resolved"] == resolved
+    manifest["model"], manifest["data"] = "model", "data"
+    hash_anew(packed, manifest)
+    result = bitfront("evaluate", "--checkpoint", packed, "--json")
+    assert result.status == 0, result.err
+    assert json.loads(result.out)["damage"] == pytest.approx(float(rows(finished_run / "trials.csv")[1]["damage"]))
+
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    result = bitfront("search", "--run", finished_run, "--trials", 21)
+    assert result.status == 0, result.err
+    continued = tomllib.loads((finished_run / "run.toml").read_text(encoding="utf-8"))
+    assert (continued["profile"]["model"], continued["resolved"]) == ("model", resolved)
+
+    del settings["resolved"]  # a run of an older version
+    settings["profile"] |= {"model": "./model", "data": "./data"}
+    write()
+    result = bitfront(*export, tmp_path / "old")
+    assert result.status == 2
+    assert "there is no such directory" in " ".join(result.err.split())
+    assert bitfront(*export, tmp_path / "old", "--model", tiny.model, "--data", tiny.data).status == 0
+
+
 def test_a_torchao_checkpoint_needs_torchao_and_no_line_of_ours(
     finished_run: Path, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,9 +163,12 @@ def test_a_torchao_checkpoint_needs_torchao_and_no_line_of_ours(
         result = bitfront(*export, "--out", tmp_path / "ao")
     assert result.status == 2
     assert "pip install -e '.[torchao]'" in result.err
+    assert "loading" not in result.err  # said first
     assert not (tmp_path / "ao").exists()
     pytest.importorskip("torchao")
     result = bitfront(*export, "--out", tmp_path / "ao")
     assert result.status == 0, result.err
     assert f"weights of {(tmp_path / 'ao' / 'model.safetensors').stat().st_size:,} bytes" in result.out
+    assert "several times slower than FP32" in result.out
+    assert "is a torchao checkpoint" in bitfront("evaluate", "--checkpoint", tmp_path / "ao").err
     assert bitfront(*export, "--out", tmp_path / "ao").status == 2

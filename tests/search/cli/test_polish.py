@@ -68,6 +68,7 @@ def test_polished_maps_are_checkpoints_that_score_what_the_table_says(
     result = bitfront("polish", "--run", run, "--trial", other)
     assert result.status == 0, result.err
     assert "damage" in result.out
+    assert result.out.splitlines()[-1].startswith(f"next: bitfront evaluate --checkpoint {run}/polished/")
     assert bitfront("polish", "--run", run).status == 0
     assert {row["number"] for row in rows(run / "polished.csv")} == picks | {str(other)}
     assert (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns == before

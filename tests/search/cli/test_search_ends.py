@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.usefixtures("undrawn")
 def test_a_signal_ends_the_search_with_everything_written(
-    tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], number: int
 ) -> None:
     run = tmp_path / "run"
     words = ("bitfront", "search", "--model", tiny.model, "--data", tiny.data, "--run", run)
@@ -40,6 +40,7 @@ def test_a_signal_ends_the_search_with_everything_written(
     assert len(rows(run / "trials.csv")) == len(recorded) >= 7
     assert "stopped by a signal" in log.read_text()
     assert f"signal stopped it after {len(recorded):,} " in (run / "report.md").read_text().splitlines()[2]
+    assert capfd.readouterr().out.splitlines()[-1] == f"continue: bitfront search --run {run}"
 
 
 def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
@@ -51,6 +52,7 @@ def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
     result = bitfront("search", *where, "--hours", 1e-9)
     assert result.status == 0, result.err
     assert rows(run / "trials.csv") == []
+    assert result.out.splitlines()[-1] == f"continue: bitfront search --run {run}"
     assert (run / "report.html").is_file()
     result = bitfront("search", *where, "--hours", 0, "--trials", 17)
     assert result.status == 0, result.err

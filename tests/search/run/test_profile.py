@@ -12,7 +12,9 @@ from search.run.profile import (
     Sampler,
     checked_profile,
     only_limit,
+    places_to_try,
     resolve_profile,
+    resolved_places,
 )
 from search.samplers.optuna_samplers import SAMPLERS
 
@@ -150,3 +152,25 @@ def test_a_limit_given_alone_is_the_only_one() -> None:
     assert only_limit(300, 8.0) == {}
     assert only_limit(None, 8.0) == {"trials": 0, "hours": 8.0}
     assert only_limit(300, None) == {"trials": 300, "hours": 0.0}
+
+
+def test_places_are_tried_as_given_and_then_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for directory in ("model", "data", "0.3", "miniature"):
+        (home / directory).mkdir(parents=True)
+    (elsewhere / "model").mkdir(parents=True)
+    monkeypatch.chdir(home)
+    given = {"model": "model", "data": "data", "confirm": "0.3"}
+    resolved = resolved_places(given)
+    assert resolved == {"model": str(home / "model"), "data": str(home / "data")}  # a share is no directory
+    assert resolved_places({"model": "miniature", "data": "nyu-mll/glue", "confirm": "auto"}) == {}
+    assert places_to_try(given, resolved) == [given]
+    assert places_to_try({"data": "nyu-mll/glue"}, {}) == [{"data": "nyu-mll/glue"}]
+
+    monkeypatch.chdir(elsewhere)
+    there = given | {"data": resolved["data"]}
+    assert places_to_try(given, resolved) == [there, there | {"model": resolved["model"]}]
+    assert places_to_try(given, {}) == [given]  # a run of an older version
+    (home / "data").rmdir()
+    with pytest.raises(InputError, match=r"data data: is neither here nor at .*home/data, where it was; give --data"):
+        places_to_try(given, resolved)

@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 
 import search.storage.stores
 from objectives.errors import InputError
-from objectives.layers import WIDTHS
-from objectives.problem import Problem
+from objectives.layers import WIDTHS, BitMap
+from objectives.problem import Evaluation, Problem
 from search.storage.stores import Place, StorageAwayError, StorageLostError, Store
 from search.study.reading import load_study, outcome
 from search.study.study import claim, retry_lost
@@ -58,6 +58,19 @@ def test_four_workers_never_take_the_same_map(
         worker.join(timeout=120)
         assert worker.exitcode == 0
     check_complete(search.place, WANTED)
+
+
+def test_a_mistake_of_ours_is_no_failed_map(problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(Place(tmp_path / "j"), problem, WANTED)
+    search.open()
+    worker = search.worker()
+
+    def evaluate(self: Problem, bit_map: BitMap) -> Evaluation:
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr(Problem, "evaluate", evaluate)
+    with pytest.raises(ValueError, match="broadcast"):
+        worker.evaluate_next()
 
 
 def test_a_journal_without_the_lock_would_have_the_same_map_twice(problem: Problem, tmp_path: Path) -> None:
