@@ -78,7 +78,7 @@ class Recorder:
 
     def find_mode(self, token_ids: Sequence[Sequence[int]]) -> None:
         """Find out whether sentences can run in batches, from one of them."""
-        sentence = list(min(token_ids, key=len))
+        sentence = list(min(token_ids, key=lambda ids: len(ids)))
         copies = _COPIES + (len(sentence) == _COPIES)
         self._track_weights(True)
         try:
@@ -146,7 +146,7 @@ class Recorder:
 
     def _backward(self, tokens: Tensor) -> None:
         """Run a forward pass, and a backward pass from the sum of the log-odds."""
-        self._calls = _Calls(*tokens.shape, self.one_by_one)
+        self._calls = _Calls(len(tokens), tokens.shape[1], self.one_by_one)
         try:
             logits = self._model(input_ids=tokens.to(device_of(self._model))).logits
             (logits[:, 1] - logits[:, 0]).sum().backward()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from objectives.layers import WIDTHS, Layer
+from objectives.loading.layer_discovery import find_layers
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from tests.objectives.random_models import SMALL
 
@@ -48,13 +49,15 @@ def tiny_model(model_type: str, **changes: Any) -> PreTrainedModel:
         torch.manual_seed(0)
         config = AutoConfig.for_model(model_type, num_labels=2, **settings)
         model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def single_shifts(
     model: nn.Module, layers: Sequence[Layer], token_ids: Sequence[Sequence[int]], bank: WeightBank
 ) -> Tensor:
     """Return what ``first_order_shifts`` does, from the gradient of each weight on each sentence alone."""
+    model.requires_grad_(True)  # also what an architecture keeps constant
     shifts = torch.zeros(len(layers), len(WIDTHS), len(token_ids))
     weights = [model.get_parameter(layer.parameter) for layer in layers]
     for sentence, ids in enumerate(token_ids):
@@ -69,3 +72,11 @@ def single_shifts(
                 bank.write_weight(layer, width, changed)
                 shifts[index, column, sentence] = ((changed - exact) * gradient).sum()
     return shifts
+
+
+def share_searched(model_type: str) -> float:
+    """Return the share of searched weights in an architecture of its default, usual size; nothing is allocated."""
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(model_type, num_labels=2))
+    n_parameters: int = sum(weight.numel() for weight in model.parameters())
+    return sum(layer.elements for layer in find_layers(model)) / n_parameters

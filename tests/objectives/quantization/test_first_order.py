@@ -109,6 +109,7 @@ def test_layers_that_see_all_sentences_at_once_shift_each_as_it_does_alone(
     bank = WeightBank(model, layers)
     shifts = first_order_shifts(model, layers, sentences, bank)
     expected = single_shifts(model, layers, sentences, bank)
+    assert shifts is not None
     np.testing.assert_allclose(shifts, expected, rtol=1e-3, atol=1e-5)
     assert expected.abs().amax(dim=(1, 2)).gt(1e-4).all()
 
