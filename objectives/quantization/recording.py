@@ -78,7 +78,7 @@ class Recorder:
 
     def find_mode(self, token_ids: Sequence[Sequence[int]]) -> None:
         """Find out whether sentences can run in batches, from one of them."""
-        sentence = list(min(token_ids, key=lambda ids: len(ids)))
+        sentence = min(map(list, token_ids), key=len)
         copies = _COPIES + (len(sentence) == _COPIES)
         self._track_weights(True)
         try:

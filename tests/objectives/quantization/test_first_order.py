@@ -118,14 +118,16 @@ def test_a_model_that_changes_inputs_and_outputs_in_place_is_recorded_as_another
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, sentences = random_bert(), random_sentences(7, n=4)
-    layers, block = find_layers(model), model.bert.encoder.layer[0]
+    layers = find_layers(model)
+    block: Any = model.bert.encoder.layer[0]
     bank = WeightBank(model, layers)
 
     def forward(states: Tensor, before: Tensor) -> Tensor:
-        return 3 * block.output.dense(states) + before
+        outputs: Tensor = block.output.dense(states)
+        return 3 * outputs + before
 
     def forward_in_place(states: Tensor, before: Tensor) -> Tensor:
-        outputs = block.output.dense(states)
+        outputs: Tensor = block.output.dense(states)
         states.mul_(0)
         return outputs.mul_(3).add_(before)
 

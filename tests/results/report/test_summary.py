@@ -182,7 +182,7 @@ def test_headlines_count_the_bytes_of_the_whole_model_and_name_what_is_not_searc
     """A million weights outside the layers, beside 340,000 in them: nominal sizes of the rest say nothing."""
     base = made_up_outcome(trials=0, size_axis="nominal")
     kept = {f"bert.encoder.layer.{block}.conv.weight": (100, 1000, 1) for block in range(10)}
-    sizes = replace(base.footprint, kept=base.footprint.kept | kept)
+    sizes = replace(base.footprint, kept={**base.footprint.kept, **kept})
     outcome = replace(eventful_outcome(0.05), footprint=sizes, size_axis=size_axis)
     trials = [replace(trial, packed_compression=sizes.compression(trial.bit_map, "packed")) for trial in outcome.trials]
     analysis = analyse(with_trials(outcome, trials))
