@@ -190,6 +190,8 @@ def load_problem(
     network = classifier.model
     token_ids = classifier.tokenize(sentences.texts)
     layers = find_layers(network)
+    if unsearched := footprint_of(network).unsearched:
+        report_progress(f"not searched: {unsearched}")
     loaded_quantizer = load_quantizer(quantizer, classifier, data_source, group_size)
     identity = fingerprint(network, token_ids, sentences.labels, loaded_quantizer.identity)
     holdout = _tokenize_holdout(holdout_sentences, classifier, confirm)

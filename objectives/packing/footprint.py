@@ -6,10 +6,12 @@ safetensors file that ``export`` writes: header, codes, their parameters, and ev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from math import prod
 from typing import Literal
 
 from objectives.layers import WIDTHS, BitMap, Layer, uniform
@@ -18,6 +20,9 @@ from objectives.packing.safetensors_size import StoredTensor, safetensors_bytes
 from objectives.packing.scheme import PER_ROW, Scheme
 
 SizeAxis = Literal["nominal", "packed"]
+
+_UNSEARCHED_SHARE = 0.01  # of the FP32 bytes; the head of a base model has less
+_MOST_NAMES = 2
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,29 @@ class Footprint:
     def highest_compression(self, axis: SizeAxis) -> float:
         """Return the compression of the smallest map: every layer at the lowest width."""
         return self.compression(uniform(self.layers, WIDTHS[0]), axis)
+
+    @cached_property
+    def unsearched(self) -> str:
+        """The weights that no map quantises and their share of the FP32 bytes, in words; empty below one percent.
+
+        Biases and normalisations, which are vectors, do not count.
+        """
+        sizes = {name: prod(shape) for name, shape in self.kept.items() if len(shape) > 1}
+        share = sum(sizes.values()) / (
+            sum(map(prod, self.kept.values())) + sum(layer.elements for layer in self.layers)
+        )
+        if share < _UNSEARCHED_SHARE:
+            return ""
+        names: dict[str, int] = {}
+        for name, size in sizes.items():
+            pattern = re.sub(r"\.\d+(?=\.)", ".*", name)
+            names[pattern] = names.get(pattern, 0) + size
+        largest = sorted(names, key=lambda name: -names[name])
+        examples = ", ".join(largest[:_MOST_NAMES]) + (", ..." if len(largest) > _MOST_NAMES else "")
+        return (
+            f"{len(sizes)} weights with {share:.0%} of the FP32 bytes stay as they are ({examples}); no nominal size "
+            "counts them"
+        )
 
     def _kept_tensors(self) -> dict[str, StoredTensor]:
         return {name: StoredTensor("F32", shape) for name, shape in self.kept.items()}

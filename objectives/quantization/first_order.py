@@ -16,8 +16,7 @@ Dong et al., NeurIPS 2020).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from objectives.batching import device_of, equal_length_batches
-from objectives.errors import InputError, is_out_of_memory
 from objectives.layers import WIDTHS, Layer
 from objectives.memory import give_back_freed
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
+from objectives.quantization.recording import recording
 
 # Tokens a batch: all activations and their gradients are in memory at once, half a GB of them for bert-base.
 _BATCH_TOKENS = 384
@@ -56,97 +55,30 @@ def first_order_shifts(
         r, ``(n_layers, n_widths, n_sentences)``, in nats; None if ``should_stop`` became true.
 
     Raises:
-        InputError: hooks cannot record the layers of this architecture.
+        InputError: the model has no gradients, or another error ends its passes.
     """
     # On the model's device: no batch waits for a GPU.
     shifts = torch.zeros(len(layers), len(WIDTHS), len(token_ids), device=device_of(model))
     batches = list(equal_length_batches(token_ids, _BATCH_TOKENS))
-    with recording(model, layers) as recorded:
+    with recording(model, layers, token_ids, "--sensitivity none --sampler nsga2") as recorder:
         for done, (indices, tokens) in enumerate(batches):
             report_progress(done, len(batches))
             if should_stop():
                 return None
-            backward(model, tokens, "--sensitivity none --sampler nsga2")
             at = torch.tensor(indices, device=shifts.device)
-            for index, inputs, outputs in recorded:
-                if outputs.grad is not None:  # else the log-odds do not depend on it
-                    shifts[index].index_add_(1, at, _layer_shifts(layers[index], inputs, outputs.grad, bank))
+            for use in recorder.uses(tokens):
+                moved = _layer_shifts(layers[use.layer], use.inputs, use.gradient, bank)
+                shifts[use.layer].index_add_(1, at[use.sentences], moved)
     give_back_freed()
     return shifts.cpu().numpy()
 
 
-def backward(model: nn.Module, tokens: Tensor, alternative: str) -> None:
-    """Run a forward pass on sentences of one length, and a backward pass from the sum of their log-odds.
-
-    Args:
-        model: a two-class classifier.
-        tokens: ``(n_sentences, n_tokens)``.
-        alternative: options that need no gradients, for the error message.
-
-    Raises:
-        InputError: hooks cannot record the layers of this architecture.
-    """
-    try:
-        logits = model(input_ids=tokens.to(device_of(model))).logits
-        (logits[:, 1] - logits[:, 0]).sum().backward()
-    except (RuntimeError, AttributeError, AssertionError, TypeError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"{type(model).__name__}: cannot compute the gradients of its layers ({type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0]}); use {alternative}"
-        ) from error
-
-
-@contextmanager
-def recording(model: nn.Module, layers: Sequence[Layer]) -> Iterator[list[tuple[int, Tensor, Tensor]]]:
-    """Yield the list of (layer index, inputs, outputs) of the last forward pass; outputs keep their gradients.
-
-    Call the model with ``input_ids`` as a keyword. Parameters take no gradients inside the context.
-    """
-    recorded: list[tuple[int, Tensor, Tensor]] = []
-    sentences = 0
-
-    def begin(module: nn.Module, args: object, kwargs: dict[str, Tensor]) -> None:
-        nonlocal sentences
-        recorded.clear()
-        sentences = len(kwargs["input_ids"])
-
-    def hook_of(index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
-            x = inputs[0].detach()
-            if len(outputs) != sentences:  # positions, looked up once for all: each sentence needs its own gradient
-                x = x.expand(sentences, *x.shape[1:])
-                outputs = outputs.expand(sentences, *outputs.shape[1:]).clone()
-            if not outputs.requires_grad:
-                outputs.requires_grad_()
-            outputs.retain_grad()
-            recorded.append((index, x, outputs))
-            return outputs
-
-        return hook
-
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    handles = [model.register_forward_pre_hook(begin, with_kwargs=True)]
-    for index, layer in enumerate(layers):
-        handles.append(model.get_submodule(layer.name).register_forward_hook(hook_of(index)))
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        yield recorded
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        for handle in handles:
-            handle.remove()
-
-
 def _layer_shifts(layer: Layer, inputs: Tensor, gradient: Tensor, bank: WeightBank) -> Tensor:
-    """Return r, ``(n_widths, n_sentences)``, from x and g, both ``(n_sentences, [n_tokens,] ...)``."""
+    """Return r, ``(n_widths, n)``, from x, which may name rows of the weight, and g, both ``(n, [n_tokens,] ...)``."""
     shifts = torch.empty(len(WIDTHS), len(gradient), device=gradient.device)
     with torch.inference_mode():
         rows = None
-        if layer.kind == "embedding":
+        if not inputs.is_floating_point():
             rows, inputs = torch.unique(inputs, return_inverse=True)
         n_rows = layer.rows if rows is None else len(rows)
         exact, changed = (torch.empty(n_rows, layer.columns, device=inputs.device) for _ in range(2))

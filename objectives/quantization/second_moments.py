@@ -12,16 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from objectives.batching import device_of, equal_length_batches
 from objectives.layers import Layer
-from objectives.quantization.first_order import backward, recording
+from objectives.quantization.recording import recording
 
 _BATCH_TOKENS = 2048
+_ALTERNATIVE = "--quantizer affine --sensitivity none --sampler nsga2"
 
 
 def second_moments(
@@ -47,60 +47,63 @@ def _gradient_moments(
     if not sums:
         return sums
     tokens_seen = 0
-    with recording(model, embeddings) as recorded:
+    with recording(model, embeddings, token_ids, _ALTERNATIVE) as recorder:
         for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
-            backward(model, tokens, "--quantizer affine --sensitivity none --sampler nsga2")
-            for index, _, outputs in recorded:
-                if outputs.grad is not None:  # else the log-odds do not depend on it
-                    gradients = outputs.grad.flatten(0, -2)
-                    sums[embeddings[index].name].addmm_(gradients.T, gradients)
+            for use in recorder.uses(tokens):
+                gradients = use.gradient.flatten(0, -2)
+                sums[embeddings[use.layer].name].addmm_(gradients.T, gradients)
             tokens_seen += tokens.numel()
     return {name: total / tokens_seen for name, total in sums.items()}
 
 
 def _input_moments(model: nn.Module, linear: Sequence[Layer], token_ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-    with torch.no_grad(), _accumulate_inputs(model, linear) as sums:
-        for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
-            model(input_ids=tokens.to(device_of(model)))
-    for total in {id(total): total for total in sums.values()}.values():  # layers may share one
-        total.products /= total.count
-    moments = {name: total.products for name, total in sums.items()}
-    for layer in linear:
-        if layer.name not in moments:  # it never runs, so the log-odds do not depend on it
-            moments[layer.name] = torch.zeros(layer.columns, layer.columns, device=device_of(model))
-    return moments
+    if not linear:
+        return {}
+    with recording(model, linear, token_ids, _ALTERNATIVE) as recorder:
+        one_by_one = recorder.one_by_one  # what a layer sees once for a batch is to count for each sentence
+    with torch.no_grad():
+        twins = _layers_of_equal_inputs(model, linear, token_ids[0])
+        summed = [layer for layer in linear if twins[layer.name] == layer.name]
+        sums = {layer.name: torch.zeros(layer.columns, layer.columns, device=device_of(model)) for layer in summed}
+        seen = dict.fromkeys(sums, 0)
+
+        def add(name: str, x: Tensor) -> None:
+            x = x.flatten(0, -2)
+            sums[name].addmm_(x.T, x)
+            seen[name] += len(x)
+
+        with _input_hooks(model, summed, add):
+            for _, batch in equal_length_batches(token_ids, _BATCH_TOKENS):
+                for tokens in batch.split(1) if one_by_one else (batch,):
+                    model(input_ids=tokens.to(device_of(model)))
+    for name, count in seen.items():
+        sums[name] /= max(count, 1)  # a layer that never runs has none: the log-odds do not depend on it
+    return {name: sums[twin] for name, twin in twins.items()}
 
 
-@dataclass
-class _Sum:
-    products: Tensor
-    count: int
+def _layers_of_equal_inputs(model: nn.Module, layers: Sequence[Layer], sentence: Sequence[int]) -> dict[str, str]:
+    """Return the first layer that sees the same inputs, such as the query's for key and value, by the layer's name."""
+    inputs: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}  # kept, so that no two have one address
+    with _input_hooks(model, layers, lambda name, x: inputs[name].append(x)):
+        model(input_ids=torch.tensor([list(sentence)], device=device_of(model)))
+    first: dict[tuple[int, ...], str] = {}
+    # A layer that does not run for this sentence may run for others.
+    return {name: first.setdefault(tuple(map(id, seen)), name) if seen else name for name, seen in inputs.items()}
 
 
 @contextmanager
-def _accumulate_inputs(model: nn.Module, layers: Sequence[Layer]) -> Iterator[dict[str, _Sum]]:
-    """Sum x x' over the inputs of each layer during forward passes; yield the sums by the layer's name."""
-    sums: dict[str, _Sum] = {}
-    last: tuple[Tensor, _Sum] | None = None
+def _input_hooks(model: nn.Module, layers: Sequence[Layer], see: Callable[[str, Tensor], object]) -> Iterator[None]:
+    """Call ``see`` with the layer's name and inputs at every call of a layer inside the context."""
 
-    def hook_of(layer: Layer) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            nonlocal last
-            if last is not None and last[0] is inputs[0]:  # query, key and value: one sum for all three
-                sums[layer.name] = last[1]
-                return
-            x = inputs[0].flatten(0, -2)
-            if layer.name not in sums:
-                sums[layer.name] = _Sum(torch.zeros(layer.columns, layer.columns, device=x.device), 0)
-            sums[layer.name].products.addmm_(x.T, x)
-            sums[layer.name].count += len(x)
-            last = inputs[0], sums[layer.name]
+            see(name, inputs[0])
 
         return hook
 
-    handles = [model.get_submodule(layer.name).register_forward_pre_hook(hook_of(layer)) for layer in layers]
+    handles = [model.get_submodule(layer.name).register_forward_pre_hook(hook_of(layer.name)) for layer in layers]
     try:
-        yield sums
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -64,7 +64,13 @@ def verdict_leads(analysis: Analysis) -> list[Lead]:
     """
     if not analysis.complete:
         return [*_unfinished_lead(analysis), ("No answer yet", _no_scores_reason(analysis))]
-    return [*_unfinished_lead(analysis), _smallest_lead(analysis), *unseen_lead(analysis), holdout_lead(analysis)]
+    return [
+        *_unfinished_lead(analysis),
+        _smallest_lead(analysis),
+        *unsearched_lead(analysis),
+        *unseen_lead(analysis),
+        holdout_lead(analysis),
+    ]
 
 
 def lead_lines(analysis: Analysis) -> list[Lead]:
@@ -77,7 +83,14 @@ def lead_lines(analysis: Analysis) -> list[Lead]:
         others = [lead for lead in (_knee_lead(analysis), _documented_lead(analysis)) if lead is not None]
         claim, reason = holdout_lead(analysis)
         holdout = (claim, reason + (_holdout_damage_growth(analysis) if analysis.holdout else ""))
-        leads = [*_unfinished_lead(analysis), smallest, *others, *unseen_lead(analysis), holdout]
+        leads = [
+            *_unfinished_lead(analysis),
+            smallest,
+            *unsearched_lead(analysis),
+            *others,
+            *unseen_lead(analysis),
+            holdout,
+        ]
     reasons = _with_damage_defined([reason for _, reason in leads])
     return [
         (f"{claim}.", f"{reason[:1].upper()}{reason[1:]}.") for (claim, _), reason in zip(leads, reasons, strict=True)
@@ -87,6 +100,12 @@ def lead_lines(analysis: Analysis) -> list[Lead]:
 def _unfinished_lead(analysis: Analysis) -> list[Lead]:
     unfinished = analysis.outcome.unfinished
     return [("This run is not complete", unfinished)] if unfinished else []
+
+
+def unsearched_lead(analysis: Analysis) -> list[Lead]:
+    """Return which weights no map quantises; empty if they are few."""
+    unsearched = analysis.outcome.footprint.unsearched
+    return [("Not searched", unsearched)] if unsearched else []
 
 
 def unseen_lead(analysis: Analysis) -> list[Lead]:
@@ -234,7 +253,7 @@ def _smallest_lead(analysis: Analysis) -> Lead:
     trial = headline.trial
     certainty = confidence(analysis.against_fp32[trial.number].no_worse)
     return (
-        f"{times(trial.compression(analysis.outcome.size_axis))} smaller, within {margin} of FP32",
+        f"{times(trial.packed_compression)} smaller, within {margin} of FP32",
         f"{_map_and_size(analysis, trial)} is no worse than FP32 by more than {margin} with {certainty} confidence",
     )
 
@@ -255,7 +274,7 @@ def _knee_lead(analysis: Analysis) -> Lead | None:
         return None
     trial, against = headline.trial, analysis.against_fp32[headline.trial.number]
     return (
-        f"Beyond {times(trial.compression(analysis.outcome.size_axis))} it gets expensive",
+        f"Beyond {times(trial.packed_compression)} it gets expensive",
         f"{_map_and_size(analysis, trial)} is where the front bends most: damage {nats(headline.trial.scores.damage)}, "
         f"MCC {difference_with(against)} against FP32's",
     )
@@ -281,23 +300,27 @@ def _documented_lead(analysis: Analysis) -> Lead | None:
     size, damage = reference.compression(axis), damages[reference.number]
     scored = [trial for trial in analysis.outcome.trials if trial.number in damages]
     smaller = [trial for trial in scored if damages[trial.number] <= damage and trial.compression(axis) > size]
-    documented = f"the documented map has {times(size)} and damage {nats(damage)}{where}"
+    documented = f"the documented map is {_times_smaller(reference)} with damage {nats(damage)}{where}"
     if not smaller:
         return "The documented map stands", f"{documented}; no smaller scored map does as little damage"
     best = max(smaller, key=lambda trial: trial.compression(axis))
     return (
         "Smaller than the documented map, with less damage",
-        f"{documented}; {best.label} has damage {nats(damages[best.number])} at {times(best.compression(axis))}",
+        f"{documented}; {best.label} is {_times_smaller(best)} with damage {nats(damages[best.number])}",
     )
 
 
 def _map_and_size(analysis: Analysis, trial: Trial) -> str:
-    """Return a map with its size, as ``trial 8 (17.3 MB instead of 133 MB, 4.00 bits a weight)``."""
+    """Return a map with its size, as ``trial 8 (17 MB instead of 133 MB; nominal 8.00x, 4.00 bits per weight)``."""
     footprint = analysis.outcome.footprint
-    return (
-        f"{trial.label} ({megabytes(footprint.packed_bytes(trial.bit_map))} instead of "
-        f"{megabytes(footprint.fp32_packed_bytes)}, {bits_per_weight(trial)})"
-    )
+    packed, fp32 = (megabytes(size) for size in (footprint.packed_bytes(trial.bit_map), footprint.fp32_packed_bytes))
+    nominal = f"nominal {times(trial.nominal_compression)}, {bits_per_weight(trial)}"
+    return f"{trial.label} ({packed} instead of {fp32}; {nominal})"
+
+
+def _times_smaller(trial: Trial) -> str:
+    """Return how much smaller a map's file is, as ``4.27x smaller (nominal 5.50x)``."""
+    return f"{times(trial.packed_compression)} smaller (nominal {times(trial.nominal_compression)})"
 
 
 def _with_damage_defined(texts: list[str]) -> list[str]:

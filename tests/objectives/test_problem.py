@@ -1,3 +1,4 @@
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from objectives.bit_maps import documented_bit_map
+from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import uniform
 from objectives.loading.models import load_classifier
@@ -13,6 +15,8 @@ from objectives.loading.sentences import load_sentences
 from objectives.miniature import Miniature
 from objectives.problem import Problem, load_problem
 from objectives.scores import LogOdds, predictions
+from tests.objectives.architectures import tiny_model
+from tests.objectives.tiny_bert import make_tiny_bert
 from tests.shared import COLA, MODEL, needs_shared
 
 
@@ -103,3 +107,18 @@ def test_sentences_longer_than_the_model_are_cut(miniature: Miniature, tmp_path:
     for name, content in (("in_domain_train", lines), ("in_domain_dev", lines + long), ("out_of_domain_dev", lines)):
         (raw / f"{name}.tsv").write_text(content)
     assert len(load_problem(str(miniature.model), str(tmp_path)).labels) == 2 * len(texts) + 1
+
+
+def test_weights_that_are_not_searched_are_named_first(tmp_path: Path) -> None:
+    directory = make_tiny_bert(tmp_path / "model")
+    vocabulary = len(AutoTokenizer.from_pretrained(directory).get_vocab())
+    tiny_model("squeezebert", vocab_size=vocabulary).save_pretrained(directory)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name in ("in_domain_train", "in_domain_dev", "out_of_domain_dev"):
+        (raw / f"{name}.tsv").write_text("x\t1\t\tthe cat sleep\nx\t0\t*\tcat the\n", encoding="utf-8")
+    lines: list[str] = []
+    with suppress(InputError):  # a random model is no better than chance
+        load_problem(str(directory), str(tmp_path), report_progress=lines.append)
+    assert lines[1].startswith("not searched: 13 weights with ")  # the head is one
+    assert "(transformer.encoder.layers.*." in lines[1]

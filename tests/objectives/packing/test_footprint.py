@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from objectives.bit_maps import documented_bit_map
-from objectives.layers import WIDTHS, uniform
+from objectives.layers import WIDTHS, Layer, uniform
 from objectives.loading.layer_discovery import find_layers
 from objectives.packing.footprint import Footprint, footprint
 from objectives.packing.safetensors_size import StoredTensor, safetensors_bytes
@@ -139,3 +139,15 @@ def test_a_packed_tensor_holds_every_code() -> None:
     assert tensors["bert.pooler.dense.codes"].shape == (10,)  # 75 bits in 10 bytes
     assert tensors["bert.pooler.dense.scale"] == StoredTensor("F32", (5,))
     assert tensors["bert.pooler.dense.zero_point"] == StoredTensor("U8", (5,))
+
+
+def test_weights_that_are_not_searched_are_named_with_their_share() -> None:
+    layers = (Layer("body.words", "embedding", 60, 10), Layer("body.block.0.dense", "linear", 10, 10))
+    vectors = {"body.block.0.norm.weight": (100,)}
+    convolutions = {f"body.block.{block}.conv.weight": (10, 5, 2) for block in range(2)}
+    sizes = footprint(layers, vectors | convolutions | {"head.weight": (2, 5)})
+    assert sizes.unsearched.startswith(
+        "3 weights with 21% of the FP32 bytes stay as they are (body.block.*.conv.weight, head.weight); "
+    )
+    assert not footprint(layers, vectors | {"head.weight": (2, 4)}).unsearched  # 8 of 808: below one percent
+    assert footprint(layers, {"head.weight": (2, 5)}).unsearched

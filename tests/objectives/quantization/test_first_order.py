@@ -1,8 +1,9 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import MPNetConfig, MPNetForSequenceClassification
 
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
@@ -12,7 +13,8 @@ from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from objectives.quantization.first_order import first_order_shifts
 from objectives.quantization.second_moments import second_moments
 from objectives.scores import divergences
-from tests.objectives.random_models import SMALL, random_bert, random_roberta, random_sentences
+from tests.objectives.architectures import single_shifts, tiny_model
+from tests.objectives.random_models import random_bert, random_roberta, random_sentences
 
 
 @pytest.mark.parametrize("model", [random_bert(), random_roberta()], ids=["bert", "roberta"])
@@ -75,16 +77,67 @@ def test_it_stops_when_told() -> None:
     assert first_order_shifts(model, layers, sentences, bank, should_stop=lambda: True) is None
 
 
-def test_an_architecture_that_cannot_be_recorded_says_what_to_do() -> None:
-    model = MPNetForSequenceClassification(MPNetConfig(**SMALL)).eval()
-    layers, sentences = find_layers(model), random_sentences(4, n=4)
+def test_a_model_without_gradients_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sentences = random_bert(), random_sentences(4, n=4)
+    layers = find_layers(model)
     bank = WeightBank(model, layers)
+    monkeypatch.setattr(model.bert.pooler, "forward", lambda states: states[:, 0].detach())
     for needs_gradients in (
-        lambda: first_order_shifts(model, layers, sentences, bank),
+        lambda: first_order_shifts(model, layers[:3], sentences, bank),
         lambda: second_moments(model, layers, sentences),
     ):
-        with pytest.raises(InputError, match=r"MPNetForSequenceClassification.*--sensitivity none"):
+        with pytest.raises(InputError, match=r"BertForSequenceClassification.*--sensitivity none"):
             needs_gradients()
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes"),
+    [
+        ("mpnet", {}),
+        ("deberta", {}),
+        ("deberta-v2", {}),
+        ("deberta-v2", {"share_att_key": False, "position_buckets": -1}),
+    ],
+)
+def test_layers_that_see_all_sentences_at_once_shift_each_as_it_does_alone(
+    model_type: str, changes: dict[str, Any]
+) -> None:
+    """Positions are looked up once for a batch, or by a weight without its layer, and changed in place."""
+    model, sentences = tiny_model(model_type, **changes), random_sentences(6, n=7)
+    sentences += sentences[:2]  # batches of several
+    layers = find_layers(model)
+    bank = WeightBank(model, layers)
+    shifts = first_order_shifts(model, layers, sentences, bank)
+    expected = single_shifts(model, layers, sentences, bank)
+    assert shifts is not None
+    np.testing.assert_allclose(shifts, expected, rtol=1e-3, atol=1e-5)
+    assert expected.abs().amax(dim=(1, 2)).gt(1e-4).all()
+
+
+def test_a_model_that_changes_inputs_and_outputs_in_place_is_recorded_as_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, sentences = random_bert(), random_sentences(7, n=4)
+    layers = find_layers(model)
+    block: Any = model.bert.encoder.layer[0]
+    bank = WeightBank(model, layers)
+
+    def forward(states: Tensor, before: Tensor) -> Tensor:
+        outputs: Tensor = block.output.dense(states)
+        return 3 * outputs + before
+
+    def forward_in_place(states: Tensor, before: Tensor) -> Tensor:
+        outputs: Tensor = block.output.dense(states)
+        states.mul_(0)
+        return outputs.mul_(3).add_(before)
+
+    monkeypatch.setattr(block.intermediate, "intermediate_act_fn", torch.nn.Identity())  # keeps no result
+    monkeypatch.setattr(block.output, "forward", forward)
+    expected = first_order_shifts(model, layers, sentences, bank)
+    monkeypatch.setattr(block.output, "forward", forward_in_place)
+    shifts = first_order_shifts(model, layers, sentences, bank)
+    assert expected is not None and shifts is not None
+    np.testing.assert_allclose(shifts, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_what_no_score_depends_on_shifts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

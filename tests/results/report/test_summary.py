@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from objectives.layers import BitMap
+from objectives.packing.footprint import SizeAxis
 from objectives.scores import Precision
 from results.formatting import DAMAGE, confidence
 from results.outcome import HoldoutScores, Origin, Outcome, Trial
@@ -182,3 +183,27 @@ def test_damage_is_defined_at_its_first_mention() -> None:
     leads = [reason for _, reason in lead_lines(analyse(eventful_outcome(0.05)))]
     assert sum(DAMAGE in reason for reason in leads) == 1
     assert DAMAGE in next(reason for reason in leads if "damage" in reason)
+
+
+@pytest.mark.parametrize("size_axis", ["nominal", "packed"])
+def test_headlines_count_the_bytes_of_the_whole_model_and_name_what_is_not_searched(size_axis: SizeAxis) -> None:
+    """A million weights outside the layers, beside 340,000 in them: nominal sizes of the rest say nothing."""
+    base = made_up_outcome(trials=0, size_axis="nominal")
+    kept = {f"bert.encoder.layer.{block}.conv.weight": (100, 1000, 1) for block in range(10)}
+    sizes = replace(base.footprint, kept={**base.footprint.kept, **kept})
+    outcome = replace(eventful_outcome(0.05), footprint=sizes, size_axis=size_axis)
+    trials = [replace(trial, packed_compression=sizes.compression(trial.bit_map, "packed")) for trial in outcome.trials]
+    analysis = analyse(with_trials(outcome, trials))
+    smallest = analysis.headline(SMALLEST)
+    assert smallest is not None and smallest.trial is not None
+    ratio = sizes.fp32_packed_bytes / sizes.packed_bytes(smallest.trial.bit_map)
+    assert ratio < 2 < smallest.trial.nominal_compression
+    lines = ending_lines(analysis, "runs/x", "")
+    assert lines[0].startswith(f"{ratio:.2f}x smaller, within 0.05 MCC of FP32: ")
+    assert len(lines) <= 25
+    for text in (" ".join(lines), " ".join(reason for _, reason in lead_lines(analysis))):
+        assert f"{sizes.unsearched}." in text and "(bert.encoder.layer.*.conv.weight, " in text
+    claims = [claim for claim, _ in lead_lines(analysis)]
+    nominal = {f"{trial.nominal_compression:.2f}x" for trial in trials}
+    assert not any(figure in claim for claim in claims for figure in nominal)
+    assert not any(claim == "Not searched." for claim, _ in lead_lines(analyse(eventful_outcome(0.05))))
