@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from objectives.batching import device_of
+from objectives.cache import mark_used
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, Layer
 from objectives.loading.fingerprint import short_digest, tensors_fingerprint
@@ -109,6 +110,7 @@ def make_bank(
             bank.fill(layer, _to_device(entries, quantizer.scheme, device_of(model)), digest)
         return cached is not None
 
+    mark_used(folder)
     missing = [layer for layer in layers if not fill_from_file(layer)]
     computed: Iterable[tuple[Layer, Entries]]
     if quantizer.token_ids and missing:

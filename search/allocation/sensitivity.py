@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from objectives.cache import mark_used
 from objectives.errors import InputError
 from objectives.files import process_lock, replacing
 from objectives.layers import WIDTHS
@@ -89,6 +90,7 @@ def measure(
         effects = []
     report_progress(0, len(effects))
     if path.is_file():
+        mark_used(path)
         gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), len(problem.labels)))
     else:
         first_order = first_order_shifts(problem.network, problem.layers, problem.token_ids, bank, should_stop)
