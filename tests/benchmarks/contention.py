@@ -3,9 +3,9 @@
     python -m tests.benchmarks contention                 the miniature, 60 maps a search: five minutes on two cores
     python -m tests.benchmarks contention 6 shared        the shared model, 6 maps
 
-The twin lets waiting threads spin, as OpenMP does by default. Every search is a `bitfront search` with all threads, by the
-random sampler. Counted from the first map of the sampler to the last one of the slower search; in turns, medians of
-three. Wanted: two at once take at most 2.3 times as long as one, and one at most 1.03 times as long as its twin.
+The twin lets waiting threads spin, as OpenMP does by default. Every search is a `bitfront search` with all threads,
+by the random sampler. Counted from the first map of the sampler to the last one of the slower search; in turns, medians
+of three. Wanted: two at once take at most 2.3 times as long as one, and one at most 1.03 times as long as its twin.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from search.cli.app import WAITING
@@ -28,7 +27,7 @@ BASELINES = 8
 REPEATS = 3
 SPINNING = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
 """The defaults of libgomp and libomp; the command line leaves them alone because they are set."""
-CASES: dict[str, tuple[int, Mapping[str, str]]] = {"one": (1, {}), "two": (2, {}), "one spinning": (1, SPINNING)}
+CASES: dict[str, tuple[int, dict[str, str]]] = {"one": (1, {}), "two": (2, {}), "one spinning": (1, SPINNING)}
 
 
 def main(arguments: list[str]) -> None:
@@ -51,7 +50,7 @@ def main(arguments: list[str]) -> None:
     print(f"two twins, spinning: {both:6.1f} s, {both / spinning:.2f} times one's (measured once)")
 
 
-def seconds(source: tuple[object, object], maps: int, searches: int, chosen: Mapping[str, str]) -> float:
+def seconds(source: tuple[object, object], maps: int, searches: int, chosen: dict[str, str]) -> float:
     """Run so many searches at once; return the seconds from their first map to their last, baselines left out."""
     unset = {*WAITING, "OMP_NUM_THREADS"}
     environment = {name: value for name, value in os.environ.items() if name not in unset} | chosen

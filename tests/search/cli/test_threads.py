@@ -33,8 +33,7 @@ def test_the_command_line_sets_the_policy_before_torch_loads_openmp() -> None:
     environment = own_environment(OMP_DISPLAY_ENV="verbose")
     command = [sys.executable, "-c", code]
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=60)
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in ended.stderr
-    assert "GOMP_SPINCOUNT = '0'" in ended.stderr
+    assert "GOMP_SPINCOUNT = '0'" in ended.stderr  # 300000 by default; the policy itself is printed as passive in both
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
