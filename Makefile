@@ -14,7 +14,7 @@ TWO_PROCESSES := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfi
 
 help: ## explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  PIP_FLAGS=  flags for pip, such as an index for another torch build"
+	@echo "  PIP_FLAGS=  flags for pip; without them Linux with no NVIDIA device gets torch's CPU build"
 	@echo "  MODEL= DATA=  local directories for overnight, in place of the hub"
 
 setup: .venv/ready ## make .venv with everything that is needed
@@ -22,7 +22,8 @@ setup: .venv/ready ## make .venv with everything that is needed
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "bitfront needs Python 3.11 or newer; name one with PYTHON=")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	flags=$$(.venv/bin/python tools/torch_build.py $(PIP_FLAGS)) && \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) $$flags -c constraints.txt -e '.[dev]'
 	@touch $@
 
 search: .venv/ready ## search the embedded default: offline, minutes
@@ -52,6 +53,7 @@ format: .venv/ready ## format, and mend what the linter can
 bench: .venv/ready ## run every benchmark (NAME= for one)
 	.venv/bin/python -m tests.benchmarks $(NAME)
 
-clean: ## remove .venv, caches and build output; runs stay
+clean: ## remove .venv, caches and build output; runs and the user's cache of codes stay
 	rm -rf .venv .cache build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "kept: runs/, and codes and sensitivities in the user's cache (bitfront cache lists them)"

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from objectives.batching import device_of
-from objectives.cache import writable_cache
+from objectives.cache import mark_used, writable_cache
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, Layer
 from objectives.loading.fingerprint import short_digest, tensors_fingerprint
@@ -110,6 +110,7 @@ def make_bank(
             bank.fill(layer, _to_device(entries, quantizer.scheme, device_of(model)), digest)
         return cached is not None
 
+    mark_used(folder)
     missing = [layer for layer in layers if not fill_from_file(layer)]
     if missing:
         writable_cache(folder)  # before minutes of calibration

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from objectives.cache import writable_cache
+from objectives.cache import mark_used, writable_cache
 from objectives.errors import InputError
 from objectives.files import process_lock, replacing
 from objectives.layers import WIDTHS
@@ -94,6 +94,7 @@ def measure(
     if source == "gradient":
         effects = []
     if path.is_file():
+        mark_used(path)
         gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), len(problem.labels)))
     else:
         writable_cache(cache)

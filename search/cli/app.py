@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated, NoReturn
@@ -10,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from objectives.errors import InputError, is_out_of_memory
-from search.cli import model_commands, run_commands
+from search.cli import caching, model_commands, run_commands
 from search.cli.options import console, expands_home
 
 app = typer.Typer(
@@ -46,8 +47,23 @@ def _options(
 for command in (
     *(run_commands.search, run_commands.status, run_commands.report, run_commands.export, run_commands.polish),
     *(model_commands.evaluate, model_commands.sensitivity, model_commands.finetune),
+    caching.cache,
 ):
     app.command()(expands_home(command))
+
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""Variables that say how OpenMP's threads wait."""
+
+
+def let_waiting_threads_sleep() -> None:
+    """Let OpenMP's threads sleep while they wait, unless the user has chosen; child processes inherit it.
+
+    By default they spin, so that two searches on the same cores nearly stop each other. Call it before torch is
+    imported: libgomp (Linux) and libomp (macOS) read the variable once, when they are loaded.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
 _INTERRUPTED = 130  # typer's exit status for a KeyboardInterrupt
@@ -55,6 +71,7 @@ _INTERRUPTED = 130  # typer's exit status for a KeyboardInterrupt
 
 def main() -> NoReturn:
     """Run the command line and exit: 0 done, 1 the machine failed, 2 a user's mistake, 130 interrupted."""
+    let_waiting_threads_sleep()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may have bytes that are no text

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tests.benchmarks import (
     bert_base,
     checkpoint,
+    contention,
     evaluate,
     floor,
     luck,
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "storage": storage.main,
     "workers": workers.main,
     "shrinkage": shrinkage.main,
+    "contention": contention.main,
 }
 
 

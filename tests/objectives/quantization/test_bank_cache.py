@@ -1,3 +1,4 @@
+import os
 import shutil
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from objectives.cache import prune
 from objectives.errors import InputError
 from objectives.layers import WIDTHS
 from objectives.loading.fingerprint import model_fingerprint
@@ -100,10 +102,13 @@ def test_a_calibrated_bank_is_made_once(
             changed += not torch.equal(codes, nearest)
     assert changed > 0.5 * len(layers) * len(WIDTHS)
 
+    for path in (*tmp_path.glob("*/*"), *tmp_path.iterdir()):
+        os.utime(path, (0, 0))
     with monkeypatch.context() as patched:
         patched.delattr("objectives.quantization.bank_cache.second_moments")
         again = make_bank(calibrated, classifier.model, layers, "m", tmp_path, messages.append)
     assert len(messages) == 1
+    assert prune(tmp_path, days=1) == []  # it was used just now
     for layer in layers:
         for width in WIDTHS:
             assert torch.equal(again.entry(layer, width)[0], first.entry(layer, width)[0])
