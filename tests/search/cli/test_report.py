@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from search.run.logs import logging_to
 from search.run.run_directory import RunDirectory
 from tests.search.commands import rows
@@ -46,7 +48,9 @@ def test_the_margin_and_the_command_are_the_runs(finished_run: Path, bitfront: C
     assert bitfront("export", "--run", finished_run, "--pick", "smallest@0.9").status == 0
 
 
-def test_a_run_whose_name_is_no_utf_8_has_a_report_and_commands_that_find_it(bitfront: Command, tmp_path: Path) -> None:
+def test_a_run_whose_name_is_no_utf_8_has_a_report_and_commands_that_find_it(
+    bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / os.fsdecode(b"caf\xe9")
     shutil.copytree(ROOT / "tests" / "assets" / "golden_run", run)
     (run / "report.html").unlink(missing_ok=True)
@@ -56,6 +60,7 @@ def test_a_run_whose_name_is_no_utf_8_has_a_report_and_commands_that_find_it(bit
     assert r"caf\xe9" in page
     assert rf"bitfront search --run $&#39;{tmp_path}/caf\xe9&#39;" in page
     assert rf"bitfront export --run $'{tmp_path}/caf\xe9'" in result.out
+    monkeypatch.setattr(logging.getLogger("bitfront"), "propagate", False)  # pytest-xdist cannot send such a name
     with logging_to(RunDirectory(run)):
         logging.getLogger("bitfront").info("continuing %s", run)
     assert "continuing " in (run / "search.log").read_text(encoding="utf-8").splitlines()[-1]
