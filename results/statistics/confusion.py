@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 from typing import Any
 
@@ -31,7 +32,7 @@ import numpy.typing as npt
 from objectives.scores import Labels, mcc_of_counts
 from results.statistics.bootstrap import CONFIDENCE, Floats, Interval
 
-DRAWS = 10_000
+DRAWS = 5000
 
 Answers = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
@@ -92,20 +93,27 @@ def mcc_draws(labels: Labels, answers: Answers, others: Answers | None = None, *
 
 def draws_of(counts: Counts, draws: int = DRAWS) -> MccDraws:
     """Return the draws for counts n_yab, ``(2, 2, 2)``, or ``(2, 2, 1)`` for a map alone."""
+    return _draws_of(tuple(counts.ravel().tolist()), draws)
+
+
+@lru_cache(maxsize=256)  # folds and comparisons ask for the same counts again
+def _draws_of(flat: tuple[int, ...], draws: int) -> MccDraws:
+    counts = np.array(flat).reshape(2, 2, -1)
     paired = counts.shape[-1] == 2
     point, largest = float(difference(counts)), 2.0 if paired else 1.0
     if not counts.any(axis=(1, 2)).all():  # the MCC is undefined without one of the labels
         return MccDraws(point, np.empty((0, 0)), np.empty((0, 0)), largest)
     random = np.random.default_rng(0)
-    weights = random.standard_gamma(np.broadcast_to(counts.astype(np.float64), (draws, *counts.shape)))
+    weights = np.stack([random.standard_gamma(count, draws) for count in flat]).reshape(*counts.shape, draws)
     one_more = -np.log1p(-(random.permutation(draws) + 0.5) / draws)  # Gamma(1) at even levels: exact without flips
+    totals = counts.sum(axis=(1, 2))
 
     def with_one_more(wrong: bool) -> Floats:
         values = []
         for kind in _kinds(wrong, paired=paired):
             drawn = weights.copy()
-            drawn[:, *kind] += one_more
-            drawn *= (counts.sum(axis=(1, 2)) / drawn.sum(axis=(2, 3)))[..., np.newaxis, np.newaxis]
+            drawn[kind] += one_more
+            drawn *= (totals[:, np.newaxis] / drawn.sum(axis=(1, 2)))[:, np.newaxis, np.newaxis]
             values.append(difference(drawn))
         return np.stack(values)
 
@@ -159,16 +167,13 @@ def _kinds(wrong: bool, *, paired: bool) -> Iterator[tuple[int, int, int]]:
 
 
 def difference(weights: npt.NDArray[Any]) -> Floats:
-    """Return d of weights ``(..., 2, 2, 2)``, or the MCC of weights ``(..., 2, 2, 1)``."""
-    mcc = _mcc(weights.sum(axis=-1))
-    return mcc if weights.shape[-1] == 1 else mcc - _mcc(weights.sum(axis=-2))
+    """Return d of weights ``(2, 2, 2, ...)``, or the MCC of weights ``(2, 2, 1, ...)``."""
+    mcc = _mcc(weights.sum(axis=2))
+    return mcc if weights.shape[2] == 1 else mcc - _mcc(weights.sum(axis=1))
 
 
 def _mcc(confusion: npt.NDArray[Any]) -> Floats:
-    """Return the MCC of confusion matrices ``(..., label, answer)``."""
+    """Return the MCC of confusion matrices ``(label, answer, ...)``."""
     return mcc_of_counts(
-        hits=confusion[..., 1, 1],
-        misses=confusion[..., 1, 0],
-        false_alarms=confusion[..., 0, 1],
-        rejections=confusion[..., 0, 0],
+        hits=confusion[1, 1], misses=confusion[1, 0], false_alarms=confusion[0, 1], rejections=confusion[0, 0]
     )

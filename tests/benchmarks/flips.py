@@ -89,8 +89,8 @@ def claims(size: int, label: int, measure: Measure) -> tuple[Floats, Floats, Flo
 def bootstrap(counts: Counts) -> MccDraws:
     """Return the differences of draws of the sentences with replacement within each label."""
     random = np.random.default_rng(0)
-    labels = [random.multinomial(own.sum(), own.ravel() / own.sum(), DRAWS) for own in counts]
-    drawn = difference(np.stack(labels, axis=1).reshape(DRAWS, *counts.shape))[np.newaxis]
+    labels = [random.multinomial(own.sum(), own.ravel() / own.sum(), DRAWS).T for own in counts]
+    drawn = difference(np.stack(labels).reshape(*counts.shape, DRAWS))[np.newaxis]
     return MccDraws(float(difference(counts)), drawn, drawn, largest=2.0)
 
 

@@ -122,7 +122,7 @@ def test_confidence_is_never_rounded_up_to_what_it_is_compared_with() -> None:
 
 def eventful_outcome(margin: float) -> Outcome:
     """Return a run with a holdout set, unseen sentences, knapsack maps, and a search that went on after its checks."""
-    outcome = replace(made_up_outcome(), margin=margin, holdout_source="0.3")
+    outcome = replace(made_up_outcome(sentences=800), margin=margin, holdout_source="0.3")
     maps = [replace(trial, origin="plain") if trial.origin == "uniform" else trial for trial in outcome.trials]
     outcome = with_unseen(with_trials(outcome, maps), [trial for trial in maps if trial.feasible or not trial.number])
     assert outcome.unseen is not None
@@ -188,7 +188,7 @@ def test_damage_is_defined_at_its_first_mention() -> None:
 @pytest.mark.parametrize("size_axis", ["nominal", "packed"])
 def test_headlines_count_the_bytes_of_the_whole_model_and_name_what_is_not_searched(size_axis: SizeAxis) -> None:
     """A million weights outside the layers, beside 340,000 in them: nominal sizes of the rest say nothing."""
-    base = made_up_outcome(trials=0, size_axis="nominal")
+    base = made_up_outcome(trials=0)
     kept = {f"bert.encoder.layer.{block}.conv.weight": (100, 1000, 1) for block in range(10)}
     sizes = replace(base.footprint, kept={**base.footprint.kept, **kept})
     outcome = replace(eventful_outcome(0.05), footprint=sizes, size_axis=size_axis)

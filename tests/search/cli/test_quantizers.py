@@ -93,7 +93,7 @@ def test_groups_of_columns_are_counted_packed_and_part_of_what_a_run_is(
     assert grouped["damage"] < per_row["damage"]
     result = bitfront(*start, 4)
     assert result.status == 2
-    assert "quantizer was 'calibrated-2 in groups of 8" in " ".join(result.err.split())
+    assert "group_size was 8 and is now 4" in " ".join(result.err.split())
     result = bitfront(*evaluate[:-1], "codebook", "--group-size", 8)
     assert result.status == 2
     assert "takes no group_size" in " ".join(result.err.split())
