@@ -54,16 +54,18 @@ for command in (
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables that say how OpenMP's threads wait."""
+BRIEFLY = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}  # libgomp (Linux) reads the one, libomp (macOS) the other
 
 
 def let_waiting_threads_sleep() -> None:
-    """Let OpenMP's threads sleep while they wait, unless the user has chosen; child processes inherit it.
+    """Let OpenMP's threads sleep after a short wait, unless the user has chosen; child processes inherit it.
 
-    By default they spin, so that two searches on the same cores nearly stop each other. Call it before torch is
-    imported: libgomp (Linux) and libomp (macOS) read the variable once, when they are loaded.
+    By default they spin, so that two searches on the same cores nearly stop each other. ``OMP_WAIT_POLICY=passive``
+    would not let them spin at all, and a search alone would be slower (`python -m tests.benchmarks contention`). Call
+    it before torch is imported: the libraries read the variables once, when they are loaded.
     """
     if not any(name in os.environ for name in WAITING):
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ.update(BRIEFLY)
 
 
 _INTERRUPTED = 130  # typer's exit status for a KeyboardInterrupt
