@@ -22,8 +22,9 @@ REFRESH_S = 30.0
 BY_SIGNAL = "a signal"
 """What run.toml gives as the end of a start that a signal stopped."""
 
-PREPARING, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, POLISHING = (
+PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, POLISHING = (
     "preparing",
+    "scoring baselines",
     "searching",
     "confirming in FP32",
     "scoring on unseen sentences",

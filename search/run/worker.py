@@ -24,14 +24,15 @@ from objectives.errors import InputError, NotFiniteError, is_out_of_memory
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
 from objectives.problem import Evaluation, Problem, load_problem
+from search.allocation.baselines import knapsack_maps
 from search.allocation.constraint import NoMapLeftError, SizeConstraint
 from search.allocation.sensitivity import Sensitivities, measure
 from search.run.profile import GUIDED, Profile
 from search.samplers.guided import GuidedSampler
 from search.samplers.optuna_samplers import FeasibleSampler
 from search.storage.stores import Place, Store
-from search.study.study import claim, fail, retry_lost, tell, write_widths
-from search.study.trials import begun, claimed, exhausted
+from search.study.study import claim, enqueue_baselines, fail, retry_lost, tell, write_widths
+from search.study.trials import begun, claimed, enqueued, exhausted
 
 log = logging.getLogger("bitfront")
 
@@ -93,8 +94,10 @@ class Worker:
     profile: Profile
     should_stop: Callable[[], bool]
 
-    def evaluate_next(self) -> bool:
+    def evaluate_next(self, enqueued_only: bool = False) -> bool:
         """Evaluate one more map; return False if none is left, or the trial limit is reached.
+
+        With ``enqueued_only`` the sampler proposes none.
 
         Raises:
             MemoryError: the evaluation runs out of memory.
@@ -103,7 +106,9 @@ class Worker:
         with ExitStack() as heartbeat:
             interrupted: list[int] = []
             try:
-                claimed_trial = self.store.patiently(lambda: self._claim(heartbeat, interrupted), self.should_stop)
+                claimed_trial = self.store.patiently(
+                    lambda: self._claim(heartbeat, interrupted, enqueued_only), self.should_stop
+                )
             except UpdateFinishedTrialError:
                 return True  # this process lost the lock, and another one ended the trial
             if claimed_trial is None:
@@ -131,7 +136,23 @@ class Worker:
         )
         return True
 
-    def _claim(self, heartbeat: ExitStack, interrupted: list[int]) -> tuple[optuna.Trial, BitMap] | None:
+    def search_with(self, sensitivities: Sensitivities) -> None:
+        """Enqueue the knapsack's maps; the sampler of the profile proposes from now on."""
+        problem, profile = self.problem, self.profile
+        self.study.sampler = make_sampler(profile.sampler, problem, self.constraint, sensitivities, profile.seed)
+        if isinstance(self.study.sampler, GuidedSampler):
+            log.info("interaction shrinkage %.2f (0 treats layers as independent)", self.study.sampler.shrinkage)
+        baselines = knapsack_maps(sensitivities.damages, self.constraint)
+
+        def enqueue() -> None:
+            with self.store.exclusive():
+                enqueue_baselines(self.study, [layer.name for layer in problem.layers], baselines)
+
+        self.store.patiently(enqueue, self.should_stop)
+
+    def _claim(
+        self, heartbeat: ExitStack, interrupted: list[int], enqueued_only: bool
+    ) -> tuple[optuna.Trial, BitMap] | None:
         """Begin a trial with a map that no other trial has; return None if no map is left or the search should end.
 
         The map is proposed and claimed in one step, while this process holds the study.
@@ -139,6 +160,7 @@ class Worker:
         Args:
             heartbeat: gets the context that shows other processes that this one is alive.
             interrupted: numbers of trials that this call began before the storage went away; extended in place.
+            enqueued_only: whether to claim enqueued maps only.
         """
         names = [layer.name for layer in self.problem.layers]
         with self.store.exclusive():
@@ -151,6 +173,8 @@ class Worker:
                 retry_lost(self.study, names, blamed=True)
             limit_reached = self.profile.trials and begun(self.study) >= self.profile.trials
             if self.should_stop() or limit_reached or exhausted(self.study):
+                return None
+            if enqueued_only and not enqueued(self.study):
                 return None
 
             def on_begin(trial: optuna.Trial) -> None:
@@ -202,14 +226,12 @@ class Job:
 
     Attributes:
         profile: the settings of the search.
-        sampler: the name of the sampler.
         place: where the study is stored.
         fingerprint: of the problem that the parent loaded.
         threads: number of threads for each worker.
     """
 
     profile: Profile
-    sampler: str
     place: Place
     fingerprint: Fingerprint
     threads: int
@@ -271,7 +293,7 @@ def _connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
     if profile.sensitivity != "none":
         sensitivities = measure(problem, cache_directory(), profile.sensitivity)  # cached by the parent
     constraint = constraint_of(profile, problem)
-    sampler = make_sampler(job.sampler, problem, constraint, sensitivities, profile.seed)
+    sampler = make_sampler(profile.sampler, problem, constraint, sensitivities, profile.seed)
     store = job.place.open_patiently(should_stop)
     study = store.patiently(
         lambda: optuna.load_study(study_name=store.study_name, storage=store.backend, sampler=sampler), should_stop

@@ -92,6 +92,12 @@ def open_study(
             study.tell(trial.number, state=TrialState.FAIL)
     names = [layer.name for layer in problem.layers]
     retry_lost(study, names)
+    enqueue_baselines(study, names, baselines)
+    return study
+
+
+def enqueue_baselines(study: optuna.Study, names: Sequence[str], baselines: Sequence[Baseline]) -> None:
+    """Enqueue the baselines that the study does not have yet. Hold the study exclusively."""
     standing = [trial for trial in trials_of(study) if not interrupted(trial)]
     # Knapsack maps of older runs are labelled "plain".
     labels = {str(trial.user_attrs.get(LABEL)).replace("plain ", "knapsack ") for trial in standing}
@@ -100,7 +106,6 @@ def open_study(
         if baseline.label not in labels and baseline.bit_map not in maps:
             maps.add(baseline.bit_map)
             _enqueue(study, names, baseline.bit_map, {ORIGIN: baseline.origin, LABEL: baseline.label})
-    return study
 
 
 def _continued(before: list[list[str]], now: list[list[str]]) -> list[list[str]]:
