@@ -36,8 +36,10 @@ from search.run.progress import (
     Budget,
     Display,
     PhaseRecord,
+    ReportPhase,
     checks_limit_s,
     paced,
+    with_share,
 )
 from search.run.reporting import RunFiles
 from search.run.run_directory import RunDirectory
@@ -127,8 +129,10 @@ def run_search(
         with files.written_on_failure():
             recorded = store.patiently(lambda: finished(study), should_stop)
             if profile.sensitivity != "none":
-                _score_enqueued(worker, files, budget, phases)
-                sensitivities = _measure_sensitivities(profile, problem, run, budget, phases)
+                trial_s = _score_enqueued(worker, files, budget, phases)
+                scored = store.patiently(lambda: finished(study), should_stop)
+                report_phase = with_share(phases, budget, scored, trial_s)
+                sensitivities = _measure_sensitivities(profile, problem, run, budget, report_phase)
                 if sensitivities is not None:
                     worker.search_with(sensitivities)
             analysis = _loop(worker, job, files, budget, phases, recorded, record_end)
@@ -190,8 +194,12 @@ def _prepare(
     return place, store, problem
 
 
-def _score_enqueued(worker: Worker, files: RunFiles, budget: Budget, phases: PhaseRecord) -> None:
-    """Evaluate the maps that wait in the study, so that there is a front before sensitivities are measured."""
+def _score_enqueued(worker: Worker, files: RunFiles, budget: Budget, phases: PhaseRecord) -> float | None:
+    """Evaluate the maps that wait in the study, so that there is a front before sensitivities are measured.
+
+    Return the seconds that a map took; None if there was none.
+    """
+    began = time.monotonic()
     store, study = worker.store, worker.study
     waiting = store.patiently(lambda: enqueued(study), budget.should_stop)
     report_progress = paced(phases, BASELINES)
@@ -201,9 +209,11 @@ def _score_enqueued(worker: Worker, files: RunFiles, budget: Budget, phases: Pha
         if not worker.evaluate_next(enqueued_only=True):
             break
         done += 1
+    trial_s = (time.monotonic() - began) / done if done else None
     if done and not budget.is_over():
         files.update()
         log.info("%s scored before sensitivities are measured: %s", maps(done), files.front)
+    return trial_s
 
 
 def _loop(
@@ -257,12 +267,10 @@ def _loop(
 
 
 def _measure_sensitivities(
-    profile: Profile, problem: Problem, run: RunDirectory, budget: Budget, phases: PhaseRecord
+    profile: Profile, problem: Problem, run: RunDirectory, budget: Budget, report_phase: ReportPhase
 ) -> Sensitivities | None:
-    if profile.sensitivity == "none":
-        return None
     started = time.monotonic()
-    measured = measure(problem, cache_directory(), profile.sensitivity, phases, budget.is_over)
+    measured = measure(problem, cache_directory(), profile.sensitivity, report_phase, budget.is_over)
     if measured is not None:
         write_sensitivity_plot(problem.layers, measured.damages, measured.measured, run.path)
         log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)

@@ -43,7 +43,7 @@ def test_a_signal_ends_the_search_with_everything_written(
     assert capfd.readouterr().out.splitlines()[-1] == f"continue: bitfront search --run {run}"
 
 
-def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
+def test_a_search_whose_time_is_up_at_once_leaves_a_report(
     tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BITFRONT_CACHE", str(tmp_path / "cache"))
