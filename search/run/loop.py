@@ -16,11 +16,11 @@ import torch
 from objectives.cache import cache_directory
 from objectives.loading.fingerprint import Fingerprint
 from objectives.problem import Problem, polishing_sentences
-from results.formatting import maps
 from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
 from results.statistics.analysis import Analysis
 from search.allocation.baselines import first_baselines
+from search.allocation.knapsack import Source
 from search.allocation.sensitivity import Sensitivities, measure
 from search.run.final_checks import most_check_passes, run_final_checks
 from search.run.logs import log_start, logging_to, provenance, versions
@@ -44,10 +44,10 @@ from search.run.progress import (
 from search.run.reporting import RunFiles
 from search.run.run_directory import RunDirectory
 from search.run.signals import stop_requests
-from search.run.worker import Job, Worker, constraint_of, load_searched_problem, make_sampler
+from search.run.worker import Job, Worker, constraint_of, load_searched_problem, make_sampler, with_precision
 from search.run.worker_pool import evaluating
 from search.storage.stores import Place, Store, redacted
-from search.study.study import check_joinable, open_study
+from search.study.study import check_joinable, open_study, precision_of
 from search.study.trials import begun, enqueued, exhausted, finished
 
 log = logging.getLogger("bitfront")
@@ -79,8 +79,11 @@ def run_search(
     with ExitStack() as resources:
         place, store, problem = _prepare(profile, run, storage_url, phases, resources)
         should_stop = resources.enter_context(stop_requests())
-        # A continued run keeps the codes that its study began with.
-        codes = run.read_settings()["fingerprint"].get("codes", "") if run.exists() else ""
+        # A continued run keeps the codes and the precision that it began with.
+        before = run.read_settings() if run.exists() else None
+        codes = before["fingerprint"].get("codes", "") if before else ""
+        asked = profile
+        profile, problem = with_precision(asked, problem, before["profile"]["precision"] if before else "auto")
 
         def write_settings() -> None:
             fingerprint = {**problem.fingerprint, "codes": codes or problem.codes}
@@ -116,6 +119,9 @@ def run_search(
                 )
 
         study = store.patiently(open_locked, should_stop)
+        if before is None and precision_of(study) != profile.precision:  # another machine has begun the study
+            profile, problem = with_precision(asked, problem, precision_of(study))
+            write_settings()
         store.patiently(lambda: log_start(profile, run, problem, study), should_stop)
         worker = Worker(store, study, problem, constraint, profile, should_stop)
         job = Job(profile, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
@@ -129,10 +135,10 @@ def run_search(
         with files.written_on_failure():
             recorded = store.patiently(lambda: finished(study), should_stop)
             if profile.sensitivity != "none":
-                trial_s = _score_enqueued(worker, files, budget, phases)
+                trial_s = _score_enqueued(worker, budget, phases)
                 scored = store.patiently(lambda: finished(study), should_stop)
                 report_phase = with_share(phases, budget, scored, trial_s)
-                sensitivities = _measure_sensitivities(profile, problem, run, budget, report_phase)
+                sensitivities = _measure_sensitivities(profile.sensitivity, problem, files, budget, report_phase)
                 if sensitivities is not None:
                     worker.search_with(sensitivities)
             analysis = _loop(worker, job, files, budget, phases, recorded, record_end)
@@ -194,7 +200,7 @@ def _prepare(
     return place, store, problem
 
 
-def _score_enqueued(worker: Worker, files: RunFiles, budget: Budget, phases: PhaseRecord) -> float | None:
+def _score_enqueued(worker: Worker, budget: Budget, phases: PhaseRecord) -> float | None:
     """Evaluate the maps that wait in the study, so that there is a front before sensitivities are measured.
 
     Return the seconds that a map took; None if there was none.
@@ -209,11 +215,7 @@ def _score_enqueued(worker: Worker, files: RunFiles, budget: Budget, phases: Pha
         if not worker.evaluate_next(enqueued_only=True):
             break
         done += 1
-    trial_s = (time.monotonic() - began) / done if done else None
-    if done and not budget.is_over():
-        files.update()
-        log.info("%s scored before sensitivities are measured: %s", maps(done), files.front)
-    return trial_s
+    return (time.monotonic() - began) / done if done else None
 
 
 def _loop(
@@ -267,11 +269,16 @@ def _loop(
 
 
 def _measure_sensitivities(
-    profile: Profile, problem: Problem, run: RunDirectory, budget: Budget, report_phase: ReportPhase
+    source: Source, problem: Problem, files: RunFiles, budget: Budget, report_phase: ReportPhase
 ) -> Sensitivities | None:
     started = time.monotonic()
-    measured = measure(problem, cache_directory(), profile.sensitivity, report_phase, budget.is_over)
+
+    def report_progress(name: str, done: int, total: int, left_s: float | None) -> None:
+        files.update_if_due()  # with the baselines, before the first measurement
+        report_phase(name, done, total, left_s)
+
+    measured = measure(problem, cache_directory(), source, report_progress, budget.is_over)
     if measured is not None:
-        write_sensitivity_plot(problem.layers, measured.damages, measured.measured, run.path)
+        write_sensitivity_plot(problem.layers, measured.damages, measured.measured, files.run.path)
         log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
     return measured

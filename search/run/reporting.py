@@ -84,17 +84,14 @@ class RunFiles:
         """Analyse the study as it is now, and write the run's tables, plots, report and bit maps."""
         return self.store.patiently(self._write, self.should_stop)
 
-    def update(self) -> None:
-        """Write the files; if they or the run's settings cannot be read or written, only warn."""
+    def update_if_due(self) -> None:
+        """Write the files if that is long enough ago for what it cost; if that fails, only warn."""
         began = time.monotonic()
+        if began - self._updated_at < max(REFRESH_S, self._cost_s / _REFRESH_SHARE):
+            return
         self.front = self.store.patiently(self._try_to_write, self.should_stop) or self.front
         self._updated_at = time.monotonic()
         self._cost_s = self._updated_at - began
-
-    def update_if_due(self) -> None:
-        """Update the files if the last update is long enough ago for what it cost."""
-        if time.monotonic() - self._updated_at >= max(REFRESH_S, self._cost_s / _REFRESH_SHARE):
-            self.update()
 
     @contextmanager
     def written_on_failure(self) -> Iterator[None]:

@@ -7,11 +7,11 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import optuna
 import torch
@@ -21,9 +21,11 @@ from optuna.trial import TrialState
 
 from objectives.cache import cache_directory
 from objectives.errors import InputError, NotFiniteError, is_out_of_memory
+from objectives.evaluation.precision import faster_precision
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
 from objectives.problem import Evaluation, Problem, load_problem
+from objectives.scores import Precision
 from search.allocation.baselines import knapsack_maps
 from search.allocation.constraint import NoMapLeftError, SizeConstraint
 from search.allocation.sensitivity import Sensitivities, measure
@@ -54,11 +56,14 @@ def load_searched_problem(
     report_progress: Callable[[str], None],
     check: Callable[[Fingerprint], None] = lambda _: None,
 ) -> Problem:
-    """Load the problem of a profile; several workers share its codes in files. ``check`` may refuse its fingerprint."""
+    """Load the problem of a profile; several workers share its codes in files. ``check`` may refuse its fingerprint.
+
+    Precision auto is FP32 here, until ``with_precision`` decides.
+    """
     return load_problem(
         profile.model,
         profile.data,
-        profile.precision,
+        "fp32" if profile.precision == "auto" else profile.precision,
         profile.device,
         profile.quantizer,
         report_progress=report_progress,
@@ -67,6 +72,16 @@ def load_searched_problem(
         group_size=profile.group_size,
         known_scores=check,
     )
+
+
+def with_precision(
+    profile: Profile, problem: Problem, recorded: Precision | Literal["auto"]
+) -> tuple[Profile, Problem]:
+    """Return a profile and its problem with the precision that auto stands for: ``recorded``, else the faster one."""
+    if profile.precision != "auto":
+        return profile, problem
+    problem = problem.searching_in(faster_precision(problem.network) if recorded == "auto" else recorded)
+    return replace(profile, precision=problem.search_evaluator.precision), problem
 
 
 def constraint_of(profile: Profile, problem: Problem) -> SizeConstraint:

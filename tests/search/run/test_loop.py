@@ -1,89 +1,62 @@
-"""The order of a search: baselines, then sensitivities, then what needs them."""
+"""What a search settles at its start."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from search.allocation.sensitivity import Sensitivities, measure
+from objectives.errors import InputError
+from objectives.scores import Precision
 from search.run.loop import run_search
 from search.run.profile import Profile
-from search.run.progress import BASELINES, Phase, Progress
+from search.run.progress import Phase, Progress
+from search.run.reporting import read_outcome
 from search.run.run_directory import RunDirectory
-from search.study.reading import load_study, outcome
-from tests.search.commands import rows
+from search.study.reading import load_study
+from search.study.study import precision_of
+from search.study.trials import EVALUATION
 from tests.search.tiny_problem import TinyProblem
 
-UNIFORM = [f"uniform {width}" for width in range(2, 9)]
-TRIALS = 17
 
-
-class Recorder:
-    """Keeps the phases that it is shown."""
-
-    def __init__(self) -> None:
-        self.phases: list[Phase] = []
+class Silent:
+    """Shows nothing."""
 
     def phase(self, phase: Phase) -> None:
-        """Keep a phase."""
-        self.phases.append(phase)
+        """Show no phase."""
 
     def trials(self, progress: Progress) -> None:
-        """Keep nothing."""
+        """Show no progress."""
 
 
-@pytest.fixture
-def search(tiny: TinyProblem, tmp_path: Path, undrawn: None) -> Callable[[str], Recorder]:
-    profile = Profile(
-        str(tiny.model), str(tiny.data), trials=TRIALS, quantizer="affine", sensitivity="gradient", unseen=0
-    )
-
-    def run(name: str) -> Recorder:
-        display = Recorder()
-        run_search(profile, RunDirectory(tmp_path / name), display)
-        return display
-
-    return run
-
-
-def test_baselines_are_scored_and_reported_before_sensitivities_are_measured(
-    search: Callable[[str], Recorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_precision_of_auto_is_chosen_once_and_kept(
+    tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reported: list[list[str]] = []
+    monkeypatch.setattr("results.report.report.write_report", lambda *_: None)
+    profile = Profile(
+        str(tiny.model), str(tiny.data), sampler="random", sensitivity="none", quantizer="affine", unseen=0
+    )
+    assert profile.precision == "auto"
 
-    def measured(*arguments: object) -> Sensitivities | None:
-        assert (tmp_path / "run" / "report.html").is_file()
-        assert rows(tmp_path / "run" / "front.csv")
-        reported.append([row["label"] for row in rows(tmp_path / "run" / "trials.csv")])
-        return measure(*arguments)  # type: ignore[arg-type]
+    def precisions(name: str, trials: int) -> list[str]:
+        run = RunDirectory(tmp_path / name)
+        run_search(replace(profile, trials=trials), run, Silent())
+        study = load_study(run.journal)
+        recorded = [trial.user_attrs[EVALUATION]["precision"] for trial in study.trials[:trials]]
+        return [run.read_settings()["profile"]["precision"], precision_of(study), *recorded]
 
-    def stopped(*_: object) -> None:
-        signal.raise_signal(signal.SIGTERM)
+    def never(network: object) -> Precision:
+        raise AssertionError("chosen again")
 
-    monkeypatch.setattr("search.run.loop.measure", measured)
-    display = search("run")
-    assert reported == [UNIFORM]
-    scoring = [(phase.done, phase.total) for phase in display.phases if phase.name == BASELINES]
-    assert scoring[:7] == [(done, 7) for done in range(7)]
-
-    whole = outcome(load_study(tmp_path / "run" / "study.journal"), "run").trials
-    labels = [trial.label for trial in whole]
-    origins = [trial.origin for trial in whole]
-    assert labels[:7] == UNIFORM and origins[7] == "plain"
-    assert origins == sorted(origins, key=["uniform", "plain", "sampler"].index)
-    assert origins[-1] == "sampler"
-
-    # A search that is stopped while it measures has a report of its baselines, and continues as if nothing had been.
-    monkeypatch.setattr("search.run.loop.measure", stopped)
-    search("stopped")
-    assert [row["label"] for row in rows(tmp_path / "stopped" / "trials.csv")] == UNIFORM
-    assert "A signal stopped it after 7 of 17 trials" in (tmp_path / "stopped" / "report.html").read_text("utf-8")
-    monkeypatch.setattr("search.run.loop.measure", measure)
-    search("stopped")
-    continued = outcome(load_study(tmp_path / "stopped" / "study.journal"), "stopped").trials
-    assert [(trial.number, trial.label, trial.bit_map, trial.scores) for trial in continued] == [
-        (trial.number, trial.label, trial.bit_map, trial.scores) for trial in whole
-    ]
+    monkeypatch.setattr("search.run.worker.faster_precision", lambda network: "bf16")
+    assert precisions("faster", 1) == ["bf16"] * 3
+    with monkeypatch.context() as patched:  # another machine began the study
+        patched.setattr("search.run.loop.precision_of", lambda study: "fp32")
+        settings, _, evaluated = precisions("joined", 1)
+    assert settings == evaluated == "fp32"
+    monkeypatch.setattr("search.run.worker.faster_precision", never)
+    assert precisions("faster", 2) == ["bf16"] * 4
+    assert "--precision bf16" in read_outcome(RunDirectory(tmp_path / "faster")).command
+    with pytest.raises(InputError, match="precision was 'bf16' and is now 'fp32'"):
+        run_search(replace(profile, precision="fp32"), RunDirectory(tmp_path / "faster"), Silent())
