@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +103,13 @@ class Problem:
             NotFiniteError: a log-odds is not finite.
         """
         return self._evaluate(self.evaluator, bit_map)
+
+    def searching_in(self, precision: Precision) -> Problem:
+        """Return this problem with another precision of the search; models that have FP32 only keep that."""
+        if precision == "fp32":
+            return replace(self, search_evaluator=self.evaluator)
+        faster = Evaluator(self.network, self.layers, self.token_ids, precision, self.evaluator.bank)
+        return replace(self, search_evaluator=faster if faster.precision == precision else self.evaluator)
 
     def holdout_log_odds(self, maps: Sequence[BitMap]) -> tuple[LogOdds, list[LogOdds]]:
         """Return the log-odds of the FP32 model and of maps on the holdout set, in FP32.
@@ -215,8 +222,7 @@ def load_problem(
     model_id = identity["model"]
     bank = make_bank(loaded_quantizer, network, layers, model_id, cache, report_progress, bank_in_files)
     evaluator = Evaluator(network, layers, token_ids, bank=bank)
-    search_evaluator = evaluator if precision == "fp32" else Evaluator(network, layers, token_ids, precision, bank)
-    return Problem(
+    problem = Problem(
         model=model,
         data=data,
         layers=layers,
@@ -229,9 +235,10 @@ def load_problem(
         classifier=classifier,
         token_ids=token_ids,
         evaluator=evaluator,
-        search_evaluator=search_evaluator,
+        search_evaluator=evaluator,
         holdout=holdout,
     )
+    return problem.searching_in(precision)
 
 
 def polishing_sentences(problem: Problem) -> TrainingSentences:

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from objectives.bit_maps import documented_bit_map, documented_misfit
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, BitMap, Layer, uniform
-from objectives.problem import Problem
 from results.outcome import Origin
 from search.allocation.constraint import SizeConstraint
 from search.allocation.knapsack import BudgetTooSmallError, Damages, allocate_bit_map
-from search.allocation.sensitivity import Sensitivities
 
 _COMPRESSIONS = (6.4, 8.0, 9.2, 32 / 3, 11.6, 12.8, 14.2)
 
@@ -26,18 +24,10 @@ class Baseline:
     bit_map: BitMap
 
 
-def all_baselines(
-    problem: Problem, constraint: SizeConstraint, sensitivities: Sensitivities | None
-) -> tuple[list[Baseline], str]:
-    """Return the baselines in the order of their evaluation, and why the reference is missing, or "".
-
-    With sensitivities, the knapsack's maps are among them.
-    """
-    baselines, reference_note = reference(problem.layers)
-    baselines += uniform_maps(problem.layers)
-    if sensitivities is not None:
-        baselines += knapsack_maps(sensitivities.damages, constraint)
-    return baselines, reference_note
+def first_baselines(layers: Sequence[Layer]) -> tuple[list[Baseline], str]:
+    """Return the baselines that need no sensitivities, and why the reference is missing, or ""."""
+    baselines, reference_note = reference(layers)
+    return baselines + uniform_maps(layers), reference_note
 
 
 def reference(layers: Sequence[Layer]) -> tuple[list[Baseline], str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,44 +14,43 @@ import optuna
 import torch
 
 from objectives.cache import cache_directory
-from objectives.errors import InputError
 from objectives.loading.fingerprint import Fingerprint
 from objectives.problem import Problem, polishing_sentences
 from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
-from results.statistics.analysis import Analysis, analyse
-from search.allocation.baselines import all_baselines
+from results.statistics.analysis import Analysis
+from search.allocation.baselines import first_baselines
+from search.allocation.knapsack import Source
 from search.allocation.sensitivity import Sensitivities, measure
 from search.run.final_checks import most_check_passes, run_final_checks
 from search.run.logs import log_start, logging_to, provenance, versions
 from search.run.polishing import maps_to_polish, polish_maps
 from search.run.profile import GUIDED, Profile, resolved_places
 from search.run.progress import (
+    BASELINES,
     BY_SIGNAL,
     POLISHING,
     PREPARING,
-    REFRESH_S,
     REPORTING,
     SEARCHING,
     Budget,
     Display,
     PhaseRecord,
+    ReportPhase,
     checks_limit_s,
+    paced,
+    with_share,
 )
-from search.run.reporting import front_line, outcome_of_run
+from search.run.reporting import RunFiles
 from search.run.run_directory import RunDirectory
 from search.run.signals import stop_requests
-from search.run.worker import Job, Worker, constraint_of, load_searched_problem, make_sampler
-from search.run.worker_pool import WorkerPool
-from search.samplers.guided import GuidedSampler
+from search.run.worker import Job, Worker, constraint_of, load_searched_problem, make_sampler, with_precision
+from search.run.worker_pool import evaluating
 from search.storage.stores import Place, Store, redacted
-from search.study.study import check_joinable, open_study
-from search.study.trials import begun, exhausted, finished
+from search.study.study import check_joinable, open_study, precision_of
+from search.study.trials import begun, enqueued, exhausted, finished
 
 log = logging.getLogger("bitfront")
-
-_PAUSE_S = 0.5
-_REFRESH_SHARE = 0.02  # of the search's time may go into updating the run's files
 
 
 def run_search(
@@ -80,8 +79,11 @@ def run_search(
     with ExitStack() as resources:
         place, store, problem = _prepare(profile, run, storage_url, phases, resources)
         should_stop = resources.enter_context(stop_requests())
-        # A continued run keeps the codes that its study began with.
-        codes = run.read_settings()["fingerprint"].get("codes", "") if run.exists() else ""
+        # A continued run keeps the codes and the precision that it began with.
+        before = run.read_settings() if run.exists() else None
+        codes = before["fingerprint"].get("codes", "") if before else ""
+        asked = profile
+        profile, problem = with_precision(asked, problem, before["profile"]["precision"] if before else "auto")
 
         def write_settings() -> None:
             fingerprint = {**problem.fingerprint, "codes": codes or problem.codes}
@@ -93,14 +95,11 @@ def run_search(
         resources.callback(phases.end)
         run.clean_up()
         budget = Budget(profile, started, should_stop)
-        sensitivities = _measure_sensitivities(profile, problem, run, budget, phases)
         constraint = constraint_of(profile, problem)
-        baselines, reference_note = all_baselines(problem, constraint, sensitivities)
-        # A search that is stopped while measuring still opens its study, so that it has a report.
-        sampler_name = "random" if sensitivities is None and profile.sampler == GUIDED else profile.sampler
-        sampler = make_sampler(sampler_name, problem, constraint, sensitivities, profile.seed)
-        if isinstance(sampler, GuidedSampler):
-            log.info("interaction shrinkage %.2f (0 treats layers as independent)", sampler.shrinkage)
+        baselines, reference_note = first_baselines(problem.layers)
+        # The guided sampler waits for sensitivities; until then no map is proposed.
+        first_sampler = "random" if profile.sampler == GUIDED else profile.sampler
+        sampler = make_sampler(first_sampler, problem, constraint, None, profile.seed)
         if store is None:
             store = place.open(recover=True, should_stop=should_stop)
 
@@ -120,16 +119,29 @@ def run_search(
                 )
 
         study = store.patiently(open_locked, should_stop)
+        if before is None and precision_of(study) != profile.precision:  # another machine has begun the study
+            profile, problem = with_precision(asked, problem, precision_of(study))
+            write_settings()
         store.patiently(lambda: log_start(profile, run, problem, study), should_stop)
         worker = Worker(store, study, problem, constraint, profile, should_stop)
-        job = Job(profile, sampler_name, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
+        job = Job(profile, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
 
         def record_end(out_of_maps: bool, waiting: int) -> None:
             end = "running out of maps" if out_of_maps else "its budget"
             start.update(ended=datetime.now(UTC), by=BY_SIGNAL if should_stop() else end, waiting=waiting)
             write_settings()
 
-        analysis = _loop(worker, job, run, budget, phases, record_end)
+        files = RunFiles(run, store, study, should_stop)
+        with files.written_on_failure():
+            recorded = store.patiently(lambda: finished(study), should_stop)
+            if profile.sensitivity != "none":
+                trial_s = _score_enqueued(worker, budget, phases)
+                scored = store.patiently(lambda: finished(study), should_stop)
+                report_phase = with_share(phases, budget, scored, trial_s)
+                sensitivities = _measure_sensitivities(profile.sensitivity, problem, files, budget, report_phase)
+                if sensitivities is not None:
+                    worker.search_with(sensitivities)
+            analysis = _loop(worker, job, files, budget, phases, recorded, record_end)
         if profile.polish and not should_stop():
             phases(POLISHING)
             trials = maps_to_polish(analysis)
@@ -188,17 +200,37 @@ def _prepare(
     return place, store, problem
 
 
+def _score_enqueued(worker: Worker, budget: Budget, phases: PhaseRecord) -> float | None:
+    """Evaluate the maps that wait in the study, so that there is a front before sensitivities are measured.
+
+    Return the seconds that a map took; None if there was none.
+    """
+    began = time.monotonic()
+    store, study = worker.store, worker.study
+    waiting = store.patiently(lambda: enqueued(study), budget.should_stop)
+    report_progress = paced(phases, BASELINES)
+    done = 0
+    while waiting and budget.allows(store.patiently(lambda: finished(study), budget.should_stop)):
+        report_progress(min(done, waiting), waiting)
+        if not worker.evaluate_next(enqueued_only=True):
+            break
+        done += 1
+    return (time.monotonic() - began) / done if done else None
+
+
 def _loop(
     worker: Worker,
     job: Job,
-    run: RunDirectory,
+    files: RunFiles,
     budget: Budget,
     phases: PhaseRecord,
+    recorded: int,
     record_end: Callable[[bool, int], object],
 ) -> Analysis:
     """Search until the budget ends or no map is left, make the final checks, and return the analysis.
 
-    ``record_end`` is called before the last report with whether no map was left, and how many maps the checks left out.
+    ``recorded`` is the number of trials before this start. ``record_end`` is called before the last report with whether
+    no map was left, and how many maps the checks left out.
     """
     store, study = worker.store, worker.study
     began = time.monotonic()
@@ -211,93 +243,42 @@ def _loop(
 
     out_of_maps = no_map_left()
     done_before = done = count()
-    front, check_passes = "", most_check_passes(worker)
-    refreshed_at, refresh_cost_s = float("-inf"), 0.0
-    try:
-        needed = budget.allows(done) and not out_of_maps
-        if needed:
-            phases(SEARCHING, done, job.profile.trials)
-        with _evaluating(worker, job, needed) as evaluate:
-            while budget.allows(done) and not out_of_maps:
-                has_changed = evaluate()
-                out_of_maps = no_map_left()
-                if not has_changed:
-                    continue
-                done = count()
-                now = time.monotonic()
-                if now - refreshed_at >= max(REFRESH_S, refresh_cost_s / _REFRESH_SHARE):
-                    front = store.patiently(lambda: _try_to_refresh(study, run), budget.should_stop) or front
-                    refreshed_at = time.monotonic()
-                    refresh_cost_s = refreshed_at - now
-                rate = (done - done_before) / (time.monotonic() - began)
-                phases.trials(budget.progress(done, rate, front, check_passes))
-        # A start with nothing to search is there to complete the checks.
-        limit_s = checks_limit_s(budget.elapsed_s) if done > done_before else float("inf")
-        waiting = run_final_checks(worker, run, phases, limit_s)
-        phases(REPORTING)
-        record_end(out_of_maps, waiting)
-        analysis = store.patiently(lambda: refresh(study, run), budget.should_stop)
-    except BaseException as error:
-        # A second Ctrl-C may come while the files are written: write all again, so that they agree.
-        with suppress(OSError, InputError):  # the user must see the first error
-            store.patiently(lambda: refresh(study, run), lambda: True)
-        if isinstance(error, (OSError, MemoryError)):
-            log.warning("all finished maps are recorded; start the same command again to continue")
-        raise
+    check_passes = most_check_passes(worker)
+    needed = budget.allows(done) and not out_of_maps
+    if needed:
+        phases(SEARCHING, done, job.profile.trials)
+    with evaluating(worker, job, needed) as evaluate:
+        while budget.allows(done) and not out_of_maps:
+            has_changed = evaluate()
+            out_of_maps = no_map_left()
+            if not has_changed:
+                continue
+            done = count()
+            files.update_if_due()
+            rate = (done - done_before) / (time.monotonic() - began)
+            phases.trials(budget.progress(done, rate, files.front, check_passes))
+    # A start with nothing to search is there to complete the checks.
+    limit_s = checks_limit_s(budget.elapsed_s) if done > recorded else float("inf")
+    waiting = run_final_checks(worker, files.run, phases, limit_s)
+    phases(REPORTING)
+    record_end(out_of_maps, waiting)
+    analysis = files.write()
     end = "no further map meets the constraint" if out_of_maps else "budget reached"
     log.info("%s", "stopped by a signal" if budget.should_stop() else end)
     return analysis
 
 
-@contextmanager
-def _evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[], bool]]:
-    """Yield a function that waits for an evaluation and returns whether the study may have changed.
-
-    A worker pool starts only if ``needed`` and the profile has several workers.
-    """
-    if job.profile.workers == 1 or not needed:
-
-        def evaluate_here() -> bool:
-            if worker.evaluate_next():
-                return True
-            time.sleep(_PAUSE_S)  # other processes evaluate the last maps
-            return worker.store.shared
-
-        yield evaluate_here
-        return
-    log.info("%d workers with %d threads each", job.profile.workers, job.threads)
-    pool = WorkerPool(job, worker.store, worker.study, [layer.name for layer in worker.problem.layers])
-    try:
-        yield lambda: bool(pool.watch(_PAUSE_S)) or worker.store.shared
-        pool.shutdown()
-    finally:
-        pool.kill()
-
-
-def _try_to_refresh(study: optuna.Study, run: RunDirectory) -> str:
-    """Update the run's files and return the front in one line; empty if the files cannot be read or written."""
-    try:
-        return front_line(refresh(study, run).outcome)
-    except (OSError, InputError) as error:  # no result is lost: the storage has them
-        log.warning("cannot write the report for now (%s); the search goes on", error)
-        return ""
-
-
-def refresh(study: optuna.Study, run: RunDirectory) -> Analysis:
-    """Analyse the study as it is now, and write the run's tables, plots, report and bit maps."""
-    analysis = analyse(outcome_of_run(study, run))
-    write_report(analysis, run.path)
-    return analysis
-
-
 def _measure_sensitivities(
-    profile: Profile, problem: Problem, run: RunDirectory, budget: Budget, phases: PhaseRecord
+    source: Source, problem: Problem, files: RunFiles, budget: Budget, report_phase: ReportPhase
 ) -> Sensitivities | None:
-    if profile.sensitivity == "none":
-        return None
     started = time.monotonic()
-    measured = measure(problem, cache_directory(), profile.sensitivity, phases, budget.is_over)
+
+    def report_progress(name: str, done: int, total: int, left_s: float | None) -> None:
+        files.update_if_due()  # with the baselines, before the first measurement
+        report_phase(name, done, total, left_s)
+
+    measured = measure(problem, cache_directory(), source, report_progress, budget.is_over)
     if measured is not None:
-        write_sensitivity_plot(problem.layers, measured.damages, measured.measured, run.path)
+        write_sensitivity_plot(problem.layers, measured.damages, measured.measured, files.run.path)
         log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
     return measured

@@ -83,8 +83,9 @@ class Profile:
         _setting(_SEARCH, "Damage of each layer alone: measured, gradient (coarser), or none (not for guided)."),
     ] = "measured"
     precision: Annotated[
-        Precision, _setting(_SEARCH, "Precision of matrix products; the best maps are scored again in FP32.")
-    ] = "fp32"
+        Literal[Precision, "auto"],
+        _setting(_SEARCH, "Of matrix products: auto is the faster one here. The best maps are scored again in FP32."),
+    ] = "auto"
     device: Annotated[Device, _setting(_MODEL, "Where the model runs; auto uses a GPU if there is one.")] = "auto"
     polish: Annotated[
         StrictBool, _setting(_AFTER, "Polish the picks and the reference map at the end, as `bitfront polish` does.")
@@ -106,8 +107,9 @@ class Profile:
     # A continued run may change any other setting.
     @property
     def objective(self) -> dict[str, str | float]:
-        """The settings that a continued run must keep."""
-        return {name: getattr(self, name) for name in ("quality", "size", "min_compression", "precision")}
+        """The settings that a continued run must keep; precision auto stands for whatever it has."""
+        names = ("quality", "size", "min_compression", *(() if self.precision == "auto" else ("precision",)))
+        return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""

@@ -22,8 +22,9 @@ REFRESH_S = 30.0
 BY_SIGNAL = "a signal"
 """What run.toml gives as the end of a start that a signal stopped."""
 
-PREPARING, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, POLISHING = (
+PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, POLISHING = (
     "preparing",
+    "scoring baselines",
     "searching",
     "confirming in FP32",
     "scoring on unseen sentences",
@@ -68,18 +69,28 @@ class Progress:
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a search: its name, how much of it is done, of how much (0 if unknown), and the seconds left."""
+    """One phase of a search.
+
+    Attributes:
+        name: its name.
+        done: how much of it is done.
+        total: of how much; 0 if unknown.
+        left_s: seconds left; None if unknown.
+        share: what share of the run's time it takes, in words; empty if unknown.
+    """
 
     name: str
     done: int = 0
     total: int = 0
     left_s: float | None = None
+    share: str = ""
 
     @property
     def line(self) -> str:
         """The phase as ``measuring sensitivities: 49/152, 12 min left``."""
         count = f": {self.done:,}/{self.total:,}" if self.total else ""
-        return f"{self.name}{count}" + (f", {duration(self.left_s)} left" if self.left_s is not None else "")
+        left = f", {duration(self.left_s)} left" if self.left_s is not None else ""
+        return f"{self.name}{count}{left}" + (f", {self.share}" if self.share else "")
 
 
 def time_left(trials: int, trial_limit: int, rate_per_s: float, hours: float, elapsed_s: float) -> float | None:
@@ -115,6 +126,27 @@ class Budget:
         """Return whether the search may go on after this many trials."""
         return not (self.is_over() or (self.profile.trials and trials >= self.profile.trials))
 
+    def share(self, phase_s: float, left_s: float, trials: int, trial_s: float | None) -> str:
+        """Return what share of this start's time a phase takes, as ``about 15% of the 8 hours``; empty if unknown.
+
+        Args:
+            phase_s: seconds that the whole phase takes.
+            left_s: those that are left of it.
+            trials: maps evaluated in the run so far.
+            trial_s: seconds that a map takes; None if unknown.
+        """
+        limit_s, limit_trials = 3600 * self.profile.hours, self.profile.trials
+        trials_s = float("inf")  # what the trial limit allows
+        if limit_trials and trial_s is not None:
+            trials_s = self.elapsed_s + left_s + max(0, limit_trials - trials) * trial_s
+        run_s = min(limit_s or float("inf"), trials_s)
+        if run_s == float("inf"):
+            return ""
+        percent = round(100 * phase_s / run_s)
+        hours = self.profile.hours
+        whole = f"the {hours:g} hour{'' if hours == 1 else 's'}" if run_s == limit_s else "the search"
+        return f"about {percent}% of {whole}" if percent else f"under 1% of {whole}"
+
     def progress(self, trials: int, rate_per_s: float, front: str, check_passes: float) -> Progress:
         """Return how far the search is; ``check_passes`` is what the final checks score, in maps of the search."""
         profile, elapsed_s = self.profile, self.elapsed_s
@@ -138,6 +170,26 @@ def paced(report: ReportPhase, name: str) -> Callable[[int, int], None]:
     return report_counts
 
 
+def with_share(phases: PhaseRecord, budget: Budget, trials: int, trial_s: float | None) -> ReportPhase:
+    """Return a function that reports phases with their shares of the run's time.
+
+    Args:
+        phases: gets the reports.
+        budget: the limits of this start.
+        trials: maps evaluated in the run so far.
+        trial_s: seconds that a map takes; None if unknown.
+    """
+    began: dict[str, float] = {}
+
+    def report(name: str, done: int, total: int, left_s: float | None) -> None:
+        now = time.monotonic()
+        phase_s = now - began.setdefault(name, now)
+        share = "" if left_s is None else budget.share(phase_s + left_s, left_s, trials, trial_s)
+        phases(name, done, total, left_s, share)
+
+    return report
+
+
 class Display(Protocol):
     """Shows the progress of a search."""
 
@@ -159,9 +211,9 @@ class PhaseRecord:
         self._run, self._display = run, display
         self._recorded, self._recorded_at = "", float("-inf")
 
-    def __call__(self, name: str, done: int = 0, total: int = 0, left_s: float | None = None) -> None:
+    def __call__(self, name: str, done: int = 0, total: int = 0, left_s: float | None = None, share: str = "") -> None:
         """Show and record a phase."""
-        phase = Phase(name, done, total, left_s)
+        phase = Phase(name, done, total, left_s, share)
         self._display.phase(phase)
         self._record(phase)
 
@@ -197,10 +249,11 @@ def read_phase(run: RunDirectory) -> tuple[Phase, float] | None:
     except (OSError, ValueError):
         return None
     number = int | float
-    kinds = {"name": str, "done": int, "total": int, "left_s": number | None, "checks_s": number, "at": number}
+    kinds = {"name": str, "done": int, "total": int, "left_s": number | None, "share": str}
+    kinds |= {"checks_s": number, "at": number}
     if not isinstance(record, dict) or not all(key in record and isinstance(record[key], kinds[key]) for key in kinds):
         return None
     left_s = record["left_s"]
     if left_s is not None:
         left_s = max(0.0, left_s - max(0.0, time.time() - record["at"]))
-    return Phase(record["name"], record["done"], record["total"], left_s), float(record["checks_s"])
+    return Phase(record["name"], record["done"], record["total"], left_s, record["share"]), float(record["checks_s"])

@@ -1,11 +1,13 @@
-"""The outcome of a run, its front in one line, and the command that repeats it."""
+"""The outcome of a run, its files, its front in one line, and the command that repeats it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import fields, replace
-from typing import Any
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import optuna
 
@@ -16,10 +18,18 @@ from results.pareto import front
 from results.statistics.candidates import Candidates
 from results.statistics.picks import headline_limits, pick
 from search.run.profile import Profile, checked_profile
-from search.run.progress import BY_SIGNAL
+from search.run.progress import BY_SIGNAL, REFRESH_S
 from search.run.run_directory import RunDirectory
+from search.storage.stores import Store
 from search.study.reading import load_study, outcome
 from search.study.study import THEN
+
+if TYPE_CHECKING:
+    from results.statistics.analysis import Analysis
+
+log = logging.getLogger("bitfront")
+
+_REFRESH_SHARE = 0.02  # of the search's time may go into updating the run's files
 
 
 def read_outcome(run: RunDirectory, margin: float | None = None) -> Outcome:
@@ -48,6 +58,69 @@ def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None 
     command = "" if resampled else command_of(profile, run, len(result.trials))
     unfinished = unfinished_because(settings.get("start", {}), len(result.trials), profile["trials"])
     return replace(result, margin=margin, command=command, unfinished=unfinished)
+
+
+@dataclass
+class RunFiles:
+    """The files that show a run, updated while it is searched.
+
+    Attributes:
+        run: the run's directory.
+        store: the storage of its study.
+        study: its study.
+        should_stop: once true, an unreachable storage is not waited for.
+        front: the front in one line, as of the last update; empty before the first.
+    """
+
+    run: RunDirectory
+    store: Store
+    study: optuna.Study
+    should_stop: Callable[[], bool]
+    front: str = ""
+    _updated_at: float = float("-inf")
+    _cost_s: float = 0.0
+
+    def write(self) -> Analysis:
+        """Analyse the study as it is now, and write the run's tables, plots, report and bit maps."""
+        return self.store.patiently(self._write, self.should_stop)
+
+    def update_if_due(self) -> None:
+        """Write the files if that is long enough ago for what it cost; if that fails, only warn."""
+        began = time.monotonic()
+        if began - self._updated_at < max(REFRESH_S, self._cost_s / _REFRESH_SHARE):
+            return
+        self.front = self.store.patiently(self._try_to_write, self.should_stop) or self.front
+        self._updated_at = time.monotonic()
+        self._cost_s = self._updated_at - began
+
+    @contextmanager
+    def written_on_failure(self) -> Iterator[None]:
+        """Write the files if an error ends the search."""
+        try:
+            yield
+        except BaseException as error:
+            # A second Ctrl-C may come while the files are written: write all again, so that they agree.
+            with suppress(OSError, InputError):  # the user must see the first error
+                self.store.patiently(self._write, lambda: True)
+            if isinstance(error, (OSError, MemoryError)):
+                log.warning("all finished maps are recorded; start the same command again to continue")
+            raise
+
+    def _write(self) -> Analysis:
+        # Imported here because pandas is slow to import and `status` does without.
+        from results.report.report import write_report
+        from results.statistics.analysis import analyse
+
+        analysis = analyse(outcome_of_run(self.study, self.run))
+        write_report(analysis, self.run.path)
+        return analysis
+
+    def _try_to_write(self) -> str:
+        try:
+            return front_line(self._write().outcome)
+        except (OSError, InputError) as error:  # no result is lost: the storage has them
+            log.warning("cannot write the report for now (%s); the search goes on", error)
+            return ""
 
 
 def unfinished_because(start: Mapping[str, Any], trials: int, trial_limit: int) -> str:

@@ -7,11 +7,11 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import optuna
 import torch
@@ -21,17 +21,20 @@ from optuna.trial import TrialState
 
 from objectives.cache import cache_directory
 from objectives.errors import InputError, NotFiniteError, is_out_of_memory
+from objectives.evaluation.precision import faster_precision
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
 from objectives.problem import Evaluation, Problem, load_problem
+from objectives.scores import Precision
+from search.allocation.baselines import knapsack_maps
 from search.allocation.constraint import NoMapLeftError, SizeConstraint
 from search.allocation.sensitivity import Sensitivities, measure
 from search.run.profile import GUIDED, Profile
 from search.samplers.guided import GuidedSampler
 from search.samplers.optuna_samplers import FeasibleSampler
 from search.storage.stores import Place, Store
-from search.study.study import claim, fail, retry_lost, tell, write_widths
-from search.study.trials import begun, claimed, exhausted
+from search.study.study import claim, enqueue_baselines, fail, retry_lost, tell, write_widths
+from search.study.trials import begun, claimed, enqueued, exhausted
 
 log = logging.getLogger("bitfront")
 
@@ -53,11 +56,14 @@ def load_searched_problem(
     report_progress: Callable[[str], None],
     check: Callable[[Fingerprint], None] = lambda _: None,
 ) -> Problem:
-    """Load the problem of a profile; several workers share its codes in files. ``check`` may refuse its fingerprint."""
+    """Load the problem of a profile; several workers share its codes in files. ``check`` may refuse its fingerprint.
+
+    Precision auto is FP32 here, until ``with_precision`` decides.
+    """
     return load_problem(
         profile.model,
         profile.data,
-        profile.precision,
+        "fp32" if profile.precision == "auto" else profile.precision,
         profile.device,
         profile.quantizer,
         report_progress=report_progress,
@@ -66,6 +72,16 @@ def load_searched_problem(
         group_size=profile.group_size,
         known_scores=check,
     )
+
+
+def with_precision(
+    profile: Profile, problem: Problem, recorded: Precision | Literal["auto"]
+) -> tuple[Profile, Problem]:
+    """Return a profile and its problem with the precision that auto stands for: ``recorded``, else the faster one."""
+    if profile.precision != "auto":
+        return profile, problem
+    problem = problem.searching_in(faster_precision(problem.network) if recorded == "auto" else recorded)
+    return replace(profile, precision=problem.search_evaluator.precision), problem
 
 
 def constraint_of(profile: Profile, problem: Problem) -> SizeConstraint:
@@ -93,8 +109,10 @@ class Worker:
     profile: Profile
     should_stop: Callable[[], bool]
 
-    def evaluate_next(self) -> bool:
+    def evaluate_next(self, enqueued_only: bool = False) -> bool:
         """Evaluate one more map; return False if none is left, or the trial limit is reached.
+
+        With ``enqueued_only`` the sampler proposes none.
 
         Raises:
             MemoryError: the evaluation runs out of memory.
@@ -103,7 +121,9 @@ class Worker:
         with ExitStack() as heartbeat:
             interrupted: list[int] = []
             try:
-                claimed_trial = self.store.patiently(lambda: self._claim(heartbeat, interrupted), self.should_stop)
+                claimed_trial = self.store.patiently(
+                    lambda: self._claim(heartbeat, interrupted, enqueued_only), self.should_stop
+                )
             except UpdateFinishedTrialError:
                 return True  # this process lost the lock, and another one ended the trial
             if claimed_trial is None:
@@ -131,7 +151,23 @@ class Worker:
         )
         return True
 
-    def _claim(self, heartbeat: ExitStack, interrupted: list[int]) -> tuple[optuna.Trial, BitMap] | None:
+    def search_with(self, sensitivities: Sensitivities) -> None:
+        """Enqueue the knapsack's maps; the sampler of the profile proposes from now on."""
+        problem, profile = self.problem, self.profile
+        self.study.sampler = make_sampler(profile.sampler, problem, self.constraint, sensitivities, profile.seed)
+        if isinstance(self.study.sampler, GuidedSampler):
+            log.info("interaction shrinkage %.2f (0 treats layers as independent)", self.study.sampler.shrinkage)
+        baselines = knapsack_maps(sensitivities.damages, self.constraint)
+
+        def enqueue() -> None:
+            with self.store.exclusive():
+                enqueue_baselines(self.study, [layer.name for layer in problem.layers], baselines)
+
+        self.store.patiently(enqueue, self.should_stop)
+
+    def _claim(
+        self, heartbeat: ExitStack, interrupted: list[int], enqueued_only: bool
+    ) -> tuple[optuna.Trial, BitMap] | None:
         """Begin a trial with a map that no other trial has; return None if no map is left or the search should end.
 
         The map is proposed and claimed in one step, while this process holds the study.
@@ -139,6 +175,7 @@ class Worker:
         Args:
             heartbeat: gets the context that shows other processes that this one is alive.
             interrupted: numbers of trials that this call began before the storage went away; extended in place.
+            enqueued_only: whether to claim enqueued maps only.
         """
         names = [layer.name for layer in self.problem.layers]
         with self.store.exclusive():
@@ -151,6 +188,8 @@ class Worker:
                 retry_lost(self.study, names, blamed=True)
             limit_reached = self.profile.trials and begun(self.study) >= self.profile.trials
             if self.should_stop() or limit_reached or exhausted(self.study):
+                return None
+            if enqueued_only and not enqueued(self.study):
                 return None
 
             def on_begin(trial: optuna.Trial) -> None:
@@ -202,14 +241,12 @@ class Job:
 
     Attributes:
         profile: the settings of the search.
-        sampler: the name of the sampler.
         place: where the study is stored.
         fingerprint: of the problem that the parent loaded.
         threads: number of threads for each worker.
     """
 
     profile: Profile
-    sampler: str
     place: Place
     fingerprint: Fingerprint
     threads: int
@@ -271,7 +308,7 @@ def _connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
     if profile.sensitivity != "none":
         sensitivities = measure(problem, cache_directory(), profile.sensitivity)  # cached by the parent
     constraint = constraint_of(profile, problem)
-    sampler = make_sampler(job.sampler, problem, constraint, sensitivities, profile.seed)
+    sampler = make_sampler(profile.sampler, problem, constraint, sensitivities, profile.seed)
     store = job.place.open_patiently(should_stop)
     study = store.patiently(
         lambda: optuna.load_study(study_name=store.study_name, storage=store.backend, sampler=sampler), should_stop

@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, get_context, resource_tracker
@@ -19,13 +20,14 @@ import optuna
 import torch
 
 from search.run.signals import blocked_signals
-from search.run.worker import Job, Message, work
+from search.run.worker import Job, Message, Worker, work
 from search.storage.stores import Store
 from search.study.study import retry_lost
 from search.study.trials import claimed
 
 log = logging.getLogger("bitfront")
 
+_PAUSE_S = 0.5
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -158,6 +160,31 @@ class WorkerPool:
             with self._store.exclusive():
                 if self._store.fail_abandoned(self._study, claimed):
                     retry_lost(self._study, self._names, blamed=True)
+
+
+@contextmanager
+def evaluating(worker: Worker, job: Job, needed: bool) -> Iterator[Callable[[], bool]]:
+    """Yield a function that waits for an evaluation and returns whether the study may have changed.
+
+    A worker pool starts only if ``needed`` and the profile has several workers.
+    """
+    if job.profile.workers == 1 or not needed:
+
+        def evaluate_here() -> bool:
+            if worker.evaluate_next():
+                return True
+            time.sleep(_PAUSE_S)  # other processes evaluate the last maps
+            return worker.store.shared
+
+        yield evaluate_here
+        return
+    log.info("%d workers with %d threads each", job.profile.workers, job.threads)
+    pool = WorkerPool(job, worker.store, worker.study, [layer.name for layer in worker.problem.layers])
+    try:
+        yield lambda: bool(pool.watch(_PAUSE_S)) or worker.store.shared
+        pool.shutdown()
+    finally:
+        pool.kill()
 
 
 def _exit_reason(exit_code: int | None) -> str:

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.errors import InputError, all_faults
 from objectives.layers import WIDTHS, BitMap, Layer
+from objectives.scores import Precision
 from results.outcome import Quality
 from search.allocation.constraint import NoMapLeftError, SizeConstraint
 from search.storage.stores import STUDY_NAME
@@ -92,6 +93,12 @@ def open_study(
             study.tell(trial.number, state=TrialState.FAIL)
     names = [layer.name for layer in problem.layers]
     retry_lost(study, names)
+    enqueue_baselines(study, names, baselines)
+    return study
+
+
+def enqueue_baselines(study: optuna.Study, names: Sequence[str], baselines: Sequence[Baseline]) -> None:
+    """Enqueue the baselines that the study does not have yet. Hold the study exclusively."""
     standing = [trial for trial in trials_of(study) if not interrupted(trial)]
     # Knapsack maps of older runs are labelled "plain".
     labels = {str(trial.user_attrs.get(LABEL)).replace("plain ", "knapsack ") for trial in standing}
@@ -100,7 +107,12 @@ def open_study(
         if baseline.label not in labels and baseline.bit_map not in maps:
             maps.add(baseline.bit_map)
             _enqueue(study, names, baseline.bit_map, {ORIGIN: baseline.origin, LABEL: baseline.label})
-    return study
+
+
+def precision_of(study: optuna.Study) -> Precision:
+    """Return the precision that a study was begun in; FP32 if an older version began it, which does not say."""
+    precision: Precision = study.user_attrs[CONTEXT].get("precision", "fp32")
+    return precision
 
 
 def _continued(before: list[list[str]], now: list[list[str]]) -> list[list[str]]:
@@ -288,6 +300,7 @@ def _context(
         "quality": quality,
         "size_axis": constraint.axis,
         "min_compression": constraint.min_compression,
+        "precision": problem.search_evaluator.precision,
         "labels": pack_array(problem.labels),
         "in_domain": None if problem.in_domain is None else pack_array(problem.in_domain),
         "fp32_log_odds": pack_array(problem.fp32_log_odds),

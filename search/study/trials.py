@@ -93,8 +93,16 @@ def begun(study: optuna.Study) -> int:
     return sum(settled(trial) or trial.state == TrialState.RUNNING for trial in trials)
 
 
+def enqueued(study: optuna.Study) -> int:
+    """Return how many maps wait for their evaluation."""
+    return _waiting(trials_of(study))
+
+
 def exhausted(study: optuna.Study) -> bool:
     """Return whether every map that meets the constraint has been evaluated or is being evaluated now."""
     trials = trials_of(study)
-    waiting = any(trial.state == TrialState.WAITING for trial in trials)
-    return not waiting and any(NO_MAP in trial.user_attrs for trial in trials)
+    return not _waiting(trials) and any(NO_MAP in trial.user_attrs for trial in trials)
+
+
+def _waiting(trials: Sequence[FrozenTrial]) -> int:
+    return sum(trial.state == TrialState.WAITING for trial in trials)

@@ -34,7 +34,7 @@ from objectives.evaluation.cuda_graphs import multiplies_bf16
 from objectives.layers import BitMap
 from objectives.problem import MINIATURE, Problem, load_problem
 from objectives.scores import Precision
-from search.allocation.baselines import all_baselines
+from search.allocation.baselines import first_baselines, knapsack_maps
 from search.allocation.constraint import SizeConstraint
 from search.allocation.sensitivity import measure
 from search.run.worker import make_sampler
@@ -133,7 +133,9 @@ def search(
     if sampler == "guided":
         spent = (time.perf_counter() - started) / evaluation_s
         print(f"sensitivities and shrinkage cost {spent:.1f} evaluations")
-    baselines, _ = all_baselines(problem, constraint, sensitivities)
+    baselines, _ = first_baselines(problem.layers)
+    if sensitivities is not None:
+        baselines += knapsack_maps(sensitivities.damages, constraint)
     study = open_study(optuna.storages.InMemoryStorage(), problem, "damage", constraint, proposer, baselines)
     while spent < cost:
         started = time.perf_counter()

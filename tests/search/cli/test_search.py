@@ -194,6 +194,8 @@ def test_an_architecture_without_a_forward_of_ours_is_said_to_have_none(
     assert result.status == 0, result.err
     assert "transformers' forward in FP32 (the faster forward supports plain BERT only)" in " ".join(result.err.split())
     assert {row["precision"] for row in rows(run / "trials.csv")} == {"fp32"}
+    problem = load_problem(str(tiny.model), str(tiny.data), "bf16")
+    assert problem.search_evaluator is problem.evaluator  # one copy of the model
 
 
 def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(

@@ -4,6 +4,7 @@ import os
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,22 +44,40 @@ def test_a_signal_ends_the_search_with_everything_written(
     assert capfd.readouterr().out.splitlines()[-1] == f"continue: bitfront search --run {run}"
 
 
-def test_a_stop_while_sensitivities_are_measured_leaves_a_report(
+def test_a_stop_before_the_sampler_begins_leaves_a_report_of_what_was_scored(
     tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Baselines are scored before sensitivities are measured, and trials have the same order whenever it stops."""
     monkeypatch.setenv("BITFRONT_CACHE", str(tmp_path / "cache"))
-    run = tmp_path / "run"
-    where = ("--model", tiny.model, "--data", tiny.data, "--run", run)
+    run, uniform = tmp_path / "run", [f"uniform {width}" for width in WIDTHS]
+    where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--quantizer", "affine")
+
+    def stopped(*arguments: Any) -> None:
+        report_progress = arguments[3]
+        report_progress("measuring", 0, 9, None)
+        assert [row["label"] for row in rows(run / "trials.csv")] == uniform
+        assert rows(run / "front.csv") and "uniform 2" in (run / "report.html").read_text(encoding="utf-8")
+        signal.raise_signal(signal.SIGTERM)
+
     result = bitfront("search", *where, "--hours", 1e-9)
     assert result.status == 0, result.err
     assert rows(run / "trials.csv") == []
     assert result.out.splitlines()[-1] == f"continue: bitfront search --run {run}"
     assert (run / "report.html").is_file()
-    result = bitfront("search", *where, "--hours", 0, "--trials", 17)
+    with monkeypatch.context() as patched:
+        patched.setattr("search.run.loop.measure", stopped)
+        result = bitfront("search", *where, "--trials", 17)
     assert result.status == 0, result.err
-    labels = [row["label"] for row in rows(run / "trials.csv")]
-    assert len(set(labels)) == 17
-    assert any(label.startswith("knapsack") for label in labels)
+    assert "scoring baselines: 0/7" in result.err and "measuring: 0/9" in result.err
+    assert [row["label"] for row in rows(run / "trials.csv")] == uniform
+    assert "A signal stopped it after 7 of 17 trials" in (run / "report.html").read_text(encoding="utf-8")
+    result = bitfront("search", *where, "--trials", 17)
+    assert result.status == 0, result.err
+    trials = outcome(load_study(run / "study.journal"), "run").trials
+    assert [trial.label for trial in trials[:7]] == uniform
+    origins = [trial.origin for trial in trials]
+    assert origins == [*["uniform"] * 7, *["plain"] * origins.count("plain"), *["sampler"] * origins.count("sampler")]
+    assert len(origins) == 17 and {"plain", "sampler"} < set(origins)
 
 
 @pytest.mark.parametrize(

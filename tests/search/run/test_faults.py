@@ -241,8 +241,8 @@ def test_a_report_that_fails_is_tried_again_later_and_ends_no_search(
             raise error
         write_report(found, directory)
 
-    monkeypatch.setattr("search.run.loop.write_report", fails_once)
-    monkeypatch.setattr("search.run.loop.REFRESH_S", float("inf"))
+    monkeypatch.setattr("results.report.report.write_report", fails_once)
+    monkeypatch.setattr("search.run.reporting.REFRESH_S", float("inf"))
     result = bitfront(*search_on(tiny, run, 10))
     assert result.status == 0, result.err
     assert "cannot write the report for now" in " ".join(result.err.split())
@@ -259,7 +259,7 @@ def test_what_ended_a_search_is_told_where_its_report_fails_too(
     def starved(self: Problem, bit_map: tuple[int, ...]) -> Evaluation:
         raise MemoryError
 
-    monkeypatch.setattr("search.run.loop.write_report", damaged)
+    monkeypatch.setattr("results.report.report.write_report", damaged)
     monkeypatch.setattr(Problem, "evaluate", starved)
     result = bitfront(*search_on(tiny, tmp_path / "run", 8))
     assert result.status == 1

@@ -10,7 +10,17 @@ import pytest
 
 from search.cli.status import status_lines
 from search.run.profile import Profile
-from search.run.progress import PREPARING, Budget, Phase, PhaseRecord, Progress, checks_limit_s, paced, read_phase
+from search.run.progress import (
+    PREPARING,
+    Budget,
+    Phase,
+    PhaseRecord,
+    Progress,
+    checks_limit_s,
+    paced,
+    read_phase,
+    with_share,
+)
 from search.run.run_directory import RunDirectory
 
 
@@ -40,6 +50,8 @@ def test_a_phase_says_its_name_its_count_and_the_time_left() -> None:
     assert Phase("scoring on unseen sentences", 7, 48, 180.0).line == "scoring on unseen sentences: 7/48, 3 min left"
     assert Phase("measuring sensitivities", 0, 152).line == "measuring sensitivities: 0/152"
     assert Phase("preparing").line == "preparing"
+    shared = Phase("measuring sensitivities", 49, 152, 720.0, "about 15% of the 8 hours")
+    assert shared.line == "measuring sensitivities: 49/152, 12 min left, about 15% of the 8 hours"
 
 
 def test_the_time_left_follows_the_pace_of_this_start(clock: list[float]) -> None:
@@ -66,6 +78,40 @@ def test_the_time_of_the_final_checks_follows_the_pace_up_to_their_limit(
     progress = budget.progress(250, 0.5, "front", passes)
     assert (progress.elapsed_s, progress.left_s) == (500.0, 500.0)
     assert progress.checks_s == pytest.approx(checks_s)
+
+
+@pytest.mark.parametrize(
+    ("hours", "trials", "trial_s", "share"),
+    [
+        (8.0, 0, None, "about 15% of the 8 hours"),
+        (1.0, 0, 9.0, "about 120% of the 1 hour"),  # there will be no time to search
+        (100.0, 0, None, "about 1% of the 100 hours"),
+        (1000.0, 0, None, "under 1% of the 1000 hours"),
+        (0.0, 150, 10.0, "about 72% of the search"),  # 1000 s so far, 3600 s of the phase, 140 maps of 10 s
+        (8.0, 150, 10.0, "about 72% of the search"),
+        (8.0, 10**6, 10.0, "about 15% of the 8 hours"),
+        (0.0, 150, None, ""),
+        (0.0, 0, 10.0, ""),
+    ],
+)
+def test_a_phase_is_a_share_of_the_time_that_the_limits_allow(
+    clock: list[float], hours: float, trials: int, trial_s: float | None, share: str
+) -> None:
+    budget = Budget(Profile("m", "d", hours=hours, trials=trials), started=0.0, should_stop=lambda: False)
+    assert budget.share(4320.0, 3600.0, 10, trial_s) == share
+
+
+def test_a_share_counts_the_phase_since_it_began(tmp_path: Path, clock: list[float]) -> None:
+    display = Recorder()
+    budget = Budget(Profile("m", "d", hours=1.0), started=clock[0], should_stop=lambda: False)
+    report = with_share(PhaseRecord(RunDirectory(tmp_path), display), budget, 0, None)
+    report("gradients", 0, 2, None)
+    clock[0] += 360
+    report("gradients", 1, 2, 360.0)
+    report("measuring", 0, 4, None)
+    clock[0] += 36
+    report("measuring", 1, 4, 3 * 36.0)
+    assert [phase.share for phase in display.phases] == ["", "about 20% of the 1 hour", "", "about 4% of the 1 hour"]
 
 
 def test_status_names_the_phase_that_another_process_is_in(finished_run: Path, clock: list[float]) -> None:
@@ -121,9 +167,9 @@ def test_a_record_of_another_version_is_no_phase(tmp_path: Path, content: str) -
     run = RunDirectory(tmp_path)
     run.phase.write_text(content)
     assert read_phase(run) is None
-    full = {"name": "x", "done": 1, "total": 2, "left_s": None, "checks_s": 0, "at": 0}
+    full = {"name": "x", "done": 1, "total": 2, "left_s": None, "share": "some", "checks_s": 0, "at": 0}
     run.phase.write_text(json.dumps(full))
-    assert read_phase(run) == (Phase("x", 1, 2), 0.0)
+    assert read_phase(run) == (Phase("x", 1, 2, None, "some"), 0.0)
     for key in full:
         run.phase.write_text(json.dumps({other: value for other, value in full.items() if other != key}))
         assert read_phase(run) is None

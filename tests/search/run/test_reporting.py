@@ -73,9 +73,9 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
         def trials(self, progress: Progress) -> None:
             fronts.append(progress.front)
 
-    monkeypatch.setattr("search.run.loop.front_line", counted)
-    monkeypatch.setattr("search.run.loop.write_report", lambda *_: None)
-    monkeypatch.setattr("search.run.loop.REFRESH_S", float("inf"))
+    monkeypatch.setattr("search.run.reporting.front_line", counted)
+    monkeypatch.setattr("results.report.report.write_report", lambda *_: None)
+    monkeypatch.setattr("search.run.reporting.REFRESH_S", float("inf"))
     profile = Profile(
         str(tiny.model),
         str(tiny.data),

@@ -280,3 +280,17 @@ def test_a_password_is_nowhere_to_be_seen(server: Server, tmp_path: Path) -> Non
         Place(tmp_path / "j", server.url.replace(PASSWORD, "wr0ng@secret"), "secretive").open()
     assert "wr0ng" not in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_a_worker_asked_for_enqueued_maps_only_proposes_none(problem: Problem, tmp_path: Path) -> None:
+    """As before sensitivities are measured, and also where another machine has taken the last one."""
+    search = Search(Place(tmp_path / "j"), problem)
+    _, study = search.open()
+    worker = search.worker()
+    while worker.evaluate_next(enqueued_only=True):
+        pass
+    assert [map_of(trial, list(trial.params)) for trial in study.get_trials()] == [
+        (width,) * len(problem.layers) for width in WIDTHS
+    ]
+    assert worker.evaluate_next()
+    assert finished(study) == len(WIDTHS) + 1

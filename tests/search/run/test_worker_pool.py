@@ -128,7 +128,7 @@ def test_a_worker_that_holds_the_study_and_waits_for_room_in_its_pipe_is_heard(
 ) -> None:
     search = Search(Place(tmp_path / "j"), problem, trials=1)
     store, study = search.open()
-    job = Job(replace(PROFILE, workers=2), "random", search.place, problem.fingerprint, 1)
+    job = Job(replace(PROFILE, workers=2), search.place, problem.fingerprint, 1)
 
     def connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
         return replace(search.worker(), should_stop=should_stop)
@@ -178,6 +178,6 @@ def test_the_death_of_the_server_that_starts_workers_is_reported_in_one_line(
     monkeypatch.setattr("search.run.worker_pool.forkserver.ensure_running", lambda: None)
     monkeypatch.setattr("multiprocessing.context.ForkServerProcess.start", dies)
     search = Search(Place(tmp_path / "j"), problem)
-    job = Job(replace(PROFILE, workers=2), "random", search.place, problem.fingerprint, 1)
+    job = Job(replace(PROFILE, workers=2), search.place, problem.fingerprint, 1)
     with pytest.raises(OSError, match="server that starts workers died"):
         WorkerPool(job, *search.open(), [])
