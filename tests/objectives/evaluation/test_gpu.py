@@ -176,7 +176,7 @@ def test_a_map_scores_alike_through_interpreted_kernels(
         return KernelAttention(kernels, lengths, heads, device)
 
     expected = score_maps()
-    for module in ("weight_writer", "packed_bert"):
+    for module in ("weight_writer", "parts"):
         monkeypatch.setattr(f"objectives.evaluation.{module}.kernels_on", lambda _: kernels)
     monkeypatch.setattr("objectives.evaluation.packed_bert.make_attention", attention_by_kernel)
     np.testing.assert_allclose(score_maps(), expected, atol=1e-5)
@@ -220,7 +220,7 @@ def test_sentences_of_many_chunks(model: BertForSequenceClassification, monkeypa
     model.to("cuda")  # type: ignore[arg-type]
     layers, sentences = find_layers(model), sentences_of([9, 3, 30] * 9)
     whole = Evaluator(model, layers, sentences).fp32_log_odds()
-    monkeypatch.setattr("objectives.evaluation.packed_bert._GPU_CHUNK_TOKENS", 64)
+    monkeypatch.setattr("objectives.evaluation.layout._GPU_CHUNK_TOKENS", 64)
     parts = Evaluator(model, layers, sentences)
     assert isinstance(parts._forward, PackedBert)
     assert len(parts._forward._chunks) > 2
