@@ -29,7 +29,8 @@ from objectives.quantization.bank_cache import Quantizer, make_bank
 from objectives.quantization.dispatch import round_to_nearest
 from objectives.quantization.parameters import decode
 from objectives.scores import LogOdds, Precision
-from tests.objectives.random_models import random_bert
+from tests.objectives.architectures import tiny_model
+from tests.objectives.random_models import random_bert, random_types
 
 HAS_GPU = torch.cuda.is_available()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -195,6 +196,20 @@ def test_a_map_scores_as_on_the_cpu(scheme: Scheme, lengths: list[int], model: B
     for bit_map, log_odds in zip(maps, expected, strict=True):
         np.testing.assert_allclose(evaluator.log_odds(bit_map), log_odds, atol=1e-5)
         np.testing.assert_allclose(search_evaluator.log_odds(bit_map), log_odds, atol=2e-2)
+
+
+@needs_gpu
+@pytest.mark.parametrize("model_type", ["roberta", "distilbert", "electra"])
+def test_pairs_score_as_on_the_cpu_by_other_architectures(model_type: str) -> None:
+    other, sentences = tiny_model(model_type, num_labels=3), sentences_of([3, 30, 7] * 9)
+    layers, types = find_layers(other), random_types(sentences)
+    maps = [*random_maps(len(layers), 2), uniform(layers, FP32_WIDTH)]
+    on_cpu = Evaluator(other, layers, sentences, token_types=types)
+    expected = [on_cpu.logits(bit_map) for bit_map in maps]
+    other.to("cuda")  # type: ignore[arg-type]
+    evaluator = Evaluator(other, layers, sentences, token_types=types)
+    for bit_map, logits in zip(maps, expected, strict=True):
+        np.testing.assert_allclose(evaluator.logits(bit_map, remember=True), logits, atol=1e-4)
 
 
 @needs_gpu
