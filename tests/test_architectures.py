@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from objectives.evaluation.packed_bert import is_plain_bert
+from objectives.evaluation.architectures import architecture_of
 from objectives.loading.layer_discovery import find_layers
 from objectives.quantization.bank import WeightBank
 from objectives.quantization.first_order import first_order_shifts
@@ -29,7 +29,7 @@ def check(model_type: str) -> None:
     forward, guided, passes, searched = ROWS[model_type]
     model, sentences = tiny_model(model_type), random_sentences(0, n=3)
     layers = find_layers(model)
-    assert forward == ("our own" if is_plain_bert(model) else "transformers")
+    assert forward == ("our own" if architecture_of(model) is not None else "transformers")
     with recording(model, layers, sentences, "") as recorder:
         assert passes == ("one by one" if recorder.one_by_one else "in batches")
     assert guided == "yes"

@@ -1,4 +1,4 @@
-"""The evaluator: one log-odds a sentence for any bit map."""
+"""The evaluator: what a model says of each sentence, for any bit map."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from objectives.batching import device_of
-from objectives.evaluation.forward import Forward, States, TransformersForward
-from objectives.evaluation.packed_bert import PackedBert, is_plain_bert
+from objectives.errors import InputError
+from objectives.evaluation.architectures import architecture_of
+from objectives.evaluation.forward import Forward, Logits, States, TransformersForward
+from objectives.evaluation.packed_bert import PackedBert
 from objectives.evaluation.weight_writer import WeightWriter
 from objectives.layers import BitMap, Layer, uniform
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
@@ -35,30 +37,37 @@ class Evaluator:
         token_ids: Sequence[Sequence[int]],
         precision: Precision = "fp32",
         bank: WeightBank | None = None,
+        token_types: Sequence[Sequence[int]] | None = None,
     ) -> None:
         """Lay out the sentences and copy the parts of the model that scoring needs.
 
         Args:
-            model: a two-class ``transformers`` sequence classifier in FP32; not changed.
+            model: a ``transformers`` sequence classifier in FP32; not changed.
             layers: its searchable layers.
             token_ids: each sentence's tokens, special ones included.
             precision: of the matrix products; architectures that PackedBert does not support always run in FP32.
             bank: a bank of this model's weights to share; made if None.
+            token_types: each token's type, beside ``token_ids``: 1 in the second sentence of a pair. None for the
+                model's default, 0 throughout. Not read if the model has no token types.
 
         Raises:
-            ValueError: the model is on a GPU that is not the current one.
+            InputError: the model has no embedding of a token type.
+            ValueError: the model is on a GPU that is not the current one, or a token lacks its type.
         """
         device = device_of(model)
         if device.type == "cuda" and device.index != torch.cuda.current_device():
             raise ValueError(
                 f"the model is on {device}, not the current GPU: call torch.cuda.set_device({device.index})"
             )
+        if token_types is not None:
+            _check_types(model, token_ids, token_types)
         self.layers = tuple(layers)
         self.bank = bank or WeightBank(model, layers)
+        architecture = architecture_of(model)
         self._forward: Forward = (
-            PackedBert(model, layers, token_ids, DTYPES[precision])
-            if is_plain_bert(model)
-            else TransformersForward(model, layers, token_ids)
+            TransformersForward(model, layers, token_ids, token_types)
+            if architecture is None
+            else PackedBert(model, architecture, layers, token_ids, token_types, DTYPES[precision])
         )
         self._writer = WeightWriter(self.bank, self.layers, self._forward.slots)
         self._loaded: list[int | None] = [None] * len(self.layers)
@@ -77,8 +86,8 @@ class Evaluator:
         """The precision of the matrix products."""
         return "fp32" if self._forward.dtype == torch.float32 else "bf16"
 
-    def log_odds(self, bit_map: BitMap, remember: bool = False) -> LogOdds:
-        """Return the log-odds ``(n_sentences,)`` of a map, in the order of the sentences.
+    def logits(self, bit_map: BitMap, remember: bool = False) -> Logits:
+        """Return the logits ``(n_sentences, n_logits)`` of a map, in the order of the sentences.
 
         Args:
             bit_map: a width for each layer, 2..8, or ``FP32_WIDTH`` for a layer that keeps its FP32 weights.
@@ -88,9 +97,15 @@ class Evaluator:
         start, states = self._deepest_remembered(bit_map)
         self._load(bit_map, first=0 if states is None else self._below[start])
         keep: dict[int, States] | None = {} if remember else None
-        log_odds = self._forward.run(start, states, keep)
+        logits = self._forward.run(start, states, keep)
         if keep is not None:
             self._remember(bit_map, keep)
+        return logits
+
+    def log_odds(self, bit_map: BitMap, remember: bool = False) -> LogOdds:
+        """Return the log-odds ``(n_sentences,)`` of a map of a two-class model; see :meth:`logits`."""
+        logits = self.logits(bit_map, remember)
+        log_odds: LogOdds = logits[:, 1] - logits[:, 0]
         return log_odds
 
     def fp32_log_odds(self, remember: bool = False) -> LogOdds:
@@ -130,6 +145,18 @@ class Evaluator:
         self._forward.refresh(changed)
         for index in changed:
             self._loaded[index] = bit_map[index]
+
+
+def _check_types(model: nn.Module, token_ids: Sequence[Sequence[int]], token_types: Sequence[Sequence[int]]) -> None:
+    if list(map(len, token_types)) != list(map(len, token_ids)):
+        raise ValueError("each token needs one token type")
+    n_types = int(getattr(model.config, "type_vocab_size", 0))  # 0: the model has none
+    highest = max(max(types, default=0) for types in token_types)
+    if 0 < n_types <= highest:
+        raise InputError(
+            f"the tokenizer gives token type {highest}, but the model has {n_types} token types, counted from 0; use "
+            "the tokenizer that the model was trained with"
+        )
 
 
 def _size_bytes(states: States) -> int:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from objectives.batching import device_of, equal_length_batches
 from objectives.layers import Layer
-from objectives.scores import LogOdds
 
 _FALLBACK_TOKENS = 2048
+
+Logits = npt.NDArray[np.float32]
+"""What the head gives for each sentence, ``(n_sentences, n_logits)``."""
 
 States = tuple[Tensor, ...]
 """Hidden states of all tokens at a boundary, in chunks; kept states are never overwritten."""
@@ -53,8 +57,8 @@ class Forward(Protocol):
         """Update whatever is derived from the slots of these layers, after they were written to."""
         ...
 
-    def run(self, start: int, states: States | None, keep: dict[int, States] | None) -> LogOdds:
-        """Return the log-odds ``(n_sentences,)``.
+    def run(self, start: int, states: States | None, keep: dict[int, States] | None) -> Logits:
+        """Return the logits ``(n_sentences, n_logits)``, in the order of the sentences.
 
         Args:
             start: the boundary to start from; -1 for the beginning.
@@ -69,17 +73,38 @@ class TransformersForward:
 
     n_boundaries = 0
     dtype = torch.float32
-    description = "transformers' forward in FP32 (the faster forward supports plain BERT only)"
 
-    def __init__(self, model: nn.Module, layers: Sequence[Layer], token_ids: Sequence[Sequence[int]]) -> None:
-        """Copy the model and sort the sentences into batches."""
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        token_ids: Sequence[Sequence[int]],
+        token_types: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        """Copy the model and sort the sentences into batches.
+
+        Args:
+            model: a ``transformers`` sequence classifier.
+            layers: its searchable layers.
+            token_ids: each sentence's tokens.
+            token_types: each token's type; None for the model's own default. Not read if the model takes none.
+        """
+        self.description = f"transformers' forward in FP32 ({type(model).__name__} has no faster one)"
         self._model = copy.deepcopy(model).eval()
         self.slots: Sequence[WeightSlot] = [
             WeightSlot(self._model.get_parameter(layer.parameter).detach()) for layer in layers
         ]
-        self._n_sentences = len(token_ids)
         device = device_of(self._model)
-        self._batches = [(at, tokens.to(device)) for at, tokens in equal_length_batches(token_ids, _FALLBACK_TOKENS)]
+        if "token_type_ids" not in inspect.signature(model.forward).parameters:
+            token_types = None
+        self._order: list[int] = []
+        self._batches: list[dict[str, Tensor]] = []
+        for indices, tokens in equal_length_batches(token_ids, _FALLBACK_TOKENS):
+            batch = {"input_ids": tokens.to(device)}
+            if token_types is not None:
+                batch["token_type_ids"] = torch.tensor([token_types[index] for index in indices], device=device)
+            self._order += indices
+            self._batches.append(batch)
 
     def first_boundary_above(self, layer_index: int) -> int:
         """Return 0: there are no boundaries."""
@@ -88,13 +113,11 @@ class TransformersForward:
     def refresh(self, layer_indices: Sequence[int]) -> None:
         """Do nothing: the model reads its slots directly."""
 
-    def run(self, start: int, states: States | None, keep: dict[int, States] | None) -> LogOdds:
-        """Return the log-odds; every pass starts at the beginning."""
-        log_odds = np.empty(self._n_sentences, dtype=np.float32)
+    def run(self, start: int, states: States | None, keep: dict[int, States] | None) -> Logits:
+        """Return the logits; every pass starts at the beginning."""
         with torch.inference_mode():
-            logits = torch.cat([self._model(input_ids=batch).logits for _, batch in self._batches])
-        # One copy at the end: batches do not wait for a GPU.
-        log_odds[[index for indices, _ in self._batches for index in indices]] = (
-            (logits[:, 1] - logits[:, 0]).cpu().numpy()
-        )
-        return log_odds
+            # One copy at the end: batches do not wait for a GPU.
+            sorted_logits = torch.cat([self._model(**batch).logits for batch in self._batches]).cpu().numpy()
+        logits = np.empty_like(sorted_logits)
+        logits[self._order] = sorted_logits
+        return logits

@@ -1,63 +1,24 @@
-"""BERT's forward pass over fixed sentences with exchangeable weights."""
+"""The forward pass of BERT and its kin over fixed sentences with exchangeable weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from objectives.batching import by_length, device_of
-from objectives.evaluation.attention import Attention, make_attention
-from objectives.evaluation.cuda_graphs import Step, kernels_on, record_steps
-from objectives.evaluation.forward import States, WeightSlot
-from objectives.evaluation.linear import Product, make_product
+from objectives.batching import device_of
+from objectives.evaluation.architectures import Architecture
+from objectives.evaluation.attention import make_attention
+from objectives.evaluation.cuda_graphs import Step, record_steps
+from objectives.evaluation.forward import Logits, States, WeightSlot
+from objectives.evaluation.layout import Chunk, lay_out
+from objectives.evaluation.linear import Product
+from objectives.evaluation.parts import Norm, Parts
 from objectives.layers import Layer
-from objectives.scores import LogOdds
-
-# Tokens in a chunk: enough rows for matrix products at full speed, few enough for activations to stay in the cache. A
-# GPU is fastest with few, large kernels.
-_CHUNK_TOKENS = 2048
-_GPU_CHUNK_TOKENS = 1 << 16
-
-
-def is_plain_bert(model: nn.Module) -> bool:
-    """Return whether :class:`PackedBert` supports a model."""
-    config = model.config
-    return (
-        type(model).__name__ == "BertForSequenceClassification"
-        and config.hidden_act == "gelu"  # type: ignore[union-attr]
-        and getattr(config, "position_embedding_type", "absolute") == "absolute"
-        and not config.is_decoder  # type: ignore[union-attr]
-    )
-
-
-@dataclass(frozen=True)
-class _Norm:
-    weight: Tensor
-    bias: Tensor
-    epsilon: float
-    dtype: torch.dtype
-    kernels: ModuleType | None
-
-    def of_sum(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the LayerNorm of ``x + y``, both ``(n, hidden)``; x may be overwritten."""
-        if self.kernels is None:
-            return self._of(x.add_(y))
-        normed: Tensor = self.kernels.add_norm(x, y, self.weight, self.bias, self.epsilon, self.dtype)
-        return normed
-
-    def of_product(self, product: Product, x: Tensor, residual: Tensor) -> Tensor:
-        """Return the LayerNorm of the product of x plus a residual, ``(n, hidden)``."""
-        return self._of(product.plus(x, residual)) if self.kernels is None else self.of_sum(product(x), residual)
-
-    def _of(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon).to(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -66,10 +27,10 @@ class _EncoderLayer:
 
     projections: tuple[Product, ...]
     attention_output: Product
-    attention_norm: _Norm
+    attention_norm: Norm
     intermediate: Product
     output: Product
-    output_norm: _Norm
+    output_norm: Norm
 
     def feed_forward(self, x: Tensor, attended: Tensor) -> Tensor:
         """Return the hidden states above the layer, ``(n, hidden)``, from those below it, x."""
@@ -77,98 +38,103 @@ class _EncoderLayer:
         return self.output_norm.of_product(self.output, self.intermediate.gelu(mixed), mixed)
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """Some of the sentences by ascending length, with their tokens in one sequence.
-
-    Attributes:
-        words: index of each token among the words that occur, ``(tokens,)``.
-        positions: position of each token in its sentence, ``(tokens,)``.
-        first_tokens: index of each sentence's first token, ``(n_sentences,)``.
-        attention: attention over these sentences.
-    """
-
-    words: Tensor
-    positions: Tensor
-    first_tokens: Tensor
-    attention: Attention
-
-
 class PackedBert:
-    """BERT for sequence classification over all sentences at once, as ``(tokens, hidden)`` matrices without padding.
+    """An encoder with a head over all sentences at once, as ``(tokens, hidden)`` matrices without padding.
 
     Sentences are sorted by length, so that attention runs over many of one length together. Query, key and value are
-    one product. The last layer computes only keys and values for all tokens, because the classifier reads only the
-    first token of each sentence. Each layer runs over all chunks, so that its weights are read from memory once. On a
-    GPU the embeddings, each layer and the head are one graph each.
+    one product. The last layer computes only keys and values for all tokens, because the head reads only the first
+    token of each sentence. Each layer runs over all chunks, so that its weights are read from memory once. On a GPU the
+    embeddings, each layer and the head are one graph each.
     """
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[Layer], token_ids: Sequence[Sequence[int]], dtype: torch.dtype
+        self,
+        model: nn.Module,
+        architecture: Architecture,
+        layers: Sequence[Layer],
+        token_ids: Sequence[Sequence[int]],
+        token_types: Sequence[Sequence[int]] | None,
+        dtype: torch.dtype,
     ) -> None:
-        """Copy the tensors that are not quantised and lay out the sentences; weights are written to ``slots`` later."""
-        config = model.config
-        self._heads: int = config.num_attention_heads  # type: ignore[union-attr,assignment]
+        """Copy the tensors that are not quantised and lay out the sentences; weights are written to ``slots`` later.
+
+        Args:
+            model: of this architecture.
+            architecture: see ``architecture_of``.
+            layers: its searchable layers.
+            token_ids: each sentence's tokens.
+            token_types: each token's type; None for 0 throughout. Not read if the model has no token types.
+            dtype: of the matrix products.
+        """
         self.dtype = dtype
+        self.description = f"lean {architecture.name} forward in {'FP32' if dtype == torch.float32 else 'bf16'}"
         self._device = device_of(model)
-        self.n_boundaries = int(config.num_hidden_layers)  # type: ignore[union-attr,arg-type]
-        self.description = f"lean BERT forward in {'FP32' if dtype == torch.float32 else 'bf16'}"
-        bert = model.get_submodule(str(model.base_model_prefix))
-        embeddings = bert.get_submodule("embeddings")
-        self._hidden = embeddings.get_parameter("word_embeddings.weight").shape[1]
-        words, n_positions = self._lay_out(token_ids)
+        parts = Parts(model, dtype)
+        base = str(model.base_model_prefix)
+        embeddings, encoder = f"{base}.embeddings", f"{base}.{architecture.layers}"
+        self.n_boundaries = len(list(model.get_submodule(encoder).children()))
+        hidden = model.get_parameter(f"{encoder}.0.{architecture.query}.weight").shape[1]
+        heads = int(model.config.num_attention_heads)  # type: ignore[union-attr,arg-type]
 
-        self._words, self._position_rows, self._type_rows = (
-            torch.empty(rows, self._hidden, device=self._device) for rows in (len(words), n_positions, 1)
+        has_types = hasattr(model.get_submodule(embeddings), "token_type_embeddings")
+        position_embeddings = model.get_submodule(f"{embeddings}.position_embeddings")
+        layout = lay_out(
+            token_ids,
+            token_types if has_types else None,
+            position_embeddings.padding_idx,  # type: ignore[arg-type]
+            self._device,
+            lambda lengths: make_attention(lengths, heads, hidden // heads, self._device, dtype),
         )
-        self._embedding_norm = self._norm(embeddings, "LayerNorm", torch.float32)
-        encoder = list(bert.get_submodule("encoder.layer").children())
-        self._layers = [self._encoder_layer(module, separate_query=module is encoder[-1]) for module in encoder]
-        self._pooler = self._product(self._hidden, bert.get_parameter("pooler.dense.bias"))
-        self._classifier = model.get_parameter("classifier.weight").detach().clone()
-        self._classifier_bias = model.get_parameter("classifier.bias").detach().clone()
+        self._order, self._chunks = layout.order, layout.chunks
 
-        slots = [
-            WeightSlot(self._words, words),
-            WeightSlot(self._position_rows, torch.arange(n_positions, device=self._device)),
-            # Tokens of a single sentence all have type 0.
-            WeightSlot(self._type_rows, torch.arange(1, device=self._device)),
+        self._words = parts.embedding(f"{embeddings}.word_embeddings", layout.words)
+        self._position_rows = parts.embedding(f"{embeddings}.position_embeddings", layout.positions)
+        self._type_rows = (
+            parts.embedding(f"{embeddings}.token_type_embeddings", layout.types)
+            if has_types
+            else torch.zeros_like(self._position_rows[:1])
+        )
+        self._embedding_norm = parts.norm(f"{embeddings}.LayerNorm", torch.float32)
+        # ELECTRA's, if its embeddings are narrower than its layers.
+        projects = hasattr(model.get_submodule(base), "embeddings_project")
+        self._projection = parts.product(0, f"{base}.embeddings_project") if projects else None
+        self._layers = [
+            self._encoder_layer(parts, architecture, f"{encoder}.{number}", number + 1)
+            for number in range(self.n_boundaries)
         ]
-        self._products: list[Product | None] = [None] * len(slots)  # the product of each slot's weight
-        for encoder_layer in self._layers:
-            for product in encoder_layer.projections:
-                parts = product.weight.split(self._hidden)
-                slots += map(WeightSlot, parts)
-                self._products += [product] * len(parts)
-            others = (encoder_layer.attention_output, encoder_layer.intermediate, encoder_layer.output)
-            slots += [WeightSlot(product.weight) for product in others]
-            self._products += others
-        slots.append(WeightSlot(self._pooler.weight))
-        self._products.append(self._pooler)
-        assert len(slots) == len(layers)
-        self.slots: Sequence[WeightSlot] = slots
+        self._dense = (
+            parts.product(self.n_boundaries, architecture.dense)
+            if architecture.dense in {layer.name for layer in layers}
+            else parts.fixed_product(architecture.dense)
+        )
+        self._activation = architecture.activation
+        self._classifier = parts.fixed_product(architecture.classifier)
+
+        assert len(parts.weights) == len(layers)
+        self._weights = [parts.weights[layer.name] for layer in layers]
+        self.slots: Sequence[WeightSlot] = [weight.slot for weight in self._weights]
         self._recorded = record_steps(self._steps()) if self._device.type == "cuda" else None
 
     def first_boundary_above(self, layer_index: int) -> int:
         """Return the index of the encoder layer after the one that holds the searchable layer."""
-        return 0 if layer_index < 3 else (layer_index - 3) // 6 + 1
+        return self._weights[layer_index].boundary
 
     def refresh(self, layer_indices: Sequence[int]) -> None:
         """Refresh the products of these layers, once each."""
-        for product in dict.fromkeys(self._products[index] for index in layer_indices):
+        for product in dict.fromkeys(self._weights[index].product for index in layer_indices):
             if product is not None:
                 product.refresh()
 
-    def run(self, start: int, states: States | None, keep: dict[int, States] | None) -> LogOdds:
-        """Return the log-odds; boundary ``i`` lies below encoder layer ``i``."""
-        sorted_log_odds = self.sorted_log_odds(start, states, keep)
-        log_odds = np.empty(len(self._order), dtype=np.float32)
-        log_odds[self._order] = sorted_log_odds.cpu().numpy()
-        return log_odds
+    def run(self, start: int, states: States | None, keep: dict[int, States] | None) -> Logits:
+        """Return the logits; boundary ``i`` lies below encoder layer ``i``."""
+        sorted_logits = self.sorted_logits(start, states, keep).cpu().numpy()
+        logits = np.empty_like(sorted_logits)
+        logits[self._order] = sorted_logits
+        return logits
 
     @torch.inference_mode()
-    def sorted_log_odds(self, start: int, states: States | None, keep: dict[int, States] | None) -> Tensor:
-        """Return the log-odds by ascending length of the sentences, on the model's device, without waiting for it.
+    def sorted_logits(self, start: int, states: States | None, keep: dict[int, States] | None) -> Tensor:
+        """Return the logits by ascending length of the sentences, on the model's device, without waiting for it.
 
         On a GPU the next call overwrites them.
         """
@@ -179,8 +145,8 @@ class PackedBert:
             if keep is not None:
                 keep[number] = tuple(part.clone() for part in states) if self._device.type == "cuda" else states
             states = above[number](states)
-        (log_odds,) = head(states)
-        return log_odds
+        (logits,) = head(states)
+        return logits
 
     def _steps(self) -> list[Step]:
         """Return the steps in order: embeddings, each encoder layer, head.
@@ -189,57 +155,31 @@ class PackedBert:
         """
         return [self._embed, *(partial(self._above, layer) for layer in self._layers), self._head]
 
-    def _lay_out(self, token_ids: Sequence[Sequence[int]]) -> tuple[Tensor, int]:
-        """Sort sentences and tokens; return the words that occur, ``(n_words,)``, and the number of positions.
-
-        Only these rows of the embeddings are decoded and held.
-        """
-        order = [index for _, indices in by_length(token_ids) for index in indices]
-        words, word_index = np.unique([token for index in order for token in token_ids[index]], return_inverse=True)
-        self._order = np.array(order)
-        self._chunks: list[_Chunk] = []
-        chunk_tokens = _CHUNK_TOKENS if self._device.type == "cpu" else _GPU_CHUNK_TOKENS
-        start = 0
-        for lengths in _split([len(token_ids[index]) for index in order], chunk_tokens):
-            stop = start + sum(lengths)
-            first_tokens = np.cumsum(lengths) - lengths
-            chunk = _Chunk(
-                words=torch.tensor(word_index[start:stop], device=self._device),
-                positions=torch.tensor(np.arange(stop - start) - np.repeat(first_tokens, lengths), device=self._device),
-                first_tokens=torch.tensor(first_tokens, device=self._device),
-                attention=make_attention(lengths, self._heads, self._hidden // self._heads, self._device, self.dtype),
+    def _encoder_layer(self, parts: Parts, architecture: Architecture, name: str, above: int) -> _EncoderLayer:
+        """Return the encoder layer of this name, below boundary ``above``; in the last, the query is separate."""
+        query, key, value, attention_output, intermediate, output = (
+            f"{name}.{part}"
+            for part in (
+                *(architecture.query, architecture.key, architecture.value),
+                *(architecture.attention_output, architecture.intermediate, architecture.output),
             )
-            self._chunks.append(chunk)
-            start = stop
-        return torch.tensor(words, device=self._device), max(map(len, token_ids))
-
-    def _norm(self, module: nn.Module, name: str, dtype: torch.dtype) -> _Norm:
-        norm = module.get_submodule(name)
-        assert isinstance(norm, nn.LayerNorm)
-        weight, bias = (part.detach().to(dtype, copy=True) for part in (norm.weight, norm.bias))
-        return _Norm(weight, bias, norm.eps, self.dtype, kernels_on(self._device))
-
-    def _encoder_layer(self, module: nn.Module, separate_query: bool) -> _EncoderLayer:
-        query, key, value = (module.get_parameter(f"attention.self.{part}.bias") for part in ("query", "key", "value"))
-        biases = [query, torch.cat([key, value])] if separate_query else [torch.cat([query, key, value])]
-        wide = module.get_parameter("intermediate.dense.bias")
-        return _EncoderLayer(
-            projections=tuple(self._product(self._hidden, bias) for bias in biases),
-            attention_output=self._product(self._hidden, module.get_parameter("attention.output.dense.bias")),
-            attention_norm=self._norm(module, "attention.output.LayerNorm", self.dtype),
-            intermediate=self._product(self._hidden, wide),
-            output=self._product(len(wide), module.get_parameter("output.dense.bias")),
-            output_norm=self._norm(module, "output.LayerNorm", self.dtype),
         )
-
-    def _product(self, columns: int, bias: Tensor) -> Product:
-        return make_product(columns, bias.detach().to(self.dtype, copy=True))
+        together = ((query,), (key, value)) if above == self.n_boundaries else ((query, key, value),)
+        return _EncoderLayer(
+            projections=tuple(parts.product(above, *names) for names in together),
+            attention_output=parts.product(above, attention_output),
+            attention_norm=parts.norm(f"{name}.{architecture.attention_norm}", self.dtype),
+            intermediate=parts.product(above, intermediate),
+            output=parts.product(above, output),
+            output_norm=parts.norm(f"{name}.{architecture.output_norm}", self.dtype),
+        )
 
     def _embed(self, _: States) -> States:
-        positions = self._position_rows + self._type_rows
-        return tuple(
-            self._embedding_norm.of_sum(self._words[chunk.words], positions[chunk.positions]) for chunk in self._chunks
+        places = (self._type_rows[:, None] + self._position_rows).flatten(0, 1)
+        embedded = (
+            self._embedding_norm.of_sum(self._words[chunk.words], places[chunk.places]) for chunk in self._chunks
         )
+        return tuple(embedded) if self._projection is None else tuple(map(self._projection, embedded))
 
     def _above(self, layer: _EncoderLayer, states: States) -> States:
         """Return the hidden states above an encoder layer from those below it; above the last, of first tokens only."""
@@ -247,36 +187,19 @@ class PackedBert:
         return tuple(above(layer, x, chunk) for x, chunk in zip(states, self._chunks, strict=True))
 
     def _head(self, states: States) -> States:
-        """Return the log-odds ``(n_sentences,)`` from the hidden states above the last layer."""
-        pooled = torch.tanh(self._pooler(torch.cat(states))).float()
-        logits = F.linear(pooled, self._classifier, self._classifier_bias)
-        return (logits[:, 1] - logits[:, 0],)
+        """Return the logits ``(n_sentences, n_logits)`` from the hidden states above the last layer."""
+        first = torch.cat(states).to(self._dense.weight.dtype)
+        return (self._classifier(self._activation(self._dense(first)).float()),)
 
 
-def _above_all(layer: _EncoderLayer, x: Tensor, chunk: _Chunk) -> Tensor:
+def _above_all(layer: _EncoderLayer, x: Tensor, chunk: Chunk) -> Tensor:
     """Return the hidden states ``(tokens, hidden)`` above an encoder layer."""
     (projection,) = layer.projections
     return layer.feed_forward(x, chunk.attention(projection(x)))
 
 
-def _above_last(layer: _EncoderLayer, x: Tensor, chunk: _Chunk) -> Tensor:
+def _above_last(layer: _EncoderLayer, x: Tensor, chunk: Chunk) -> Tensor:
     """Return the hidden states of first tokens, ``(n_sentences, hidden)``, above the last encoder layer."""
     query, key_value = layer.projections
     first = x[chunk.first_tokens]
     return layer.feed_forward(first, chunk.attention.of_first_tokens(query(first), key_value(x)))
-
-
-def _split(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Split ascending lengths into chunks of at most ``max_tokens`` tokens, and twice as many if they were padded.
-
-    A longer sentence is a chunk by itself.
-    """
-    chunks: list[list[int]] = []
-    used = max_tokens
-    for length in lengths:
-        if used + length > max_tokens or (len(chunks[-1]) + 1) * length > 2 * max_tokens:
-            chunks.append([])
-            used = 0
-        chunks[-1].append(length)
-        used += length
-    return chunks

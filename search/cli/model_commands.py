@@ -110,6 +110,7 @@ def sensitivity(
     """Measure each layer alone at each width: a table and a heat map of damage (mean KL divergence from FP32)."""
     from objectives.cache import cache_directory
     from objectives.layers import WIDTHS
+    from objectives.loading.layer_discovery import what_is_searched
     from results.formatting import DAMAGE, nats
     from results.plots.heat_maps import write_sensitivity_plot
     from search.allocation.sensitivity import measure
@@ -126,6 +127,7 @@ def sensitivity(
     assert sensitivities is not None
     write_sensitivity_plot(problem.layers, sensitivities.damages, sensitivities.measured, out)
     longest = max(len(layer.name) for layer in problem.layers)
+    typer.echo(what_is_searched(problem.network))
     typer.echo(f"{DAMAGE}, nats a sentence")
     typer.echo(f"{'layer':{longest}}" + "".join(f"{width:>9} bit" for width in WIDTHS))
     for layer, damages in zip(problem.layers, sensitivities.damages, strict=True):

@@ -1,9 +1,11 @@
 """How fast a bit map is scored, against `transformers` used the obvious way and against the bare matrix products.
 
-`python -m tests.benchmarks evaluate [fp32] [bf16] [cuda]`: in one precision or both, on the CPU or on a GPU.
+`python -m tests.benchmarks evaluate [bert] [roberta] [distilbert] [electra] [fp32] [bf16] [cuda]`: all architectures or
+the named ones, in the named precisions, on the CPU or on a GPU.
 
-bert-base-uncased's shapes with random weights. The lengths of the sentences are CoLA's where the shared data is at
-hand, else drawn to be like them (11.7 tokens on average, at most 35).
+Base shapes with random weights. The lengths of the sentences are CoLA's where the shared data is at hand, else drawn to
+be like them (11.7 tokens on average, at most 35). BERT is measured in full, in both precisions unless one is named; of
+the others, and of pairs, only the share that the bare products have, in FP32 unless another is named.
 """
 
 from __future__ import annotations
@@ -11,25 +13,26 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from objectives.batching import device_of
-from objectives.evaluation import packed_bert
+from objectives.evaluation import parts
 from objectives.evaluation.evaluator import DTYPES, Evaluator
 from objectives.evaluation.linear import FusedProduct, Product, make_product
-from objectives.layers import WIDTHS, BitMap, Layer
+from objectives.layers import WIDTHS, BitMap, Layer, uniform
 from objectives.loading.layer_discovery import find_layers
 from objectives.loading.sentences import load_sentences
 from objectives.loading.tokenization import tokenize
 from objectives.problem import Problem, load_problem
 from objectives.quantization.affine import choose_affine, encode
-from objectives.quantization.bank import FP32_WIDTH
+from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from objectives.quantization.parameters import decode
 from objectives.scores import Precision, divergences
 from tests.benchmarks.timing import medians_s
@@ -38,27 +41,55 @@ from tests.shared import COLA, MODEL
 
 PAD_TO, BATCH = 128, 32
 CHUNK = 2048
+BASE_SHAPES: dict[str, dict[str, int]] = {
+    "bert": {},
+    "roberta": {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1},
+    "distilbert": {},
+    "electra": {"embedding_size": 768, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+}
+"""What makes an architecture's default config that of its base model."""
+MOST_TOKENS = 2 * CHUNK  # of the shares by architecture
 
 
 def main(arguments: list[str]) -> None:
-    """Print the table, for the precisions and the device named in ``arguments``."""
+    """Print the tables, for the architectures, precisions and device named in ``arguments``."""
     device = "cuda" if "cuda" in arguments else "cpu"
     sentences = cola_tokens()
     tokens = sum(map(len, sentences))
     where = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"{len(sentences)} sentences, {tokens} tokens, {where}, bert-base-uncased's shapes")
+    print(f"{len(sentences)} sentences, {tokens} tokens, {where}, base shapes")
+    both: list[Precision] = ["fp32", "bf16"]
+    precisions = [precision for precision in both if precision in arguments]
+    for name in BASE_SHAPES:
+        if name in arguments or not BASE_SHAPES.keys() & set(arguments):
+            model = base_model(name, device)
+            if name == "bert":
+                measure_bert(model, sentences, precisions or both, device)
+            for precision in precisions or both[:1]:
+                measure_shares(name, model, sentences, precision)
+
+
+def base_model(name: str, device: str) -> PreTrainedModel:
+    """Return a random model of an architecture's base shapes."""
     torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig()).eval().to(device)
+    config = AutoConfig.for_model(name, num_labels=2, **BASE_SHAPES[name])
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    model.eval().to(device)
+    return model
+
+
+def measure_bert(
+    model: PreTrainedModel, sentences: list[tuple[int, ...]], precisions: list[Precision], device: str
+) -> None:
+    """Print all that is measured of BERT."""
     layers = find_layers(model)
     rng = np.random.default_rng(0)
     maps = [tuple(int(width) for width in rng.choice(WIDTHS, size=len(layers))) for _ in range(4)]
     twin_s = time_twin(model, layers, sentences, maps[0])
     print(f"twin (padded to {PAD_TO}, batches of {BATCH}, FP32, quantised anew): {twin_s:.2f} s")
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")
     for precision in precisions:
-        if precision in arguments or not set(precisions) & set(arguments):
-            measure(model, layers, sentences, maps, precision, twin_s)
-    print("largest difference of a log-odds from transformers' on the same quantised weights, FP32:")
+        measure(model, layers, sentences, maps, precision, twin_s)
+    print("largest difference of a logit from transformers' on the same quantised weights, FP32:")
     print(f"  bert-base's shapes, random weights  {difference_from_transformers(model, sentences[::8]):.1e}")
     for name, problem in trained_problems(device).items():
         print(f"  {name:34}  {difference_from_transformers(problem.network, problem.token_ids):.1e}")
@@ -66,8 +97,45 @@ def main(arguments: list[str]) -> None:
             print(f"bf16's own damage on the shared model: {bf16_damage(problem):.2e} nats a sentence")
 
 
+def measure_shares(name: str, model: PreTrainedModel, sentences: list[tuple[int, ...]], precision: Precision) -> None:
+    """Print the bare products' share of an evaluation, of some single sentences and of some pairs."""
+    layers, device = find_layers(model), device_of(model)
+    maps = [uniform(layers, 3), uniform(layers, 4)]
+    bank = WeightBank(model, layers)
+    pairs, types = pairs_of(sentences)
+    step = -(-sum(map(len, sentences)) // MOST_TOKENS)
+    has_types = int(getattr(model.config, "type_vocab_size", 1)) > 1
+    pair_types = types[::step] if has_types else None
+    for what, tokens, token_types in (("single sentences", sentences, None), ("pairs", pairs, pair_types)):
+        some = tokens[::step]
+        evaluator = Evaluator(model, layers, some, precision, bank, token_types)
+        timed: dict[str, Callable[[], object]] = {
+            "evaluations": partial(score_all, evaluator, maps),
+            "bare products": bare_products(layers, some, precision, device),
+        }
+        seconds = medians_s(timed, repeats=3)
+        share = len(maps) * seconds["bare products"] / seconds["evaluations"]
+        print(f"{name}, {precision}, {len(some)} {what}, {sum(map(len, some))} tokens: bare products {share:.1%}")
+    if precision == "fp32":
+        difference = difference_from_transformers(model, pairs[:: 8 * step], types[:: 8 * step] if has_types else None)
+        print(f"  largest difference of a pair's logit from transformers' {difference:.1e}")
+
+
+def score_all(evaluator: Evaluator, maps: list[BitMap]) -> None:
+    """Score these maps."""
+    for bit_map in maps:
+        evaluator.log_odds(bit_map)
+
+
+def pairs_of(sentences: list[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[list[int]]]:
+    """Return each two consecutive sentences as a pair of one beginning, and the types of its tokens."""
+    twos = list(zip(sentences[::2], sentences[1::2], strict=False))
+    types = [[0] * len(first) + [1] * (len(second) - 1) for first, second in twos]
+    return [(*first, *second[1:]) for first, second in twos], types
+
+
 def measure(
-    model: BertForSequenceClassification,
+    model: PreTrainedModel,
     layers: tuple[Layer, ...],
     sentences: list[tuple[int, ...]],
     maps: list[BitMap],
@@ -89,12 +157,12 @@ def measure(
 
     timed = {
         "evaluation": lambda: evaluator.log_odds(new_map()),
-        "bare products": bare_products(model.config, sentences, precision, device),
+        "bare products": bare_products(layers, sentences, precision, device),
         "swap": finished(lambda: evaluator._load(new_map(), first=0), device),
         "top layer alone": lambda: evaluator.log_odds(upper),
     }
     if fuses := isinstance(make_product(1, torch.zeros(1, dtype=DTYPES[precision], device=device)), FusedProduct):
-        with patch.object(packed_bert, "make_product", Product):
+        with patch.object(parts, "make_product", Product):
             plain = Evaluator(model, layers, sentences, precision, evaluator.bank)
         timed["not fused"] = lambda: plain.log_odds(new_map())
     seconds = medians_s(timed, repeats=5)
@@ -134,7 +202,7 @@ def sensitivity_share(evaluator: Evaluator, device: torch.device) -> float:
 
 
 def time_twin(
-    model: BertForSequenceClassification, layers: tuple[Layer, ...], sentences: list[tuple[int, ...]], bit_map: BitMap
+    model: PreTrainedModel, layers: tuple[Layer, ...], sentences: list[tuple[int, ...]], bit_map: BitMap
 ) -> float:
     """Return the seconds of one evaluation written by hand; the forward is timed on every eighth batch."""
     weights = {layer.name: model.get_parameter(layer.parameter).detach().clone() for layer in layers}
@@ -175,14 +243,16 @@ def finished(run: Callable[[], None], device: torch.device) -> Callable[[], None
 
 
 def bare_products(
-    config: BertConfig, sentences: list[tuple[int, ...]], precision: Precision, device: torch.device
+    layers: tuple[Layer, ...], sentences: list[tuple[int, ...]], precision: Precision, device: torch.device
 ) -> Callable[[], None]:
     """Return a function that does the matrix products that an evaluation cannot avoid, and nothing else.
 
-    By torch's own operator, layer after layer with weights of its own and over all tokens, as an evaluation does.
+    By torch's own operator, layer after layer with weights of its own and over all tokens, as an evaluation does; the
+    last layer and the head for first tokens alone. The shapes are those of base models.
     """
     dtype = DTYPES[precision]
-    hidden, wide, depth = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    encoder = [layer for layer in layers if ".layer." in layer.name]
+    depth, hidden, wide = len(encoder) // 6, encoder[0].columns, max(layer.rows for layer in encoder)
     n_tokens = sum(map(len, sentences))
     every = {width: torch.randn(n_tokens, width, dtype=dtype, device=device) for width in (hidden, wide)}
     first = {width: rows[: len(sentences)] for width, rows in every.items()}

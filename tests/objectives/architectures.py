@@ -41,13 +41,16 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 def tiny_model(model_type: str, **changes: Any) -> PreTrainedModel:
-    """Return a small random two-class classifier of an architecture in eval mode, its weights spread widely."""
-    settings = SMALL | CHANGES.get(model_type, {}) | changes
+    """Return a small random classifier of an architecture in eval mode, its weights spread widely.
+
+    It has two classes, unless ``changes`` to its config say otherwise.
+    """
+    settings = SMALL | {"num_labels": 2} | CHANGES.get(model_type, {}) | changes
     if "block_sizes" in settings:  # Funnel counts its layers so
         del settings["num_hidden_layers"]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = AutoConfig.for_model(model_type, num_labels=2, **settings)
+        config = AutoConfig.for_model(model_type, **settings)
         model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     model.eval()
     return model

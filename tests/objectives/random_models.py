@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,13 @@ def random_sentences(seed: int, n: int = 60) -> list[list[int]]:
     """Return the token ids of so many sentences for such a model."""
     rng = np.random.default_rng(seed)
     return [[int(token) for token in rng.integers(5, 50, size=rng.integers(3, 12))] for _ in range(n)]
+
+
+def random_types(sentences: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return token types of sentences taken as pairs: 1 from a random place on."""
+    rng = np.random.default_rng(len(sentences))
+    firsts = [int(rng.integers(1, len(tokens) + 1)) for tokens in sentences]
+    return [[0] * first + [1] * (len(tokens) - first) for first, tokens in zip(firsts, sentences, strict=True)]
 
 
 def bert_base_shapes() -> BertForSequenceClassification:

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from objectives.layers import BitMap, Layer
 from objectives.loading.hub import quiet_libraries
 from search.study.study import claim, write_widths
+from tests.objectives.architectures import tiny_model
 from tests.objectives.tiny_bert import WORDS, make_tiny_bert
 
 
@@ -25,9 +26,17 @@ class TinyProblem:
     data: Path
 
 
-def make_tiny_problem(directory: Path, seed: int = 0, sentences: int = 80) -> TinyProblem:
-    """Write a tiny model and sentences labelled by its own predictions, one in eight flipped."""
+def make_tiny_problem(
+    directory: Path, seed: int = 0, sentences: int = 80, model_type: str | None = None
+) -> TinyProblem:
+    """Write a tiny model and sentences labelled by its own predictions, one in eight flipped.
+
+    The model is a BERT, or with its tokenizer a model of another type.
+    """
     model_directory = make_tiny_bert(directory / "model", seed=seed)
+    if model_type is not None:
+        with quiet_libraries():
+            tiny_model(model_type, pad_token_id=0).save_pretrained(model_directory)
     rng = np.random.default_rng(seed)
     words = [word for word in WORDS if word.isalpha()]
     texts = [" ".join(rng.choice(words, size=rng.integers(2, 9))) for _ in range(sentences)]
@@ -38,8 +47,10 @@ def make_tiny_problem(directory: Path, seed: int = 0, sentences: int = 80) -> Ti
     log_odds = (logits[:, 1] - logits[:, 0]).numpy()
     # A random head may prefer one class throughout; the median splits the sentences evenly.
     with torch.no_grad():
-        model.classifier.bias[1] -= float(np.median(log_odds))
-    model.save_pretrained(model_directory)
+        head = [name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")]
+        model.get_parameter(head[-1])[1] -= float(np.median(log_odds))  # the last is the bias of the logits
+    with quiet_libraries():
+        model.save_pretrained(model_directory)
     labels = (log_odds > np.median(log_odds)) ^ (rng.random(sentences) < 1 / 8)
     rows = [f"tiny\t{int(label)}\t{'' if label else '*'}\t{text}\n" for label, text in zip(labels, texts, strict=True)]
     raw = directory / "data" / "raw"

@@ -6,9 +6,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.forward import States
-from objectives.evaluation.packed_bert import PackedBert, _split
+from objectives.evaluation.layout import _split
+from objectives.evaluation.packed_bert import PackedBert
 from objectives.layers import WIDTHS, Layer, uniform
 from objectives.loading.layer_discovery import find_layers
 from objectives.loading.models import load_classifier
@@ -19,9 +21,19 @@ from objectives.quantization.affine import encode as quantise
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from objectives.quantization.parameters import decode
 from objectives.scores import Precision
-from tests.objectives.padded import difference_from_transformers, padded_log_odds
-from tests.objectives.random_models import SMALL, random_bert, random_roberta, random_sentences
+from tests.objectives.architectures import tiny_model
+from tests.objectives.padded import difference_from_transformers, padded_log_odds, padded_logits
+from tests.objectives.random_models import random_bert, random_sentences, random_types
 from tests.shared import COLA, MODEL, needs_shared
+
+LEAN = {
+    "bert": "BERT",
+    "roberta": "RoBERTa",
+    "xlm-roberta": "XLM-R",
+    "camembert": "CamemBERT",
+    "distilbert": "DistilBERT",
+    "electra": "ELECTRA",
+}
 
 
 @pytest.fixture
@@ -35,11 +47,52 @@ def test_fp32_log_odds_are_those_of_the_padded_forward(model: BertForSequenceCla
     np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(model, sentences), atol=1e-5)
 
 
-def test_a_roberta_is_scored_as_well() -> None:
-    roberta = random_roberta()
-    sentences = random_sentences(1)
-    evaluator = Evaluator(roberta, find_layers(roberta), sentences)
-    np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(roberta, sentences), atol=1e-5)
+@pytest.mark.parametrize("model_type", LEAN)
+def test_an_architecture_scores_pairs_as_the_padded_forward(model_type: str) -> None:
+    model, sentences = tiny_model(model_type, num_labels=3), random_sentences(1)
+    types = random_types(sentences) if model_type != "distilbert" else None
+    layers = find_layers(model)
+    evaluator = Evaluator(model, layers, sentences, token_types=types)
+    assert evaluator.description == f"lean {LEAN[model_type]} forward in FP32"
+    logits = evaluator.logits(uniform(layers, FP32_WIDTH))
+    np.testing.assert_allclose(logits, padded_logits(model, sentences, types), atol=1e-5)
+    assert difference_from_transformers(model, sentences, types) < 1e-5
+    in_bf16 = Evaluator(model, layers, sentences, "bf16", evaluator.bank, types)
+    assert 0 < np.abs(in_bf16.logits(uniform(layers, FP32_WIDTH)) - logits).max() < 0.1
+    if types is not None:
+        without = Evaluator(model, layers, sentences, bank=evaluator.bank).logits(uniform(layers, FP32_WIDTH))
+        np.testing.assert_allclose(without, padded_logits(model, sentences), atol=1e-5)
+        assert np.abs(without - logits).max() > 0.1
+
+
+@pytest.mark.parametrize("model_type", ["albert", "deberta-v2", "ernie", "modernbert", "mpnet"])
+def test_another_architecture_scores_pairs_with_transformers(model_type: str) -> None:
+    model, sentences = tiny_model(model_type), random_sentences(1, n=12)
+    evaluator = Evaluator(model, find_layers(model), sentences, token_types=random_types(sentences))
+    assert evaluator.description == f"transformers' forward in FP32 ({type(model).__name__} has no faster one)"
+    takes_types = model_type not in ("modernbert", "mpnet")  # others do not read them
+    expected = padded_logits(model, sentences, random_types(sentences) if takes_types else None)
+    np.testing.assert_allclose(evaluator.logits(uniform(evaluator.layers, FP32_WIDTH)), expected, atol=1e-5)
+
+
+def test_a_padding_token_inside_a_sentence_has_no_position_in_a_roberta() -> None:
+    model, sentences = tiny_model("roberta"), [[5, 1, 6, 1, 7], [8, 9, 1], [1, 5], [6, 7]]
+    evaluator = Evaluator(model, find_layers(model), sentences)
+    np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(model, sentences), atol=1e-5)
+
+
+def test_embeddings_as_wide_as_the_layers_are_not_projected() -> None:
+    model, sentences = tiny_model("electra", embedding_size=16), random_sentences(2, n=12)
+    assert "electra.embeddings_project" not in {layer.name for layer in find_layers(model)}
+    assert difference_from_transformers(model, sentences) < 1e-5
+
+
+def test_token_types_that_do_not_fit_are_refused(model: BertForSequenceClassification) -> None:
+    layers, sentences = find_layers(model), [[5, 6], [7, 8, 9]]
+    with pytest.raises(InputError, match="token type 2, but the model has 2 token types"):
+        Evaluator(model, layers, sentences, token_types=[[0, 0], [0, 1, 2]])
+    with pytest.raises(ValueError, match="each token needs one"):
+        Evaluator(model, layers, sentences, token_types=[[0, 0, 0], [0, 1]])
 
 
 def test_a_map_scores_as_the_model_with_its_weights_replaced(model: BertForSequenceClassification) -> None:
@@ -105,10 +158,7 @@ def test_the_bank_quantises_each_entry_once(model: BertForSequenceClassification
     assert torch.equal(out, model.get_parameter(layers[3].parameter))
 
 
-def test_the_lean_forward_is_used_for_bert_and_said_for_others(model: BertForSequenceClassification) -> None:
-    assert "lean BERT" in Evaluator(model, find_layers(model), random_sentences(5)).description
-    roberta = random_roberta()
-    assert "transformers' forward" in Evaluator(roberta, find_layers(roberta), random_sentences(5)).description
+def test_a_bert_of_another_activation_is_scored_by_transformers() -> None:
     relu = random_bert(hidden_act="relu")
     sentences = random_sentences(5)
     evaluator = Evaluator(relu, find_layers(relu), sentences)
@@ -116,10 +166,11 @@ def test_the_lean_forward_is_used_for_bert_and_said_for_others(model: BertForSeq
     np.testing.assert_allclose(evaluator.fp32_log_odds(), padded_log_odds(relu, sentences), atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_remembered_states_change_nothing_but_the_work(
-    model: BertForSequenceClassification, precision: Precision
-) -> None:
+@pytest.mark.parametrize(
+    ("model_type", "precision"), [("bert", "fp32"), ("bert", "bf16"), ("electra", "fp32"), ("distilbert", "fp32")]
+)
+def test_remembered_states_change_nothing_but_the_work(model_type: str, precision: Precision) -> None:
+    model = tiny_model(model_type)
     layers, sentences = find_layers(model), random_sentences(6)
     remembering, plain = (Evaluator(model, layers, sentences, precision) for _ in range(2))
     remembering.fp32_log_odds(remember=True)
@@ -188,20 +239,19 @@ def test_bf16_stays_near_fp32(model: BertForSequenceClassification) -> None:
 
 
 @pytest.mark.end_to_end
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_on_a_gpu_everything_is_computed_there_and_nothing_waits(precision: Precision) -> None:
+@pytest.mark.parametrize(("model_type", "precision"), [("bert", "fp32"), ("electra", "bf16")])
+def test_on_a_gpu_everything_is_computed_there_and_nothing_waits(model_type: str, precision: Precision) -> None:
     """Tensors without content stand in for a GPU's: they do not mix with others, and to read a value of one fails."""
     sentences = random_sentences(5, n=12)
-    with torch.device("meta"):
-        model = BertForSequenceClassification(BertConfig(**SMALL)).eval()
+    model = tiny_model(model_type).to("meta")  # type: ignore[arg-type]
     layers = find_layers(model)
-    evaluator = Evaluator(model, layers, sentences, precision)
+    evaluator = Evaluator(model, layers, sentences, precision, token_types=random_types(sentences))
     assert {slot.out.device.type for slot in evaluator._forward.slots} == {"meta"}
     evaluator._load(uniform(layers, 3), first=0)
     forward = evaluator._forward
     assert isinstance(forward, PackedBert)
     keep: dict[int, States] = {}
-    log_odds = forward.sorted_log_odds(-1, None, keep)
-    assert log_odds.device.type == "meta"
-    assert log_odds.shape == (len(sentences),)
-    assert forward.sorted_log_odds(1, keep[1], None).device.type == "meta"
+    logits = forward.sorted_logits(-1, None, keep)
+    assert logits.device.type == "meta"
+    assert logits.shape == (len(sentences), 2)
+    assert forward.sorted_logits(1, keep[1], None).device.type == "meta"

@@ -29,7 +29,8 @@ from objectives.quantization.bank_cache import Quantizer, make_bank
 from objectives.quantization.dispatch import round_to_nearest
 from objectives.quantization.parameters import decode
 from objectives.scores import LogOdds, Precision
-from tests.objectives.random_models import random_bert
+from tests.objectives.architectures import tiny_model
+from tests.objectives.random_models import random_bert, random_types
 
 HAS_GPU = torch.cuda.is_available()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -176,7 +177,7 @@ def test_a_map_scores_alike_through_interpreted_kernels(
         return KernelAttention(kernels, lengths, heads, device)
 
     expected = score_maps()
-    for module in ("weight_writer", "packed_bert"):
+    for module in ("weight_writer", "parts"):
         monkeypatch.setattr(f"objectives.evaluation.{module}.kernels_on", lambda _: kernels)
     monkeypatch.setattr("objectives.evaluation.packed_bert.make_attention", attention_by_kernel)
     np.testing.assert_allclose(score_maps(), expected, atol=1e-5)
@@ -195,6 +196,20 @@ def test_a_map_scores_as_on_the_cpu(scheme: Scheme, lengths: list[int], model: B
     for bit_map, log_odds in zip(maps, expected, strict=True):
         np.testing.assert_allclose(evaluator.log_odds(bit_map), log_odds, atol=1e-5)
         np.testing.assert_allclose(search_evaluator.log_odds(bit_map), log_odds, atol=2e-2)
+
+
+@needs_gpu
+@pytest.mark.parametrize("model_type", ["roberta", "distilbert", "electra"])
+def test_pairs_score_as_on_the_cpu_by_other_architectures(model_type: str) -> None:
+    other, sentences = tiny_model(model_type, num_labels=3), sentences_of([3, 30, 7] * 9)
+    layers, types = find_layers(other), random_types(sentences)
+    maps = [*random_maps(len(layers), 2), uniform(layers, FP32_WIDTH)]
+    on_cpu = Evaluator(other, layers, sentences, token_types=types)
+    expected = [on_cpu.logits(bit_map) for bit_map in maps]
+    other.to("cuda")  # type: ignore[arg-type]
+    evaluator = Evaluator(other, layers, sentences, token_types=types)
+    for bit_map, logits in zip(maps, expected, strict=True):
+        np.testing.assert_allclose(evaluator.logits(bit_map, remember=True), logits, atol=1e-4)
 
 
 @needs_gpu
@@ -220,7 +235,7 @@ def test_sentences_of_many_chunks(model: BertForSequenceClassification, monkeypa
     model.to("cuda")  # type: ignore[arg-type]
     layers, sentences = find_layers(model), sentences_of([9, 3, 30] * 9)
     whole = Evaluator(model, layers, sentences).fp32_log_odds()
-    monkeypatch.setattr("objectives.evaluation.packed_bert._GPU_CHUNK_TOKENS", 64)
+    monkeypatch.setattr("objectives.evaluation.layout._GPU_CHUNK_TOKENS", 64)
     parts = Evaluator(model, layers, sentences)
     assert isinstance(parts._forward, PackedBert)
     assert len(parts._forward._chunks) > 2

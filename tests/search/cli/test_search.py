@@ -187,12 +187,14 @@ def test_a_read_only_place_is_one_clear_line(tiny: TinyProblem, bitfront: Comman
 def test_an_architecture_without_a_forward_of_ours_is_said_to_have_none(
     bitfront: Command, tmp_path: Path, tiny: TinyProblem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("objectives.evaluation.evaluator.is_plain_bert", lambda model: False)
+    monkeypatch.setattr("objectives.evaluation.evaluator.architecture_of", lambda model: None)
     run = tmp_path / "run"
     where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--trials", 9)
     result = bitfront("search", *where, "--sensitivity", "gradient", "--precision", "bf16")
     assert result.status == 0, result.err
-    assert "transformers' forward in FP32 (the faster forward supports plain BERT only)" in " ".join(result.err.split())
+    assert "transformers' forward in FP32 (BertForSequenceClassification has no faster one)" in " ".join(
+        result.err.split()
+    )
     assert {row["precision"] for row in rows(run / "trials.csv")} == {"fp32"}
     problem = load_problem(str(tiny.model), str(tiny.data), "bf16")
     assert problem.search_evaluator is problem.evaluator  # one copy of the model

@@ -19,7 +19,8 @@ def test_sensitivities_as_a_table_and_a_heat_map(
     assert {path.name for path in out.iterdir()} == {"sensitivity.csv", "sensitivity.png", "sensitivity.svg"}
     table = rows(out / "sensitivity.csv")
     assert {row["source"] for row in table} == said
-    title, heading, *lines, written = result.out.splitlines()
+    rule, title, heading, *lines, written = result.out.splitlines()
+    assert rule == "layers: each embedding and linear weight of bert; the head stays in FP32 (classifier)"
     assert title == "damage (mean KL divergence from FP32), nats a sentence"
     assert heading.split()[-2:] == ["8", "bit"]
     assert len(lines) == len(table) / 7
