@@ -13,14 +13,14 @@ import typer
 from objectives.errors import InputError
 from search.allocation.knapsack import Source
 from search.cli.options import BitMapFile, ProfileName, console, takes_settings
-from search.run.profile import Profile, resolve_profile
+from search.run.profile import DATA_SETTINGS, Profile, resolve_profile
 
 if TYPE_CHECKING:
     from objectives.loading.fingerprint import Fingerprint
     from objectives.problem import Problem
     from objectives.scores import LogOdds
 
-_MODEL_SETTINGS = ("model", "data", "quantizer", "group_size", "device")
+_MODEL_SETTINGS = ("model", "data", *DATA_SETTINGS, "quantizer", "group_size", "device")
 
 
 @takes_settings(*_MODEL_SETTINGS)
@@ -162,8 +162,10 @@ def finetune(
 
 def _load_original(checkpoint: Path, profile: str | None, flags: Mapping[str, Any]) -> tuple[Profile, Problem]:
     """Return the settings and the problem that a packed checkpoint is scored with."""
-    from search.run.checkpoints import check_original, checkpoint_places
+    from search.run.checkpoints import check_original, checkpoint_data_settings, checkpoint_places
 
+    if profile is None and flags["data"] is None:
+        flags = checkpoint_data_settings(checkpoint) | {key: value for key, value in flags.items() if value is not None}
     given = dict(flags) if profile is None else resolve_profile(profile, flags).to_dict()
     *earlier, last = checkpoint_places(checkpoint, given)
 
@@ -199,5 +201,6 @@ def _load(
         quantizer=settings.quantizer,
         group_size=settings.group_size,
         known_scores=known_scores,
+        options=settings.data_options,
     )
     return settings, problem

@@ -104,7 +104,9 @@ class RunDirectory:
             raise InputError(f"{self.settings}: has no table {', '.join(missing)}; start another run")
         resolved = settings.get("resolved")  # runs of older versions have none
         settings["resolved"] = resolved if isinstance(resolved, dict) else {}
-        return {**settings, "profile": checked_profile(settings["profile"], str(self.settings)).to_dict()}
+        # Runs of 0.3.0 and older have no limit and search with all sentences.
+        profile = {"max_eval_samples": 0, **settings["profile"]}
+        return {**settings, "profile": checked_profile(profile, str(self.settings)).to_dict()}
 
     def check_journal(self) -> None:
         """Check that a run with scored maps still has its study; a new study would overwrite their tables.
