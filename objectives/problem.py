@@ -15,6 +15,7 @@ from torch import nn
 from objectives.cache import cache_directory
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
+from objectives.evaluation.packed_bert import is_plain_bert
 from objectives.layers import BitMap, Layer, uniform
 from objectives.loading import AUTO, NONE
 from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
@@ -24,7 +25,7 @@ from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
 from objectives.loading.sentences import Sentences, load_texts, training_order
 from objectives.loading.tasks import ALL_DEFAULT, DataOptions
-from objectives.loading.tokenization import Text, TokenIds, Tokens
+from objectives.loading.tokenization import Text
 from objectives.miniature import SHIPPED
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import QuantizerName
@@ -32,6 +33,7 @@ from objectives.quantization.bank import FP32_WIDTH
 from objectives.quantization.bank_cache import load_quantizer, make_bank
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import Labels, LogOdds, Precision, Scores, predictions, score
+from objectives.token_types import follow_separators, token_types
 from objectives.training.distillation import TrainingSentences
 
 MINIATURE = "miniature"
@@ -147,6 +149,8 @@ class Problem:
         Raises:
             NotFiniteError: a log-odds is not finite.
         """
+        if token_types(self.network, self.token_ids) is not None:
+            follow_separators(network, self.classifier.tokenizer.sep_token_id)
         return self._evaluate(Evaluator(network, self.layers, self.token_ids), uniform(self.layers, FP32_WIDTH))
 
     def _evaluate(self, evaluator: Evaluator, bit_map: BitMap) -> Evaluation:
@@ -204,14 +208,19 @@ def load_problem(
     scored = load_scored(data_source, confirm_source, options, classifier.label_names)
     sentences = scored.sentences
     network = classifier.model
-    token_ids = _scorable(classifier.encode(sentences.texts))
+    tokens = classifier.encode(sentences.texts)
+    token_ids = tokens.ids
+    if tokens.types is not None:
+        if is_plain_bert(network):
+            raise InputError(f"{model}: a BERT that tells the texts of a pair apart cannot be searched; choose another")
+        follow_separators(network, classifier.tokenizer.sep_token_id)
     layers = find_layers(network)
     if unsearched := footprint_of(network).unsearched:
         report_progress(f"not searched: {unsearched}")
     loaded_quantizer = load_quantizer(quantizer, classifier, data_source, group_size, options)
     identity = fingerprint(network, token_ids, sentences.labels, loaded_quantizer.identity)
     if scored.holdout is not None:
-        holdout_ids = _scorable(classifier.encode(scored.holdout.texts))
+        holdout_ids = classifier.encode(scored.holdout.texts).ids
         identity["confirmation"] = sentences_fingerprint(holdout_ids, scored.holdout.labels)
     fp32_log_odds = known_scores(identity)
     network.to(_parse_device(device))  # type: ignore[arg-type]
@@ -254,14 +263,6 @@ def load_problem(
         options=options,
         n_available=scored.n_available,
     )
-
-
-def _scorable(tokens: Tokens) -> TokenIds:
-    if tokens.types is not None:
-        raise InputError(
-            "this model tells the two texts of a pair apart by token types, which are not supported; choose one without"
-        )
-    return tokens.ids
 
 
 def _order_by_scores(

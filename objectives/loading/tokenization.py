@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
 from objectives.errors import InputError, is_out_of_memory
 from objectives.loading.hub import first_line, library_faults
+from objectives.token_types import types_by_separator
 
 Text = str | tuple[str, str]
 """A sentence, or a pair of sentences."""
@@ -74,6 +76,7 @@ def encode(
 
     Raises:
         InputError: the tokenizer fails at a sentence, or gives a token without an embedding.
+        InputError: token types do not follow from the separator between the texts.
         InputError: ``max_tokens`` leaves no room for a word of each text between the special tokens.
     """
     if not texts:
@@ -98,7 +101,20 @@ def encode(
                 f"sentence {number} ({_shown(texts[number])}): its token {token!r} has id {max(ids)}, and the "
                 f"model has {n_embeddings} embeddings; use the tokenizer that the model was trained with"
             )
+    if encoded.types is not None:
+        _check_separators(tokenizer, encoded)
     return encoded
+
+
+def _check_separators(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> None:
+    """Check that token types follow from the separators, which the rest relies on."""
+    assert tokens.types is not None
+    for number, (ids, types) in enumerate(zip(tokens.ids, tokens.types, strict=True)):
+        if types_by_separator(torch.tensor(ids), tokenizer.sep_token_id).tolist() != list(types):
+            raise InputError(
+                f"pair {number}: its token types do not change after the first {tokenizer.sep_token!r}; remove "
+                f"{tokenizer.sep_token!r} from the text, or choose a model with BERT's token types"
+            )
 
 
 def _encode(

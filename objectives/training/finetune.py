@@ -6,6 +6,7 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,7 +158,10 @@ class _Bar(ProgressCallback):
         pass
 
 
-def _examples(classifier: Classifier, sentences: Sentences) -> list[dict[str, list[int] | int]]:
+def _examples(classifier: Classifier, sentences: Sentences) -> list[dict[str, object]]:
     """Return tokenised sentences with their labels, unpadded, in the trainer's format."""
-    ids = classifier.tokenize(sentences.texts)
-    return [{"input_ids": list(row), "label": label} for row, label in zip(ids, sentences.labels.tolist(), strict=True)]
+    tokens = classifier.encode(sentences.texts)
+    columns: dict[str, Iterable[object]] = {"input_ids": map(list, tokens.ids), "label": sentences.labels.tolist()}
+    if tokens.types is not None:
+        columns["token_type_ids"] = map(list, tokens.types)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

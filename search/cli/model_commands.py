@@ -164,7 +164,7 @@ def _load_original(checkpoint: Path, profile: str | None, flags: Mapping[str, An
     """Return the settings and the problem that a packed checkpoint is scored with."""
     from search.run.checkpoints import check_original, checkpoint_data_settings, checkpoint_places
 
-    if profile is None and flags["data"] is None:
+    if profile is None:
         flags = checkpoint_data_settings(checkpoint) | {key: value for key, value in flags.items() if value is not None}
     given = dict(flags) if profile is None else resolve_profile(profile, flags).to_dict()
     *earlier, last = checkpoint_places(checkpoint, given)

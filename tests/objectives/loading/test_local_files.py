@@ -137,7 +137,7 @@ def test_what_datasets_saved_is_read(tmp_path: Path) -> None:
     split = datasets.Dataset.from_dict({"text": ["A.", "B."], "label": [1, 0]}, features=features)
     datasets.DatasetDict({"train": split, "validation": split}).save_to_disk(tmp_path / "both")
     for name in ("train", "validation"):
-        sentences = load_sentences(str(tmp_path / "both"), name)  # type: ignore[arg-type]
+        sentences = load_sentences(str(tmp_path / "both"), name)
         assert (sentences.texts, sentences.labels.tolist(), sentences.names) == (("A.", "B."), [1, 0], ("zero", "one"))
     split.save_to_disk(tmp_path / "one")
     assert len(load_sentences(str(tmp_path / "one"), "validation")) == 2
@@ -156,7 +156,7 @@ def test_glues_own_archive_is_read_by_its_tasks(tmp_path: Path) -> None:
         content = cola.encode()
         (tmp_path / "CoLA" / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     for split in ("train", "validation"):
-        sentences = load_sentences(str(tmp_path), split, DataOptions(task="cola"))  # type: ignore[arg-type]
+        sentences = load_sentences(str(tmp_path), split, DataOptions(task="cola"))
         assert (sentences.texts, sentences.labels.tolist()) == (('A "cat".', "Cat a."), [1, 0])
     assert sentences.names == TASKS["cola"].label_names
     mnli = {"index": [0, 1], "sentence1": ['"a', "c"], "sentence2": ["b", 'd "'], "label1": ["neutral", "neutral"]}
