@@ -205,7 +205,7 @@ def load_problem(
     cache = cache_directory() if quantizer == "calibrated" or bank_in_files else Path()
     report_progress(f"loading {model}")
     classifier = replace(load_classifier(model_source), max_length=options.max_length)
-    scored = load_scored(data_source, confirm_source, options, classifier.label_names)
+    scored = load_scored(data_source, confirm_source, options, classifier.label_names, "classes")
     sentences = scored.sentences
     network = classifier.model
     tokens = classifier.encode(sentences.texts)
@@ -230,7 +230,9 @@ def load_problem(
         fp32_log_odds = Evaluator(network, layers, token_ids).fp32_log_odds()
     if not np.isfinite(fp32_log_odds).all():
         raise InputError(f"{model}: the FP32 model's scores are not finite; its weights are damaged, get them again")
-    order = scored.order or _order_by_scores(sentences, fp32_log_odds, classifier, report_progress)
+    order = scored.order
+    if order is None:
+        order = _order_by_scores(sentences, fp32_log_odds, classifier, report_progress)
     labels = reordered(sentences.labels, order)
     fp32 = score(fp32_log_odds, labels, fp32_log_odds)
     if fp32.mcc <= 0:

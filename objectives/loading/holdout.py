@@ -13,7 +13,7 @@ from objectives.errors import InputError
 from objectives.loading import NONE
 from objectives.loading.labels import order_by_names
 from objectives.loading.sentences import Sentences, load_sentences
-from objectives.loading.tasks import DataOptions
+from objectives.loading.tasks import DataOptions, LabelKind
 
 _SHARE = re.compile(r"(?P<share>0?\.[0-9]{1,6})(?:@(?P<seed>[0-9]{1,9}))?")
 
@@ -35,7 +35,9 @@ class ScoredSentences:
     order: list[int] | None
 
 
-def load_scored(source: str, confirm: str, options: DataOptions, model_labels: Sequence[str]) -> ScoredSentences:
+def load_scored(
+    source: str, confirm: str, options: DataOptions, model_labels: Sequence[str], kind: LabelKind
+) -> ScoredSentences:
     """Load the validation sentences of a data set, and draw those that score maps.
 
     A holdout set is drawn first; each side is then cut to ``options.max_eval_samples``.
@@ -45,13 +47,14 @@ def load_scored(source: str, confirm: str, options: DataOptions, model_labels: S
         confirm: as for ``split_holdout``.
         options: what to read.
         model_labels: the name of each output of the model.
+        kind: what its labels are.
 
     Raises:
         InputError: sentences cannot be loaded, or their labels are not the model's.
     """
 
     def load(place: str) -> Sentences:
-        return load_sentences(place, "validation", options, "classes", len(model_labels))
+        return load_sentences(place, "validation", options, kind, len(model_labels))
 
     available, holdout = split_holdout(load(source), confirm, load)
     if holdout is not None and holdout.names != available.names:

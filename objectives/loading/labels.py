@@ -21,6 +21,7 @@ BINARY = ("0", "1")
 """The names of two classes that have no other names."""
 
 _HIDDEN = "label -1 marks a hidden label, as in GLUE's test split"
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # float() takes more: 0_1, other digits
 _MOST_ORDERS = 5  # classes; their orders are tried one by one
 _CLEAR = 4.0  # standard errors of a correlation of 0
 
@@ -47,7 +48,7 @@ def read_labels(
     kind = kind or _kind_of(cells, rows)
     if kind == "numbers":
         return _read_numbers(rows)
-    if kind == "yes_no":
+    if kind == "labels":
         return _read_yes_no(rows, names)
     return _read_classes(rows, names, n_classes)
 
@@ -141,7 +142,7 @@ def _kind_of(cells: Sequence[tuple[object, ...]], rows: Sequence[tuple[object, .
     numbers = [[_number(cell) for cell in row] for row in rows]
     if any(number is not None and not number.is_integer() for row in numbers for number in row):
         return "numbers"
-    return "yes_no" if any(len(row) > 1 or isinstance(row[0], (list, tuple)) for row in cells) else "classes"
+    return "labels" if any(len(row) > 1 or isinstance(row[0], (list, tuple)) for row in cells) else "classes"
 
 
 def _flat(row: tuple[object, ...]) -> tuple[object, ...]:
@@ -226,10 +227,9 @@ def _number(cell: object) -> float | None:
     """Return a cell's number; None if it has none, is true or false, or is not finite."""
     if isinstance(cell, (bool, np.bool_)) or not isinstance(cell, (int, float, str, np.integer, np.floating)):
         return None
-    try:
-        number = float(cell)
-    except ValueError:
+    if isinstance(cell, str) and not _NUMBER.fullmatch(cell):
         return None
+    number = float(cell)
     return number if math.isfinite(number) else None
 
 

@@ -113,9 +113,13 @@ def _rows(
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     text_at, label_at = ([columns.index(name) for name in names] for names in (chosen.text, chosen.label))
-    pairs = [(tuple(row[at] for at in text_at), tuple(row[at] for at in label_at)) for row in rows]
+    pairs = [(tuple(row[at] for at in text_at), tuple(_stripped(row[at]) for at in label_at)) for row in rows]
     texts, (labels, names) = [texts for texts, _ in pairs], named([cells for _, cells in pairs], features, chosen.label)
     return Rows(str(path), unit, numbers, texts, labels, names, faults)
+
+
+def _stripped(cell: object) -> object:
+    return cell.strip() if isinstance(cell, str) else cell
 
 
 def _ending(path: Path) -> str:

@@ -105,8 +105,8 @@ class Classifier:
         except InputError as error:
             raise InputError(f"model {self.source}: {error}") from error
 
-    def tokenize(self, texts: Sequence[str]) -> TokenIds:
-        """Return the token ids of single texts, as :func:`encode`."""
+    def tokenize(self, texts: Sequence[Text]) -> TokenIds:
+        """Return the token ids of texts, as :meth:`encode`."""
         return self.encode(texts).ids
 
 
@@ -154,10 +154,10 @@ def load_classifier(source: str) -> Classifier:
     return classifier
 
 
-def load_base(source: str) -> Classifier:
+def load_base(source: str, label_names: Sequence[str] = tuple(LABEL_NAMES.values())) -> Classifier:
     """Load an encoder of the BERT family for fine-tuning, as ``load_classifier`` but with a new head if it has none.
 
-    A new head is drawn from torch's global random generator. Gradients are on.
+    A new head is drawn from torch's global random generator. Gradients are on. The labels get the names.
 
     Raises:
         InputError: as ``load_classifier``, except for the head and the number of labels.
@@ -165,8 +165,8 @@ def load_base(source: str) -> Classifier:
     directory = model_directory(source)
     with quiet_libraries():
         config = _load_config(directory, source)
-        config.id2label = dict(LABEL_NAMES)
-        config.label2id = {name: label for label, name in LABEL_NAMES.items()}
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: label for label, name in enumerate(label_names)}
         config.problem_type = "single_label_classification"
         model, faulty = load_weights(directory, config, source)
         _, _, encoder = split_by_part(model, faulty)  # masked language models are saved without a pooler too

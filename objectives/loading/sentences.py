@@ -68,10 +68,10 @@ class Sentences:
         if count == 0:
             raise InputError(f"sentences {self.source}: at least one of each label is needed, got no sentences")
         cells = [(row,) for row in self.labels.tolist()]
-        kind: LabelKind = "numbers" if not self.names else "yes_no" if self.labels.ndim == 2 else "classes"
+        kind: LabelKind = "numbers" if not self.names else "labels" if self.labels.ndim == 2 else "classes"
         rows = Rows(f"sentences {self.source}", "sentence", range(count), [*map(_parts, self.texts)], cells)
         labels, _, _ = _checked([rows], kind, self.names, len(self.names))
-        if (self.labels == self.labels[0]).all() and kind != "yes_no":
+        if (self.labels == self.labels[0]).all() and kind != "labels":
             needed = "both labels are" if len(self.names) == 2 else "different labels are"
             raise InputError(
                 f"sentences {self.source}: {needed} needed, all {count} sentences have "

@@ -11,7 +11,7 @@ from objectives.loading import AUTO, NONE
 
 Split = Literal["train", "validation"]
 TaskName = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
-LabelKind = Literal["classes", "yes_no", "numbers"]
+LabelKind = Literal["classes", "labels", "numbers"]
 """What the labels of a data set are: one of C classes, yes or no for each of L labels, or one or more numbers."""
 
 GLUE = ("nyu-mll/glue", "glue")

@@ -54,9 +54,11 @@ def test_several_columns_are_yes_no_labels_or_numbers() -> None:
             MNLI,
             (0, "label must be 0 to 2, got 3; or a name, 'entailment', 'neutral', 'contradi"),
         ),
+        ([("0",), ("0_1",)], "classes", (), (1, "label must be 0 or 1, got '0_1'")),
+        ([("0",), ("01",)], "classes", (), (1, "label must be 0 or 1, got '01'")),
         ([("1.5",), ("high",)], "numbers", (), (1, "label must be a number, got 'high'")),
-        ([([0, 1],), ([1],)], "yes_no", (), (1, "needs 2 labels as the first row has, has 1")),
-        ([([0, 7],)], "yes_no", (), (0, "label must be 0 or 1, got 7")),
+        ([([0, 1],), ([1],)], "labels", (), (1, "needs 2 labels as the first row has, has 1")),
+        ([([0, 7],)], "labels", (), (0, "label must be 0 or 1, got 7")),
     ],
 )
 def test_faults_are_by_row(cells: Any, kind: Any, names: Any, fault: tuple[int, str]) -> None:
