@@ -18,17 +18,21 @@ from objectives.evaluation.evaluator import Evaluator
 from objectives.layers import BitMap, Layer, uniform
 from objectives.loading import AUTO, NONE
 from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
-from objectives.loading.holdout import split_holdout
+from objectives.loading.holdout import load_scored
+from objectives.loading.labels import matching, order_by_scores, reordered
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
-from objectives.loading.sentences import Sentences, load_sentences, training_order
+from objectives.loading.sentences import Sentences, load_texts, training_order
+from objectives.loading.tasks import ALL_DEFAULT, DataOptions
+from objectives.loading.tokenization import Text
 from objectives.miniature import SHIPPED
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import QuantizerName
 from objectives.quantization.bank import FP32_WIDTH
 from objectives.quantization.bank_cache import load_quantizer, make_bank
 from objectives.quantization.quantized_model import QuantizedModel
-from objectives.scores import Labels, LogOdds, Precision, Scores, score
+from objectives.scores import Labels, LogOdds, Precision, Scores, predictions, score
+from objectives.token_types import follow_separators, types_of
 from objectives.training.distillation import TrainingSentences
 
 MINIATURE = "miniature"
@@ -77,6 +81,14 @@ class Problem:
     evaluator: Evaluator
     search_evaluator: Evaluator
     holdout: Holdout | None = None
+    options: DataOptions = ALL_DEFAULT
+    n_available: int = 0
+
+    @property
+    def sampled(self) -> str:
+        """How many of the validation sentences are searched with, for people to read; empty if all are."""
+        count = len(self.labels)
+        return f"{count:,} of {self.n_available:,}, drawn by label" if count < self.n_available else ""
 
     @property
     def network(self) -> nn.Module:
@@ -143,6 +155,8 @@ class Problem:
         Raises:
             NotFiniteError: a log-odds is not finite.
         """
+        if types_of(self.network, self.token_ids) is not None:
+            follow_separators(network, self.classifier.tokenizer.sep_token_id)
         return self._evaluate(Evaluator(network, self.layers, self.token_ids), uniform(self.layers, FP32_WIDTH))
 
     def _evaluate(self, evaluator: Evaluator, bit_map: BitMap) -> Evaluation:
@@ -163,12 +177,13 @@ def load_problem(
     confirm: str = NONE,
     group_size: int = 0,
     known_scores: Callable[[Fingerprint], LogOdds | None] = lambda _: None,
+    options: DataOptions = ALL_DEFAULT,
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
     Args:
         model: a local directory, a hub name, or ``miniature``.
-        data: a local directory in the public CoLA layout, a hub data set, or ``miniature``.
+        data: a file, a directory or a hub data set, as for ``load_sentences``, or ``miniature``.
         precision: precision of the search's evaluations.
         device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
         quantizer: the quantiser of the weights.
@@ -178,10 +193,13 @@ def load_problem(
         group_size: columns that share a scale and a zero point; 0 for whole rows.
         known_scores: called with the fingerprint before anything is scored or calibrated. It may refuse it by an
             InputError, and returns the FP32 model's log-odds ``(n_sentences,)`` if a run has them, else None.
+        options: what to read of the data, and how much. A holdout set is drawn before validation sentences are left
+            out, and is cut to as many.
 
     Raises:
         InputError: there is no such device, or no place for the cache.
         InputError: the model or the sentences cannot be used; see ``load_classifier`` and ``load_sentences``.
+        InputError: the labels are not the model's, or it is unknown which is which; see ``objectives.loading.labels``.
         InputError: the FP32 model's MCC is zero or less, which probably means reversed labels.
     """
     if confirm == AUTO:
@@ -192,18 +210,22 @@ def load_problem(
     # Before anything is loaded, because there may be no place for it.
     cache = cache_directory() if quantizer == "calibrated" or bank_in_files else Path()
     report_progress(f"loading {model}")
-    classifier = load_classifier(model_source)
-    sentences, holdout_sentences = split_holdout(load_sentences(data_source, "validation"), confirm_source)
+    classifier = replace(load_classifier(model_source), max_length=options.max_length)
+    scored = load_scored(data_source, confirm_source, options, classifier.label_names, "classes")
+    sentences = scored.sentences
     network = classifier.model
-    token_ids = classifier.tokenize(sentences.texts)
+    tokens = classifier.encode(sentences.texts)
+    token_ids = tokens.ids
+    if tokens.types is not None:
+        follow_separators(network, classifier.tokenizer.sep_token_id)
     layers = find_layers(network)
     if unsearched := footprint_of(network).unsearched:
         report_progress(f"not searched: {unsearched}")
-    loaded_quantizer = load_quantizer(quantizer, classifier, data_source, group_size)
+    loaded_quantizer = load_quantizer(quantizer, classifier, data_source, group_size, options)
     identity = fingerprint(network, token_ids, sentences.labels, loaded_quantizer.identity)
-    holdout = _tokenize_holdout(holdout_sentences, classifier, confirm)
-    if holdout is not None:
-        identity["confirmation"] = sentences_fingerprint(holdout.token_ids, holdout.labels)
+    if scored.holdout is not None:
+        holdout_ids = classifier.encode(scored.holdout.texts).ids
+        identity["confirmation"] = sentences_fingerprint(holdout_ids, scored.holdout.labels)
     fp32_log_odds = known_scores(identity)
     network.to(_parse_device(device))  # type: ignore[arg-type]
     if fp32_log_odds is None:
@@ -212,12 +234,16 @@ def load_problem(
         fp32_log_odds = Evaluator(network, layers, token_ids).fp32_log_odds()
     if not np.isfinite(fp32_log_odds).all():
         raise InputError(f"{model}: the FP32 model's scores are not finite; its weights are damaged, get them again")
-    fp32 = score(fp32_log_odds, sentences.labels, fp32_log_odds)
+    order = scored.order
+    if order is None:
+        order = _order_by_scores(sentences, fp32_log_odds, classifier, report_progress)
+    labels = reordered(sentences.labels, order)
+    fp32 = score(fp32_log_odds, labels, fp32_log_odds)
     if fp32.mcc <= 0:
         raise InputError(
-            f"{model}: its FP32 MCC on {data} is {fp32.mcc:.3f}, no better than chance. Its labels are probably "
-            "reversed: class 1 must mean acceptable (id2label in its config.json). Or it was never fine-tuned: run "
-            "`bitfront finetune`"
+            f"{model}: its FP32 MCC on {data} is {fp32.mcc:.3f}, no better than chance, with "
+            f"{matching(sentences.names, order)}. Its labels are probably reversed: correct id2label and label2id in "
+            "its config.json. Or it was never fine-tuned: run `bitfront finetune`"
         )
     model_id = identity["model"]
     bank = make_bank(loaded_quantizer, network, layers, model_id, cache, report_progress, bank_in_files)
@@ -227,7 +253,7 @@ def load_problem(
         data=data,
         layers=layers,
         footprint=footprint_of(network, bank.scheme),
-        labels=sentences.labels,
+        labels=labels,
         in_domain=sentences.in_domain,
         fp32_log_odds=fp32_log_odds,
         fp32=fp32,
@@ -236,9 +262,24 @@ def load_problem(
         token_ids=token_ids,
         evaluator=evaluator,
         search_evaluator=evaluator,
-        holdout=holdout,
+        holdout=None
+        if scored.holdout is None
+        else Holdout(reordered(scored.holdout.labels, order), scored.holdout.in_domain, holdout_ids, confirm),
+        options=options,
+        n_available=scored.n_available,
     )
     return problem.searching_in(precision)
+
+
+def _order_by_scores(
+    sentences: Sentences, fp32_log_odds: LogOdds, classifier: Classifier, report_progress: Callable[[str], None]
+) -> list[int]:
+    try:
+        order = order_by_scores(predictions(fp32_log_odds), sentences.labels, sentences.names, classifier.label_names)
+    except InputError as error:
+        raise InputError(f"{classifier.source} on {sentences.source}: {error}") from None
+    report_progress(f"labels in the order that fits the FP32 model's scores: {matching(sentences.names, order)}")
+    return order
 
 
 def polishing_sentences(problem: Problem) -> TrainingSentences:
@@ -249,7 +290,7 @@ def polishing_sentences(problem: Problem) -> TrainingSentences:
     """
     tokenizer = problem.classifier.tokenizer
     scored = _scored_sentences(problem)
-    encoded = problem.classifier.tokenize(_training_texts(problem))
+    encoded = problem.classifier.encode(_training_texts(problem)).ids
     token_ids = [list(tokens) for tokens in dict.fromkeys(encoded) if tokens not in scored]
     if len(token_ids) < 2:
         raise InputError(f"{problem.data}: polishing needs 2 training sentences, got {len(token_ids)}; add some")
@@ -271,7 +312,7 @@ def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
     for index in reversed(training_order(len(texts))):
         if len(unseen) == most:
             break
-        [tokens] = problem.classifier.tokenize([texts[index]])
+        [tokens] = problem.classifier.encode([texts[index]]).ids
         if tokens not in scored:
             unseen[tokens] = None
     if not unseen:
@@ -285,16 +326,9 @@ def _scored_sentences(problem: Problem) -> set[tuple[int, ...]]:
     return {tuple(tokens) for tokens in (*problem.token_ids, *holdout)}
 
 
-def _training_texts(problem: Problem) -> Sequence[str]:
+def _training_texts(problem: Problem) -> Sequence[Text]:
     source = str(SHIPPED.data) if problem.data == MINIATURE else problem.data
-    return load_sentences(source, "train").texts
-
-
-def _tokenize_holdout(sentences: Sentences | None, classifier: Classifier, confirm: str) -> Holdout | None:
-    if sentences is None:
-        return None
-    token_ids = classifier.tokenize(sentences.texts)
-    return Holdout(sentences.labels, sentences.in_domain, token_ids, confirm)
+    return load_texts(source, problem.options)
 
 
 def _parse_device(name: str) -> torch.device:

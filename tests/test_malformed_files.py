@@ -159,7 +159,7 @@ def test_sentences(count: int, tmp_path: Path) -> None:
             plain = plain[:-1] if plain[-1] == [""] else plain
             assert list(taken.texts) == [columns[3] for columns in plain]
             assert [str(label) for label in taken.labels] == [columns[1] for columns in plain]
-            assert all(text.strip() for text in taken.texts)
+            assert all(str(text).strip() for text in taken.texts)
 
         return check
 

@@ -17,6 +17,7 @@ from objectives.evaluation.weight_writer import WeightWriter
 from objectives.layers import BitMap, Layer, uniform
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from objectives.scores import LogOdds, Precision
+from objectives.token_types import types_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _REMEMBERED_BYTES = 1 << 29
@@ -47,8 +48,9 @@ class Evaluator:
             token_ids: each sentence's tokens, special ones included.
             precision: of the matrix products; architectures that PackedBert does not support always run in FP32.
             bank: a bank of this model's weights to share; made if None.
-            token_types: each token's type, beside ``token_ids``: 1 in the second sentence of a pair. None for the
-                model's default, 0 throughout. Not read if the model has no token types.
+            token_types: each token's type, beside ``token_ids``: 1 in the second sentence of a pair. None for
+                those of a model that follows separators, else its default, 0 throughout. Not read if the model has no
+                token types.
 
         Raises:
             InputError: the model has no embedding of a token type.
@@ -59,6 +61,8 @@ class Evaluator:
             raise ValueError(
                 f"the model is on {device}, not the current GPU: call torch.cuda.set_device({device.index})"
             )
+        if token_types is None:
+            token_types = types_of(model, token_ids)
         if token_types is not None:
             _check_types(model, token_ids, token_types)
         self.layers = tuple(layers)

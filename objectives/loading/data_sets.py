@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from objectives.errors import InputError, all_faults
+from objectives.errors import InputError
 from objectives.loading.hub import first_line, quiet_libraries, refuse_lfs_pointers
-from objectives.loading.tables import labelling_faults, read_delimited
+from objectives.loading.local_files import named, read_text_table
+from objectives.loading.tables import Rows
+from objectives.loading.tasks import DataOptions, Split
 
-LOCAL_COLA = "name a local CoLA directory with --data DIR"
+LOCAL_DATA = "name local sentences with --data DIR"
 # Settings of a card for CSV files that are followed, or that change no text; others would change what is read.
 _FOLLOWED_SETTINGS = frozenset(
     {"name", "version", "data_dir", "data_files", "description", "delimiter", "names", "column_names", "features"}
     | {"quoting", "chunksize", "engine", "memory_map", "usecols", "keep_default_na", "na_filter", "float_precision"}
 )
+_SAVED_SPLITS, _SAVED = "dataset_dict.json", "state.json"
 
 
-def read_data_set(folder: Path, configuration: str | None, split: str) -> list[tuple[Any, Any]]:
-    """Return the sentence and the label, 0 or 1 as a number or as text, of each row of a split.
+def read_data_set(
+    folder: Path, configuration: str | None, split: Split, options: DataOptions, labelled: bool = True
+) -> list[Rows]:
+    """Return the rows of a split of a data set that was downloaded from the hub, file by file.
 
     Files of delimited fields are read by :func:`~objectives.loading.tables.read_delimited`, because the reader of
     ``datasets`` joins rows between quotation marks without a word. ``datasets`` reads all others.
@@ -31,26 +36,61 @@ def read_data_set(folder: Path, configuration: str | None, split: str) -> list[t
         folder: the data set's files and card.
         configuration: its configuration; None for the only one.
         split: "train" or "validation".
+        options: names of the split and of the columns.
+        labelled: whether labels are needed.
 
     Raises:
-        InputError: there is no such split or column, or rows are faulty.
+        InputError: there is no such split or column, or a file is faulty.
     """
-    import datasets  # a slow import that a local directory does not need
+    import datasets  # a slow import that local files do not need
     from datasets.packaged_modules.csv.csv import Csv
 
-    with _datasets_faults(split):
+    names = options.split_names(split)
+    with _datasets_faults(names[0]):
         builder = datasets.load_dataset_builder(str(folder), configuration)
-        paths = [Path(path) for path in (builder.config.data_files or {}).get(split, ())]
-    refuse_lfs_pointers(f"split {split!r}", (path for path in paths if path.is_file()))
+    files = builder.config.data_files or {}
+    name = next((name for name in names if name in files), names[0])
+    paths = [Path(path) for path in files.get(name, ())]
+    refuse_lfs_pointers(f"split {name!r}", (path for path in paths if path.is_file()))
     if isinstance(builder, Csv) and paths:
-        return [row for path in paths for row in _read_delimited(path, builder, split)]
-    with _datasets_faults(split):
-        table = datasets.load_dataset(str(folder), configuration, split=split)
-    _check_columns(table.column_names, split)
-    rows: list[tuple[Any, Any]] = list(zip(table["sentence"], table["label"], strict=True))
-    if faults := labelling_faults(rows, "row", first_number=0):
-        raise all_faults(f"split {split!r}", faults)
-    return rows
+        return [_read_delimited(path, builder, options, labelled) for path in paths]
+    with _datasets_faults(name):
+        table = datasets.load_dataset(str(folder), configuration, split=name)
+    return [_rows_of(table, f"split {name!r}", options, labelled)]
+
+
+def is_saved(directory: Path) -> bool:
+    """Return whether a directory was written by ``save_to_disk`` of ``datasets``."""
+    return any((directory / name).is_file() for name in (_SAVED_SPLITS, _SAVED))
+
+
+def read_saved(directory: Path, split: Split, options: DataOptions, labelled: bool = True) -> list[Rows]:
+    """Return the rows of a split of a directory that ``save_to_disk`` wrote; the arguments are as above.
+
+    Raises:
+        InputError: there is no such split or column, or the directory is damaged.
+    """
+    import datasets
+
+    names = options.split_names(split)
+    with _datasets_faults(names[0]):
+        saved = datasets.load_from_disk(str(directory))
+    tables = saved if isinstance(saved, datasets.DatasetDict) else {"validation": saved}
+    name = next((name for name in names if name in tables), None)
+    if name is None:
+        raise InputError(f"has no split {' or '.join(map(repr, names))}, it has {', '.join(map(repr, tables))}")
+    return [_rows_of(tables[name], f"split {name!r}", options, labelled)]
+
+
+def _rows_of(table: Any, subject: str, options: DataOptions, labelled: bool) -> Rows:
+    """Return the rows of a ``Dataset``."""
+    try:
+        chosen = options.columns(table.column_names, labelled)
+    except InputError as error:
+        raise InputError(f"{subject}: {error}") from None
+    texts = list(zip(*(table[name] for name in chosen.text), strict=True))
+    labels = list(zip(*(table[name] for name in chosen.label), strict=True)) or [()] * len(texts)
+    return Rows(subject, "row", range(len(texts)), texts, *named(labels, table.features, chosen.label))
 
 
 @contextmanager
@@ -67,20 +107,21 @@ def _datasets_faults(split: str) -> Iterator[None]:
         raise
     except Exception as error:  # the files may be anything, and so is the type of the error
         raise InputError(
-            f"the data set has no readable split {split!r} ({first_line(error)}); choose another or {LOCAL_COLA}"
+            f"the data set has no readable split {split!r} ({first_line(error)}); choose another or {LOCAL_DATA}"
         ) from error
     finally:
         if not bars:
             datasets.enable_progress_bars()
 
 
-def _read_delimited(path: Path, builder: Any, split: str) -> list[tuple[str, str]]:
-    """Return sentence and label of each row of one file of a data set whose card may say how to read it.
+def _read_delimited(path: Path, builder: Any, options: DataOptions, labelled: bool) -> Rows:
+    """Return the rows of one file of a data set whose card may say how to read it.
 
     Args:
         path: the file.
         builder: the ``Csv`` builder of ``datasets``.
-        split: its split, for messages.
+        options: which columns are texts and labels.
+        labelled: whether labels are needed.
     """
     config = builder.config
     given = {setting.name for setting in fields(config) if getattr(config, setting.name) != setting.default}
@@ -91,29 +132,14 @@ def _read_delimited(path: Path, builder: Any, split: str) -> list[tuple[str, str
     if unknown := sorted(given - _FOLLOWED_SETTINGS):
         raise InputError(
             f"its card reads {path.name} with {', '.join(unknown)}, which bitfront does not "
-            f"follow; save it as Parquet or JSON lines, or {LOCAL_COLA}"
+            f"follow; save it as Parquet or JSON lines, or {LOCAL_DATA}"
         )
-    table = read_delimited(
-        path, config.sep, names=config.names, quoted=False if config.quoting == csv.QUOTE_NONE else None
+    return read_text_table(
+        path,
+        config.sep,
+        options,
+        labelled,
+        names=config.names,
+        quoted=False if config.quoting == csv.QUOTE_NONE else None,
+        features=builder.info.features,
     )
-    _check_columns(table.columns, split)
-    text_at, label_at = table.columns.index("sentence"), table.columns.index("label")
-    names = getattr((builder.info.features or {}).get("label"), "names", ())  # of a ClassLabel
-    rows = []
-    faults = []
-    for row, line in zip(table.rows, table.lines, strict=True):
-        label = row[label_at].strip()
-        label = str(names.index(label)) if label in names else label.removesuffix(".0")
-        rows.append((row[text_at], label))
-        faults += labelling_faults(rows[-1:], "line", first_number=line)
-    if faults:
-        raise all_faults(str(path), faults)
-    return rows
-
-
-def _check_columns(columns: Sequence[str], split: str) -> None:
-    if {"sentence", "label"} - {*columns}:
-        raise InputError(
-            f"columns 'sentence' and 'label' are needed, {split!r} has only "
-            f"{', '.join(map(repr, columns))}; choose another data set or {LOCAL_COLA}"
-        )

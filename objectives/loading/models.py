@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from objectives.loading.hub import (
     quiet_libraries,
     refuse_lfs_pointers,
 )
-from objectives.loading.tokenization import TokenIds, load_tokenizer, tokenize
+from objectives.loading.tokenization import Text, TokenIds, Tokens, encode, load_tokenizer
 from objectives.loading.weights import load_weights, split_by_part, tensor_error
 
 LABEL_NAMES = {0: "unacceptable", 1: "acceptable"}
@@ -50,14 +51,16 @@ _LOCAL_MODEL = "name a local model directory with --model DIR"
 
 @dataclass(frozen=True)
 class Classifier:
-    """A two-class sentence classifier in FP32 and eval mode, with its tokenizer; class 1 is "acceptable".
+    """A two-class sentence classifier in FP32 and eval mode, with its tokenizer.
 
-    ``source`` is the directory or hub name that it was loaded from.
+    ``source`` is the directory or hub name that it was loaded from. Inputs are cut to ``max_length`` tokens; 0 for the
+    model's own limit.
     """
 
     model: PreTrainedModel = field(repr=False)
     tokenizer: PreTrainedTokenizerBase = field(repr=False)
     source: str
+    max_length: int = 0
 
     @property
     def max_tokens(self) -> int:
@@ -69,7 +72,7 @@ class Classifier:
                 # RoBERTa's positions start after the padding index, which leaves fewer of them.
                 unused = 0 if module.padding_idx is None else module.padding_idx + 1
                 limit = min(limit, module.num_embeddings - unused)
-        return int(min(limit, longest))
+        return int(min(limit, longest, self.max_length or limit))
 
     @property
     def n_embeddings(self) -> int:
@@ -78,16 +81,33 @@ class Classifier:
         assert isinstance(embeddings, nn.Embedding)
         return embeddings.num_embeddings
 
-    def tokenize(self, texts: Sequence[str]) -> TokenIds:
-        """Return each sentence's token ids, with special tokens, cut to ``max_tokens`` and without padding.
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The name of each label, in the order of the outputs."""
+        names = {int(label): str(name) for label, name in (self.model.config.id2label or {}).items()}
+        return tuple(names[label] for label in sorted(names))
+
+    @property
+    def takes_types(self) -> bool:
+        """Whether the model tells the texts of a pair apart by token types."""
+        named = "token_type_ids" in signature(self.model.forward).parameters
+        return named and (getattr(self.model.config, "type_vocab_size", None) or 0) > 1
+
+    def encode(self, texts: Sequence[Text]) -> Tokens:
+        """Return the tokens of texts or pairs, with special tokens, cut to ``max_tokens`` and without padding.
 
         Raises:
             InputError: the tokenizer fails at a sentence, or gives a token without an embedding.
+            InputError: ``max_length`` leaves no room for a word.
         """
         try:
-            return tokenize(self.tokenizer, texts, self.max_tokens, self.n_embeddings)
+            return encode(self.tokenizer, texts, self.max_tokens, self.n_embeddings, self.takes_types)
         except InputError as error:
             raise InputError(f"model {self.source}: {error}") from error
+
+    def tokenize(self, texts: Sequence[Text]) -> TokenIds:
+        """Return the token ids of texts, as :meth:`encode`."""
+        return self.encode(texts).ids
 
 
 def load_classifier(source: str) -> Classifier:
@@ -114,11 +134,6 @@ def load_classifier(source: str) -> Classifier:
                 f"model {source}: a classifier with two labels is needed (0 unacceptable, 1 acceptable), got "
                 f"{len(names)} labels; choose a model that was fine-tuned on CoLA"
             )
-        if names.get(0, "").lower() == LABEL_NAMES[1]:
-            raise InputError(
-                f"model {source}: label 1 must mean acceptable, but its config calls label 0 {names[0]!r}; choose a "
-                "model that was fine-tuned on CoLA's labels"
-            )
         model, faulty = load_weights(directory, config, source)
         head, pooler, encoder = split_by_part(model, faulty)
         if head and not encoder:
@@ -139,10 +154,10 @@ def load_classifier(source: str) -> Classifier:
     return classifier
 
 
-def load_base(source: str) -> Classifier:
+def load_base(source: str, label_names: Sequence[str] = tuple(LABEL_NAMES.values())) -> Classifier:
     """Load an encoder of the BERT family for fine-tuning, as ``load_classifier`` but with a new head if it has none.
 
-    A new head is drawn from torch's global random generator. Gradients are on.
+    A new head is drawn from torch's global random generator. Gradients are on. The labels get the names.
 
     Raises:
         InputError: as ``load_classifier``, except for the head and the number of labels.
@@ -150,8 +165,8 @@ def load_base(source: str) -> Classifier:
     directory = model_directory(source)
     with quiet_libraries():
         config = _load_config(directory, source)
-        config.id2label = dict(LABEL_NAMES)
-        config.label2id = {name: label for label, name in LABEL_NAMES.items()}
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: label for label, name in enumerate(label_names)}
         config.problem_type = "single_label_classification"
         model, faulty = load_weights(directory, config, source)
         _, _, encoder = split_by_part(model, faulty)  # masked language models are saved without a pooler too

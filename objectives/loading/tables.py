@@ -12,11 +12,10 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 
@@ -45,6 +44,29 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """The texts and labels of the rows of a file or split, as they are in it.
+
+    Attributes:
+        subject: the file or split, for messages.
+        unit: what is numbered: "line" or "row".
+        numbers: ``n_rows``, the number of each.
+        texts: ``n_rows`` of one text, or of two for pairs.
+        labels: ``n_rows`` of the cells of the label columns; empty cells if labels are not needed.
+        names: the names of labels 0, 1, ...; empty if the data does not give them.
+        faults: what cannot be read, as the number of its line and a text with it.
+    """
+
+    subject: str
+    unit: str
+    numbers: Sequence[int]
+    texts: Sequence[tuple[object, ...]]
+    labels: Sequence[tuple[object, ...]]
+    names: tuple[str, ...] = ()
+    faults: Sequence[tuple[int, str]] = ()
+
+
+@dataclass(frozen=True)
 class _Record:
     """Fields, and their first and last line."""
 
@@ -65,7 +87,7 @@ def read_delimited(
     path: Path,
     delimiter: str,
     *,
-    label: str = "label",
+    label: Collection[str] = ("label",),
     names: Sequence[str] | None = None,
     quoted: bool | None = None,
 ) -> Table:
@@ -79,7 +101,7 @@ def read_delimited(
     Args:
         path: the file.
         delimiter: one character between two fields.
-        label: the column whose values tell rows from text, to find rows that a quotation mark joins.
+        label: names of the column whose values tell rows from text, to find rows that a quotation mark joins.
         names: names of the columns; None if the first line has them.
         quoted: whether marks quote; None to go by the delimiter as above.
 
@@ -159,28 +181,22 @@ def decode_lines(content: bytes) -> tuple[list[str], dict[int, str]]:
     return lines, faults
 
 
-def labelling_faults(rows: Iterable[tuple[Any, Any]], what: str, first_number: int) -> list[str]:
-    """Return the faults of sentences and their labels, which are numbers, or text as in files; ``what`` is numbered."""
-    faults = []
-    for number, (text, label) in enumerate(rows, start=first_number):
-        if label in (-1, "-1"):
-            faults.append(f"{what} {number}: label -1 marks a hidden label, as in GLUE's test split; 0 or 1 is needed")
-        elif isinstance(label, bool) or label not in (0, 1, "0", "1"):
-            faults.append(f"{what} {number}: label must be 0 or 1, got {label!r}")
+def text_faults(texts: Iterable[object], labels: Collection[str]) -> Iterator[str]:
+    """Yield the faults of the text or the two texts of a row; ``labels`` are the data's, as files write them."""
+    for text in texts:
         if not isinstance(text, str) or not text.strip():
-            faults.append(f"{what} {number}: sentence must not be empty, got {text!r}")
-        elif _holds_rows(text):
-            faults.append(
-                f"{what} {number}: sentence holds other rows with their labels, which a quotation mark joined; split "
-                f"them ({text[:40]!r}...)"
+            yield f"sentence must not be empty, got {text!r}"
+        elif _holds_rows(text, labels):
+            yield (
+                "sentence holds other rows with their labels, which a quotation mark joined; split them "
+                f"({text[:40]!r}...)"
             )
-    return faults
 
 
-def _holds_rows(text: str) -> bool:
+def _holds_rows(text: str, labels: Collection[str]) -> bool:
     """Return whether a text looks like rows that a quotation mark joined: lines, with a label between tabs in one."""
-    lines = [line.removesuffix("\r").split("\t") for line in text.split("\n")]
-    return len(lines) > 1 and any(len(fields) > 1 and {"0", "1"} & {*fields} for fields in lines)
+    lines = [line.removesuffix("\r").split("\t") for line in text.split("\n")] if "\n" in text else ()
+    return any(len(fields) > 1 and not set(labels).isdisjoint(fields) for fields in lines)
 
 
 def _decompress(content: bytes, codec: str) -> bytes:
@@ -223,7 +239,7 @@ def _quotation_fault(error: csv.Error, first: int, last: int, delimiter: str) ->
     return f"{where}: {cause}; write the file again"
 
 
-def _is_quoted(lines: Sequence[str], label: str, names: Sequence[str] | None) -> bool:
+def _is_quoted(lines: Sequence[str], label: Collection[str], names: Sequence[str] | None) -> bool:
     """Return whether the quotation marks of tab-separated lines quote."""
     if not any('"' in line for line in lines) or not _QUOTED_FILE.fullmatch("".join(f"{line}\n" for line in lines)):
         return False
@@ -237,12 +253,12 @@ def _is_quoted(lines: Sequence[str], label: str, names: Sequence[str] | None) ->
 
 
 def _faults(
-    records: Sequence[_Record], lines: Sequence[str], delimiter: str, names: Sequence[str], label: str
+    records: Sequence[_Record], lines: Sequence[str], delimiter: str, names: Sequence[str], label: Collection[str]
 ) -> list[str]:
     """Return the rows of another width, and those that quotation marks joined from rows."""
     width = len(names)
     faults = []
-    at = names.index(label) if label in names else None
+    at = next((index for index, name in enumerate(names) if name in label), None)
     labels = {"0", "1"}
     if at is not None:
         labels.update(record.fields[at] for record in records if len(record.fields) == width)

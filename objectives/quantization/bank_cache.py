@@ -21,7 +21,8 @@ from objectives.errors import InputError
 from objectives.layers import WIDTHS, Layer
 from objectives.loading.fingerprint import short_digest, tensors_fingerprint
 from objectives.loading.models import Classifier
-from objectives.loading.sentences import load_sentences, training_order
+from objectives.loading.sentences import load_texts, training_order
+from objectives.loading.tasks import ALL_DEFAULT, DataOptions
 from objectives.memory import give_back_freed
 from objectives.packing.scheme import PER_ROW, QuantizerName, Scheme
 from objectives.quantization.bank import WeightBank
@@ -52,10 +53,13 @@ class Quantizer:
     scheme: Scheme = PER_ROW
 
 
-def load_quantizer(name: QuantizerName, classifier: Classifier, data: str, group_size: int = 0) -> Quantizer:
+def load_quantizer(
+    name: QuantizerName, classifier: Classifier, data: str, group_size: int = 0, options: DataOptions = ALL_DEFAULT
+) -> Quantizer:
     """Return a quantiser; ``calibrated`` (GPTQ) takes its calibration sentences, unlabelled, from ``data``.
 
-    A ``group_size`` other than 0 is how many columns share a scale and a zero point (see ``Scheme``).
+    They come from the training split, or the file of the options. A ``group_size`` other than 0 is how many columns
+    share a scale and a zero point (see ``Scheme``).
 
     Raises:
         InputError: there are no training sentences to calibrate on.
@@ -66,11 +70,13 @@ def load_quantizer(name: QuantizerName, classifier: Classifier, data: str, group
     if name != "calibrated":
         return Quantizer(f"{name}-1{grouped}", scheme=scheme)
     try:
-        texts = load_sentences(data, "train").texts
+        texts = load_texts(data, options)
     except InputError as error:
-        raise InputError(f"{error}; or use --quantizer affine, which needs no training sentences") from error
+        raise InputError(
+            f"{error}; or calibrate on other texts with --calibration FILE, or use --quantizer affine, which needs none"
+        ) from error
     chosen = training_order(len(texts))[:_CALIBRATION_SENTENCES]
-    token_ids = classifier.tokenize([texts[index] for index in sorted(chosen)])
+    token_ids = classifier.encode([texts[index] for index in sorted(chosen)]).ids
     return Quantizer(f"calibrated-2{grouped} on {short_digest(json.dumps(token_ids))}", token_ids, scheme)
 
 

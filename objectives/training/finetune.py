@@ -1,4 +1,4 @@
-"""Fine-tune an encoder on CoLA."""
+"""Fine-tune an encoder on labelled sentences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from objectives.files import replacing_directory
 from objectives.loading.hub import quiet_libraries
 from objectives.loading.models import Classifier, load_base
 from objectives.loading.sentences import Sentences, load_sentences
+from objectives.loading.tasks import ALL_DEFAULT, DataOptions
 from objectives.scores import mcc
 from objectives.tensor_files import safetensor_errors_as_os_errors
 
@@ -50,30 +52,41 @@ def finetune(
     learning_rate: float = 2e-5,
     batch_size: int = 32,
     seed: int = 42,
+    options: DataOptions = ALL_DEFAULT,
 ) -> FinetuneResult:
-    """Fine-tune an encoder on CoLA's train sentences and save it as an ordinary ``transformers`` directory.
+    """Fine-tune an encoder on sentences of two classes, and save it as an ordinary ``transformers`` directory.
 
     A GPU is used if there is one. On a CPU the same arguments give the same model.
 
     Args:
         base: a model directory or hub name; its classification head may be missing.
-        data: a CoLA directory or hub name, as for ``load_sentences``.
+        data: a directory or hub name with a train and a validation split, as for ``load_sentences``.
         out: the directory to make; it appears when it is complete.
         epochs: passes over the train sentences, which may be a fraction.
         learning_rate: the peak, reached after a tenth of the steps; it then falls linearly to 0.
         batch_size: sentences a step.
         seed: seed of the new head, the order of the sentences and the dropout.
+        options: the task, and names of splits and columns.
 
     Raises:
         InputError: ``out`` exists or cannot be made, or a number is out of its range.
-        InputError: ``base`` or ``data`` cannot be loaded.
+        InputError: ``base`` or ``data`` cannot be loaded, or the data has other labels than two classes.
         InputError: the training diverged.
     """
     started = time.perf_counter()
     _check_arguments(out, epochs, learning_rate, batch_size, seed)
-    train, validation = load_sentences(data, "train"), load_sentences(data, "validation")
+    train = load_sentences(data, "train", options)
+    if len(train.names) != 2 or train.labels.ndim != 1:
+        raise InputError(f"{data}: two classes are needed, its labels are {', '.join(train.names) or 'numbers'}")
+    validation = load_sentences(data, "validation", options, "classes", len(train.names))
+    if validation.names != train.names:
+        raise InputError(
+            f"{data}: its validation labels are {', '.join(validation.names)}, those to train on "
+            f"{', '.join(train.names)}; both need all classes"
+        )
     set_seed(seed)
-    classifier = load_base(base)
+    names = [f"LABEL_{name}" if name.isdigit() else name for name in train.names]
+    classifier = replace(load_base(base, names), max_length=options.max_length)
     try:
         with replacing_directory(out) as directory:
             validation_mcc = _train(classifier, train, validation, epochs, learning_rate, batch_size, seed)
@@ -157,7 +170,10 @@ class _Bar(ProgressCallback):
         pass
 
 
-def _examples(classifier: Classifier, sentences: Sentences) -> list[dict[str, list[int] | int]]:
+def _examples(classifier: Classifier, sentences: Sentences) -> list[dict[str, object]]:
     """Return tokenised sentences with their labels, unpadded, in the trainer's format."""
-    ids = classifier.tokenize(sentences.texts)
-    return [{"input_ids": list(row), "label": label} for row, label in zip(ids, sentences.labels.tolist(), strict=True)]
+    tokens = classifier.encode(sentences.texts)
+    columns: dict[str, Iterable[object]] = {"input_ids": map(list, tokens.ids), "label": sentences.labels.tolist()}
+    if tokens.types is not None:
+        columns["token_type_ids"] = map(list, tokens.types)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

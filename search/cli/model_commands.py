@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -12,15 +13,16 @@ import typer
 
 from objectives.errors import InputError
 from search.allocation.knapsack import Source
-from search.cli.options import BitMapFile, ProfileName, console, takes_settings
-from search.run.profile import Profile, resolve_profile
+from search.cli.options import BitMapFile, ProfileName, console, given_as, takes_settings
+from search.run.profile import DATA_SETTINGS, Profile, checked_profile, resolve_profile
 
 if TYPE_CHECKING:
     from objectives.loading.fingerprint import Fingerprint
     from objectives.problem import Problem
     from objectives.scores import LogOdds
 
-_MODEL_SETTINGS = ("model", "data", "quantizer", "group_size", "device")
+_FINETUNE_SETTINGS = ("task", "text_column", "label_column", "train_split", "validation_split", "max_length")
+_MODEL_SETTINGS = ("model", "data", *DATA_SETTINGS, "quantizer", "group_size", "device")
 
 
 @takes_settings(*_MODEL_SETTINGS)
@@ -135,11 +137,13 @@ def sensitivity(
     typer.echo(f"written: {out / 'sensitivity.csv'}, .png and .svg")
 
 
+@takes_settings(*_FINETUNE_SETTINGS)
 def finetune(
     model: Annotated[str, typer.Option("--model", help="Base model: a local directory or a hub name.")],
     out: Annotated[Path, typer.Option(help="Directory to write; it must not exist.")],
     data: Annotated[
-        str, typer.Option("--data", help="Labelled sentences: a local CoLA directory or a hub data set.")
+        str,
+        typer.Option("--data", help="Labelled sentences: a directory with train and validation, or a hub data set."),
     ] = "nyu-mll/glue",
     epochs: Annotated[
         float, typer.Option(min=0.0, help="Number of passes over the training sentences; a fraction is allowed.")
@@ -151,21 +155,36 @@ def finetune(
     seed: Annotated[
         int, typer.Option(min=0, help="Random seed of the new head, the order of sentences and dropout.")
     ] = 42,
+    **flags: Any,
 ) -> None:
-    """Fine-tune a base model on CoLA, to have a model to search."""
+    """Fine-tune a base model on labelled sentences, CoLA without --data, to have a model to search."""
     from objectives.training.finetune import finetune as train
     from results.formatting import command
 
-    result = train(model, data, out, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, seed=seed)
+    settings = {"model": model, "data": data, **{name: value for name, value in flags.items() if value is not None}}
+    options = replace(checked_profile(settings, "finetune").data_options, max_eval_samples=0)
+    result = train(
+        model,
+        data,
+        out,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        options=options,
+    )
     typer.echo(f"written: {out}; validation MCC {result.mcc:.4f} after {result.elapsed_s:.0f} s")
     run = Path("runs") / (out.name or "new")
-    typer.echo(f"next: {command('search', '--model', out, '--data', data, '--run', run)}")
+    read = [word for name in _FINETUNE_SETTINGS if flags[name] for word in given_as(name, flags[name])]
+    typer.echo(f"next: {command('search', '--model', out, '--data', data, *read, '--run', run)}")
 
 
 def _load_original(checkpoint: Path, profile: str | None, flags: Mapping[str, Any]) -> tuple[Profile, Problem]:
     """Return the settings and the problem that a packed checkpoint is scored with."""
-    from search.run.checkpoints import check_original, checkpoint_places
+    from search.run.checkpoints import check_original, checkpoint_data_settings, checkpoint_places
 
+    if profile is None:
+        flags = checkpoint_data_settings(checkpoint) | {key: value for key, value in flags.items() if value is not None}
     given = dict(flags) if profile is None else resolve_profile(profile, flags).to_dict()
     *earlier, last = checkpoint_places(checkpoint, given)
 
@@ -201,5 +220,6 @@ def _load(
         quantizer=settings.quantizer,
         group_size=settings.group_size,
         known_scores=known_scores,
+        options=settings.data_options,
     )
     return settings, problem

@@ -18,7 +18,7 @@ from search.run.profile import SETTINGS
 SET_BY_PROFILES = ("model", "data", "trials", "hours")
 """Settings that the shipped profiles choose; the help shows no other default for them."""
 
-_TYPES: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
+_TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "array": list[str]}
 
 
 class PipeSafeConsole(Console):
@@ -79,6 +79,16 @@ def takes_settings(*names: str, default: str = "") -> Callable[[Callable[..., No
     return decorate
 
 
+def given_as(name: str, value: object) -> list[object]:
+    """Return the words of a command line that give a setting its value."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [word for one in values for word in (_flag(name), one)]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def help_text(text: str, default: object) -> str:
     """Return an option's help with its default; typer itself would put a default given as text in round brackets."""
     return f"{text} [dim]\\[default: {default}][/dim]"
@@ -87,12 +97,13 @@ def help_text(text: str, default: object) -> str:
 def _option(name: str, default: object) -> inspect.Parameter:
     schema = SETTINGS[name]
     kind, description = _TYPES[schema["type"]], schema["description"]
-    default = default or ("the profile's" if name in SET_BY_PROFILES else schema["default"])
+    usual = "usual names" if schema.get("default") == [] else schema.get("default")
+    default = default or ("the profile's" if name in SET_BY_PROFILES else usual)
     option = typer.Option(
         None,
-        f"--{name.replace('_', '-')}",
+        _flag(name),
         help=description if kind is bool else help_text(description, default),
-        metavar="|".join(schema["enum"]) if "enum" in schema else None,
+        metavar="|".join(schema["enum"]) if "enum" in schema else "<str>" if kind == list[str] else None,
         show_default=False,
         rich_help_panel=schema["group"],
     )

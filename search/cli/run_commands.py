@@ -13,8 +13,8 @@ import typer
 
 from objectives.cache import cache_directory
 from objectives.errors import InputError, printable
-from search.cli.options import BitMapFile, ProfileName, Run, console, help_text, takes_settings
-from search.run.profile import PLACES, SETTINGS, only_limit, resolve_profile
+from search.cli.options import BitMapFile, ProfileName, Run, console, given_as, help_text, takes_settings
+from search.run.profile import PLACES, SETTINGS, changed_data_settings, only_limit, resolve_profile
 
 Pick = Annotated[str | None, typer.Option(help="A map by rule: best@8x, smallest@margin, smallest@0.02, or knee.")]
 TrialNumber = Annotated[int | None, typer.Option("--trial", help="A map by its trial number.")]
@@ -65,7 +65,7 @@ def search(
         recorded = directory.read_settings()
         changed = {name: place for name, place in given.items() if place != recorded["profile"][name]}
         found = located(recorded, changed)
-        settings = replace(settings, model=found.model, data=found.data, confirm=found.confirm)
+        settings = replace(settings, **{name: getattr(found, name) for name in PLACES})
 
     def stopped() -> bool:
         return bool(directory.read_settings()["start"].get("by") == BY_SIGNAL)
@@ -193,7 +193,8 @@ def export(
     else:
         write_text(out, text)
         profile = settings["profile"]
-        searched = [word for name in _MAP_NEEDS for word in (f"--{name.replace('_', '-')}", profile[name])]
+        searched = [word for name in _MAP_NEEDS for word in given_as(name, profile[name])]
+        searched += [word for name in changed_data_settings(profile) for word in given_as(name, profile[name])]
         typer.echo(f"written: {out}\nnext: {command('evaluate', '--bitmap', out, *searched)}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,21 @@ from results.export.torchao import write_torchao
 from results.formatting import command
 from results.outcome import Trial
 from results.report.polished import read_polished
-from search.run.profile import PLACES, Profile, places_to_try, resolved_places
+from search.run.profile import (
+    DATA_SETTINGS,
+    PLACES,
+    Profile,
+    changed_data_settings,
+    places_to_try,
+    resolved_places,
+)
 from search.study.study import warn_of_other_codes
 
 log = logging.getLogger("bitfront")
 
 FINGERPRINT = "fingerprint"
 """The key of the problem's fingerprint in a checkpoint's manifest."""
+_DATA = "data settings"
 
 
 def problem_of_run(
@@ -114,6 +123,7 @@ def _load(
         confirm=profile.confirm,
         group_size=profile.group_size,
         known_scores=known_scores,
+        options=profile.data_options,
     )
 
 
@@ -122,6 +132,7 @@ def origin_of(problem: Problem) -> dict[str, Any]:
     return {
         FINGERPRINT: problem.fingerprint,
         "resolved": resolved_places({"model": problem.model, "data": problem.data}),
+        _DATA: changed_data_settings(asdict(problem.options)),
     }
 
 
@@ -205,6 +216,12 @@ def checkpoint_places(directory: Path, given: Mapping[str, str | None]) -> list[
         )
     resolved = manifest.get("resolved")
     return [chosen | place for place in places_to_try(named, resolved if isinstance(resolved, dict) else {})]
+
+
+def checkpoint_data_settings(directory: Path) -> dict[str, Any]:
+    """Return the settings of a packed checkpoint's data, by name: which columns and splits it was searched with."""
+    settings = read_manifest(directory).get(_DATA, {"max_eval_samples": 0})  # of 0.3.0 and older, which had no limit
+    return {name: settings[name] for name in DATA_SETTINGS if name in settings} if isinstance(settings, dict) else {}
 
 
 def check_original(directory: Path, model: str, fingerprint: Fingerprint) -> None:

@@ -55,6 +55,8 @@ def log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optu
     if n_scored := holdout_scored_after(study):
         log.warning("the holdout set was scored after %d maps; more maps put its scores out of date", n_scored)
     log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), n_finished)
+    if problem.sampled:
+        log.info("validation sentences: %s; --max-eval-samples 0 searches with all", problem.sampled)
     log.info("evaluating with the %s", problem.search_evaluator.description)
     if problem.search_evaluator.precision == "bf16" and not multiplies_bf16(device_of(problem.network)):
         log.warning("this processor does not multiply in bf16; --precision fp32 would be faster")
@@ -70,6 +72,7 @@ def provenance(profile: Profile, problem: Problem) -> list[tuple[str, str]]:
     """Return the facts of a start that the report shows: sampler, fingerprints, versions, machine."""
     return [
         ("sampler", f"{profile.sampler}, seed {profile.seed}"),
+        *([("validation sentences", problem.sampled)] if problem.sampled else ()),
         *((f"fingerprint of {key}", value) for key, value in problem.fingerprint.items()),
         *versions().items(),
         ("machine", f"{platform.machine()}, {torch.get_num_threads()} threads, {platform.system()}"),

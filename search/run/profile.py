@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from objectives.errors import InputError, all_faults
 from objectives.files import user_path
 from objectives.loading import AUTO, NONE
+from objectives.loading.tasks import GLUE, DataOptions, TaskName
 from objectives.packing.footprint import SizeAxis
 from objectives.packing.scheme import QuantizerName
 from objectives.scores import Precision
@@ -52,8 +53,26 @@ class Profile:
         _Text, _setting(_MODEL, "Fine-tuned BERT: a local directory, a Hugging Face hub name, or miniature (shipped).")
     ]
     data: Annotated[
-        _Text, _setting(_MODEL, "Labelled sentences: a local CoLA directory, a hub data set, or miniature (shipped).")
+        _Text, _setting(_MODEL, "Labelled sentences: a file, a directory, a hub data set, or miniature (shipped).")
     ]
+    task: Annotated[
+        Literal["none", TaskName], _setting(_MODEL, "Task of GLUE: its columns, labels and splits; GLUE is its data.")
+    ] = NONE
+    text_column: Annotated[
+        tuple[_Text, ...], _setting(_MODEL, "Column of texts; give it twice for pairs.", max_length=2)
+    ] = ()
+    label_column: Annotated[
+        tuple[_Text, ...], _setting(_MODEL, "Column of labels; give it several times for several labels or numbers.")
+    ] = ()
+    train_split: Annotated[_Text, _setting(_MODEL, "Name of the training split.")] = AUTO
+    validation_split: Annotated[_Text, _setting(_MODEL, "Name of the validation split.")] = AUTO
+    calibration: Annotated[
+        _Text, _setting(_MODEL, "File of texts in place of training sentences; they need no labels.")
+    ] = NONE
+    max_length: Annotated[_Whole, _setting(_MODEL, "Most tokens of an input; 0 for the model's limit.")] = 0
+    max_eval_samples: Annotated[
+        _Whole, _setting(_MODEL, "Most validation sentences to search with, drawn by label; 0 for all.")
+    ] = 2000
     trials: Annotated[
         _Whole, _setting(_BUDGET, "Stop when the run has this many trials (evaluated maps); 0 for no limit.")
     ] = 0
@@ -111,57 +130,72 @@ class Profile:
         names = ("quality", "size", "min_compression", *(() if self.precision == "auto" else ("precision",)))
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def data_options(self) -> DataOptions:
+        """What to read of the data, and how much."""
+        return DataOptions(**{name: getattr(self, name) for name in DATA_SETTINGS})
+
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
         return asdict(self)
 
 
-PLACES = ("model", "data", "confirm")
-"""The settings that may name a directory."""
+DATA_SETTINGS = tuple(field.name for field in fields(DataOptions))
+"""The settings that say what to read of the data; they have the names of the fields of ``DataOptions``."""
+
+
+def changed_data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``DATA_SETTINGS`` that have another value than their default, as plain values."""
+    plain = {name: list(value) if isinstance(value := settings[name], tuple) else value for name in DATA_SETTINGS}
+    return {name: value for name, value in plain.items() if value != SETTINGS[name]["default"]}
+
+
+PLACES = ("model", "data", "confirm", "calibration")
+"""The settings that may name a file or a directory."""
 
 
 def resolved_places(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the absolute paths of a model, data and holdout set that are directories; hub names have none."""
-    return {name: str(path) for name in PLACES if (path := _directory(settings.get(name))) is not None}
+    """Return the absolute paths of the settings that name files or directories; hub names have none."""
+    return {name: str(path) for name in PLACES if (path := _path(settings.get(name))) is not None}
 
 
 def places_to_try(given: Mapping[str, Any], resolved: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return where the model, data and holdout set of a run may be, the likeliest first.
 
-    A setting is tried as it was given, from the working directory. If it named a directory when the run began, that
-    directory is tried next, or at once if the working directory has none of that name.
+    A setting is tried as it was given, from the working directory. If it named a file or directory when the run began,
+    that one is tried next, or at once if the working directory has none of that name.
 
     Args:
         given: settings by name, as they were given; a name may be missing.
         resolved: what ``resolved_places`` returned at the run's start. Empty for runs of older versions.
 
     Raises:
-        InputError: a directory is at neither place.
+        InputError: a file or directory is at neither place.
     """
     choices: list[list[str]] = []
     names = [name for name in PLACES if given.get(name)]
     for name in names:
-        here, there = _directory(given[name]), resolved.get(name)
+        here, there = _path(given[name]), resolved.get(name)
         if not isinstance(there, str) or (here is not None and str(here) == there):
             choices.append([given[name]])
         elif here is not None:
-            choices.append([given[name], *([there] if Path(there).is_dir() else [])])
-        elif Path(there).is_dir():
+            choices.append([given[name], *([there] if Path(there).exists() else [])])
+        elif Path(there).exists():
             choices.append([there])
         else:
             raise InputError(f"{name} {given[name]}: is neither here nor at {there}, where it was; give --{name}")
     return [dict(zip(names, combination, strict=True)) for combination in product(*choices)]
 
 
-def _directory(place: object) -> Path | None:
-    """Return a setting's directory, made absolute; None if it is the name of something else."""
-    if not isinstance(place, str) or place in _NAMES or re.fullmatch(_SHARE, place):
+def _path(place: object) -> Path | None:
+    """Return a setting's file or directory, made absolute; None if it is the name of something else."""
+    if not isinstance(place, str) or not place or place in _NAMES or re.fullmatch(_SHARE, place):
         return None
     try:
         path = Path(place).expanduser()
     except RuntimeError:  # ~name, and there is no such user
         return None
-    return path.resolve() if path.is_dir() else None
+    return path.resolve() if path.exists() else None
 
 
 def only_limit(trials: int | None, hours: float | None) -> dict[str, int | float]:
@@ -190,7 +224,12 @@ def resolve_profile(name: str, flags: Mapping[str, Any]) -> Profile:
         settings = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # int() raises a plain ValueError for thousands of digits
         raise InputError(f"{subject}: not valid TOML: {error}") from None
-    return checked_profile(settings | {key: value for key, value in flags.items() if value is not None}, subject)
+    given = {key: value for key, value in flags.items() if value is not None}
+    # A task on the command line replaces the data of a profile; one in a file goes with the file's data.
+    has_data = "data" in given or ("task" not in given and "data" in settings)
+    if not has_data and {**settings, **given}.get("task", NONE) != NONE:
+        given["data"] = GLUE[0]
+    return checked_profile(settings | given, subject)
 
 
 _PROFILE = TypeAdapter(Profile)
@@ -241,6 +280,8 @@ def _rule(schema: Mapping[str, Any]) -> str:
     if "maximum" in schema:
         kind = "a whole number" if schema["type"] == "integer" else "a number"
         return f"{kind} from {schema['minimum']} to {schema['maximum']}"
+    if schema["type"] == "array":
+        return "a list of non-empty texts" + (f", {schema['maxItems']} at most" if "maxItems" in schema else "")
     return "true or false" if schema["type"] == "boolean" else "a non-empty text"
 
 

@@ -104,7 +104,8 @@ class RunDirectory:
             raise InputError(f"{self.settings}: has no table {', '.join(missing)}; start another run")
         resolved = settings.get("resolved")  # runs of older versions have none
         settings["resolved"] = resolved if isinstance(resolved, dict) else {}
-        profile = {"precision": "fp32", **settings["profile"]}  # the first runs had no other
+        # The first runs had FP32 only; those of 0.3.0 and older have no limit and search with all sentences.
+        profile = {"precision": "fp32", "max_eval_samples": 0, **settings["profile"]}
         return {**settings, "profile": checked_profile(profile, str(self.settings)).to_dict()}
 
     def check_journal(self) -> None:

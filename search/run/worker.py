@@ -71,6 +71,7 @@ def load_searched_problem(
         confirm=profile.confirm,
         group_size=profile.group_size,
         known_scores=check,
+        options=profile.data_options,
     )
 
 

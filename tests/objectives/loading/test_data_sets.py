@@ -14,8 +14,10 @@ import pytest
 
 from objectives.errors import InputError
 from objectives.loading.data_sets import read_data_set
+from objectives.loading.labels import read_labels
+from objectives.loading.tasks import ALL_DEFAULT
 
-ROWS = [("A cat.", "1"), ("Cat a.", "0")]
+ROWS = [("A cat.", 1), ("Cat a.", 0)]
 
 
 @pytest.fixture(autouse=True)
@@ -35,20 +37,28 @@ def data_set(folder: Path, files: Mapping[str, str | bytes], settings: str = "",
     return folder
 
 
+def read(folder: Path) -> list[tuple[Any, Any]]:
+    """Return the text and the class of each row of a split."""
+    parts = read_data_set(folder, None, "train", ALL_DEFAULT)
+    labels, _, faults = read_labels([cells for part in parts for cells in part.labels], "classes", parts[0].names, 2)
+    assert labels is not None, faults
+    return list(zip((text for part in parts for (text,) in part.texts), labels.tolist(), strict=True))
+
+
 def refusal(folder: Path) -> str:
     with pytest.raises(InputError) as caught:
-        read_data_set(folder, None, "train")
+        read(folder)
     return str(caught.value)
 
 
 def test_a_hub_tsv_keeps_rows_that_begin_with_a_quotation_mark(tmp_path: Path) -> None:
     content = 'sentence\tlabel\n"Where is it?\t1\nShe said.\t0\n"Here," he said.\t1\nIt is "here"\t0\n'
     folder = data_set(tmp_path / "data", {"train.tsv.gz": gzip.compress(content.encode())})
-    assert read_data_set(folder, None, "train") == [
-        ('"Where is it?', "1"),
-        ("She said.", "0"),
-        ('"Here," he said.', "1"),
-        ('It is "here"', "0"),
+    assert read(folder) == [
+        ('"Where is it?', 1),
+        ("She said.", 0),
+        ('"Here," he said.', 1),
+        ('It is "here"', 0),
     ]
 
 
@@ -61,7 +71,7 @@ def test_a_hub_csv_with_an_open_mark_is_refused_with_file_and_line(tmp_path: Pat
 def test_all_files_of_a_split_are_read_in_order_and_no_value_is_taken_for_missing(tmp_path: Path) -> None:
     parts = {f"train-{part}.csv": f"label,sentence\n1,NA\n0.0,null {part}\n" for part in (0, 1)}
     folder = data_set(tmp_path / "data", parts)
-    assert read_data_set(folder, None, "train") == [("NA", "1"), ("null 0", "0"), ("NA", "1"), ("null 1", "0")]
+    assert read(folder) == [("NA", 1), ("null 0", 0), ("NA", 1), ("null 1", 0)]
 
 
 def test_names_of_labels_are_those_of_the_card(tmp_path: Path) -> None:
@@ -70,7 +80,7 @@ def test_names_of_labels_are_those_of_the_card(tmp_path: Path) -> None:
         "      class_label:\n        names:\n          '0': wrong\n          '1': right"
     )
     folder = data_set(tmp_path / "data", {"train.csv": "sentence,label\nA cat.,right\nCat a.,0\n"}, features=features)
-    assert read_data_set(folder, None, "train") == ROWS
+    assert read(folder) == ROWS
 
 
 @pytest.mark.parametrize(
@@ -83,12 +93,12 @@ def test_names_of_labels_are_those_of_the_card(tmp_path: Path) -> None:
     ],
 )
 def test_the_settings_of_a_card_are_followed(settings: str, content: str, tmp_path: Path) -> None:
-    assert read_data_set(data_set(tmp_path / "data", {"train.csv": content}, settings), None, "train") == ROWS
+    assert read(data_set(tmp_path / "data", {"train.csv": content}, settings)) == ROWS
 
 
 def test_without_quoting_marks_are_text(tmp_path: Path) -> None:
     folder = data_set(tmp_path / "data", {"train.csv": 'sentence,label\n"A,1\n'}, "  quoting: 3")
-    assert read_data_set(folder, None, "train") == [('"A', "1")]
+    assert read(folder) == [('"A', 1)]
 
 
 @pytest.mark.parametrize("setting", ["skiprows: 1", 'sep: "\\\\s+"', 'comment: "#"', "header: 2"])
@@ -105,13 +115,10 @@ def written(kind: str, table: pd.DataFrame) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_other_files_keep_line_feeds_but_no_joined_rows(kind: str, tmp_path: Path) -> None:
+def test_other_files_keep_line_feeds(kind: str, tmp_path: Path) -> None:
     good = pd.DataFrame({"sentence": ['"A\ncat."', "Cat\ta."], "label": [1, 0]})
     folder = data_set(tmp_path / "good", {f"train.{kind}": written(kind, good)})
-    assert read_data_set(folder, None, "train") == [('"A\ncat."', 1), ("Cat\ta.", 0)]
-    joined = pd.DataFrame({"sentence": ["Fine.", "Hello he said.\t1\nThe cat"], "label": [1, 0]})
-    folder = data_set(tmp_path / "joined", {f"train.{kind}": written(kind, joined)})
-    assert "row 1: sentence holds other rows with their labels" in refusal(folder)
+    assert read(folder) == [('"A\ncat."', 1), ("Cat\ta.", 0)]
 
 
 @pytest.mark.parametrize("name", ["train.csv", "train.parquet"])

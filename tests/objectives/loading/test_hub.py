@@ -283,7 +283,11 @@ def test_a_repository_without_a_model_is_told_what_it_lacks(hub: Hub) -> None:
     ("content", "split", "part"),
     [
         (b"sentence,label\nA cat.,1\n", "validation", "no readable split 'validation'"),
-        (b"text,label\nA cat.,1\n", "train", "columns 'sentence' and 'label' are needed, 'train' has only 'text'"),
+        (
+            b"body,label\nA cat.,1\n",
+            "train",
+            "train.csv: columns 'sentence' and 'label', or others with usual names, are",
+        ),
         (b"sentence,label\nA cat.,1\nCat a.,-1\n", "train", "line 3: label -1 marks a hidden label"),
         (b"", "train", "train.csv: is empty"),
     ],

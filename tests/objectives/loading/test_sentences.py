@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from objectives.errors import InputError
-from objectives.loading.sentences import Sentences, Split, load_sentences
+from objectives.loading.sentences import Sentences, load_sentences
+from objectives.loading.tasks import Split
 from tests.shared import COLA, needs_shared
 
 TRAIN = "in_domain_train.tsv"

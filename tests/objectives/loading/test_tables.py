@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectives.errors import InputError
-from objectives.loading.tables import Table, labelling_faults, read_content, read_delimited
+from objectives.loading.labels import BINARY
+from objectives.loading.tables import Table, read_content, read_delimited, text_faults
 
 HEADER = "sentence\tlabel\n"
 
@@ -182,4 +183,4 @@ def test_lines_that_are_not_utf8_are_listed(tmp_path: Path) -> None:
     ],
 )
 def test_texts_with_rows_in_them_are_found_whatever_the_file(text: str, joined: bool) -> None:
-    assert bool(labelling_faults([(text, 1)], "row", 0)) == joined
+    assert bool([*text_faults([text], BINARY)]) == joined

@@ -43,7 +43,7 @@ def test_encoding_goes_by_max_tokens_alone(tokenizer: BertTokenizer) -> None:
 def test_encoding_nothing_gives_nothing_and_no_room_is_refused(tokenizer: BertTokenizer) -> None:
     assert tokenize(tokenizer, [], max_tokens=20) == ()
     assert len(tokenize(tokenizer, ["the cat"], max_tokens=3)[0]) == 3
-    with pytest.raises(ValueError, match="max_tokens must be above 2"):
+    with pytest.raises(ValueError, match="needs 3 tokens or more, 2 of which are special, and is cut to 2"):
         tokenize(tokenizer, ["the cat"], max_tokens=2)
 
 

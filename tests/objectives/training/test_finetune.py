@@ -15,6 +15,7 @@ from transformers import Trainer
 from objectives.errors import InputError
 from objectives.loading.models import load_classifier
 from objectives.loading.sentences import load_sentences
+from objectives.loading.tasks import DataOptions
 from objectives.training.finetune import FinetuneResult, finetune
 from tests.objectives.tiny_bert import make_tiny_bert
 
@@ -94,6 +95,26 @@ def test_the_seed_decides_everything(base: Path, data: Path, tmp_path: Path) -> 
     weights = [(out / "model.safetensors").read_bytes() for out in (first, again, other)]
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
+
+
+def test_pairs_of_a_csv_are_learnt_and_their_labels_keep_their_names(base: Path, tmp_path: Path) -> None:
+    words = ("cat", "dog", "bird", "see", "like")
+    rows = [f"the {a},a {b},{'same' if a == b else 'other'}\n" for a in words for b in words if a == b or a < b]
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.csv").write_text("one,two,label\n" + "".join(rows))
+    options = DataOptions(text_column=("one", "two"))
+    result = finetune(str(base), str(tmp_path), tmp_path / "out", epochs=0.2, options=options)
+    assert load_classifier(str(result.out)).label_names == ("other", "same")
+    (tmp_path / "validation.csv").write_text("one,two,label\n" + "".join(row for row in rows if "other" in row))
+    with pytest.raises(InputError, match="different labels are needed"):
+        finetune(str(base), str(tmp_path), tmp_path / "again", options=options)
+    with pytest.raises(InputError, match="two classes are needed, its labels are"):
+        finetune(
+            str(base),
+            str(tmp_path),
+            tmp_path / "again",
+            options=DataOptions(text_column=("one",), label_column=("two",)),
+        )
 
 
 def test_what_is_there_is_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -32,10 +32,15 @@ def test_help_groups_the_settings_and_shows_what_the_model_says(
     assert set(shown) == {"Options", *(schema["group"] for schema in SETTINGS.values())}
     for name, schema in SETTINGS.items():
         _, _, text = shown[schema["group"]].partition(f"--{name.replace('_', '-')} ")
-        kind = "|".join(schema.get("enum", ())) or {"string": "<str>", "integer": "<int>", "number": "<float>"}.get(
-            schema["type"], "<bool>"
+        kinds = {"string": "<str>", "array": "<str>", "integer": "<int>", "number": "<float>", "boolean": "<bool>"}
+        kind = "|".join(schema.get("enum", ())) or kinds[schema["type"]]
+        default = (
+            "the profile's"
+            if name in SET_BY_PROFILES
+            else schema["default"]
+            if schema["default"] != []
+            else "usual names"
         )
-        default = "the profile's" if name in SET_BY_PROFILES else schema["default"]
         expected = f"{kind} {schema['description']}" + ("" if kind == "<bool>" else f" [default: {default}]")
         assert text.startswith(expected), name
 

@@ -4,6 +4,7 @@ from typing import Any, get_args
 import pytest
 
 from objectives.errors import InputError
+from objectives.loading.tasks import DataOptions
 from search.run.profile import (
     GUIDED,
     PROFILES,
@@ -53,6 +54,21 @@ def test_flags_override_and_none_does_not(tmp_path: Path) -> None:
     assert resolve_profile(str(path), {"seed": None}).seed == 3
 
 
+def test_a_task_brings_its_data_unless_data_are_named(tmp_path: Path) -> None:
+    assert resolve_profile("miniature", {"task": "sst2"}).data == "nyu-mll/glue"
+    assert resolve_profile("miniature", {"task": "none"}).data == "miniature"
+    assert resolve_profile("miniature", {"task": "sst2", "data": "mine"}).data == "mine"
+    path = tmp_path / "mine.toml"
+    path.write_text('model = "a"\ntask = "mnli"\ntext_column = ["x", "y"]\n', encoding="utf-8")
+    profile = resolve_profile(str(path), {})
+    assert (profile.data, profile.data_options) == (
+        "nyu-mll/glue",
+        DataOptions("mnli", ("x", "y"), max_eval_samples=2000),
+    )
+    path.write_text('model = "a"\ntask = "mnli"\ndata = "b"\n', encoding="utf-8")
+    assert resolve_profile(str(path), {}).data == "b"
+
+
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('model = "a"\ndata = "b"\nmin_compression = 8\nquality = "mcc"\n', encoding="utf-8")
@@ -100,6 +116,8 @@ def test_all_faults_come_together(tmp_path: Path) -> None:
         ("workers", [0, 1025]),
         ("margin", [-0.01, 2]),
         ("sampler", ["grid", 3, [], {}]),
+        ("task", ["squad", ""]),
+        ("text_column", ["text", ["a", "b", "c"]]),
         ("sensitivity", ["none", True]),  # none: the guided sampler needs them
         ("self", [1]),
     ],
@@ -133,7 +151,7 @@ def test_every_setting_says_what_it_is_for() -> None:
     for name, schema in SETTINGS.items():
         assert schema["description"].endswith("."), name
         assert schema["group"], name
-        assert "enum" in schema or "maximum" in schema or schema["type"] in ("string", "boolean"), name
+        assert "enum" in schema or "maximum" in schema or schema["type"] in ("string", "boolean", "array"), name
 
 
 @pytest.mark.parametrize(
