@@ -20,7 +20,7 @@ from objectives.loading.tasks import DataOptions
 from objectives.problem import load_problem, unseen_sentences
 from objectives.quantization.second_moments import second_moments
 from objectives.scores import LogOdds
-from objectives.token_types import types_by_separator
+from objectives.token_types import types_by_separator, types_of
 from tests.objectives.architectures import tiny_model
 from tests.objectives.tiny_bert import SPECIAL, WORDS, make_tiny_bert
 
