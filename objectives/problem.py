@@ -15,7 +15,6 @@ from torch import nn
 from objectives.cache import cache_directory
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
-from objectives.evaluation.packed_bert import is_plain_bert
 from objectives.layers import BitMap, Layer, uniform
 from objectives.loading import AUTO, NONE
 from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
@@ -211,8 +210,6 @@ def load_problem(
     tokens = classifier.encode(sentences.texts)
     token_ids = tokens.ids
     if tokens.types is not None:
-        if is_plain_bert(network):
-            raise InputError(f"{model}: a BERT that tells the texts of a pair apart cannot be searched; choose another")
         follow_separators(network, classifier.tokenizer.sep_token_id)
     layers = find_layers(network)
     if unsearched := footprint_of(network).unsearched:

@@ -15,6 +15,7 @@ from objectives.evaluation.weight_writer import WeightWriter
 from objectives.layers import BitMap, Layer, uniform
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from objectives.scores import LogOdds, Precision
+from objectives.token_types import token_types
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _REMEMBERED_BYTES = 1 << 29
@@ -57,7 +58,7 @@ class Evaluator:
         self.bank = bank or WeightBank(model, layers)
         self._forward: Forward = (
             PackedBert(model, layers, token_ids, DTYPES[precision])
-            if is_plain_bert(model)
+            if is_plain_bert(model) and token_types(model, ()) is None  # it has no token types of pairs
             else TransformersForward(model, layers, token_ids)
         )
         self._writer = WeightWriter(self.bank, self.layers, self._forward.slots)
