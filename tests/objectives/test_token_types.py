@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,13 +63,16 @@ def test_types_follow_the_separator_as_the_tokenizer_gives_them() -> None:
         short.encode([("the cat", "dog")])
 
 
-def test_pairs_are_scored_calibrated_and_checked_with_their_types(tmp_path: Path) -> None:
-    model = tiny_model("electra", vocab_size=len(VOCABULARY))
+@pytest.mark.parametrize("kind", ["electra", "bert", "albert"])
+def test_pairs_are_scored_calibrated_and_checked_with_their_types(kind: str, tmp_path: Path) -> None:
+    model = tiny_model(kind, vocab_size=len(VOCABULARY))
     pairs = made_pairs(40)
     log_odds = padded_log_odds(model, pairs)
     model.config.id2label, model.config.label2id = {0: "Same", 1: "Other"}, {"Same": 0, "Other": 1}
     with torch.no_grad():
-        model.get_parameter("classifier.out_proj.bias")[1] -= float(np.median(log_odds))
+        model.get_parameter("classifier.out_proj.bias" if kind == "electra" else "classifier.bias")[1] -= float(
+            np.median(log_odds)
+        )
     log_odds = padded_log_odds(model, pairs)
     with quiet_libraries():
         model.save_pretrained(tmp_path / "model")
@@ -90,18 +92,18 @@ def test_pairs_are_scored_calibrated_and_checked_with_their_types(tmp_path: Path
     assert (len(kept), problem.sampled) == (30, "30 of 32, drawn by label")
     assert problem.holdout is not None and len(problem.holdout.labels) == 8
     # Passes that only get tokens: one with types beside them is the twin.
-    plain = copy.deepcopy(tiny_model("electra", vocab_size=len(VOCABULARY)))
+    plain = tiny_model(kind, vocab_size=len(VOCABULARY))
     plain.load_state_dict(problem.network.state_dict())
     ids, types = torch.tensor([problem.token_ids[0]]), types_of(problem.network, problem.token_ids[:1])
     with torch.no_grad():
         expected = plain(input_ids=ids, token_type_ids=torch.tensor(types)).logits
         assert torch.equal(problem.network(input_ids=ids).logits, expected)
         assert not torch.equal(plain(input_ids=ids).logits, expected)
-    moments = second_moments(problem.network, problem.layers, problem.token_ids[:4])
-    assert not torch.allclose(
-        moments["electra.encoder.layer.1.output.dense"],
-        second_moments(plain, problem.layers, problem.token_ids[:4])["electra.encoder.layer.1.output.dense"],
+    last = [layer for layer in problem.layers if layer.kind == "linear"][-1]
+    moments, others = (
+        second_moments(each, [last], problem.token_ids[:4])[last.name] for each in (problem.network, plain)
     )
+    assert not torch.allclose(moments, others)
     assert len(unseen_sentences(problem, 10)) == 10
     eight = problem.confirm(uniform(problem.layers, 8))
     assert eight.scores.damage < 1e-3
