@@ -220,7 +220,7 @@ def checkpoint_places(directory: Path, given: Mapping[str, str | None]) -> list[
 
 def checkpoint_data_settings(directory: Path) -> dict[str, Any]:
     """Return the settings of a packed checkpoint's data, by name: which columns and splits it was searched with."""
-    settings = read_manifest(directory).get(_DATA, {"max_eval_samples": 0})  # of 0.3.0 and older, which had no limit
+    settings = read_manifest(directory).get(_DATA, {"max_eval_samples": 0})  # of 0.2.0 and older, which had no limit
     return {name: settings[name] for name in DATA_SETTINGS if name in settings} if isinstance(settings, dict) else {}
 
 

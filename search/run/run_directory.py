@@ -104,7 +104,7 @@ class RunDirectory:
             raise InputError(f"{self.settings}: has no table {', '.join(missing)}; start another run")
         resolved = settings.get("resolved")  # runs of older versions have none
         settings["resolved"] = resolved if isinstance(resolved, dict) else {}
-        # The first runs had FP32 only; those of 0.3.0 and older have no limit and search with all sentences.
+        # The first runs had FP32 only; those of 0.2.0 and older have no limit and search with all sentences.
         profile = {"precision": "fp32", "max_eval_samples": 0, **settings["profile"]}
         return {**settings, "profile": checked_profile(profile, str(self.settings)).to_dict()}
 
