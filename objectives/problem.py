@@ -15,6 +15,7 @@ from torch import nn
 from objectives.cache import cache_directory
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
+from objectives.heads import Head, Numbers, head_of
 from objectives.layers import BitMap, Layer, uniform
 from objectives.loading import AUTO, NONE
 from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
@@ -22,6 +23,7 @@ from objectives.loading.holdout import split_holdout
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
 from objectives.loading.sentences import Sentences, load_sentences, training_order
+from objectives.metrics import METRIC_NAMES, MetricName, chance_level, metric_of
 from objectives.miniature import SHIPPED
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import QuantizerName
@@ -37,7 +39,7 @@ MINIATURE = "miniature"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of a bit map: its scores, log-odds ``(n_sentences,)``, precision and duration."""
+    """One evaluation of a bit map: its scores, outputs ``(n_sentences, *head.shape)``, precision and duration."""
 
     scores: Scores
     log_odds: LogOdds
@@ -60,7 +62,7 @@ class Problem:
     """A model and labelled sentences, ready to score bit maps; see :func:`load_problem`.
 
     ``search_evaluator`` scores maps during the search. ``evaluator`` computes in FP32 for exact results. Both are the
-    same object if the search's precision is FP32.
+    same object if the search's precision is FP32. ``head`` says what outputs mean, and ``metric`` what is best.
     """
 
     model: str
@@ -76,6 +78,8 @@ class Problem:
     token_ids: Sequence[Sequence[int]]
     evaluator: Evaluator
     search_evaluator: Evaluator
+    head: Head
+    metric: MetricName
     holdout: Holdout | None = None
 
     @property
@@ -105,7 +109,7 @@ class Problem:
         return self._evaluate(self.evaluator, bit_map)
 
     def holdout_log_odds(self, maps: Sequence[BitMap]) -> tuple[LogOdds, list[LogOdds]]:
-        """Return the log-odds of the FP32 model and of maps on the holdout set, in FP32.
+        """Return the outputs of the FP32 model and of maps on the holdout set, in FP32.
 
         Raises:
             InputError: there is no holdout set, or a log-odds is not finite.
@@ -141,7 +145,7 @@ class Problem:
     def _evaluate(self, evaluator: Evaluator, bit_map: BitMap) -> Evaluation:
         started = time.perf_counter()
         log_odds = evaluator.log_odds(bit_map)
-        scores = score(log_odds, self.labels, self.fp32_log_odds)
+        scores = score(log_odds, self.labels, self.fp32_log_odds, self.head, self.metric)
         return Evaluation(scores, log_odds, evaluator.precision, elapsed_s=time.perf_counter() - started)
 
 
@@ -156,6 +160,7 @@ def load_problem(
     confirm: str = NONE,
     group_size: int = 0,
     known_scores: Callable[[Fingerprint], LogOdds | None] = lambda _: None,
+    metric: MetricName | None = None,
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
@@ -170,12 +175,15 @@ def load_problem(
         confirm: the holdout set, as for ``split_holdout``; ``auto`` is the own one of data ``miniature``, else none.
         group_size: columns that share a scale and a zero point; 0 for whole rows.
         known_scores: called with the fingerprint before anything is scored or calibrated. It may refuse it by an
-            InputError, and returns the FP32 model's log-odds ``(n_sentences,)`` if a run has them, else None.
+            InputError, and returns the FP32 model's outputs ``(n_sentences, *head.shape)`` if a run has them, else
+            None.
+        metric: the task's; None for the usual one of the model's head.
 
     Raises:
         InputError: there is no such device, or no place for the cache.
         InputError: the model or the sentences cannot be used; see ``load_classifier`` and ``load_sentences``.
-        InputError: the FP32 model's MCC is zero or less, which probably means reversed labels.
+        InputError: the FP32 model's metric is no better than chance, which probably means reversed labels.
+        InputError: the metric does not fit the model's head.
     """
     if confirm == AUTO:
         confirm = MINIATURE if data == MINIATURE else NONE
@@ -188,6 +196,8 @@ def load_problem(
     classifier = load_classifier(model_source)
     sentences, holdout_sentences = split_holdout(load_sentences(data_source, "validation"), confirm_source)
     network = classifier.model
+    head = head_of(network)
+    metric = metric_of(head, metric)
     token_ids = classifier.tokenize(sentences.texts)
     layers = find_layers(network)
     if unsearched := footprint_of(network).unsearched:
@@ -205,12 +215,14 @@ def load_problem(
         fp32_log_odds = Evaluator(network, layers, token_ids).fp32_log_odds()
     if not np.isfinite(fp32_log_odds).all():
         raise InputError(f"{model}: the FP32 model's scores are not finite; its weights are damaged, get them again")
-    fp32 = score(fp32_log_odds, sentences.labels, fp32_log_odds)
-    if fp32.mcc <= 0:
+    if head.kind == "numbers":
+        head = Numbers.of(fp32_log_odds)
+    fp32 = score(fp32_log_odds, sentences.labels, fp32_log_odds, head, metric)
+    if fp32.metric <= chance_level(metric, head, sentences.labels):
         raise InputError(
-            f"{model}: its FP32 MCC on {data} is {fp32.mcc:.3f}, no better than chance. Its labels are probably "
-            "reversed: class 1 must mean acceptable (id2label in its config.json). Or it was never fine-tuned: run "
-            "`bitfront finetune`"
+            f"{model}: its FP32 {METRIC_NAMES[metric]} on {data} is {fp32.metric:.3f}, no better than chance. Its "
+            "labels are probably in another order than the data's (id2label in its config.json; for CoLA, class 1 must "
+            "mean acceptable). Or it was never fine-tuned: run `bitfront finetune`"
         )
     model_id = identity["model"]
     bank = make_bank(loaded_quantizer, network, layers, model_id, cache, report_progress, bank_in_files)
@@ -230,6 +242,8 @@ def load_problem(
         token_ids=token_ids,
         evaluator=evaluator,
         search_evaluator=search_evaluator,
+        head=head,
+        metric=metric,
         holdout=holdout,
     )
 

@@ -1,4 +1,4 @@
-"""The evaluator: one log-odds a sentence for any bit map."""
+"""The evaluator: the head's outputs for any bit map, which are one log-odds a sentence for two classes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Evaluator:
         """Lay out the sentences and copy the parts of the model that scoring needs.
 
         Args:
-            model: a two-class ``transformers`` sequence classifier in FP32; not changed.
+            model: a ``transformers`` sequence classifier in FP32; not changed.
             layers: its searchable layers.
             token_ids: each sentence's tokens, special ones included.
             precision: of the matrix products; architectures that PackedBert does not support always run in FP32.
@@ -78,7 +78,7 @@ class Evaluator:
         return "fp32" if self._forward.dtype == torch.float32 else "bf16"
 
     def log_odds(self, bit_map: BitMap, remember: bool = False) -> LogOdds:
-        """Return the log-odds ``(n_sentences,)`` of a map, in the order of the sentences.
+        """Return the outputs ``(n_sentences, *head.shape)`` of a map, in the order of the sentences.
 
         Args:
             bit_map: a width for each layer, 2..8, or ``FP32_WIDTH`` for a layer that keeps its FP32 weights.
@@ -94,7 +94,7 @@ class Evaluator:
         return log_odds
 
     def fp32_log_odds(self, remember: bool = False) -> LogOdds:
-        """Return the log-odds ``(n_sentences,)`` of the model itself, in the evaluator's precision."""
+        """Return the outputs ``(n_sentences, *head.shape)`` of the model itself, in the evaluator's precision."""
         return self.log_odds(uniform(self.layers, FP32_WIDTH), remember)
 
     def forget(self) -> None:

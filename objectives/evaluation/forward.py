@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from objectives.batching import device_of, equal_length_batches
+from objectives.heads import head_of
 from objectives.layers import Layer
 from objectives.scores import LogOdds
 
@@ -54,7 +55,7 @@ class Forward(Protocol):
         ...
 
     def run(self, start: int, states: States | None, keep: dict[int, States] | None) -> LogOdds:
-        """Return the log-odds ``(n_sentences,)``.
+        """Return the outputs of the head, ``(n_sentences, *head.shape)``: of two classes, log-odds.
 
         Args:
             start: the boundary to start from; -1 for the beginning.
@@ -77,6 +78,7 @@ class TransformersForward:
         self.slots: Sequence[WeightSlot] = [
             WeightSlot(self._model.get_parameter(layer.parameter).detach()) for layer in layers
         ]
+        self._head = head_of(model)
         self._n_sentences = len(token_ids)
         device = device_of(self._model)
         self._batches = [(at, tokens.to(device)) for at, tokens in equal_length_batches(token_ids, _FALLBACK_TOKENS)]
@@ -89,12 +91,12 @@ class TransformersForward:
         """Do nothing: the model reads its slots directly."""
 
     def run(self, start: int, states: States | None, keep: dict[int, States] | None) -> LogOdds:
-        """Return the log-odds; every pass starts at the beginning."""
-        log_odds = np.empty(self._n_sentences, dtype=np.float32)
+        """Return the outputs; every pass starts at the beginning."""
+        log_odds = np.empty((self._n_sentences, *self._head.shape), dtype=np.float32)
         with torch.inference_mode():
             logits = torch.cat([self._model(input_ids=batch).logits for _, batch in self._batches])
         # One copy at the end: batches do not wait for a GPU.
         log_odds[[index for indices, _ in self._batches for index in indices]] = (
-            (logits[:, 1] - logits[:, 0]).cpu().numpy()
+            self._head.outputs(logits).cpu().numpy()
         )
         return log_odds

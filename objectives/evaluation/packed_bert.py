@@ -17,6 +17,7 @@ from objectives.evaluation.attention import Attention, make_attention
 from objectives.evaluation.cuda_graphs import Step, kernels_on, record_steps
 from objectives.evaluation.forward import States, WeightSlot
 from objectives.evaluation.linear import Product, make_product
+from objectives.heads import head_of
 from objectives.layers import Layer
 from objectives.scores import LogOdds
 
@@ -125,6 +126,7 @@ class PackedBert:
         encoder = list(bert.get_submodule("encoder.layer").children())
         self._layers = [self._encoder_layer(module, separate_query=module is encoder[-1]) for module in encoder]
         self._pooler = self._product(self._hidden, bert.get_parameter("pooler.dense.bias"))
+        self._outputs = head_of(model).outputs
         self._classifier = model.get_parameter("classifier.weight").detach().clone()
         self._classifier_bias = model.get_parameter("classifier.bias").detach().clone()
 
@@ -160,9 +162,9 @@ class PackedBert:
                 product.refresh()
 
     def run(self, start: int, states: States | None, keep: dict[int, States] | None) -> LogOdds:
-        """Return the log-odds; boundary ``i`` lies below encoder layer ``i``."""
+        """Return the outputs; boundary ``i`` lies below encoder layer ``i``."""
         sorted_log_odds = self.sorted_log_odds(start, states, keep)
-        log_odds = np.empty(len(self._order), dtype=np.float32)
+        log_odds = np.empty(tuple(sorted_log_odds.shape), dtype=np.float32)
         log_odds[self._order] = sorted_log_odds.cpu().numpy()
         return log_odds
 
@@ -247,10 +249,10 @@ class PackedBert:
         return tuple(above(layer, x, chunk) for x, chunk in zip(states, self._chunks, strict=True))
 
     def _head(self, states: States) -> States:
-        """Return the log-odds ``(n_sentences,)`` from the hidden states above the last layer."""
+        """Return the outputs ``(n_sentences, *head.shape)`` from the hidden states above the last layer."""
         pooled = torch.tanh(self._pooler(torch.cat(states))).float()
         logits = F.linear(pooled, self._classifier, self._classifier_bias)
-        return (logits[:, 1] - logits[:, 0],)
+        return (self._outputs(logits),)
 
 
 def _above_all(layer: _EncoderLayer, x: Tensor, chunk: _Chunk) -> Tensor:
