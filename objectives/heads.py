@@ -83,6 +83,11 @@ class Head(ABC):
         return () if self.n_outputs == 1 else (self.n_outputs,)
 
     @property
+    @abstractmethod
+    def description(self) -> str:
+        """What is predicted, such as ``3 classes``."""
+
+    @property
     def label_type(self) -> str:
         """The type of labels in records."""
         return "int8"
@@ -168,6 +173,10 @@ class Classes(Head):
         return self.n_outputs + 1
 
     @property
+    def description(self) -> str:
+        return f"{self.n_classes} classes"
+
+    @property
     def label_type(self) -> str:
         return "int8" if self.n_classes <= 128 else "int32"
 
@@ -242,6 +251,10 @@ class YesNoLabels(Head):
 
     kind = "labels"
 
+    @property
+    def description(self) -> str:
+        return f"{self.n_outputs} yes/no labels" if self.shape else "a yes/no label"
+
     def outputs(self, logits: Tensor) -> Tensor:
         return logits if self.shape else logits[:, 0]
 
@@ -281,6 +294,10 @@ class Numbers(Head):
     variances: tuple[float, ...] = ()
 
     kind = "numbers"
+
+    @property
+    def description(self) -> str:
+        return f"{self.n_outputs} numbers" if self.shape else "a number"
 
     @property
     def label_type(self) -> str:
@@ -363,7 +380,12 @@ def head_of_record(record: Mapping[str, Any] | None) -> Head:
 
 
 def head_of(model: nn.Module) -> Head:
-    """Return the head of a ``transformers`` sequence classifier, by its config's ``problem_type`` and ``num_labels``.
+    """Return the head of a ``transformers`` sequence classifier; see :func:`head_of_config`."""
+    return head_of_config(model.config)
+
+
+def head_of_config(config: Any) -> Head:
+    """Return the head of a ``transformers`` config, by its ``problem_type`` and ``num_labels``.
 
     A config that does not say is decided as ``transformers`` does for whole-number labels: one label is a number, more
     are classes. Numbers have no variances yet.
@@ -371,7 +393,6 @@ def head_of(model: nn.Module) -> Head:
     Raises:
         InputError: the config's problem type is unknown, or one class is no choice.
     """
-    config: Any = model.config
     n_logits = int(config.num_labels)
     problem_type = config.problem_type or ("regression" if n_logits == 1 else "single_label_classification")
     kind = _PROBLEM_TYPES.get(problem_type)

@@ -15,7 +15,8 @@ from torch import nn
 from objectives.cache import cache_directory
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
-from objectives.heads import Head, Numbers, head_of
+from objectives.heads import TWO_CLASSES, Head, Numbers, head_of
+from objectives.labels import fitting_labels
 from objectives.layers import BitMap, Layer, uniform
 from objectives.loading import AUTO, NONE
 from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
@@ -196,15 +197,21 @@ def load_problem(
     classifier = load_classifier(model_source)
     sentences, holdout_sentences = split_holdout(load_sentences(data_source, "validation"), confirm_source)
     network = classifier.model
+    if network.config.problem_type is None and sentences.labels.ndim == 2 and network.config.num_labels > 1:
+        network.config.problem_type = "multi_label_classification"  # as transformers decides
+    decided = "" if network.config.problem_type else ", as transformers decides where its config does not say"
     head = head_of(network)
     metric = metric_of(head, metric)
+    if head != TWO_CLASSES:
+        report_progress(f"the model predicts {head.description}{decided}; scored by {METRIC_NAMES[metric]}")
+    labels = fitting_labels(sentences.labels, head, data)
     token_ids = classifier.tokenize(sentences.texts)
     layers = find_layers(network)
     if unsearched := footprint_of(network).unsearched:
         report_progress(f"not searched: {unsearched}")
     loaded_quantizer = load_quantizer(quantizer, classifier, data_source, group_size)
     identity = fingerprint(network, token_ids, sentences.labels, loaded_quantizer.identity)
-    holdout = _tokenize_holdout(holdout_sentences, classifier, confirm)
+    holdout = _tokenize_holdout(holdout_sentences, classifier, confirm, head)
     if holdout is not None:
         identity["confirmation"] = sentences_fingerprint(holdout.token_ids, holdout.labels)
     fp32_log_odds = known_scores(identity)
@@ -217,8 +224,8 @@ def load_problem(
         raise InputError(f"{model}: the FP32 model's scores are not finite; its weights are damaged, get them again")
     if head.kind == "numbers":
         head = Numbers.of(fp32_log_odds)
-    fp32 = score(fp32_log_odds, sentences.labels, fp32_log_odds, head, metric)
-    if fp32.metric <= chance_level(metric, head, sentences.labels):
+    fp32 = score(fp32_log_odds, labels, fp32_log_odds, head, metric)
+    if fp32.metric <= chance_level(metric, head, labels):
         raise InputError(
             f"{model}: its FP32 {METRIC_NAMES[metric]} on {data} is {fp32.metric:.3f}, no better than chance. Its "
             "labels are probably in another order than the data's (id2label in its config.json; for CoLA, class 1 must "
@@ -233,7 +240,7 @@ def load_problem(
         data=data,
         layers=layers,
         footprint=footprint_of(network, bank.scheme),
-        labels=sentences.labels,
+        labels=labels,
         in_domain=sentences.in_domain,
         fp32_log_odds=fp32_log_odds,
         fp32=fp32,
@@ -297,11 +304,12 @@ def _training_texts(problem: Problem) -> Sequence[str]:
     return load_sentences(source, "train").texts
 
 
-def _tokenize_holdout(sentences: Sentences | None, classifier: Classifier, confirm: str) -> Holdout | None:
+def _tokenize_holdout(sentences: Sentences | None, classifier: Classifier, confirm: str, head: Head) -> Holdout | None:
     if sentences is None:
         return None
     token_ids = classifier.tokenize(sentences.texts)
-    return Holdout(sentences.labels, sentences.in_domain, token_ids, confirm)
+    labels = fitting_labels(sentences.labels, head, f"--confirm {confirm}")
+    return Holdout(labels, sentences.in_domain, token_ids, confirm)
 
 
 def _parse_device(name: str) -> torch.device:

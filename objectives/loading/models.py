@@ -23,6 +23,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from objectives.errors import InputError, all_faults, quoted
+from objectives.heads import head_of_config
 from objectives.loading.hub import (
     hub_snapshot,
     library_faults,
@@ -50,7 +51,7 @@ _LOCAL_MODEL = "name a local model directory with --model DIR"
 
 @dataclass(frozen=True)
 class Classifier:
-    """A two-class sentence classifier in FP32 and eval mode, with its tokenizer; class 1 is "acceptable".
+    """A sentence classifier or regressor in FP32 and eval mode, with its tokenizer.
 
     ``source`` is the directory or hub name that it was loaded from.
     """
@@ -91,7 +92,7 @@ class Classifier:
 
 
 def load_classifier(source: str) -> Classifier:
-    """Load a fine-tuned two-class classifier of the BERT family, with gradients off.
+    """Load a fine-tuned classifier or regressor of the BERT family, with gradients off.
 
     Args:
         source: a ``transformers`` model directory, or the name of a model on the Hugging Face hub.
@@ -101,19 +102,18 @@ def load_classifier(source: str) -> Classifier:
         InputError: the hub cannot be reached, lacks the model, or requires a login.
         InputError: a file cannot be read, or its tensors do not match the config.
         InputError: the model is quantised already or is no encoder of the BERT family.
-        InputError: it has no fine-tuned head, or not exactly two labels.
+        InputError: it has no fine-tuned head, or its config's problem type and number of labels do not fit.
         InputError: the longest input has no room for a word.
         InputError: a weight is not finite.
     """
     directory = model_directory(source)
     with quiet_libraries():
         config = _load_config(directory, source)
+        try:
+            head_of_config(config)
+        except InputError as error:
+            raise InputError(f"model {source}: {error}") from None
         names = {int(label): str(name) for label, name in (config.id2label or {}).items()}
-        if len(names) != 2:
-            raise InputError(
-                f"model {source}: a classifier with two labels is needed (0 unacceptable, 1 acceptable), got "
-                f"{len(names)} labels; choose a model that was fine-tuned on CoLA"
-            )
         if names.get(0, "").lower() == LABEL_NAMES[1]:
             raise InputError(
                 f"model {source}: label 1 must mean acceptable, but its config calls label 0 {names[0]!r}; choose a "
