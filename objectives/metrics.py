@@ -98,11 +98,12 @@ def metric_of_confusion(name: MetricName, confusion: npt.NDArray[Any]) -> Floats
     if name == "mcc" and confusion.shape[-1] == 2:
         return mcc_of_counts(confusion[..., 1, 1], confusion[..., 1, 0], confusion[..., 0, 1], confusion[..., 0, 0])
     weights = confusion.astype(np.float64)
-    return metric_of_margins(name, np.diagonal(weights, axis1=-2, axis2=-1), weights.sum(-2), weights.sum(-1))
+    hits = np.diagonal(weights, axis1=-2, axis2=-1)
+    return metric_of_margins(name, *(np.moveaxis(part, -1, 0) for part in (hits, weights.sum(-2), weights.sum(-1))))
 
 
 def metric_of_margins(name: MetricName, hits: Floats, answered: Floats, labelled: Floats) -> Floats:
-    """Return :func:`metric_of_confusion` from the weights of each class, ``(..., n_classes)``.
+    """Return :func:`metric_of_confusion` from the weights of each class, ``(n_classes, ...)``.
 
     Args:
         name: of the metric.
@@ -110,17 +111,17 @@ def metric_of_margins(name: MetricName, hits: Floats, answered: Floats, labelled
         answered: of all that get this answer.
         labelled: of all of this class.
     """
-    total = labelled.sum(-1)
+    total = labelled.sum(0)
     if name == "accuracy":
-        return np.asarray(hits.sum(-1) / total)
+        return np.asarray(hits.sum(0) / total)
     if name == "f1":
         present = labelled + answered
         scores = 2 * hits / np.where(present > 0, present, 1)
-        if hits.shape[-1] == 2:
-            return np.asarray(scores[..., 1])
-        return np.asarray(scores.sum(-1) / np.maximum((present > 0).sum(-1), 1))  # of the classes that occur
-    spreads = (total**2 - (answered**2).sum(-1)) * (total**2 - (labelled**2).sum(-1))
-    shared = hits.sum(-1) * total - (labelled * answered).sum(-1)
+        if len(hits) == 2:
+            return np.asarray(scores[1])
+        return np.asarray(scores.sum(0) / np.maximum((present > 0).sum(0), 1))  # of the classes that occur
+    spreads = (total**2 - (answered**2).sum(0)) * (total**2 - (labelled**2).sum(0))
+    shared = hits.sum(0) * total - (labelled * answered).sum(0)
     return np.asarray(shared / np.sqrt(np.where(spreads > 0, spreads, np.inf)))
 
 

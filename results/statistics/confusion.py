@@ -193,14 +193,12 @@ class _Cells:
 
     def scaled(self, weights: Floats) -> Floats:
         """Return weights ``(n, n_cells)`` that sum to the label's sentences within each label."""
-        first = np.flatnonzero(np.diff(self.kinds[:, 0], prepend=-1))
-        sizes = np.diff(first, append=len(self.kinds))
-        if self.n_classes == 2:  # in the order of an earlier version, so that its last digits stay
-            totals = weights.reshape(len(weights), 2, 2, -1).sum(axis=(2, 3))
-        else:
-            totals = np.add.reduceat(weights, first, axis=1)
-        factors = np.add.reduceat(self.counts, first) / totals
-        return np.asarray(weights * factors.repeat(sizes, axis=1))
+        of_label = np.eye(self.n_classes)[self.kinds[:, 0]]
+        # Of two classes in the order of an earlier version, so that the last digits stay.
+        of_two = weights.reshape(len(weights), 2, 2, -1).sum(axis=(2, 3)) if self.n_classes == 2 else None
+        totals = weights @ of_label if of_two is None else of_two
+        factors = (self.counts @ of_label) / np.where(totals > 0, totals, 1.0)
+        return np.asarray(weights * (factors @ of_label.T))
 
     def difference(self, weights: Floats) -> Floats:
         """Return d of weights ``(n, n_cells)``."""
@@ -214,8 +212,9 @@ class _Cells:
             confusion = weights @ np.eye(4)[2 * label + answer]
             return metric_of_confusion(self.metric, confusion.reshape(-1, 2, 2))
         classes = np.eye(self.n_classes)
-        hits = weights @ (classes[label] * (label == answer)[:, np.newaxis])
-        return metric_of_margins(self.metric, hits, weights @ classes[answer], weights @ classes[label])
+        hits, answered = (classes[label] * (label == answer)[:, np.newaxis]).T, classes[answer].T
+        labelled = (self.counts @ classes[label])[:, np.newaxis]  # scaled weights sum to them
+        return metric_of_margins(self.metric, hits @ weights.T, answered @ weights.T, labelled)
 
 
 def _worst_kinds(counts: Counts, metric: MetricName, *, wrong: bool) -> list[Kind]:

@@ -43,6 +43,7 @@ from results.statistics.confusion import (
     unseen_weights,
 )
 
+_MANY_CLASSES_DRAWS = 4000  # of more than two classes, which have many kinds of sentences
 _MOST_DRAWS = 2000  # with a weight for each sentence
 
 
@@ -62,12 +63,13 @@ class TaskMetric:
             labels: ``(n_sentences, *head.label_shape)``.
             answers: the map's, in the same shape.
             others: those of another map; None for the metric of the map itself.
-            draws: their number, at most 2,000 for labels and numbers.
+            draws: their number, at most 4,000 for more than two classes, and 2,000 for labels and numbers.
 
         Raises:
             ValueError: the shapes differ, or there is no sentence.
         """
         if isinstance(self.head, Classes):
+            draws = min(draws, _MANY_CLASSES_DRAWS) if self.head.shape else draws
             return draws_of(counts_of(labels, answers, others, self.head.n_classes), draws, self.name)
         return self._weighted(labels, answers, others, min(draws, _MOST_DRAWS))
 

@@ -25,7 +25,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
-def problem_of_head(config: dict[str, Any], sentences: int = 120) -> Problem:
+def problem_of_head(config: dict[str, Any], sentences: int = 60) -> Problem:
     """Return a problem whose model has this head; it is right on most of the sentences."""
     model = random_bert(3, **config)
     layers, token_ids = find_layers(model), random_sentences(4, sentences)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
@@ -27,10 +26,8 @@ from tests.objectives.random_models import random_sentences
 from tests.search.any_head import HEADS, problem_of_head
 from tests.search.studies import run
 
-heads = pytest.mark.parametrize("config", HEADS.values(), ids=HEADS)
 
-
-def searched(problem: Problem, directory: Path, trials: int = 24) -> Outcome:
+def searched(problem: Problem, directory: Path, trials: int = 16) -> Outcome:
     """Return a short guided search."""
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
     sensitivities = measure(problem, directory)
@@ -44,10 +41,11 @@ def searched(problem: Problem, directory: Path, trials: int = 24) -> Outcome:
     return outcome(study, "any head")
 
 
-@heads
+@pytest.mark.end_to_end
+@pytest.mark.parametrize("name", ["three classes", "three labels", "a number"])
 @pytest.mark.usefixtures("undrawn")
-def test_a_search_ends_in_a_report_in_the_metrics_own_units(tmp_path: Path, config: dict[str, Any]) -> None:
-    problem = problem_of_head(config)
+def test_a_search_ends_in_a_report_in_the_metrics_own_units(tmp_path: Path, name: str) -> None:
+    problem = problem_of_head(HEADS[name])
     found = searched(problem, tmp_path)
     assert (found.head, found.metric) == (problem.head, problem.metric)
     for trial in found.trials:
@@ -72,13 +70,13 @@ def test_a_search_ends_in_a_report_in_the_metrics_own_units(tmp_path: Path, conf
     )
 
 
-@heads
-def test_distillation_lowers_the_damage(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["three classes", "two numbers"])
+def test_distillation_lowers_the_damage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("objectives.training.distillation._BATCH_TOKENS", 64)
-    monkeypatch.setattr("objectives.training.distillation._LEARNING_RATE", 0.01)
-    problem = problem_of_head(config)
-    quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, (3,) * len(problem.layers))
-    sentences = TrainingSentences(random_sentences(9, 60), [0])
+    monkeypatch.setattr("objectives.training.distillation._LEARNING_RATE", 0.003)
+    problem = problem_of_head(HEADS[name])
+    quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, (2,) * len(problem.layers))
+    sentences = TrainingSentences(random_sentences(9, 100), [0])
     polished = polish(quantized, problem.network, sentences, epochs=3, head=problem.head)
     assert polished is not None
     assert polished.damage_after < polished.damage_before
