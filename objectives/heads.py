@@ -23,6 +23,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -158,7 +160,7 @@ class Head(ABC):
 
     def _sum(self, x: Any) -> Any:
         """Return the sums over a sentence's outputs."""
-        return x.sum(-1) if self.shape else x
+        return reduce(add, (x[..., output] for output in range(self.n_outputs))) if self.shape else x
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,9 @@ class Classes(Head):
     def log_partition(self, x: Array) -> Array:
         if not self.shape:
             return np.asarray(np.logaddexp(0.0, x))
-        top = np.maximum(x.max(-1), 0)
-        return np.asarray(top + np.log(np.exp(-top) + np.exp(x - top[..., None]).sum(-1)))
+        columns = np.moveaxis(x, -1, 0)  # numpy is slow along a short last dimension
+        top = np.maximum(reduce(np.maximum, columns), 0)
+        return np.asarray(top + np.log(reduce(np.add, (np.exp(column - top) for column in columns), np.exp(-top))))
 
     def means(self, x: Array) -> Array:
         return np.asarray(np.exp(x - self.log_partition(x)[..., None]) if self.shape else _sigmoid(x))
