@@ -36,13 +36,13 @@ TASK_METRICS: dict[str, MetricName] = {
 """The metric of each of GLUE's tasks; of two, the first of its paper that fits one number."""
 
 
-def metric_of(head: Head, name: MetricName | None = None) -> MetricName:
-    """Return the metric of a head: the named one, or MCC for classes, F1 for labels, Pearson for numbers.
+def metric_of(head: Head, name: MetricName | Literal["auto"] = "auto") -> MetricName:
+    """Return the metric of a head: the named one; ``auto`` is MCC for classes, F1 for labels, Pearson for numbers.
 
     Raises:
         InputError: the named metric is not of such a head.
     """
-    if name is None:
+    if name == "auto":
         return _DEFAULTS[head.kind]
     if (name in _CORRELATIONS) != (head.kind == "numbers"):
         fitting = [metric for metric in METRICS if (metric in _CORRELATIONS) == (head.kind == "numbers")]
@@ -147,11 +147,6 @@ def correlation_moments(name: MetricName, predicted: Array, labels: Array) -> Fl
     """
     x, y = (np.stack([_standardised(_ranks(own) if name == "spearman" else own) for own in _columns(values)], axis=1)
             for values in (predicted, labels))  # fmt: skip
-    return moments_of(x, y)
-
-
-def moments_of(x: Floats, y: Floats) -> Floats:
-    """Return 1, x, y, x^2, y^2 and x y, in a further last dimension."""
     return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -161,7 +162,7 @@ def load_problem(
     confirm: str = NONE,
     group_size: int = 0,
     known_scores: Callable[[Fingerprint], LogOdds | None] = lambda _: None,
-    metric: MetricName | None = None,
+    metric: MetricName | Literal["auto"] = "auto",
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
@@ -178,7 +179,7 @@ def load_problem(
         known_scores: called with the fingerprint before anything is scored or calibrated. It may refuse it by an
             InputError, and returns the FP32 model's outputs ``(n_sentences, *head.shape)`` if a run has them, else
             None.
-        metric: the task's; None for the usual one of the model's head.
+        metric: the task's; ``auto`` for the usual one of the model's head.
 
     Raises:
         InputError: there is no such device, or no place for the cache.
@@ -197,9 +198,10 @@ def load_problem(
     classifier = load_classifier(model_source)
     sentences, holdout_sentences = split_holdout(load_sentences(data_source, "validation"), confirm_source)
     network = classifier.model
-    if network.config.problem_type is None and sentences.labels.ndim == 2 and network.config.num_labels > 1:
-        network.config.problem_type = "multi_label_classification"  # as transformers decides
-    decided = "" if network.config.problem_type else ", as transformers decides where its config does not say"
+    config: Any = network.config
+    decided = "" if config.problem_type else ", as transformers decides where its config does not say"
+    if config.problem_type is None and sentences.labels.ndim == 2 and config.num_labels > 1:
+        config.problem_type = "multi_label_classification"
     head = head_of(network)
     metric = metric_of(head, metric)
     if head != TWO_CLASSES:

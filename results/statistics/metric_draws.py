@@ -2,18 +2,20 @@
 
 Metrics of classes depend on counts (:mod:`results.statistics.confusion`). For yes/no labels and numbers each sentence
 gets a weight of its own, as in the Bayesian bootstrap (D. B. Rubin, Annals of Statistics 9 (1981)), and one more
-sentence of the worst kind stands for what was not seen, as there.
+sentence stands for what was not seen, as there.
 
 Notation, for a map and another, on n sentences:
     w_i ~ Gamma(1): the weight of sentence i. e ~ Gamma(1): the weight of the sentence not seen.
     f_i: what the metric sums over sentences: the cells of a confusion matrix for each label, or the moments of a
         correlation for each number. The metric is a function of sum_i w_i f_i + e f.
-    f: a sentence whose labels are all 1 or all 0, or whose numbers are the largest or the smallest; an unfavourable
-        one has the opposite answers of the map and the right ones of the other.
+    f: for labels a sentence of the worst kind, whose labels are all 1 or all 0: the map has all of them wrong and the
+        other right. Numbers have no worst kind; theirs is one more like the sentence seen that lowers d most.
+    d: the difference of the metrics; for a single map, its metric alone. The upper end is found likewise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,7 +30,6 @@ from objectives.metrics import (
     correlation_of_moments,
     metric_of_confusion,
     metric_values,
-    moments_of,
 )
 from objectives.scores import Labels
 from results.statistics.bootstrap import Floats
@@ -96,26 +97,21 @@ class TaskMetric:
                 raise ValueError(f"answers must have the shape of the labels, {labels.shape}, not {own.shape}")
         values = self.values(labels, np.stack(given))
         point = float(values[0] if others is None else values[0] - values[1])
-        # Of labels each may be constant; a correlation with a constant says nothing.
-        constant = [np.ptp(part, axis=0) == 0 for part in (labels, *(given if self.head.kind == "numbers" else ()))]
-        if any(part.any() if self.head.kind == "numbers" else part.all() for part in constant):
+        sides = [_Side.of(self, labels, own) for own in given]
+        worst, best = (_unseen_sentences(sides, wrong=wrong) for wrong in (True, False))
+        if not worst:
             return Draws.unknown(point, self.name, paired=others is not None)
         weights, one_more = _weights(len(labels), draws)
-        sides = [_Side.of(self, labels, own) for own in given]
         sums = [weights @ side.features for side in sides]
 
-        def with_one_more(wrong: bool) -> Floats:
-            kinds = []
-            for high in (False, True):
-                signs = (not wrong, wrong)  # whether each side is right
-                own, *other = (
-                    side.value(total + one_more[:, np.newaxis] * side.extreme(high, right))
-                    for side, total, right in zip(sides, sums, signs, strict=False)
-                )
-                kinds.append(own - other[0] if other else own)
-            return np.stack(kinds)
+        def with_one_more(kinds: list[list[Floats]]) -> Floats:
+            values = []
+            for kind in kinds:
+                drawn = [total + one_more[:, np.newaxis] * added for total, added in zip(sums, kind, strict=True)]
+                values.append(_difference(sides, drawn))
+            return np.stack(values)
 
-        return Draws(point, with_one_more(True), with_one_more(False), *limits(self.name, paired=others is not None))
+        return Draws(point, with_one_more(worst), with_one_more(best), *limits(self.name, paired=others is not None))
 
 
 MCC = TaskMetric()
@@ -124,43 +120,53 @@ MCC = TaskMetric()
 
 @dataclass(frozen=True)
 class _Side:
-    """The features f of the sentences with one map's answers.
-
-    Attributes:
-        metric: the task's metric.
-        features: ``(n_sentences, n_outputs * n_features)``.
-        x_ends, y_ends: the smallest and the largest answer and label, ``(2, n_outputs)`` each; in units of moments.
-    """
+    """One map's answers: the features f of the sentences, ``(n_sentences, n_outputs * n_features)``."""
 
     metric: TaskMetric
     features: Floats
-    x_ends: Floats
-    y_ends: Floats
+    is_constant: bool
 
     @classmethod
     def of(cls, metric: TaskMetric, labels: Labels, answers: Answers) -> _Side:
         count = len(labels)
         if metric.head.kind == "numbers":
             moments = correlation_moments(metric.name, answers, labels)
-            x, y = moments[..., 1], moments[..., 2]
-            ends = [np.stack([values.min(axis=0), values.max(axis=0)]) for values in (x, y)]
-            return cls(metric, moments.reshape(count, -1), *ends)
+            constant = bool((np.ptp(labels, axis=0) == 0).any() or (np.ptp(answers, axis=0) == 0).any())
+            return cls(metric, moments.reshape(count, -1), constant)
         cells = (2 * labels.astype(np.int64) + answers).reshape(count, -1)
-        both = np.stack([np.zeros(cells.shape[1]), np.ones(cells.shape[1])])
-        return cls(metric, np.eye(4)[cells].reshape(count, -1), both, both)
-
-    def extreme(self, high: bool, right: bool) -> Floats:
-        """Return f, ``(n_outputs * n_features,)``, of a sentence of the largest or the smallest labels."""
-        x, y = self.x_ends[int(high == right)], self.y_ends[int(high)]
-        if self.metric.head.kind == "numbers":
-            return moments_of(x, y).ravel()
-        return np.asarray(np.eye(4)[(2 * y + x).astype(np.int64)].ravel())
+        return cls(metric, np.eye(4)[cells].reshape(count, -1), bool((np.ptp(labels, axis=0) == 0).all()))
 
     def value(self, sums: Floats) -> Floats:
-        """Return the metric of summed features ``(n_draws, n_outputs * n_features)``."""
+        """Return the metric of summed features ``(n, n_outputs * n_features)``."""
         if self.metric.head.kind == "numbers":
             return correlation_of_moments(sums.reshape(len(sums), -1, 6))
         return np.asarray(metric_of_confusion(self.metric.name, sums.reshape(len(sums), -1, 2, 2)).mean(axis=-1))
+
+
+def _difference(sides: Sequence[_Side], sums: Sequence[Floats]) -> Floats:
+    """Return d, ``(n,)``, of each side's summed features."""
+    own, *other = (side.value(total) for side, total in zip(sides, sums, strict=True))
+    return own - other[0] if other else own
+
+
+def _unseen_sentences(sides: Sequence[_Side], *, wrong: bool) -> list[list[Floats]]:
+    """Return the kinds of the sentence not seen, each as one f a side; none if nothing is known.
+
+    ``wrong`` asks for the unfavourable ones.
+    """
+    if any(side.is_constant for side in sides):
+        return []
+    if sides[0].metric.head.kind == "numbers":
+        moved = _difference(sides, [side.features.sum(axis=0) + side.features for side in sides])
+        if np.ptp(moved) == 0:  # two maps that say the same of all sentences
+            return []
+        at = int(np.argmin(moved) if wrong else np.argmax(moved))
+        return [[side.features[at] for side in sides]]
+    n_labels = sides[0].features.shape[1] // 4
+    answers = [1, 0] if wrong else [0, 1]  # how far each side's answer is off
+    return [
+        [np.tile(np.eye(4)[2 * label + (label ^ off)], n_labels) for off in answers[: len(sides)]] for label in (0, 1)
+    ]
 
 
 @lru_cache(maxsize=2)  # those of all sentences and of a fold

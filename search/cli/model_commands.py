@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from objectives.problem import Problem
     from objectives.scores import LogOdds
 
-_MODEL_SETTINGS = ("model", "data", "quantizer", "group_size", "device")
+_MODEL_SETTINGS = ("model", "data", "metric", "quantizer", "group_size", "device")
 
 
 @takes_settings(*_MODEL_SETTINGS)

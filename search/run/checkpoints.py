@@ -114,6 +114,7 @@ def _load(
         confirm=profile.confirm,
         group_size=profile.group_size,
         known_scores=known_scores,
+        metric=profile.metric,
     )
 
 

@@ -66,6 +66,7 @@ def load_searched_problem(
         confirm=profile.confirm,
         group_size=profile.group_size,
         known_scores=check,
+        metric=profile.metric,
     )
 
 

@@ -74,8 +74,8 @@ def test_the_divergence_is_that_of_torchs_distributions(head: Head) -> None:
 
 
 def test_divergences_of_known_pairs() -> None:
-    three = np.log(np.array([[2.0, 1.0]]))  # a half, a quarter and a quarter, in the order 1, 0, 2
-    even = np.zeros((1, 2))
+    three: Array = np.log(np.array([[2.0, 1.0]]))  # a half, a quarter and a quarter, in the order 1, 0, 2
+    even: Array = np.zeros((1, 2))
     assert Classes(2).divergences(even, three)[0] == pytest.approx(0.5 * np.log(1.5) + 0.5 * np.log(0.75))
     assert YesNoLabels(2).divergences(even, three)[0] == pytest.approx(2 / 3 * np.log(4 / 3) + 1 / 3 * np.log(2 / 3))
     assert Numbers(2, (2.0, 0.5)).divergences(even, np.array([[2.0, 1.0]]))[0] == 4 / 4 + 1 / 1
