@@ -10,7 +10,7 @@ from objectives.scores import Labels
 
 
 def fitting_labels(labels: Labels, head: Head, subject: str) -> Labels:
-    """Return labels ``(n_sentences, *head.label_shape)`` of the head's type; of numbers and labels, one column counts.
+    """Return labels ``(n_sentences, *head.label_shape)`` in the head's type.
 
     Args:
         labels: of sentences, whole numbers or numbers.
@@ -24,7 +24,8 @@ def fitting_labels(labels: Labels, head: Head, subject: str) -> Labels:
     needed = f"the model predicts {head.description}"
     if given.shape[1:] != head.label_shape:
         columns = 1 if given.ndim == 1 else given.shape[1]
-        raise InputError(f"{subject}: has {columns} label columns, and {needed}; choose data that fit the model")
+        found = "1 label column" if columns == 1 else f"{columns} label columns"
+        raise InputError(f"{subject}: has {found}, and {needed}; choose data that fit the model")
     if head.kind == "numbers":
         if not np.isfinite(given).all():
             raise InputError(f"{subject}: {needed}, and a label is not finite; correct the data")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +22,7 @@ from objectives.heads import (
     head_of,
     head_of_record,
 )
+from tests.objectives.stacked import Stacked
 
 VARIANCES = (0.5, 2.0, 3.0)
 HEADS: dict[str, Head] = {
@@ -34,15 +35,6 @@ HEADS: dict[str, Head] = {
     "three numbers": Numbers(3, VARIANCES),
 }
 heads = pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
-
-
-@dataclass(frozen=True)
-class Stacked(Classes):
-    """Two classes through the code of many: outputs ``(n_sentences, 1)``."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.n_outputs,)
 
 
 def draw(head: Head, seed: int, count: int = 50, scale: float = 2.0) -> Array:
