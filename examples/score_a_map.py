@@ -14,11 +14,11 @@ def main() -> None:
         "uniform 4": uniform(problem.layers, 4),
         "embeddings 8, others 3": tuple(8 if layer.kind == "embedding" else 3 for layer in problem.layers),
     }
-    print(f"FP32: MCC {problem.fp32.mcc:.3f}")
+    print(f"FP32: MCC {problem.fp32.metric:.3f}")
     for name, bit_map in maps.items():
         scores = problem.evaluate(bit_map).scores
         compression = problem.footprint.compression(bit_map, "packed")
-        print(f"{name}: {compression:.2f}x smaller, damage {scores.damage:.4f} nats, MCC {scores.mcc:.3f}")
+        print(f"{name}: {compression:.2f}x smaller, damage {scores.damage:.4f} nats, MCC {scores.metric:.3f}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,8 @@ from torch import nn
 from objectives.cache import cache_directory
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
+from objectives.heads import TWO_CLASSES, Head, Numbers, head_of
+from objectives.labels import fitting_labels
 from objectives.layers import BitMap, Layer, uniform
 from objectives.loading import AUTO, NONE
 from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
@@ -25,13 +28,14 @@ from objectives.loading.models import Classifier, load_classifier
 from objectives.loading.sentences import Sentences, load_texts, training_order
 from objectives.loading.tasks import ALL_DEFAULT, DataOptions
 from objectives.loading.tokenization import Text
+from objectives.metrics import METRIC_NAMES, MetricName, chance_level, metric_of
 from objectives.miniature import SHIPPED
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import QuantizerName
 from objectives.quantization.bank import FP32_WIDTH
 from objectives.quantization.bank_cache import load_quantizer, make_bank
 from objectives.quantization.quantized_model import QuantizedModel
-from objectives.scores import Labels, LogOdds, Precision, Scores, predictions, score
+from objectives.scores import Labels, LogOdds, Precision, Scores, score
 from objectives.token_types import follow_separators, types_of
 from objectives.training.distillation import TrainingSentences
 
@@ -41,7 +45,7 @@ MINIATURE = "miniature"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of a bit map: its scores, log-odds ``(n_sentences,)``, precision and duration."""
+    """One evaluation of a bit map: its scores, outputs ``(n_sentences, *head.shape)``, precision and duration."""
 
     scores: Scores
     log_odds: LogOdds
@@ -64,7 +68,7 @@ class Problem:
     """A model and labelled sentences, ready to score bit maps; see :func:`load_problem`.
 
     ``search_evaluator`` scores maps during the search. ``evaluator`` computes in FP32 for exact results. Both are the
-    same object if the search's precision is FP32.
+    same object if the search's precision is FP32. ``head`` says what outputs mean, and ``metric`` what is best.
     """
 
     model: str
@@ -80,6 +84,8 @@ class Problem:
     token_ids: Sequence[Sequence[int]]
     evaluator: Evaluator
     search_evaluator: Evaluator
+    head: Head
+    metric: MetricName
     holdout: Holdout | None = None
     options: DataOptions = ALL_DEFAULT
     n_available: int = 0
@@ -124,7 +130,7 @@ class Problem:
         return replace(self, search_evaluator=faster if faster.precision == precision else self.evaluator)
 
     def holdout_log_odds(self, maps: Sequence[BitMap]) -> tuple[LogOdds, list[LogOdds]]:
-        """Return the log-odds of the FP32 model and of maps on the holdout set, in FP32.
+        """Return the outputs of the FP32 model and of maps on the holdout set, in FP32.
 
         Raises:
             InputError: there is no holdout set, or a log-odds is not finite.
@@ -162,7 +168,7 @@ class Problem:
     def _evaluate(self, evaluator: Evaluator, bit_map: BitMap) -> Evaluation:
         started = time.perf_counter()
         log_odds = evaluator.log_odds(bit_map)
-        scores = score(log_odds, self.labels, self.fp32_log_odds)
+        scores = score(log_odds, self.labels, self.fp32_log_odds, self.head, self.metric)
         return Evaluation(scores, log_odds, evaluator.precision, elapsed_s=time.perf_counter() - started)
 
 
@@ -178,6 +184,7 @@ def load_problem(
     group_size: int = 0,
     known_scores: Callable[[Fingerprint], LogOdds | None] = lambda _: None,
     options: DataOptions = ALL_DEFAULT,
+    metric: MetricName | Literal["auto"] = "auto",
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
@@ -192,15 +199,18 @@ def load_problem(
         confirm: the holdout set, as for ``split_holdout``; ``auto`` is the own one of data ``miniature``, else none.
         group_size: columns that share a scale and a zero point; 0 for whole rows.
         known_scores: called with the fingerprint before anything is scored or calibrated. It may refuse it by an
-            InputError, and returns the FP32 model's log-odds ``(n_sentences,)`` if a run has them, else None.
+            InputError, and returns the FP32 model's outputs ``(n_sentences, *head.shape)`` if a run has them, else
+            None.
         options: what to read of the data, and how much. A holdout set is drawn before validation sentences are left
             out, and is cut to as many.
+        metric: the task's; ``auto`` for the usual one of the model's head.
 
     Raises:
         InputError: there is no such device, or no place for the cache.
         InputError: the model or the sentences cannot be used; see ``load_classifier`` and ``load_sentences``.
         InputError: the labels are not the model's, or it is unknown which is which; see ``objectives.loading.labels``.
-        InputError: the FP32 model's MCC is zero or less, which probably means reversed labels.
+        InputError: the FP32 model's metric is no better than chance, which probably means reversed labels.
+        InputError: the metric does not fit the model's head.
     """
     if confirm == AUTO:
         confirm = MINIATURE if data == MINIATURE else NONE
@@ -211,9 +221,17 @@ def load_problem(
     cache = cache_directory() if quantizer == "calibrated" or bank_in_files else Path()
     report_progress(f"loading {model}")
     classifier = replace(load_classifier(model_source), max_length=options.max_length)
-    scored = load_scored(data_source, confirm_source, options, classifier.label_names, "classes")
+    scored = load_scored(data_source, confirm_source, options, classifier.label_names, head_of(classifier.model).kind)
     sentences = scored.sentences
     network = classifier.model
+    config: Any = network.config
+    if config.problem_type is None and sentences.labels.ndim == 2 and config.num_labels > 1:
+        config.problem_type = "multi_label_classification"  # as transformers decides
+    decided = "" if config.problem_type else ", as transformers decides where its config does not say"
+    head = head_of(network)
+    metric = metric_of(head, metric)
+    if head != TWO_CLASSES:
+        report_progress(f"the model predicts {head.description}{decided}; scored by {METRIC_NAMES[metric]}")
     tokens = classifier.encode(sentences.texts)
     token_ids = tokens.ids
     if tokens.types is not None:
@@ -236,14 +254,16 @@ def load_problem(
         raise InputError(f"{model}: the FP32 model's scores are not finite; its weights are damaged, get them again")
     order = scored.order
     if order is None:
-        order = _order_by_scores(sentences, fp32_log_odds, classifier, report_progress)
-    labels = reordered(sentences.labels, order)
-    fp32 = score(fp32_log_odds, labels, fp32_log_odds)
-    if fp32.mcc <= 0:
+        order = _order_by_scores(sentences, head, fp32_log_odds, classifier, report_progress)
+    labels = fitting_labels(reordered(sentences.labels, order), head, data)
+    if head.kind == "numbers":
+        head = Numbers.of(fp32_log_odds)
+    fp32 = score(fp32_log_odds, labels, fp32_log_odds, head, metric)
+    if fp32.metric <= chance_level(metric, head, labels):
         raise InputError(
-            f"{model}: its FP32 MCC on {data} is {fp32.mcc:.3f}, no better than chance, with "
-            f"{matching(sentences.names, order)}. Its labels are probably reversed: correct id2label and label2id in "
-            "its config.json. Or it was never fine-tuned: run `bitfront finetune`"
+            f"{model}: its FP32 {METRIC_NAMES[metric]} on {data} is {fp32.metric:.3f}, no better than chance, with "
+            f"{matching(sentences.names, order) or 'numbers'}. Its labels are probably in another order: correct "
+            "id2label and label2id in its config.json. Or it was never fine-tuned: run `bitfront finetune`"
         )
     model_id = identity["model"]
     bank = make_bank(loaded_quantizer, network, layers, model_id, cache, report_progress, bank_in_files)
@@ -264,18 +284,31 @@ def load_problem(
         search_evaluator=evaluator,
         holdout=None
         if scored.holdout is None
-        else Holdout(reordered(scored.holdout.labels, order), scored.holdout.in_domain, holdout_ids, confirm),
+        else Holdout(
+            fitting_labels(reordered(scored.holdout.labels, order), head, f"--confirm {confirm}"),
+            scored.holdout.in_domain,
+            holdout_ids,
+            confirm,
+        ),
         options=options,
         n_available=scored.n_available,
+        head=head,
+        metric=metric,
     )
     return problem.searching_in(precision)
 
 
 def _order_by_scores(
-    sentences: Sentences, fp32_log_odds: LogOdds, classifier: Classifier, report_progress: Callable[[str], None]
+    sentences: Sentences,
+    head: Head,
+    fp32_log_odds: LogOdds,
+    classifier: Classifier,
+    report_progress: Callable[[str], None],
 ) -> list[int]:
     try:
-        order = order_by_scores(predictions(fp32_log_odds), sentences.labels, sentences.names, classifier.label_names)
+        order = order_by_scores(
+            head.predictions(fp32_log_odds), sentences.labels, sentences.names, classifier.label_names
+        )
     except InputError as error:
         raise InputError(f"{classifier.source} on {sentences.source}: {error}") from None
     report_progress(f"labels in the order that fits the FP32 model's scores: {matching(sentences.names, order)}")

@@ -1,110 +1,95 @@
-"""Scores of a two-class classifier, all computed from one log-odds a sentence.
-
-Notation:
-    q: log-odds of a bit map, the logit of "acceptable" minus the logit of "unacceptable"; positive predicts acceptable.
-    p: log-odds of the FP32 model.
-    P: FP32 probability of "acceptable", 1 / (1 + exp(-p)).
-
-    damage = mean over sentences of KL(P || Q)
-    KL(P || Q) = log(1 + exp(q)) - log(1 + exp(p)) - P (q - p)
-"""
+"""Scores of a bit map's outputs; :mod:`objectives.heads` says what outputs are, and has the formula of the damage."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from objectives.errors import NotFiniteError
+from objectives.errors import InputError, NotFiniteError
+from objectives.heads import TWO_CLASSES, Head, Outputs
+from objectives.metrics import MetricName, metric_value
 
-LogOdds = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int8]
+LogOdds = Outputs
+"""The outputs of a model: of two classes, one log-odds a sentence."""
+Labels = npt.NDArray[Any]
+"""Classes or numbers ``(n_sentences,)``; several yes/no labels or numbers ``(n_sentences, n_outputs)``."""
 Precision = Literal["fp32", "bf16"]
-"""Precision of decoded weights and of the matrix products behind log-odds. Scores are computed in FP64."""
+"""Precision of decoded weights and of the matrix products behind outputs. Scores are computed in FP64."""
 
 
 @dataclass(frozen=True)
 class Scores:
     """Scores of one bit map.
 
-    Lower ``damage`` (mean KL divergence from FP32) and ``cross_entropy`` are better, in nats a sentence. Of ``mcc``,
-    ``accuracy`` and ``agreement`` (same top class as FP32) higher is better.
+    Lower ``damage`` (mean KL divergence from FP32) and ``cross_entropy`` are better, in nats a sentence. Of ``metric``,
+    the task's own, ``accuracy`` and ``agreement`` (same answer as FP32) higher is better. Numbers have neither of the
+    last two. ``metric_name`` says which metric it is.
     """
 
-    mcc: float
-    accuracy: float
-    agreement: float
+    metric: float
+    accuracy: float | None
+    agreement: float | None
     damage: float
     cross_entropy: float
+    metric_name: MetricName = "mcc"
+
+    def quality(self, name: str) -> float:
+        """Return the score that a search optimises: ``damage``, ``agreement``, or else the metric.
+
+        Raises:
+            InputError: numbers have no agreement.
+        """
+        if name == "damage":
+            return self.damage
+        if name != "agreement":
+            return self.metric
+        if self.agreement is None:
+            raise InputError("quality agreement: a model that predicts numbers has none; choose damage or mcc")
+        return self.agreement
+
+    def record(self) -> dict[str, float]:
+        """Return the scores by their names, the metric by its own."""
+        named = {self.metric_name: self.metric, "accuracy": self.accuracy, "agreement": self.agreement}
+        named |= {"damage": self.damage, "cross_entropy": self.cross_entropy}
+        return {name: value for name, value in named.items() if value is not None}
+
+    @classmethod
+    def of_record(cls, record: dict[str, Any], metric: MetricName) -> Scores:
+        """Return the scores that :meth:`record` returned, among other things."""
+        return cls(
+            metric=record[metric],
+            accuracy=record.get("accuracy"),
+            agreement=record.get("agreement"),
+            damage=record["damage"],
+            cross_entropy=record["cross_entropy"],
+            metric_name=metric,
+        )
 
 
-def score(log_odds: LogOdds, labels: Labels, fp32_log_odds: LogOdds) -> Scores:
-    """Score log-odds ``(n_sentences,)`` against labels ``(n_sentences,)`` and the FP32 model's log-odds.
+def score(
+    outputs: Outputs, labels: Labels, fp32_outputs: Outputs, head: Head = TWO_CLASSES, metric: MetricName = "mcc"
+) -> Scores:
+    """Score outputs ``(n_sentences, *head.shape)`` against labels and the FP32 model's outputs.
 
     Raises:
         ValueError: the shapes differ.
-        NotFiniteError: a log-odds is not finite.
+        NotFiniteError: an output is not finite.
     """
-    if not log_odds.shape == labels.shape == fp32_log_odds.shape:
-        raise ValueError(f"arrays must have one shape, got {log_odds.shape}, {labels.shape}, {fp32_log_odds.shape}")
-    if not np.isfinite(log_odds).all():
-        raise NotFiniteError(f"{np.count_nonzero(~np.isfinite(log_odds))} of {log_odds.size} log-odds are not finite")
-    predicted = predictions(log_odds)
+    predicted, fp32_predicted = head.predictions(outputs), head.predictions(fp32_outputs)
+    shapes_fit = outputs.shape == fp32_outputs.shape == (len(outputs), *head.shape) and predicted.shape == labels.shape
+    if not shapes_fit:
+        raise ValueError(f"arrays must have one shape, got {outputs.shape}, {labels.shape}, {fp32_outputs.shape}")
+    if not np.isfinite(outputs).all():
+        raise NotFiniteError(f"{np.count_nonzero(~np.isfinite(outputs))} of {outputs.size} log-odds are not finite")
+    is_choice = head.kind != "numbers"
     return Scores(
-        mcc=mcc(predicted, labels),
-        accuracy=float(np.mean(predicted == labels)),
-        agreement=float(np.mean(predicted == predictions(fp32_log_odds))),
-        damage=float(np.mean(divergences(log_odds, fp32_log_odds))),
-        cross_entropy=float(np.mean(_softplus(np.where(labels == 1, -1.0, 1.0) * log_odds.astype(np.float64)))),
+        metric=metric_value(metric, head, predicted, labels),
+        accuracy=float(np.mean(predicted == labels)) if is_choice else None,
+        agreement=float(np.mean(predicted == fp32_predicted)) if is_choice else None,
+        damage=float(np.mean(head.divergences(outputs, fp32_outputs))),
+        cross_entropy=float(np.mean(head.cross_entropies(outputs, labels))),
+        metric_name=metric,
     )
-
-
-def predictions(log_odds: LogOdds) -> Labels:
-    """Return the predicted class of each sentence, ``(n_sentences,)`` of 0 and 1; a tie is 0, as with argmax."""
-    return (log_odds > 0).astype(np.int8)
-
-
-def mcc(predicted: Labels, labels: Labels) -> float:
-    """Return the Matthews correlation coefficient, -1..1, higher is better; 0 if it is undefined.
-
-    B. W. Matthews, Biochimica et Biophysica Acta 405 (1975).
-    """
-    hits = int(np.count_nonzero((predicted == 1) & (labels == 1)))
-    misses = int(np.count_nonzero((predicted == 0) & (labels == 1)))
-    false_alarms = int(np.count_nonzero((predicted == 1) & (labels == 0)))
-    rejections = int(np.count_nonzero((predicted == 0) & (labels == 0)))
-    return float(mcc_of_counts(*(np.array(count) for count in (hits, misses, false_alarms, rejections))))
-
-
-def mcc_of_counts(
-    hits: npt.NDArray[np.int64],
-    misses: npt.NDArray[np.int64],
-    false_alarms: npt.NDArray[np.int64],
-    rejections: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """Return the MCC of confusion counts, elementwise over arrays of one shape; 0 where it is undefined."""
-    tp, fn, fp, tn = (np.asarray(count, dtype=np.float64) for count in (hits, misses, false_alarms, rejections))
-    denominator = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return np.asarray((tp * tn - fp * fn) / np.where(denominator == 0, np.inf, denominator))
-
-
-def divergences(log_odds: LogOdds, fp32_log_odds: LogOdds) -> npt.NDArray[np.float64]:
-    """Return each sentence's KL divergence, in nats, of these class probabilities from the FP32 model's.
-
-    ``(n_sentences,)``, lower is better; zero if the log-odds are equal. Their mean is the damage.
-    """
-    p, q = fp32_log_odds.astype(np.float64), log_odds.astype(np.float64)
-    probability = 1.0 / (1.0 + np.exp(-np.clip(p, -700, 700)))
-    # This form stays accurate for probabilities near 0 and 1; logarithms of the probabilities would not.
-    return np.maximum(_softplus(q) - _softplus(p) - probability * (q - p), 0.0)
-
-
-def worst_divergence(fp32_log_odds: LogOdds) -> float:
-    """Return the divergence, in nats, if the FP32 model's surest answer were reversed, as sure as before."""
-    return float(divergences(-fp32_log_odds, fp32_log_odds).max())
-
-
-def _softplus(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.logaddexp(0.0, x)

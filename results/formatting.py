@@ -5,12 +5,17 @@ from __future__ import annotations
 from math import floor
 
 from objectives.errors import quoted
+from objectives.metrics import METRIC_NAMES, MetricName
 from results.outcome import Origin, Outcome, Quality, Trial
 from results.statistics.intervals import Comparison
 
 DAMAGE = "damage (mean KL divergence from FP32)"
 """How each page and table names damage at its first mention."""
-QUALITY_WORDS: dict[Quality, str] = {"damage": "damage", "mcc": "MCC", "agreement": "agreement with FP32"}
+
+
+def quality(name: Quality, metric: MetricName) -> str:
+    """Return what a study optimises, in words."""
+    return {"damage": "damage", "agreement": "agreement with FP32"}.get(name, METRIC_NAMES[metric])
 
 
 def command(*words: object) -> str:
@@ -34,18 +39,18 @@ def nats(damage: float) -> str:
     return f"{damage:.3g}"
 
 
-def mcc(score: float) -> str:
-    """Format an MCC as ``0.561``."""
+def metric(score: float) -> str:
+    """Format a metric as ``0.561``."""
     return f"{score:.3f}"
 
 
-def difference(mcc_difference: float) -> str:
-    """Format a difference in MCC as ``+0.002``."""
-    return f"{mcc_difference:+.3f}"
+def difference(metric_difference: float) -> str:
+    """Format a difference in a metric as ``+0.002``."""
+    return f"{metric_difference:+.3f}"
 
 
 def difference_with(comparison: Comparison) -> str:
-    """Format a difference in MCC with its interval, as ``+0.002 (-0.012 to +0.018)``."""
+    """Format a difference in a metric with its interval, as ``+0.002 (-0.012 to +0.018)``."""
     interval = comparison.interval
     return f"{difference(comparison.difference)} ({difference(interval.low)} to {difference(interval.high)})"
 
@@ -57,9 +62,9 @@ def confidence(probability: float) -> str:
     return "under 1%" if probability < 0.01 else f"{floor(100 * probability + 1e-9)}%"
 
 
-def loss(margin: float) -> str:
+def loss(margin: float, name: MetricName) -> str:
     """Format a margin as ``0.01 MCC``."""
-    return f"{margin:.10g} MCC"
+    return f"{margin:.10g} {METRIC_NAMES[name]}"
 
 
 def bits_per_weight(trial: Trial) -> str:

@@ -9,16 +9,19 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from objectives.heads import TWO_CLASSES, Head
 from objectives.layers import BitMap
+from objectives.metrics import MetricName
 from objectives.packing.footprint import Footprint, SizeAxis
 from objectives.scores import Labels, LogOdds, Precision, Scores
 
 Quality = Literal["damage", "mcc", "agreement"]
+"""What a study optimises; ``mcc`` stands for the task's metric, whichever it is."""
 Origin = Literal["reference", "uniform", "plain", "sampler"]
 """Who proposed a map: the documented configuration, a uniform baseline, the knapsack, or the sampler."""
 
 DEFAULT_MARGIN = 0.01
-"""The loss of MCC that the user accepts, unless the run sets another."""
+"""The loss of the metric that the user accepts, unless the run sets another."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Trial:
         packed_compression: FP32 size over size, every byte of the file; higher is smaller.
         feasible: whether it meets the size constraint.
         scores: its scores; None if the evaluation failed (``failure`` then says why).
-        log_odds: one log-odds a sentence, ``(n_sentences,)``; None if the evaluation failed.
+        log_odds: the outputs, ``(n_sentences, *head.shape)``, for two classes one log-odds a sentence; None if the
+            evaluation failed.
         precision: of the evaluation; FP32 once the final checks have scored the map again.
         elapsed_s: seconds that the evaluation took.
         finished_s: seconds since the study's first trial began.
@@ -65,10 +69,10 @@ class HoldoutScores:
 
     Attributes:
         source: the sentences, as the user named them.
-        labels: ``(n_sentences,)`` of 0 and 1.
+        labels: ``(n_sentences, *head.label_shape)``.
         in_domain: ``(n_sentences,)``, or None if the sentences do not say.
-        fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
-        log_odds: ``(n_sentences,)`` of maps, by trial number.
+        fp32_log_odds: outputs ``(n_sentences, *head.shape)`` of the FP32 model.
+        log_odds: outputs of maps, by trial number.
         trials: how many maps had been evaluated when the holdout was scored.
         withdrawn: whether the search went on afterwards, so that the scores no longer count.
     """
@@ -87,8 +91,8 @@ class Unseen:
     """The scores of the best maps on unlabelled sentences that neither the search nor the knapsack saw.
 
     Attributes:
-        fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
-        log_odds: ``(n_sentences,)`` of maps, by trial number.
+        fp32_log_odds: outputs ``(n_sentences, *head.shape)`` of the FP32 model.
+        log_odds: outputs of maps, by trial number.
         trials: how many maps had been evaluated when these maps were chosen.
         outdated: whether the search went on afterwards.
     """
@@ -111,20 +115,22 @@ class Outcome:
         quality: the first objective of the study.
         size_axis: the size that the constraint and the front use.
         min_compression: the size constraint.
-        labels: ``(n_sentences,)`` of 0 and 1.
+        labels: ``(n_sentences, *head.label_shape)``.
         in_domain: ``(n_sentences,)`` of bool, or None if the sentences do not say.
-        fp32_log_odds: ``(n_sentences,)`` of the FP32 model.
+        fp32_log_odds: outputs ``(n_sentences, *head.shape)`` of the FP32 model.
         fp32: the scores of the FP32 model.
         reference_note: why the trials lack the documented configuration; empty if they have it.
         trials: every evaluated map, by number.
         provenance: further facts to show, in order: versions, seed, machine, fingerprints.
-        margin: the loss of MCC that the user accepts, 0 or more.
+        margin: the loss of the metric that the user accepts, 0 or more.
         command: the command that repeats this run; empty if unknown.
         holdout_source: the holdout sentences, as the user named them; empty if there is none.
         holdout: the scores on the holdout; None until it is scored.
         unseen: the scores of the best maps on unseen training sentences; None until the search has ended.
         unscored: how many maps an interrupted check on unseen sentences still has to score.
         unfinished: why the run is not complete, without a full stop; empty if it is, or if unknown.
+        head: of the model.
+        metric: the task's.
     """
 
     name: str
@@ -148,3 +154,5 @@ class Outcome:
     unseen: Unseen | None = None
     unscored: int = 0
     unfinished: str = ""
+    head: Head = TWO_CLASSES
+    metric: MetricName = "mcc"

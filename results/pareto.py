@@ -45,10 +45,9 @@ def non_dominated(costs: Costs) -> npt.NDArray[np.bool_]:
 
 
 def quality_cost(scores: Scores, quality: Quality) -> float:
-    """Return the quality as a cost, lower is better: MCC and agreement change sign, here and nowhere else."""
-    if quality == "damage":
-        return scores.damage
-    return -(scores.mcc if quality == "mcc" else scores.agreement)
+    """Return the quality as a cost, lower is better: metric and agreement change sign, here and nowhere else."""
+    value = scores.quality(quality)
+    return value if quality == "damage" else -value
 
 
 def fp32_size(footprint: Footprint, axis: SizeAxis) -> int:

@@ -1,4 +1,4 @@
-"""The evaluator: what a model says of each sentence, for any bit map."""
+"""The evaluator: the head's outputs for any bit map, which are one log-odds a sentence for two classes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from objectives.evaluation.architectures import architecture_of
 from objectives.evaluation.forward import Forward, Logits, States, TransformersForward
 from objectives.evaluation.packed_bert import PackedBert
 from objectives.evaluation.weight_writer import WeightWriter
+from objectives.heads import head_of
 from objectives.layers import BitMap, Layer, uniform
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from objectives.scores import LogOdds, Precision
@@ -66,6 +67,7 @@ class Evaluator:
         if token_types is not None:
             _check_types(model, token_ids, token_types)
         self.layers = tuple(layers)
+        self._outputs = head_of(model).outputs
         self.bank = bank or WeightBank(model, layers)
         architecture = architecture_of(model)
         self._forward: Forward = (
@@ -107,13 +109,12 @@ class Evaluator:
         return logits
 
     def log_odds(self, bit_map: BitMap, remember: bool = False) -> LogOdds:
-        """Return the log-odds ``(n_sentences,)`` of a map of a two-class model; see :meth:`logits`."""
-        logits = self.logits(bit_map, remember)
-        log_odds: LogOdds = logits[:, 1] - logits[:, 0]
-        return log_odds
+        """Return the outputs ``(n_sentences, *head.shape)`` of a map: log-odds for two classes; see :meth:`logits`."""
+        outputs: LogOdds = self._outputs(torch.from_numpy(self.logits(bit_map, remember))).numpy()
+        return outputs
 
     def fp32_log_odds(self, remember: bool = False) -> LogOdds:
-        """Return the log-odds ``(n_sentences,)`` of the model itself, in the evaluator's precision."""
+        """Return the outputs ``(n_sentences, *head.shape)`` of the model itself, in the evaluator's precision."""
         return self.log_odds(uniform(self.layers, FP32_WIDTH), remember)
 
     def forget(self) -> None:

@@ -24,6 +24,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from objectives.errors import InputError, all_faults, quoted
+from objectives.heads import head_of_config
 from objectives.loading.hub import (
     hub_snapshot,
     library_faults,
@@ -51,7 +52,7 @@ _LOCAL_MODEL = "name a local model directory with --model DIR"
 
 @dataclass(frozen=True)
 class Classifier:
-    """A two-class sentence classifier in FP32 and eval mode, with its tokenizer.
+    """A sentence classifier or regressor in FP32 and eval mode, with its tokenizer.
 
     ``source`` is the directory or hub name that it was loaded from. Inputs are cut to ``max_length`` tokens; 0 for the
     model's own limit.
@@ -111,7 +112,7 @@ class Classifier:
 
 
 def load_classifier(source: str) -> Classifier:
-    """Load a fine-tuned two-class classifier of the BERT family, with gradients off.
+    """Load a fine-tuned classifier or regressor of the BERT family, with gradients off.
 
     Args:
         source: a ``transformers`` model directory, or the name of a model on the Hugging Face hub.
@@ -121,19 +122,17 @@ def load_classifier(source: str) -> Classifier:
         InputError: the hub cannot be reached, lacks the model, or requires a login.
         InputError: a file cannot be read, or its tensors do not match the config.
         InputError: the model is quantised already or is no encoder of the BERT family.
-        InputError: it has no fine-tuned head, or not exactly two labels.
+        InputError: it has no fine-tuned head, or its config's problem type and number of labels do not fit.
         InputError: the longest input has no room for a word.
         InputError: a weight is not finite.
     """
     directory = model_directory(source)
     with quiet_libraries():
         config = _load_config(directory, source)
-        names = {int(label): str(name) for label, name in (config.id2label or {}).items()}
-        if len(names) != 2:
-            raise InputError(
-                f"model {source}: a classifier with two labels is needed (0 unacceptable, 1 acceptable), got "
-                f"{len(names)} labels; choose a model that was fine-tuned on CoLA"
-            )
+        try:
+            head_of_config(config)
+        except InputError as error:
+            raise InputError(f"model {source}: {error}") from None
         model, faulty = load_weights(directory, config, source)
         head, pooler, encoder = split_by_part(model, faulty)
         if head and not encoder:

@@ -3,13 +3,13 @@
 Notation, for one layer and one sentence:
 
     x_i  input of the layer at token i
-    g_i  gradient of the sentence's log-odds with respect to the layer's output at token i
+    g_i  gradient of one of the sentence's outputs with respect to the layer's output at token i
     D    change of the layer's weight when it is quantised
-    r    first-order shift of the log-odds: r = sum_i g_i' D x_i
-    p    probability of class 1 in FP32
+    r    first-order shift of that output: r = sum_i g_i' D x_i
+    H    curvature of the damage by the outputs; p (1 - p) for two classes
 
-Sentences do not interact, so one backward pass from the sum of their log-odds gives every g. The second-order estimate
-of the damage (mean KL divergence from FP32) is mean p (1 - p) r^2 / 2: the quadratic form of the layer's full Fisher
+Sentences do not interact, so one backward pass from the sum of an output over them gives every g. The second-order
+estimate of the damage (mean KL divergence from FP32) is mean r' H r / 2: the quadratic form of the layer's full Fisher
 matrix, without diagonal or block approximation (Martens, JMLR 21 (2020), section 9; by its trace, for mixed precision:
 Dong et al., NeurIPS 2020).
 """
@@ -41,10 +41,10 @@ def first_order_shifts(
     should_stop: Callable[[], bool] = lambda: False,
     report_progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> npt.NDArray[np.float32] | None:
-    """Return the first-order shift of each sentence's log-odds when one layer alone is quantised.
+    """Return the first-order shift of each sentence's outputs when one layer alone is quantised.
 
     Args:
-        model: a two-class ``transformers`` sequence classifier in FP32; not changed.
+        model: a ``transformers`` sequence classifier in FP32; not changed.
         layers: its searchable layers.
         token_ids: each sentence's tokens, special ones included.
         bank: gives the layers' weights at each width.
@@ -52,25 +52,28 @@ def first_order_shifts(
         report_progress: called before each batch with the number of batches done and their total.
 
     Returns:
-        r, ``(n_layers, n_widths, n_sentences)``, in nats; None if ``should_stop`` became true.
+        r, ``(n_layers, n_widths, n_sentences)``, in nats, and ``(..., n_sentences, n_outputs)`` for more outputs than
+        one; None if ``should_stop`` became true.
 
     Raises:
         InputError: the model has no gradients, or another error ends its passes.
     """
-    # On the model's device: no batch waits for a GPU.
-    shifts = torch.zeros(len(layers), len(WIDTHS), len(token_ids), device=device_of(model))
     batches = list(equal_length_batches(token_ids, _BATCH_TOKENS))
     with recording(model, layers, token_ids, "--sensitivity none --sampler nsga2") as recorder:
+        # On the model's device: no batch waits for a GPU.
+        shape = (recorder.n_outputs, len(layers), len(WIDTHS), len(token_ids))
+        shifts = torch.zeros(shape, device=device_of(model))
         for done, (indices, tokens) in enumerate(batches):
             report_progress(done, len(batches))
             if should_stop():
                 return None
             at = torch.tensor(indices, device=shifts.device)
-            for use in recorder.uses(tokens):
-                moved = _layer_shifts(layers[use.layer], use.inputs, use.gradient, bank)
-                shifts[use.layer].index_add_(1, at[use.sentences], moved)
+            for output, own in enumerate(shifts):
+                for use in recorder.uses(tokens, output):
+                    moved = _layer_shifts(layers[use.layer], use.inputs, use.gradient, bank)
+                    own[use.layer].index_add_(1, at[use.sentences], moved)
     give_back_freed()
-    return shifts.cpu().numpy()
+    return (shifts[0] if len(shifts) == 1 else shifts.movedim(0, -1).contiguous()).cpu().numpy()
 
 
 def _layer_shifts(layer: Layer, inputs: Tensor, gradient: Tensor, bank: WeightBank) -> Tensor:

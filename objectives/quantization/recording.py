@@ -1,4 +1,4 @@
-"""What layers see of each sentence: the inputs of their calls, and the gradients of the log-odds at their outputs.
+"""What layers see of each sentence: the inputs of their calls, and the gradients of the head's outputs there.
 
 Most architectures call a layer with all sentences of a batch, one after the other in the first dimension. Some look up
 relative positions once for all sentences, or use a weight without calling its layer (DeBERTa, MPNet). Nothing then
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from objectives.batching import device_of
 from objectives.errors import InputError, is_out_of_memory
+from objectives.heads import head_of
 from objectives.layers import Layer
 
 _COPIES = 5  # of the sentence that shows how a model is called; another number than its tokens
@@ -33,7 +34,7 @@ class Use:
         layer: the layer's index.
         sentences: the sentence in the batch that each of the n entries belongs to, ``(n,)``.
         inputs: of the layer, ``(n, ...)``: hidden states, or whole numbers that name rows of its weight.
-        gradient: of the sentence's log-odds with respect to the outputs, or to those rows, ``(n, ...)``.
+        gradient: of one output of the sentence's head with respect to the outputs, or to those rows, ``(n, ...)``.
     """
 
     layer: int
@@ -47,12 +48,15 @@ class Recorder:
 
     Attributes:
         one_by_one: whether each sentence has a pass of its own.
+        n_outputs: of the model's head.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer], alternative: str) -> None:
         """Take a model whose parameters take no gradients, and the options that need none, for error messages."""
         self.one_by_one = False
         self._model = model
+        self._head = head_of(model)
+        self.n_outputs = self._head.n_outputs
         self._layers = layers
         self._alternative = alternative
         self._weights = [model.get_parameter(layer.parameter) for layer in layers]
@@ -90,28 +94,29 @@ class Recorder:
             self.one_by_one = outside or not self._calls.are_apart()
         self._track_weights(self.one_by_one)
 
-    def uses(self, tokens: Tensor) -> Iterator[Use]:
-        """Yield the layers' parts in the log-odds of each sentence.
+    def uses(self, tokens: Tensor, output: int = 0) -> Iterator[Use]:
+        """Yield the layers' parts in one output of each sentence.
 
         Args:
             tokens: sentences of one length, ``(n_sentences, n_tokens)``.
+            output: which of the head's outputs; each takes a pass of its own.
 
         Raises:
             InputError: the model has no gradients, or another error ends its passes.
         """
         if not self.one_by_one:
-            self._backward(tokens)
+            self._backward(tokens, output)
             if not self._calls.are_apart():
                 raise self._error("the calls of its layers vary")
             everyone = torch.arange(len(tokens), device=device_of(self._model))
             for index, inputs, outputs in self._calls.recorded:
-                if outputs.grad is not None:  # else the log-odds do not depend on it
+                if outputs.grad is not None:  # else the output does not depend on it
                     yield Use(index, everyone, inputs, outputs.grad)
             return
         kept: dict[tuple[int, bool], list[tuple[int, Tensor, Tensor]]] = {}
         kept_bytes = 0
         for sentence in range(len(tokens)):
-            self._backward(tokens[sentence : sentence + 1])
+            self._backward(tokens[sentence : sentence + 1], output)
             for index, inputs, gradient in self._single_uses():
                 kept.setdefault((index, inputs.is_floating_point()), []).append((sentence, inputs, gradient))
                 kept_bytes += inputs.nbytes + gradient.nbytes
@@ -144,12 +149,13 @@ class Recorder:
             weight.grad = None
             weight.requires_grad_(track)
 
-    def _backward(self, tokens: Tensor) -> None:
-        """Run a forward pass, and a backward pass from the sum of the log-odds."""
+    def _backward(self, tokens: Tensor, output: int = 0) -> None:
+        """Run a forward pass, and a backward pass from the sum over sentences of one output."""
         self._calls = _Calls(len(tokens), tokens.shape[1], self.one_by_one)
         try:
             logits = self._model(input_ids=tokens.to(device_of(self._model))).logits
-            (logits[:, 1] - logits[:, 0]).sum().backward()
+            outputs = self._head.outputs(logits)
+            (outputs if outputs.dim() == 1 else outputs[:, output]).sum().backward()
         except (RuntimeError, AttributeError, AssertionError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
@@ -225,7 +231,7 @@ def recording(
     """Provide a recorder of a model's layers. Parameters take no gradients of their own inside the context.
 
     Args:
-        model: a two-class ``transformers`` sequence classifier in FP32; not changed.
+        model: a ``transformers`` sequence classifier in FP32; not changed.
         layers: its searchable layers.
         token_ids: sentences, to see how the model is called.
         alternative: options that need no gradients, for the error message.

@@ -1,7 +1,7 @@
 """Second moments of each layer on real sentences: how errors in the columns of its weight add up.
 
     linear layer   M = mean x x'    over its inputs x
-    embedding      M = mean g g'    over the gradients g of the log-odds with respect to its outputs
+    embedding      M = mean g g'    over the gradients g of each output of the head with respect to its outputs
 
 With E = Q - W the error of a layer's weight W, a linear layer's mean squared output error is tr(E M E'). An embedding's
 output is a row of its weight, so inputs tell nothing about its columns; gradients do. The two means are the two factors
@@ -30,7 +30,7 @@ def second_moments(
     """Return M of each layer, ``(columns, columns)``, by the layer's name.
 
     Args:
-        model: a two-class ``transformers`` sequence classifier in FP32; not changed. Inputs and gradients are those of
+        model: a ``transformers`` sequence classifier in FP32; not changed. Inputs and gradients are those of
             the FP32 model, so that a layer's codes do not depend on the widths of others.
         layers: its searchable layers.
         token_ids: sentences, special tokens included.
@@ -49,9 +49,10 @@ def _gradient_moments(
     tokens_seen = 0
     with recording(model, embeddings, token_ids, _ALTERNATIVE) as recorder:
         for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
-            for use in recorder.uses(tokens):
-                gradients = use.gradient.flatten(0, -2)
-                sums[embeddings[use.layer].name].addmm_(gradients.T, gradients)
+            for output in range(recorder.n_outputs):
+                for use in recorder.uses(tokens, output):
+                    gradients = use.gradient.flatten(0, -2)
+                    sums[embeddings[use.layer].name].addmm_(gradients.T, gradients)
             tokens_seen += tokens.numel()
     return {name: total / tokens_seen for name, total in sums.items()}
 
@@ -77,7 +78,7 @@ def _input_moments(model: nn.Module, linear: Sequence[Layer], token_ids: Sequenc
                 for tokens in batch.split(1) if one_by_one else (batch,):
                     model(input_ids=tokens.to(device_of(model)))
     for name, count in seen.items():
-        sums[name] /= max(count, 1)  # a layer that never runs has none: the log-odds do not depend on it
+        sums[name] /= max(count, 1)  # a layer that never runs has none: the outputs do not depend on it
     return {name: sums[twin] for name, twin in twins.items()}
 
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from objectives.batching import device_of, equal_length_batches
 from objectives.evaluation.evaluator import Evaluator
+from objectives.heads import TWO_CLASSES, Head
 from objectives.quantization.quantized_model import QuantizedModel
-from objectives.scores import divergences
 
 TokenIds = Sequence[Sequence[int]]
 
@@ -79,6 +79,7 @@ def polish(
     seed: int = 0,
     report_progress: Callable[[str], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
+    head: Head = TWO_CLASSES,
 ) -> Polished | None:
     """Polish a quantised model, and keep the result if it does less damage on a held-out tenth of the sentences.
 
@@ -93,6 +94,7 @@ def polish(
         seed: seed of the held-out sentences, the order and the augmentation.
         report_progress: called with a line after each quarter of the batches.
         should_stop: called before each batch; if true, polishing stops and returns None.
+        head: of the model; of numbers, with the variances of the search.
 
     Raises:
         ValueError: there are fewer than two sentences.
@@ -110,9 +112,9 @@ def polish(
 
     def damage(model: QuantizedModel) -> float:
         log_odds = Evaluator(model.decoded(fp32), model.layers, held_out).fp32_log_odds()
-        return float(divergences(log_odds, fp32_log_odds).mean())
+        return float(head.divergences(log_odds, fp32_log_odds).mean())
 
-    tuned = _tune(quantized, fp32, training, augmentation, epochs, rng, report_progress, should_stop)
+    tuned = _tune(quantized, fp32, head, training, augmentation, epochs, rng, report_progress, should_stop)
     if tuned is None:
         return None
     before, after = damage(quantized), damage(tuned)
@@ -226,6 +228,7 @@ class _Student(nn.Module):
 def _tune(
     quantized: QuantizedModel,
     fp32: nn.Module,
+    head: Head,
     training: TokenIds,
     augmentation: _Augmentation,
     epochs: int,
@@ -246,7 +249,7 @@ def _tune(
             batch = [training[sentence] for sentence in batches[index][0]]
             batch = [augmentation(ids, rng) if rng.random() < _AUGMENTED_SHARE else ids for ids in batch]
             tokens = torch.tensor(batch, device=device)
-            loss = _loss(student.network, fp32, tokens)
+            loss = _loss(student.network, fp32, head, tokens)
             for group in optimizer.param_groups:
                 group["lr"] = _LEARNING_RATE * _schedule(step / steps)
             optimizer.zero_grad()
@@ -263,21 +266,15 @@ def _schedule(progress: float) -> float:
     return min(1.0, progress / _WARM_UP_SHARE + 0.01) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def _loss(student: nn.Module, fp32: nn.Module, tokens: Tensor) -> Tensor:
+def _loss(student: nn.Module, fp32: nn.Module, head: Head, tokens: Tensor) -> Tensor:
     """Return the loss of a student on sentences ``(n, length)``; see the module's docstring."""
     with torch.no_grad():
         targets = fp32(input_ids=tokens, output_hidden_states=True)
     outputs = student(input_ids=tokens, output_hidden_states=True)
-    damage = _divergences(outputs.logits, targets.logits).mean()
+    damage = head.torch_divergences(head.outputs(outputs.logits), head.outputs(targets.logits)).mean()
     # The embeddings' output is left out: the blocks above it show better which differences matter.
     hidden_losses = [
         F.mse_loss(hidden, target) / target.var()
         for hidden, target in zip(outputs.hidden_states[1:], targets.hidden_states[1:], strict=True)
     ]
     return damage + _HIDDEN_WEIGHT * torch.stack(hidden_losses).mean()
-
-
-def _divergences(logits: Tensor, expected: Tensor) -> Tensor:
-    """Return ``scores.divergences`` of two-class logits ``(n, 2)``, with gradients."""
-    q, p = logits[:, 1] - logits[:, 0], expected[:, 1] - expected[:, 0]
-    return F.softplus(q) - F.softplus(p) - torch.sigmoid(p) * (q - p)

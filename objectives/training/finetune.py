@@ -23,11 +23,12 @@ from transformers import (
 
 from objectives.errors import InputError, all_faults
 from objectives.files import replacing_directory
+from objectives.heads import TWO_CLASSES
 from objectives.loading.hub import quiet_libraries
 from objectives.loading.models import Classifier, load_base
 from objectives.loading.sentences import Sentences, load_sentences
 from objectives.loading.tasks import ALL_DEFAULT, DataOptions
-from objectives.scores import mcc
+from objectives.metrics import metric_value
 from objectives.tensor_files import safetensor_errors_as_os_errors
 
 
@@ -162,7 +163,7 @@ def _train(
     if not np.isfinite(logits).all():
         raise InputError(f"finetune: the training diverged at learning rate {learning_rate}; choose a lower one")
     # These labels came back with the logits: grouping by length reorders the validation sentences too.
-    return mcc(logits.argmax(axis=1).astype(np.int8), labels.astype(np.int8))
+    return metric_value("mcc", TWO_CLASSES, logits.argmax(axis=1), labels)
 
 
 class _Bar(ProgressCallback):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,8 @@ def bit_map_provenance(outcome: Outcome, trial: Trial) -> dict[str, Any]:
         "packed_compression": trial.packed_compression,
         "nominal_bits": outcome.footprint.nominal_bits(trial.bit_map),
         "packed_bytes": outcome.footprint.packed_bytes(trial.bit_map),
-        "scores": None if trial.scores is None else asdict(trial.scores),
-        "fp32_scores": asdict(outcome.fp32),
+        "scores": None if trial.scores is None else trial.scores.record(),
+        "fp32_scores": outcome.fp32.record(),
         "facts": dict(outcome.provenance),
     }
 

@@ -1,4 +1,4 @@
-"""Drawing the Pareto plot: damage and MCC of every map against its compression."""
+"""Drawing the Pareto plot: damage and metric of every map against its compression."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from objectives.layers import WIDTHS
+from objectives.metrics import METRIC_NAMES
 from results.columns import write_csv
-from results.formatting import DAMAGE, QUALITY_WORDS
+from results.formatting import DAMAGE, quality
 from results.plots.plot_info import ParetoInfo, Point, pareto_table
 from results.plots.style import (
     BLACK,
@@ -43,7 +44,7 @@ def write_pareto_plot(info: ParetoInfo, directory: Path) -> str:
 
 
 def draw_pareto(info: ParetoInfo) -> Figure:
-    """Draw damage and MCC against compression, one above the other."""
+    """Draw damage and metric against compression, one above the other."""
     # The margins are fixed: fitting them to the text would double the drawing time.
     figure = Figure(figsize=(9.5, 8.2))
     top = 0.845 if info.size_axis == "nominal" else 0.895
@@ -53,7 +54,7 @@ def draw_pareto(info: ParetoInfo) -> Figure:
         axes.axvline(info.min_compression, label=_constraint_label(info), **_CONSTRAINT)
         axes.margins(y=0.07)
     _draw_damage(upper, info)
-    _draw_mcc(lower, info)
+    _draw_metric(lower, info)
     lower.set_xlabel(f"compression, times ({info.size_axis}); further right is smaller")
     lower.set_xlim(*_compression_limits(info))
     lower.xaxis.set_major_locator(MaxNLocator(nbins=13, steps=[1, 2, 5, 10]))
@@ -84,31 +85,31 @@ def _draw_damage(axes: Axes, info: ParetoInfo) -> None:
         axes.text(0.5, 0.5, "no map has been scored yet", transform=axes.transAxes, ha="center", va="center")
 
 
-def _draw_mcc(axes: Axes, info: ParetoInfo) -> None:
-    band = info.fp32_mcc_interval
+def _draw_metric(axes: Axes, info: ParetoInfo) -> None:
+    band = info.fp32_metric_interval
     axes.axhspan(band.low, band.high, color=BLACK, alpha=0.07, linewidth=0, zorder=0.5)
-    axes.axhline(info.fp32_mcc, color=BLACK, linewidth=1.2, zorder=1.6, label=_FP32_LABEL)
+    axes.axhline(info.fp32_metric, color=BLACK, linewidth=1.2, zorder=1.6, label=_FP32_LABEL)
     front = info.front
     if front and info.quality == "mcc":
         axes.step(
-            _compressions(front), [point.mcc for point in front], where="pre", color=BLUE, linewidth=1.4, zorder=2.5
+            _compressions(front), [point.metric for point in front], where="pre", color=BLUE, linewidth=1.4, zorder=2.5
         )
     others = info.others
-    _scatter_others(axes, others, [point.mcc for point in others])
+    _scatter_others(axes, others, [point.metric for point in others])
     # The intervals of the picks overlap where the front is dense, so they are paler than the others.
     corrected = [(point.compression, point.corrected) for point in info.points if point.corrected is not None]
-    _draw_intervals(axes, [(x, estimate.mcc_interval) for x, estimate in corrected], BLUE, alpha=0.35)
+    _draw_intervals(axes, [(x, estimate.metric_interval) for x, estimate in corrected], BLUE, alpha=0.35)
     if corrected:
-        heights = [estimate.mcc for _, estimate in corrected]
+        heights = [estimate.metric for _, estimate in corrected]
         axes.plot([x for x, _ in corrected], heights, label=_CORRECTED_LABEL, **_CORRECTED)
     uniform = [point for point in info.baselines if point.origin != "plain" and not point.on_front]
-    _draw_intervals(axes, [(point.compression, point.mcc_interval) for point in uniform], GREEN, alpha=0.6)
-    _draw_markers(axes, front, [point.mcc for point in front], label=_front_label(info), **_FRONT)
-    _draw_baselines(axes, info, [point.mcc for point in info.baselines])
+    _draw_intervals(axes, [(point.compression, point.metric_interval) for point in uniform], GREEN, alpha=0.6)
+    _draw_markers(axes, front, [point.metric for point in front], label=_front_label(info), **_FRONT)
+    _draw_baselines(axes, info, [point.metric for point in info.baselines])
     if info.reference:  # without its name: in this panel all maps are about as high, and text would cover them
-        _draw_reference(axes, info.reference, [info.reference.mcc], named=False)
-        _draw_intervals(axes, [(info.reference.compression, info.reference.mcc_interval)], VERMILION, alpha=0.9)
-    axes.set_ylabel("MCC, with 95% intervals")
+        _draw_reference(axes, info.reference, [info.reference.metric], named=False)
+        _draw_intervals(axes, [(info.reference.compression, info.reference.metric_interval)], VERMILION, alpha=0.9)
+    axes.set_ylabel(f"{METRIC_NAMES[info.metric]}, with 95% intervals")
 
 
 _CONSTRAINT: dict[str, Any] = {"color": PURPLE, "linestyle": (0, (5, 3)), "linewidth": 1.4, "zorder": 1.5}
@@ -131,7 +132,7 @@ _FP32_LABEL = "FP32 and its 95% interval"
 
 
 def _front_label(info: ParetoInfo) -> str:
-    return f"front of {QUALITY_WORDS[info.quality]} and size"
+    return f"front of {quality(info.quality, info.metric)} and size"
 
 
 def _constraint_label(info: ParetoInfo) -> str:

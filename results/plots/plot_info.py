@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from objectives.layers import BitMap, Layer
+from objectives.metrics import METRIC_NAMES, MetricName
 from objectives.packing.footprint import SizeAxis
 from results.columns import Column, Measured, to_frame
 from results.formatting import nats, times
@@ -29,12 +30,12 @@ class Point:
         number: the trial's number; ``label`` and ``origin`` are the trial's too.
         compression: on the plot's size axis; higher is smaller.
         damage: nats a sentence; lower is better.
-        mcc: higher is better.
-        mcc_interval: 95%; None if the plot does not draw it.
+        metric: the task's; higher is better.
+        metric_interval: 95%; None if the plot does not draw it.
         feasible: whether it meets the size constraint.
         on_front: whether it is on the front.
         widths: the different widths in its map, rising.
-        corrected: its MCC, corrected for the luck of selection; None if it is not a pick by size.
+        corrected: its metric, corrected for the luck of selection; None if it is not a pick by size.
     """
 
     number: int
@@ -42,8 +43,8 @@ class Point:
     origin: Origin
     compression: float
     damage: float
-    mcc: float
-    mcc_interval: Interval | None
+    metric: float
+    metric_interval: Interval | None
     feasible: bool
     on_front: bool
     widths: tuple[int, ...]
@@ -64,16 +65,18 @@ class ParetoInfo:
         quality: the quality of the front.
         min_compression: the size constraint.
         points: every complete trial, by number.
-        fp32_mcc: the MCC of the FP32 model.
-        fp32_mcc_interval: its 95% interval.
+        metric: the task's.
+        fp32_metric: that of the FP32 model.
+        fp32_metric_interval: its 95% interval.
     """
 
     size_axis: SizeAxis
     quality: Quality
     min_compression: float
     points: tuple[Point, ...]
-    fp32_mcc: float
-    fp32_mcc_interval: Interval
+    metric: MetricName
+    fp32_metric: float
+    fp32_metric_interval: Interval
 
     @property
     def front(self) -> tuple[Point, ...]:
@@ -155,8 +158,8 @@ def pareto_info(analysis: Analysis) -> ParetoInfo:
                 origin=trial.origin,
                 compression=trial.compression(outcome.size_axis),
                 damage=trial.scores.damage,
-                mcc=trial.scores.mcc,
-                mcc_interval=analysis.intervals[trial.number].mcc if has_interval else None,
+                metric=trial.scores.metric,
+                metric_interval=analysis.intervals[trial.number].metric if has_interval else None,
                 feasible=trial.feasible,
                 on_front=trial.number in on_front,
                 widths=tuple(sorted(set(trial.bit_map))),
@@ -168,14 +171,15 @@ def pareto_info(analysis: Analysis) -> ParetoInfo:
         quality=outcome.quality,
         min_compression=outcome.min_compression,
         points=tuple(points),
-        fp32_mcc=outcome.fp32.mcc,
-        fp32_mcc_interval=analysis.fp32_mcc,
+        metric=outcome.metric,
+        fp32_metric=outcome.fp32.metric,
+        fp32_metric_interval=analysis.fp32_metric,
     )
 
 
 def pareto_table(info: ParetoInfo) -> pd.DataFrame:
     """Return ``pareto.csv``: one row for the FP32 model (number -1), then one row a point."""
-    fp32 = Point(-1, "FP32", "reference", 1.0, 0.0, info.fp32_mcc, info.fp32_mcc_interval, False, False, ())
+    fp32 = Point(-1, "FP32", "reference", 1.0, 0.0, info.fp32_metric, info.fp32_metric_interval, False, False, ())
     columns: list[Column[Point]] = [
         Column("number", "", lambda point: point.number),
         Column("origin", "", lambda point: "fp32" if point is fp32 else point.origin),
@@ -184,18 +188,18 @@ def pareto_table(info: ParetoInfo) -> pd.DataFrame:
         Column("on_front", "", lambda point: point.on_front),
         Column(f"{info.size_axis}_compression", "", lambda point: point.compression),
         Column("damage", "", lambda point: point.damage),
-        Column("mcc", "", _mcc, interval=True),
-        Column("corrected_mcc", "", _corrected_mcc, interval=True),
+        Column(info.metric, "", _metric, interval=True),
+        Column(f"corrected_{info.metric}", "", _corrected_metric, interval=True),
     ]
     return to_frame(columns, [fp32, *info.points])
 
 
-def _mcc(point: Point) -> Measured | float:
-    return Measured(point.mcc, point.mcc_interval) if point.mcc_interval else point.mcc
+def _metric(point: Point) -> Measured | float:
+    return Measured(point.metric, point.metric_interval) if point.metric_interval else point.metric
 
 
-def _corrected_mcc(point: Point) -> Measured | None:
-    return Measured(point.corrected.mcc, point.corrected.mcc_interval) if point.corrected else None
+def _corrected_metric(point: Point) -> Measured | None:
+    return Measured(point.corrected.metric, point.corrected.metric_interval) if point.corrected else None
 
 
 def bits_info(analysis: Analysis) -> BitsInfo:
@@ -265,7 +269,7 @@ def _shown_map(analysis: Analysis, trial: Trial, heading: str) -> ShownMap:
     if trial.scores is None:
         scores = "evaluation failed"
     else:
-        interval = analysis.intervals[trial.number].mcc
-        scores = f"damage {nats(trial.scores.damage)}"
-        scores += f", MCC {trial.scores.mcc:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+        interval = analysis.intervals[trial.number].metric
+        scores = f"damage {nats(trial.scores.damage)}, {METRIC_NAMES[analysis.outcome.metric]}"
+        scores += f" {trial.scores.metric:.2f} ({interval.low:.2f} to {interval.high:.2f})"
     return ShownMap(number=trial.number, label=trial.label, title=(heading, size, scores), bit_map=trial.bit_map)

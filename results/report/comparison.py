@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from objectives.errors import InputError
 from objectives.files import write_text
+from objectives.metrics import METRIC_NAMES, MetricName
 from objectives.packing.footprint import SizeAxis
 from results import formatting
 from results.columns import Column, Measured, to_frame, to_html
@@ -36,23 +38,33 @@ class ComparisonInfo:
 
     Attributes:
         size_axis: the size axis of the first run, which the whole page uses.
+        metric: the task's, the same in all runs.
         runs: in the given order.
         warnings: sentences that say how the runs differ.
     """
 
     size_axis: SizeAxis
+    metric: MetricName
     runs: tuple[ComparedRun, ...]
     warnings: tuple[str, ...]
 
 
 def comparison_info(outcomes: Sequence[Outcome], names: Sequence[str]) -> ComparisonInfo:
-    """Return what a comparison shows; every front is of damage, on the size axis of the first run."""
-    axis = outcomes[0].size_axis
+    """Return what a comparison shows; every front is of damage, on the size axis of the first run.
+
+    Raises:
+        InputError: the runs have different metrics.
+    """
+    axis, metric = outcomes[0].size_axis, outcomes[0].metric
+    for outcome, name in zip(outcomes, names, strict=True):
+        if outcome.metric != metric:
+            used = f"{METRIC_NAMES[outcome.metric]}, and {names[0]} by {METRIC_NAMES[metric]}"
+            raise InputError(f"{name} was scored by {used}; compare runs of one metric")
     runs = []
     for outcome, name in zip(outcomes, names, strict=True):
         analysis = analyse(replace(outcome, quality="damage", size_axis=axis))
         runs.append(ComparedRun(name, analysis, analysis.front))
-    return ComparisonInfo(axis, tuple(runs), tuple(_warnings(outcomes, names)))
+    return ComparisonInfo(axis, metric, tuple(runs), tuple(_warnings(outcomes, names)))
 
 
 @dataclass(frozen=True)
@@ -76,21 +88,21 @@ class ComparedMap:
         return Measured(unseen.damage, unseen.interval) if unseen else None
 
     @property
-    def mcc(self) -> Measured | None:
+    def metric(self) -> Measured | None:
         """On the run's own sentences."""
         scores = self.trial.scores
-        return Measured(scores.mcc, self.run.analysis.intervals[self.trial.number].mcc) if scores else None
+        return Measured(scores.metric, self.run.analysis.intervals[self.trial.number].metric) if scores else None
 
     @property
     def against_fp32(self) -> Measured:
-        """Its MCC minus FP32's."""
+        """Its metric minus FP32's."""
         comparison = self.run.analysis.against_fp32[self.trial.number]
         return Measured(comparison.difference, comparison.interval)
 
 
 def map_columns(info: ComparisonInfo) -> list[Column[ComparedMap]]:
     """Return the columns of ``comparison.csv`` and of the table of picks."""
-    axis = info.size_axis
+    axis, name = info.size_axis, METRIC_NAMES[info.metric]
     return [
         Column("", "pick", lambda row: request_text(row.run.analysis.outcome, row.pick)),
         Column("run", "run", lambda row: row.run.name),
@@ -101,8 +113,8 @@ def map_columns(info: ComparisonInfo) -> list[Column[ComparedMap]]:
         Column("packed_compression", "", lambda row: row.trial.packed_compression),
         Column("damage", formatting.DAMAGE, lambda row: row.damage, formatting.nats, interval=True),
         Column("", "damage, unseen", lambda row: row.unseen_damage, formatting.nats, interval=True),
-        Column("mcc", "MCC (95% interval)", lambda row: row.mcc, formatting.mcc, interval=True),
-        Column("", "MCC against FP32", lambda row: row.against_fp32, formatting.difference, interval=True),
+        Column(info.metric, f"{name} (95% interval)", lambda row: row.metric, formatting.metric, interval=True),
+        Column("", f"{name} against FP32", lambda row: row.against_fp32, formatting.difference, interval=True),
     ]
 
 
@@ -142,7 +154,10 @@ def _warnings(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[str]:
     warnings = []
     for outcome, name in zip(outcomes[1:], names[1:], strict=True):
         if not np.array_equal(outcome.labels, first.labels):
-            warnings.append(f"{name} was scored on other sentences than {names[0]}: do not compare its damage and MCC.")
+            metric = METRIC_NAMES[first.metric]
+            warnings.append(
+                f"{name} was scored on other sentences than {names[0]}: do not compare its damage and {metric}."
+            )
         elif not np.allclose(outcome.fp32_log_odds, first.fp32_log_odds, atol=1e-3):
             warnings.append(
                 f"{name} has another FP32 model than {names[0]}: each damage is measured against its own FP32 model."
@@ -162,7 +177,7 @@ def _warnings(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[str]:
 def _same_unseen(one: Unseen | None, other: Unseen | None) -> bool:
     if one is None or other is None:
         return one is other
-    same_number = one.fp32_log_odds.size == other.fp32_log_odds.size
+    same_number = one.fp32_log_odds.shape == other.fp32_log_odds.shape
     return same_number and np.allclose(one.fp32_log_odds, other.fp32_log_odds, atol=1e-3)
 
 

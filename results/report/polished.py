@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from objectives.errors import InputError
+from objectives.metrics import METRIC_NAMES, MetricName
 from results.columns import Column, Measured, shown, to_frame, write_csv
-from results.formatting import DAMAGE, mcc, nats, times
+from results.formatting import DAMAGE, metric, nats, times
 from results.statistics.bootstrap import Interval
 
 FOLDER = "polished"
@@ -31,7 +32,7 @@ class PolishedMap:
         held_out_damage_after: likewise, after polishing.
         damage_before: on the validation sentences, with ``damage_before_low`` to ``damage_before_high``.
         damage_after: likewise, after polishing.
-        mcc_before: on the validation sentences, with ``mcc_before_low`` to ``mcc_before_high``.
+        mcc_before: the task's metric on the validation sentences, with ``mcc_before_low`` to ``mcc_before_high``.
         mcc_after: likewise, after polishing.
         checkpoint: its directory, relative to the run's.
     """
@@ -77,27 +78,29 @@ def _label(row: PolishedMap) -> str:
     )
 
 
-POLISHED_COLUMNS: list[Column[PolishedMap]] = [
-    Column("number", "", lambda row: row.number),
-    Column("label", "", lambda row: row.label),
-    Column("", "map", _label),
-    Column("nominal_compression", "nominal", lambda row: row.nominal_compression, times),
-    Column("packed_compression", "packed", lambda row: row.packed_compression, times),
-    Column("kept", "", lambda row: row.kept),
-    Column("held_out_damage_before", "", lambda row: row.held_out_damage_before),
-    Column("held_out_damage_after", "", lambda row: row.held_out_damage_after),
-    Column("damage_before", f"{DAMAGE} before", _measured("damage", "before"), nats, interval=True),
-    Column("damage_after", "damage polished", _measured("damage", "after"), nats, interval=True),
-    Column("mcc_before", "MCC before", _measured("mcc", "before"), mcc, interval=True),
-    Column("mcc_after", "MCC polished", _measured("mcc", "after"), mcc, interval=True),
-    Column("checkpoint", "checkpoint", lambda row: row.checkpoint),
-]
+def polished_columns(name: MetricName) -> list[Column[PolishedMap]]:
+    """Return the columns of the table of polished maps, with the task's metric; its columns in CSV are ``mcc_*``."""
+    return [
+        Column("number", "", lambda row: row.number),
+        Column("label", "", lambda row: row.label),
+        Column("", "map", _label),
+        Column("nominal_compression", "nominal", lambda row: row.nominal_compression, times),
+        Column("packed_compression", "packed", lambda row: row.packed_compression, times),
+        Column("kept", "", lambda row: row.kept),
+        Column("held_out_damage_before", "", lambda row: row.held_out_damage_before),
+        Column("held_out_damage_after", "", lambda row: row.held_out_damage_after),
+        Column("damage_before", f"{DAMAGE} before", _measured("damage", "before"), nats, interval=True),
+        Column("damage_after", "damage polished", _measured("damage", "after"), nats, interval=True),
+        Column("mcc_before", f"{METRIC_NAMES[name]} before", _measured("mcc", "before"), metric, interval=True),
+        Column("mcc_after", f"{METRIC_NAMES[name]} polished", _measured("mcc", "after"), metric, interval=True),
+        Column("checkpoint", "checkpoint", lambda row: row.checkpoint),
+    ]
 
 
-def polished_line(polished: PolishedMap) -> str:
+def polished_line(polished: PolishedMap, name: MetricName) -> str:
     """Return the scores of a map before and after polishing, in one line."""
-    name, *figures = shown(POLISHED_COLUMNS, [polished])
-    return f"{name.line(polished)}: " + ", ".join(f"{column.heading} {column.line(polished)}" for column in figures)
+    label, *figures = shown(polished_columns(name), [polished])
+    return f"{label.line(polished)}: " + ", ".join(f"{column.heading} {column.line(polished)}" for column in figures)
 
 
 def polished_path(run: Path) -> Path:
@@ -108,7 +111,7 @@ def polished_path(run: Path) -> Path:
 def write_polished(maps: Sequence[PolishedMap], run: Path) -> None:
     """Write a run's table of polished maps, from the largest to the smallest."""
     rows = sorted(maps, key=lambda polished: polished.nominal_compression)
-    write_csv(to_frame(POLISHED_COLUMNS, rows), polished_path(run))
+    write_csv(to_frame(polished_columns("mcc"), rows), polished_path(run))
 
 
 def read_polished(run: Path) -> tuple[PolishedMap, ...]:

@@ -22,7 +22,7 @@ from results.plots.progress import write_progress_plot
 from results.plots.progress_info import progress_info
 from results.plots.unseen import write_unseen_plot
 from results.report.markdown import summary_markdown
-from results.report.polished import POLISHED_COLUMNS, PolishedMap, read_polished
+from results.report.polished import PolishedMap, polished_columns, read_polished
 from results.report.summary import caution_lines, export_commands, front_lines, lead_lines
 from results.report.tables import (
     baseline_columns,
@@ -41,7 +41,7 @@ MOST_FAILURES = 20
 """How many failed trials the page lists; trials.csv has all of them."""
 
 _PLOT_DESCRIPTIONS = {
-    "pareto": "Damage and MCC of every map against its compression; pareto.csv has the numbers",
+    "pareto": "Damage and metric of every map against its compression; pareto.csv has the numbers",
     "unseen": "Damage on unseen sentences against compression; unseen.csv has the numbers",
     "bits": "The width of every layer in the picked maps; bits.csv has the numbers",
     "sensitivity": "The damage of each layer alone at each width; sensitivity.csv has the numbers",
@@ -107,10 +107,10 @@ def report_page(analysis: Analysis, run: str, plots: dict[str, str], polished: S
         baselines=to_html(baseline_columns(analysis), rows, "sortable") if (rows := baseline_rows(analysis)) else "",
         failures=[(trial.label, trial.failure) for trial in analysis.failed[:MOST_FAILURES]],
         unlisted_failures=max(len(analysis.failed) - MOST_FAILURES, 0),
-        polished=to_html(POLISHED_COLUMNS, polished) if polished else "",
+        polished=to_html(polished_columns(outcome.metric), polished) if polished else "",
         commands=export_commands(analysis, run),
         facts=_facts(analysis),
-        quality=formatting.QUALITY_WORDS[outcome.quality],
+        quality=formatting.quality(outcome.quality, outcome.metric),
         constraint=formatting.constraint(outcome),
         plots={name: inline(svg, name, _PLOT_DESCRIPTIONS[name]) for name, svg in plots.items()},
     )
@@ -154,15 +154,22 @@ def _template_text(name: str) -> str:
 def _holdout_fact(outcome: Outcome) -> str:
     source, scored = outcome.holdout_source, outcome.holdout
     if scored is not None:
-        return f"{source}: {scored.labels.size:,} sentences, scored after {formatting.maps(scored.trials)}"
+        return f"{source}: {len(scored.labels):,} sentences, scored after {formatting.maps(scored.trials)}"
     return f"{source}, not scored yet" if source else "none"
+
+
+def _sentences_fact(outcome: Outcome) -> str:
+    """Return the number of sentences, and of two classes how many are acceptable."""
+    count = f"{len(outcome.labels):,}"
+    two_classes = outcome.head.kind == "classes" and not outcome.head.shape
+    return f"{count}, {int((outcome.labels == 1).sum()):,} of them acceptable" if two_classes else count
 
 
 def _unseen_fact(outcome: Outcome) -> str:
     if outcome.unseen is None:
         return "none scored"
     scored = formatting.maps(len(outcome.unseen.log_odds))
-    return f"{outcome.unseen.fp32_log_odds.size:,} training sentences, without labels; {scored} scored"
+    return f"{len(outcome.unseen.fp32_log_odds):,} training sentences, without labels; {scored} scored"
 
 
 def _facts(analysis: Analysis) -> list[tuple[str, str]]:
@@ -172,13 +179,13 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         ("run", outcome.name),
         ("model", outcome.model),
         ("data", outcome.data),
-        ("sentences", f"{outcome.labels.size:,}, {int((outcome.labels == 1).sum()):,} of them acceptable"),
+        ("sentences", _sentences_fact(outcome)),
         ("unseen sentences", _unseen_fact(outcome)),
         ("holdout set", _holdout_fact(outcome)),
         ("layers", f"{len(outcome.footprint.layers)}"),
-        ("quality", formatting.QUALITY_WORDS[outcome.quality]),
+        ("quality", formatting.quality(outcome.quality, outcome.metric)),
         ("size constraint", formatting.constraint(outcome)),
-        ("margin", formatting.loss(outcome.margin)),
+        ("margin", formatting.loss(outcome.margin, outcome.metric)),
         ("maps", f"{analysis.complete:,} evaluated, {len(analysis.failed):,} failed"),
     ]
     low_precision = [trial for trial in outcome.trials if trial.precision != "fp32"]

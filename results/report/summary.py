@@ -7,10 +7,10 @@ from dataclasses import replace
 from statistics import median
 
 from objectives.errors import quoted
+from objectives.metrics import METRIC_NAMES, MetricName
 from results.columns import to_terminal
 from results.formatting import (
     DAMAGE,
-    QUALITY_WORDS,
     bits_per_weight,
     confidence,
     constraint,
@@ -19,6 +19,7 @@ from results.formatting import (
     maps,
     megabytes,
     nats,
+    quality,
     times,
 )
 from results.outcome import Trial
@@ -79,7 +80,7 @@ def lead_lines(analysis: Analysis) -> list[Lead]:
         leads = [*_unfinished_lead(analysis), ("No answer yet", _no_scores_reason(analysis))]
     else:
         claim, reason = _smallest_lead(analysis)
-        smallest = (claim, reason + _smallest_details(analysis.headline(SMALLEST)))
+        smallest = (claim, reason + _smallest_details(analysis.headline(SMALLEST), analysis.outcome.metric))
         others = [lead for lead in (_knee_lead(analysis), _documented_lead(analysis)) if lead is not None]
         claim, reason = holdout_lead(analysis)
         holdout = (claim, reason + (_holdout_damage_growth(analysis) if analysis.holdout else ""))
@@ -132,7 +133,7 @@ def unseen_lead(analysis: Analysis) -> list[Lead]:
     return [
         (
             claim,
-            f"on {unseen.fp32_log_odds.size:,} unseen training sentences, searched maps do {gain.ratio:.0%} of the "
+            f"on {len(unseen.fp32_log_odds):,} unseen training sentences, searched maps do {gain.ratio:.0%} of the "
             f"damage of knapsack maps of their size "
             f"(95%: {gain.interval.low:.0%} to {gain.interval.high:.0%}; {sizes}){ending}",
         )
@@ -149,13 +150,13 @@ def holdout_lead(analysis: Analysis) -> Lead:
     if scored.withdrawn:
         after = f"its sentences ({source}) were scored after {maps(scored.trials)}, and the search went on"
         return "Holdout result out of date", after
-    sentences = f"{scored.labels.size:,} sentences that the search has not seen"
+    sentences = f"{len(scored.labels):,} sentences that the search has not seen"
     first = next((headline for headline in analysis.headlines if headline.trial is not None), None)
     trial = None if first is None else first.trial
     if first is None or trial is None or trial.number not in analysis.holdout:
         label = "any pick" if trial is None else trial.label
         return "Not confirmed", f"earlier picks were scored on {sentences}, but not {label}"
-    against = analysis.holdout[trial.number].against_fp32
+    against, name = analysis.holdout[trial.number].against_fp32, METRIC_NAMES[analysis.outcome.metric]
     if first.request != SMALLEST:  # only the smallest pick is claimed to be no worse
         claim = "Scored on the holdout set"
     elif against.no_worse >= CONFIDENCE:
@@ -164,8 +165,8 @@ def holdout_lead(analysis: Analysis) -> Lead:
         claim = "Not confirmed on the holdout set"
     return (
         claim,
-        f"on {sentences}, the MCC of {trial.label} is {difference_with(against)} against FP32's, no worse by more "
-        f"than {loss(against.margin)} with {confidence(against.no_worse)} confidence",
+        f"on {sentences}, the {name} of {trial.label} is {difference_with(against)} against FP32's, no worse by more "
+        f"than {loss(against.margin, analysis.outcome.metric)} with {confidence(against.no_worse)} confidence",
     )
 
 
@@ -198,7 +199,7 @@ def front_lines(analysis: Analysis) -> list[str]:
     if others:
         composition += f", {len(others):,} not: {_labels(others)}"
     lines = [
-        f"The front of {QUALITY_WORDS[outcome.quality]} against {outcome.size_axis} size has "
+        f"The front of {quality(outcome.quality, outcome.metric)} against {outcome.size_axis} size has "
         f"{maps(len(analysis.front))} ({evaluated}): {composition}."
     ]
     baselines = [trial for trial in analysis.baselines if trial.scores is not None and trial.feasible]
@@ -216,13 +217,14 @@ def front_lines(analysis: Analysis) -> list[str]:
 
 def caution_lines(analysis: Analysis) -> list[str]:
     """Return what a reader must know before trusting the figures."""
+    name = METRIC_NAMES[analysis.outcome.metric]
     return [
-        f"Intervals are 95%, over {analysis.outcome.labels.size:,} sentences. One MCC has a standard error of about "
-        f"{analysis.fp32_standard_error:.3f} there, so the best MCC among many maps is partly luck. Damage (mean KL "
+        f"Intervals are 95%, over {len(analysis.outcome.labels):,} sentences. One {name} has a standard error of about "
+        f"{analysis.fp32_standard_error:.3f} there, so the best {name} among many maps is partly luck. Damage (mean KL "
         "divergence from FP32, nats a sentence) needs no labels and is far less noisy. Picks by size minimise it among "
-        "the maps whose MCC is not clearly below the best. Once maps are scored on unseen sentences, picks minimise it "
-        "there. Corrected figures come from sentences that had no part in choosing the map, though the search has "
-        "seen them."
+        f"the maps whose {name} is not clearly below the best. Once maps are scored on unseen sentences, picks "
+        "minimise it there. Corrected figures come from sentences that had no part in choosing the map, though the "
+        "search has seen them."
     ]
 
 
@@ -244,7 +246,7 @@ def _no_scores_reason(analysis: Analysis) -> str:
 
 def _smallest_lead(analysis: Analysis) -> Lead:
     headline = analysis.headline(SMALLEST)
-    margin = loss(analysis.outcome.margin)
+    margin = loss(analysis.outcome.margin, analysis.outcome.metric)
     if headline is None or headline.trial is None:
         return (
             f"No map is proven to be within {margin} of FP32",
@@ -258,14 +260,15 @@ def _smallest_lead(analysis: Analysis) -> Lead:
     )
 
 
-def _smallest_details(headline: Headline | None) -> str:
+def _smallest_details(headline: Headline | None, metric: MetricName) -> str:
     if headline is None or headline.trial is None:
         return ""
     sentence = ". So is every larger map of the front"
     if headline.corrected is None:
         return sentence
     against = headline.corrected.against_fp32
-    return f"{sentence}. Corrected for the luck of selection, its MCC is {difference_with(against)} against FP32's"
+    sentence += f". Corrected for the luck of selection, its {METRIC_NAMES[metric]} is"
+    return f"{sentence} {difference_with(against)} against FP32's"
 
 
 def _knee_lead(analysis: Analysis) -> Lead | None:
@@ -276,7 +279,7 @@ def _knee_lead(analysis: Analysis) -> Lead | None:
     return (
         f"Beyond {times(trial.packed_compression)} it gets expensive",
         f"{_map_and_size(analysis, trial)} is where the front bends most: damage {nats(headline.trial.scores.damage)}, "
-        f"MCC {difference_with(against)} against FP32's",
+        f"{METRIC_NAMES[analysis.outcome.metric]} {difference_with(against)} against FP32's",
     )
 
 
@@ -294,7 +297,7 @@ def _documented_lead(analysis: Analysis) -> Lead | None:
         damages = {number: unseen.damage for number, unseen in analysis.unseen.items()}
     else:
         where = ""
-        # Not only the front, which may be of MCC or agreement. Scores in bf16 do not compare with scores in FP32.
+        # Not only the front, which may be of the metric or agreement. Scores in bf16 do not compare with those in FP32.
         comparable = (trial for trial in analysis.outcome.trials if trial.precision == reference.precision)
         damages = {trial.number: trial.scores.damage for trial in comparable if trial.scores}
     size, damage = reference.compression(axis), damages[reference.number]

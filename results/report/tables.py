@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import pandas as pd
 
+from objectives.metrics import METRIC_NAMES
 from objectives.packing.footprint import SizeAxis
 from objectives.scores import Scores
 from results import formatting
@@ -53,9 +54,9 @@ def trials_table(outcome: Outcome) -> pd.DataFrame:
 def front_table(analysis: Analysis) -> pd.DataFrame:
     """Return ``front.csv``: one row a map of the front, from the largest to the smallest.
 
-    ``*_low`` to ``*_high`` are 95% intervals over the sentences. ``no_worse_than_fp32`` is the confidence that the MCC
-    is no worse than FP32's by more than ``margin``. ``unseen_damage`` is on training sentences, NaN if the map was not
-    scored on them. The last two columns name the map's files.
+    ``*_low`` to ``*_high`` are 95% intervals over the sentences. ``no_worse_than_fp32`` is the confidence that the
+    metric is no worse than FP32's by more than ``margin``. ``unseen_damage`` is on training sentences, NaN if the map
+    was not scored on them. The last two columns name the map's files.
     """
     return to_frame(front_columns(analysis), front_rows(analysis))
 
@@ -76,7 +77,7 @@ def trial_columns(outcome: Outcome, on_front: Collection[int]) -> MapColumns:
         Column("state", "", _from_trial(lambda trial: "failed" if trial.scores is None else "complete")),
         Column("feasible", "", _from_trial(lambda trial: trial.feasible)),
         Column("on_front", "", _from_trial(lambda trial: trial.number in on_front)),
-        Column("mcc", "", _from_scores(outcome, lambda scores: scores.mcc)),
+        Column(outcome.metric, "", _from_scores(outcome, lambda scores: scores.metric)),
         Column("damage", "", _from_scores(outcome, lambda scores: scores.damage)),
         *_further_score_columns(outcome),
         Column("precision", "", _from_trial(lambda trial: trial.precision)),
@@ -121,6 +122,7 @@ def baseline_rows(analysis: Analysis) -> list[MapRow]:
 def pick_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the picks' table; pages show corrected damage on unseen sentences once it is known."""
     outcome = analysis.outcome
+    metric, name = outcome.metric, METRIC_NAMES[outcome.metric]
 
     def corrected(row: MapRow) -> Estimate | None:
         return row.headline.corrected if row.headline else None
@@ -136,11 +138,11 @@ def pick_columns(analysis: Analysis) -> MapColumns:
         Column("pick", "pick", lambda row: row.pick, lambda pick: request_text(outcome, pick)),
         *_identity_columns(outcome, analysis.front_numbers),
         *_score_columns(analysis),
-        _mcc_column("confirmed_mcc", "MCC, holdout", holdout),
-        _difference_column("confirmed_mcc_minus_fp32", "MCC against FP32, holdout", holdout_against_fp32),
+        _metric_column(f"confirmed_{metric}", f"{name}, holdout", holdout),
+        _difference_column(f"confirmed_{metric}_minus_fp32", f"{name} against FP32, holdout", holdout_against_fp32),
         Column("confirmed_no_worse_than_fp32", "", lambda row: _no_worse(holdout_against_fp32(row))),
         _damage_column("confirmed_damage", "damage, holdout", holdout),
-        _mcc_column("corrected_mcc", "MCC, corrected", corrected),
+        _metric_column(f"corrected_{metric}", f"{name}, corrected", corrected),
         _damage_column("corrected_damage", "damage, corrected", corrected, present=not analysis.unseen),
         _damage_column(
             "corrected_unseen_damage",
@@ -148,8 +150,8 @@ def pick_columns(analysis: Analysis) -> MapColumns:
             lambda row: row.headline.unseen if row.headline else None,
         ),
         _difference_column(
-            "mcc_minus_documented",
-            "MCC against documented",
+            f"{metric}_minus_documented",
+            f"{name} against documented",
             lambda row: row.headline.against_reference if row.headline else None,
         ),
         Column("", "best baseline of that size", lambda row: _best_baseline(analysis, row)),
@@ -173,9 +175,11 @@ def brief_pick_columns(analysis: Analysis) -> MapColumns:
     outcome = analysis.outcome
     size = f"{outcome.size_axis}_compression"
     columns = {column.name: column for column in pick_columns(analysis)}
-    brief = [columns[name] for name in ("pick", "label", size, "packed_bytes", "mcc", "damage", "unseen_damage")]
+    brief = [
+        columns[name] for name in ("pick", "label", size, "packed_bytes", outcome.metric, "damage", "unseen_damage")
+    ]
     brief[0] = replace(brief[0], text=lambda request: request_with_margin(outcome, request))
-    return [replace(column, interval=column.name == "mcc") for column in brief]
+    return [replace(column, interval=column.name == outcome.metric) for column in brief]
 
 
 def request_with_margin(outcome: Outcome, request: str) -> str:
@@ -187,7 +191,7 @@ def request_with_margin(outcome: Outcome, request: str) -> str:
 def request_text(outcome: Outcome, request: str) -> str:
     """Return a request as people read it: ``8x or more``."""
     if request == SMALLEST:
-        return f"Smallest within {formatting.loss(outcome.margin)} of FP32"
+        return f"Smallest within {formatting.loss(outcome.margin, outcome.metric)} of FP32"
     if request == KNEE:
         return "Knee of the front"
     return f"{request.removeprefix('best@')} or more" if request.startswith("best@") else request
@@ -220,13 +224,14 @@ def _identity_columns(outcome: Outcome, with_files: Collection[int] = ()) -> Map
 
 
 def _score_columns(analysis: Analysis) -> MapColumns:
-    """Return the columns of MCC and damage with their intervals, and of the MCC against FP32's."""
+    """Return the columns of metric and damage with their intervals, and of the metric against FP32's."""
     outcome = analysis.outcome
 
-    def mcc(row: MapRow) -> Value:
+    def metric(row: MapRow) -> Value:
         if row.trial is None:
-            return Measured(outcome.fp32.mcc, analysis.fp32_mcc)
-        return Measured(row.trial.scores.mcc, analysis.intervals[row.trial.number].mcc) if row.trial.scores else None
+            return Measured(outcome.fp32.metric, analysis.fp32_metric)
+        scores = row.trial.scores
+        return Measured(scores.metric, analysis.intervals[row.trial.number].metric) if scores else None
 
     def damage(row: MapRow) -> Value:
         if row.trial is None:
@@ -237,13 +242,13 @@ def _score_columns(analysis: Analysis) -> MapColumns:
     def against_fp32(row: MapRow) -> Comparison | None:
         return analysis.against_fp32.get(row.trial.number) if row.trial else None
 
-    margin = outcome.margin
+    margin, name = outcome.margin, METRIC_NAMES[outcome.metric]
     return [
-        Column("mcc", "MCC (95% interval)", mcc, formatting.mcc, interval=True),
-        _difference_column("mcc_minus_fp32", "MCC against FP32", against_fp32),
+        Column(outcome.metric, f"{name} (95% interval)", metric, formatting.metric, interval=True),
+        _difference_column(f"{outcome.metric}_minus_fp32", f"{name} against FP32", against_fp32),
         Column(
             "no_worse_than_fp32",
-            f"no worse by over {formatting.loss(margin)}",
+            f"no worse by over {formatting.loss(margin, outcome.metric)}",
             lambda row: _no_worse(against_fp32(row)),
             formatting.confidence,
         ),
@@ -254,11 +259,13 @@ def _score_columns(analysis: Analysis) -> MapColumns:
 
 
 def _further_score_columns(outcome: Outcome) -> MapColumns:
-    return [
+    """Return the other scores that the head has."""
+    columns: MapColumns = [
         Column("agreement", "", _from_scores(outcome, lambda scores: scores.agreement)),
         Column("accuracy", "", _from_scores(outcome, lambda scores: scores.accuracy)),
         Column("cross_entropy", "", _from_scores(outcome, lambda scores: scores.cross_entropy)),
     ]
+    return [column for column in columns if column.name in {*outcome.fp32.record()} - {outcome.metric}]
 
 
 def _from_trial(get: Callable[[Trial], Attribute]) -> Callable[[MapRow], Attribute | None]:
@@ -266,7 +273,7 @@ def _from_trial(get: Callable[[Trial], Attribute]) -> Callable[[MapRow], Attribu
     return lambda row: None if row.trial is None else get(row.trial)
 
 
-def _from_scores(outcome: Outcome, get: Callable[[Scores], float]) -> Callable[[MapRow], float | None]:
+def _from_scores(outcome: Outcome, get: Callable[[Scores], float | None]) -> Callable[[MapRow], float | None]:
     def value(row: MapRow) -> float | None:
         scores = outcome.fp32 if row.trial is None else row.trial.scores
         return None if scores is None else get(scores)
@@ -274,12 +281,12 @@ def _from_scores(outcome: Outcome, get: Callable[[Scores], float]) -> Callable[[
     return value
 
 
-def _mcc_column(name: str, heading: str, get: Callable[[MapRow], Estimate | None]) -> Column[MapRow]:
+def _metric_column(name: str, heading: str, get: Callable[[MapRow], Estimate | None]) -> Column[MapRow]:
     def value(row: MapRow) -> Measured | None:
         estimate = get(row)
-        return None if estimate is None else Measured(estimate.mcc, estimate.mcc_interval)
+        return None if estimate is None else Measured(estimate.metric, estimate.metric_interval)
 
-    return Column(name, heading, value, formatting.mcc, interval=True)
+    return Column(name, heading, value, formatting.metric, interval=True)
 
 
 def _damage_column(

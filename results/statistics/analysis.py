@@ -15,10 +15,9 @@ from results.outcome import Outcome, Trial
 from results.pareto import front
 from results.statistics.bootstrap import Interval
 from results.statistics.candidates import Candidates
-from results.statistics.confusion import standard_error
 from results.statistics.cross_fitting import PROOF_FOLDS, PROOF_REPEATS, corrected, corrected_unseen
 from results.statistics.holdout import holdout_estimates
-from results.statistics.intervals import Comparison, Estimate, Intervals, compare, mcc_interval
+from results.statistics.intervals import Comparison, Estimate, Intervals, compare
 from results.statistics.picks import SMALLEST, headline_requests, pick, rule_of
 from results.statistics.unseen import Gain, UnseenDamage, gain_over_knapsack, unseen_damages
 
@@ -34,7 +33,7 @@ class Headline:
         missing: why there is no pick; empty if there is one.
         corrected: the cross-fitted quality of this rule of choosing; None if unknown.
         unseen: the cross-fitted damage of this rule on unseen sentences; None if unknown.
-        against_reference: the pick's MCC against the documented map's; None without either, or if they are the same.
+        against_reference: the pick's metric against the documented map's; None without either, or if they are the same.
     """
 
     request: str
@@ -111,13 +110,13 @@ class Analysis(Selection):
 
     Attributes:
         intervals: of the front, the picks, the reference and the baselines, by trial number.
-        against_fp32: their MCC against the FP32 model's, by trial number.
+        against_fp32: their metric against the FP32 model's, by trial number.
         holdout: the quality of the picks, their rivals and the reference on the holdout, by trial number; empty until
             it is scored, and again once the search has gone on.
         unseen: the damage of maps on unseen sentences, by trial number; empty until the search has ended.
         gain: the sampler's damage on unseen sentences over the knapsack's; None if unknown.
-        fp32_mcc: the interval of the FP32 model's MCC.
-        fp32_standard_error: of the FP32 model's MCC.
+        fp32_metric: the interval of the FP32 model's metric.
+        fp32_standard_error: of the FP32 model's metric.
     """
 
     intervals: Mapping[int, Intervals]
@@ -125,7 +124,7 @@ class Analysis(Selection):
     holdout: Mapping[int, Estimate]
     unseen: Mapping[int, UnseenDamage]
     gain: Gain | None
-    fp32_mcc: Interval
+    fp32_metric: Interval
     fp32_standard_error: float
 
     @property
@@ -164,10 +163,11 @@ def analyse(outcome: Outcome) -> Analysis:
     shown = {trial.number for trial in (*selection.front, *selection.baselines) if trial.scores is not None}
     numbers = sorted(shown | set(selection.picked))
     rows = np.searchsorted(candidates.numbers, numbers)
-    labels, answers, fp32 = candidates.labels, candidates.accepted[rows], candidates.fp32_accepted
+    task, labels = candidates.task, candidates.labels
+    answers, fp32 = candidates.answers[rows], candidates.fp32_answers
     damages = candidates.draws.mean(candidates.losses[rows]).intervals(candidates.worst_loss)
     intervals = {
-        number: Intervals(mcc_interval(labels, own), damage)
+        number: Intervals(task.draws(labels, own).interval(), damage)
         for number, own, damage in zip(numbers, answers, damages, strict=True)
     }
 
@@ -175,7 +175,7 @@ def analyse(outcome: Outcome) -> Analysis:
         if trial is None or reference is None or reference.scores is None or trial.number == reference.number:
             return None
         own, other = (answers[numbers.index(number)] for number in (trial.number, reference.number))
-        return compare(labels, own, other, outcome.margin)
+        return compare(task, labels, own, other, outcome.margin)
 
     headlines = [
         replace(headline, against_reference=against_reference(headline.trial)) for headline in selection.headlines
@@ -188,13 +188,14 @@ def analyse(outcome: Outcome) -> Analysis:
         headlines=_with_corrections(outcome, candidates, headlines),
         intervals=intervals,
         against_fp32={
-            number: compare(labels, own, fp32, outcome.margin) for number, own in zip(numbers, answers, strict=True)
+            number: compare(task, labels, own, fp32, outcome.margin)
+            for number, own in zip(numbers, answers, strict=True)
         },
-        holdout=holdout_estimates(outcome.holdout, outcome.margin),
-        unseen=unseen_damages(outcome.unseen),
+        holdout=holdout_estimates(outcome.holdout, outcome.margin, task),
+        unseen=unseen_damages(outcome.unseen, outcome.head),
         gain=gain_over_knapsack(outcome),
-        fp32_mcc=mcc_interval(labels, fp32),
-        fp32_standard_error=standard_error(labels, fp32),
+        fp32_metric=task.draws(labels, fp32).interval(),
+        fp32_standard_error=task.standard_error(labels, fp32),
     )
 
 

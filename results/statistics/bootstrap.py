@@ -52,9 +52,9 @@ class Interval:
 
 
 def strata_of(labels: Labels, in_domain: npt.NDArray[np.bool_] | None) -> Strata:
-    """Return each sentence's stratum, ``(n_sentences,)``: its label, and its domain if known."""
-    inside = np.zeros(labels.shape, dtype=np.int64) if in_domain is None else in_domain.astype(np.int64)
-    return 2 * labels.astype(np.int64) + inside
+    """Return each sentence's stratum, ``(n_sentences,)``: its class if it has one, and its domain if known."""
+    inside = np.zeros(len(labels), dtype=np.int64) if in_domain is None else in_domain.astype(np.int64)
+    return 2 * labels.astype(np.int64) + inside if labels.ndim == 1 and labels.dtype.kind in "iu" else inside
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,10 @@ class Resamples:
     """Draws of the sentences, with replacement within each stratum.
 
     Attributes:
-        labels: ``(n_sentences,)`` of 0 and 1.
         strata: ``(n_sentences,)``; every draw has as many sentences of each stratum as the data.
         counts: how often each sentence was drawn, ``(n_resamples, n_sentences)``.
     """
 
-    labels: Labels
     strata: Strata
     counts: npt.NDArray[np.uint8]
 
@@ -85,13 +83,13 @@ class Resamples:
         Raises:
             ValueError: there is no sentence, or ``in_domain`` is not of the labels' shape.
         """
-        if labels.ndim != 1 or not labels.size:
-            raise ValueError(f"labels must have shape (n_sentences,) with at least one sentence, not {labels.shape}")
-        if in_domain is not None and in_domain.shape != labels.shape:
+        if not labels.ndim or not labels.size:
+            raise ValueError(f"labels must be of at least one sentence, not {labels.shape}")
+        if in_domain is not None and in_domain.shape != labels.shape[:1]:
             raise ValueError(f"labels and in_domain must have the same shape, not {labels.shape} and {in_domain.shape}")
         strata = strata_of(labels, in_domain)
         random = np.random.default_rng(seed)
-        counts = np.zeros((resamples, labels.size), dtype=np.uint8)
+        counts = np.zeros((resamples, len(labels)), dtype=np.uint8)
         for stratum in np.unique(strata):
             members = np.flatnonzero(strata == stratum)
             for rows in _chunks(resamples):
@@ -99,7 +97,7 @@ class Resamples:
                 drawn += np.arange(len(drawn))[:, np.newaxis] * members.size
                 flat = np.bincount(drawn.ravel(), minlength=drawn.size)
                 counts[rows, members] = np.minimum(flat, 255).reshape(drawn.shape)
-        return cls(labels, strata, counts)
+        return cls(strata, counts)
 
     def mean(self, values: Floats) -> Bootstrapped:
         """Return the means of values ``(n_maps, n_sentences)``, on the sentences and on each draw."""
@@ -110,8 +108,8 @@ class Resamples:
         return Bootstrapped(totals[:, 0] / count, replicates, (totals - values) / max(count - 1, 1), self.strata)
 
     def _check(self, values: npt.NDArray[np.generic]) -> None:
-        if values.ndim != 2 or values.shape[1] != self.labels.size:
-            raise ValueError(f"values must have shape (n_maps, {self.labels.size}), not {values.shape}")
+        if values.ndim != 2 or values.shape[1] != self.strata.size:
+            raise ValueError(f"values must have shape (n_maps, {self.strata.size}), not {values.shape}")
 
     def _sums(self, values: npt.NDArray[np.generic]) -> Floats:
         """Return the sums of ``(n_maps, n_sentences)`` over each draw, ``(n_resamples, n_maps)``."""

@@ -10,12 +10,13 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from objectives.scores import Labels, divergences, mcc_of_counts, predictions, worst_divergence
+from objectives.scores import Labels
 from results.outcome import Outcome
 from results.pareto import exact_sizes, non_dominated
 from results.statistics.bootstrap import CONFIDENCE, RESAMPLES, Floats, Resamples
-from results.statistics.confusion import DRAWS, mcc_draws, standard_error
+from results.statistics.confusion import DRAWS, Answers
 from results.statistics.intervals import stack_log_odds
+from results.statistics.metric_draws import MCC, TaskMetric
 from results.statistics.unseen import unseen_losses
 
 Mask = npt.NDArray[np.bool_]
@@ -34,13 +35,14 @@ class Candidates:
         damages: the mean loss of each map, ``(n_maps,)``; lower is better.
         losses: divergences from FP32, ``(n_maps, n_sentences)``, nats.
         worst_loss: that of a sentence whose answer is reversed, at most; nats.
-        accepted: whether each map accepts each sentence, ``(n_maps, n_sentences)``.
-        fp32_accepted: whether the FP32 model accepts it, ``(n_sentences,)``.
-        labels: ``(n_sentences,)`` of 0 and 1.
+        answers: each map's predictions, ``(n_maps, n_sentences, *head.label_shape)``.
+        fp32_answers: the FP32 model's, ``(n_sentences, *head.label_shape)``.
+        labels: in the same shape.
         in_domain: ``(n_sentences,)``, or None if the sentences do not say.
         unseen: the damage of each map on unseen sentences, ``(n_maps,)``; NaN if it was not scored there.
         resamples: the number of draws of the sentences, for damages.
-        mcc_draws: the number of draws behind a confidence in an MCC.
+        metric_draws: the number of draws behind a confidence in a metric.
+        task: the task's metric.
     """
 
     numbers: npt.NDArray[np.int64]
@@ -49,33 +51,36 @@ class Candidates:
     damages: Floats
     losses: Floats
     worst_loss: float
-    accepted: Mask
-    fp32_accepted: Mask
+    answers: Answers
+    fp32_answers: Answers
     labels: Labels
     in_domain: Mask | None
     unseen: Floats
     resamples: int = RESAMPLES
-    mcc_draws: int = DRAWS
+    metric_draws: int = DRAWS
+    task: TaskMetric = MCC
 
     @classmethod
     def of(cls, outcome: Outcome) -> Candidates:
         """Return the complete trials of an outcome as candidates, on all sentences."""
         trials = [trial for trial in outcome.trials if trial.scores is not None and trial.log_odds is not None]
-        unseen = unseen_losses(outcome.unseen)
+        unseen = unseen_losses(outcome.unseen, outcome.head)
         rows = [trial.log_odds for trial in trials if trial.log_odds is not None]
-        log_odds = stack_log_odds(rows, outcome.labels.size)
+        head = outcome.head
+        log_odds = stack_log_odds(rows, outcome.fp32_log_odds)
         return cls(
             numbers=np.array([trial.number for trial in trials], dtype=np.int64),
             sizes=exact_sizes(outcome.footprint, trials, outcome.size_axis),
             feasible=np.array([trial.feasible for trial in trials], dtype=np.bool_),
             damages=np.array([trial.scores.damage for trial in trials if trial.scores is not None], dtype=np.float64),
-            losses=divergences(log_odds, outcome.fp32_log_odds),
-            worst_loss=worst_divergence(outcome.fp32_log_odds),
-            accepted=predictions(log_odds) == 1,
-            fp32_accepted=predictions(outcome.fp32_log_odds) == 1,
+            losses=head.divergences(log_odds, outcome.fp32_log_odds),
+            worst_loss=head.worst_divergence(outcome.fp32_log_odds),
+            answers=head.predictions(log_odds),
+            fp32_answers=head.predictions(outcome.fp32_log_odds),
             labels=outcome.labels,
             in_domain=outcome.in_domain,
             unseen=np.array([unseen[trial.number].mean() if trial.number in unseen else np.nan for trial in trials]),
+            task=TaskMetric(outcome.metric, head),
         )
 
     def on(self, kept: Mask) -> Candidates:
@@ -85,11 +90,11 @@ class Candidates:
             self,
             damages=losses.mean(axis=1),
             losses=losses,
-            accepted=self.accepted[:, kept],
-            fp32_accepted=self.fp32_accepted[kept],
+            answers=self.answers[:, kept],
+            fp32_answers=self.fp32_answers[kept],
             labels=self.labels[kept],
             in_domain=None if self.in_domain is None else self.in_domain[kept],
-            mcc_draws=FOLD_DRAWS,
+            metric_draws=FOLD_DRAWS,
         )
 
     @cached_property
@@ -98,16 +103,14 @@ class Candidates:
         return Resamples.draw(self.labels, self.in_domain, resamples=self.resamples)
 
     def no_worse(self, at: int, margin: float) -> float:
-        """Return the confidence, 0..1, that a map's MCC is at most the margin below that of FP32."""
-        drawn = mcc_draws(self.labels, self.accepted[at], self.fp32_accepted, draws=self.mcc_draws)
+        """Return the confidence, 0..1, that a map's metric is at most the margin below that of FP32."""
+        drawn = self.task.draws(self.labels, self.answers[at], self.fp32_answers, draws=self.metric_draws)
         return drawn.confidence_above(-margin)
 
     @cached_property
-    def mccs(self) -> Floats:
-        """The MCC of each map, ``(n_maps,)``."""
-        positive = self.labels == 1
-        hits, alarms = self.accepted[:, positive].sum(axis=1), self.accepted[:, ~positive].sum(axis=1)
-        return mcc_of_counts(hits, positive.sum() - hits, alarms, (~positive).sum() - alarms)
+    def metrics(self) -> Floats:
+        """The metric of each map, ``(n_maps,)``."""
+        return self.task.values(self.labels, self.answers)
 
     def front(self, eligible: Mask) -> npt.NDArray[np.int64]:
         """Return the indices of the front of damage and size, from the largest map to the smallest."""
@@ -129,15 +132,15 @@ class Candidates:
         return (scored, self.unseen) if use_unseen else (indices, self.damages)
 
     def is_worse(self, one: int, other: int, comparisons: int) -> bool:
-        """Return whether the MCC of one map is significantly lower than that of another.
+        """Return whether the metric of one map is significantly lower than that of another.
 
-        A paired test at level 5% / comparisons (Bonferroni): with d the difference of the MCCs and se(d) its standard
+        A paired test at level 5% / comparisons (Bonferroni): with d the difference of metrics and se(d) its standard
         error, d > z(1 - 0.05 / comparisons) se(d). The correction is needed because the other map is the best of
         many: the more there are, the further ahead it is by luck.
         """
         critical = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / max(comparisons, 1))
-        error = standard_error(self.labels, self.accepted[other], self.accepted[one])
-        return bool(self.mccs[other] - self.mccs[one] > critical * error)
+        error = self.task.standard_error(self.labels, self.answers[other], self.answers[one])
+        return bool(self.metrics[other] - self.metrics[one] > critical * error)
 
 
 Rule = Callable[[Candidates], int | None]
@@ -145,7 +148,7 @@ Rule = Callable[[Candidates], int | None]
 
 
 def least_damage_rule(eligible: Mask) -> Rule:
-    """Return the rule: the least damage among the eligible maps whose MCC is not significantly below the best MCC.
+    """Return the rule: the least damage among the eligible maps whose metric is not significantly below the best.
 
     See ``Candidates.comparable`` for the damage that counts. Ties go to the smaller map, then to the earlier. The
     comparisons with the best are corrected for their number:
@@ -160,14 +163,14 @@ def least_damage_rule(eligible: Mask) -> Rule:
         if not indices.size:
             return None
         order: list[int] = indices[np.lexsort((candidates.sizes[indices], damages[indices]))].tolist()
-        best = order[int(np.argmax(candidates.mccs[order]))]
+        best = order[int(np.argmax(candidates.metrics[order]))]
         return next(at for at in order if at == best or not candidates.is_worse(at, best, indices.size - 1))
 
     return choose
 
 
 def smallest_rule(margin: float) -> Rule:
-    """Return the rule: the smallest map whose MCC is, with 95% confidence, at most the margin below that of FP32.
+    """Return the rule: the smallest map whose metric is, with 95% confidence, at most the margin below that of FP32.
 
     It tests the front of damage and size from the largest map to the smallest, up to the first that fails. Neither the
     front nor its order depends on a label. So this is a fixed-sequence test, and the confidence holds for any number of

@@ -6,8 +6,8 @@ curse"). Cross-fitting removes that bias.
 Notation:
     K: the number of folds; I_1..I_K: the folds, each with its share of every stratum.
     m_k = rule(all sentences but I_k): the map that the rule chooses without fold k.
-    y_i = m_k(sentence i), i in I_k: the acceptance, or the loss in nats, of a map chosen without sentence i.
-    T(y): the MCC, or the mean loss, over all sentences; one value for each repeat, which draws new folds.
+    y_i = m_k(sentence i), i in I_k: the prediction, or the loss in nats, of a map chosen without sentence i.
+    T(y): the metric, or the mean loss, over all sentences; one value for each repeat, which draws new folds.
     The estimate is the mean of T over the repeats; so are the ends of its interval and its confidence.
 
 V. Chernozhukov et al., "Double/debiased machine learning for treatment and structural parameters", The Econometrics
@@ -23,11 +23,10 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
-from objectives.scores import worst_divergence
 from results.outcome import Unseen
 from results.statistics.bootstrap import Floats, Interval, strata_of
 from results.statistics.candidates import FOLD_DRAWS, Candidates, Mask, Rule
-from results.statistics.confusion import mcc_draws
+from results.statistics.confusion import Answers
 from results.statistics.intervals import Comparison, Estimate, compare
 from results.statistics.unseen import UnseenDamage, mean_losses, unseen_losses
 
@@ -44,32 +43,35 @@ PROOF_FOLDS, PROOF_REPEATS = 10, 4
 def corrected(
     candidates: Candidates, rules: Sequence[Rule], margin: float, *, folds: int = FOLDS, repeats: int = REPEATS
 ) -> list[Estimate | None]:
-    """Return the cross-fitted MCC and damage of each rule; None if a rule found no map without some fold.
+    """Return the cross-fitted metric and damage of each rule; None if a rule found no map without some fold.
 
     A rule may choose a different map each time: the estimate is of the rule, not of one map.
 
     Args:
         candidates: the maps on all sentences.
         rules: one estimate each, in order.
-        margin: for the comparison with FP32, in MCC.
+        margin: for the comparison with FP32, in units of the metric.
         folds: K.
         repeats: how often folds are drawn.
     """
-    accepted, losses, complete = cross_fitted(candidates, rules, folds=folds, repeats=repeats)
+    answers, losses, complete = cross_fitted(candidates, rules, folds=folds, repeats=repeats)
     estimates: list[Estimate | None] = [None] * len(rules)
     if not complete.any():
         return estimates
-    shape = (-1, candidates.labels.size)
-    answers = accepted[complete].reshape(shape)
-    mccs = [mcc_draws(candidates.labels, own) for own in answers]
-    against = [compare(candidates.labels, own, candidates.fp32_accepted, margin) for own in answers]
-    damages = candidates.draws.mean(losses[complete].reshape(shape))
-    mcc_intervals, damage_intervals = [mcc.interval() for mcc in mccs], damages.intervals(candidates.worst_loss)
+    task, labels = candidates.task, candidates.labels
+    chosen = answers[complete].reshape(-1, *labels.shape)
+    metrics = [task.draws(labels, own) for own in chosen]
+    against = [compare(task, labels, own, candidates.fp32_answers, margin) for own in chosen]
+    damages = candidates.draws.mean(losses[complete].reshape(-1, len(labels)))
+    metric_intervals, damage_intervals = (
+        [metric.interval() for metric in metrics],
+        damages.intervals(candidates.worst_loss),
+    )
     for position, at in enumerate(np.flatnonzero(complete)):
         own = slice(position * repeats, (position + 1) * repeats)
         estimates[at] = Estimate(
-            mcc=fmean(mcc.point for mcc in mccs[own]),
-            mcc_interval=_mean_interval(mcc_intervals[own]),
+            metric=fmean(metric.point for metric in metrics[own]),
+            metric_interval=_mean_interval(metric_intervals[own]),
             damage=fmean(damages.point[own]),
             damage_interval=_mean_interval(damage_intervals[own]),
             against_fp32=Comparison(
@@ -84,15 +86,15 @@ def corrected(
 
 def cross_fitted(
     candidates: Candidates, rules: Sequence[Rule], *, folds: int, repeats: int
-) -> tuple[Mask, Floats, Mask]:
-    """Return the cross-fitted acceptances and losses y of each rule.
+) -> tuple[Answers, Floats, Mask]:
+    """Return the cross-fitted predictions and losses y of each rule.
 
     Returns:
-        Acceptances and losses in nats, ``(n_rules, repeats, n_sentences)`` each, and whether the rule found a map
-        each time, ``(n_rules,)``.
+        Predictions, ``(n_rules, repeats, *labels.shape)``, losses in nats, ``(n_rules, repeats, n_sentences)``, and
+        whether the rule found a map each time, ``(n_rules,)``.
     """
-    shape = (len(rules), repeats, candidates.labels.size)
-    accepted, losses = np.zeros(shape, dtype=np.bool_), np.zeros(shape)
+    answers = np.zeros((len(rules), repeats, *candidates.labels.shape), dtype=candidates.answers.dtype)
+    losses = np.zeros((len(rules), repeats, len(candidates.labels)))
     complete = np.ones(len(rules), dtype=np.bool_)
     random = np.random.default_rng(0)
     for repeat in range(repeats):
@@ -103,9 +105,9 @@ def cross_fitted(
                 if chosen is None:
                     complete[at] = False
                     continue
-                accepted[at, repeat, fold] = candidates.accepted[chosen, fold]
+                answers[at, repeat, fold] = candidates.answers[chosen, fold]
                 losses[at, repeat, fold] = candidates.losses[chosen, fold]
-    return accepted, losses, complete
+    return answers, losses, complete
 
 
 def corrected_unseen(candidates: Candidates, unseen: Unseen | None, rules: Sequence[Rule]) -> list[UnseenDamage | None]:
@@ -118,7 +120,8 @@ def corrected_unseen(candidates: Candidates, unseen: Unseen | None, rules: Seque
         unseen: the scores of some maps on unseen sentences; None before they are scored.
         rules: one estimate each, in order; None if a rule found no scored map on some half.
     """
-    by_number = unseen_losses(unseen)
+    head = candidates.task.head
+    by_number = unseen_losses(unseen, head)
     (scored,) = np.nonzero([number in by_number for number in candidates.numbers.tolist()])
     if unseen is None or not scored.size:
         return [None] * len(rules)
@@ -130,12 +133,12 @@ def corrected_unseen(candidates: Candidates, unseen: Unseen | None, rules: Seque
         for half in _draw_folds(np.zeros(n_sentences, dtype=np.int64), 2, random):
             damages = np.full(candidates.numbers.size, np.nan)
             damages[scored] = map_losses[:, ~half].mean(axis=1)
-            others = replace(candidates, unseen=damages, mcc_draws=FOLD_DRAWS)
+            others = replace(candidates, unseen=damages, metric_draws=FOLD_DRAWS)
             for at, rule in enumerate(rules):
                 chosen = rule(others)
                 if chosen is not None and chosen in scored:
                     losses[at, repeat, half] = map_losses[np.searchsorted(scored, chosen), half]
-    worst = worst_divergence(unseen.fp32_log_odds)
+    worst = head.worst_divergence(unseen.fp32_log_odds)
     return [None if np.isnan(own).any() else _mean_damage(own, worst) for own in losses]
 
 

@@ -10,6 +10,7 @@ from math import floor
 import numpy as np
 
 from objectives.errors import InputError
+from objectives.metrics import METRIC_NAMES
 from results.outcome import Outcome, Trial
 from results.pareto import fp32_size
 from results.statistics.candidates import Candidates, Rule, knee_rule, least_damage_rule, smallest_rule
@@ -24,13 +25,13 @@ KNEE = "knee"
 def pick(outcome: Outcome, request: str, candidates: Candidates | None = None) -> Trial:
     """Return the map that answers a request, among the complete trials of any origin.
 
-    ``best@8x`` takes the maps of at least that compression on the outcome's size axis. Of those whose MCC is not
+    ``best@8x`` takes the maps of at least that compression on the outcome's size axis. Of those whose metric is not
     significantly below the best, it picks the one of least damage (mean KL divergence from FP32). Ties go to the
     smaller map, then to the earlier. At or above the size constraint, only maps that meet the constraint qualify. A
     request of two or more decimals counts as rounded, since 32/3 is written ``10.67x``: compressions that round to at
     least it qualify. A request of fewer decimals is exact: 7.99 never answers ``best@8x``.
 
-    ``smallest@margin`` picks the smallest map whose MCC is, with 95% confidence, at most the outcome's margin below
+    ``smallest@margin`` picks the smallest map whose metric is, with 95% confidence, at most the outcome's margin below
     that of FP32; ``smallest@0.02`` sets another margin. ``knee`` picks the map where the front of damage and size
     bends most.
 
@@ -132,8 +133,8 @@ def _why_unanswered(outcome: Outcome, request: str, candidates: Candidates) -> s
         return f"{request}: a front of fewer than three maps has no knee; let the search run on"
     if not request.startswith("best@"):
         return (
-            f"{request}: no map on the front is within that margin of FP32's MCC with 95% confidence; "
-            "ask for a larger margin, as in smallest@0.05, or let the search run on"
+            f"{request}: no map on the front is within that margin of FP32's {METRIC_NAMES[outcome.metric]} with 95% "
+            "confidence; ask for a larger margin, as in smallest@0.05, or let the search run on"
         )
     constrained = float(_least_compression(request)[1]) >= outcome.min_compression
     indices = np.flatnonzero(candidates.feasible) if constrained else np.arange(candidates.numbers.size)

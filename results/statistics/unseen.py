@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from objectives.scores import divergences, worst_divergence
+from objectives.heads import Head
 from results.outcome import Outcome, Unseen
 from results.statistics.bootstrap import Bootstrapped, Interval, Resamples
 
@@ -45,20 +45,20 @@ class Gain:
     sizes: int
 
 
-def unseen_losses(unseen: Unseen | None) -> dict[int, npt.NDArray[np.float64]]:
+def unseen_losses(unseen: Unseen | None, head: Head) -> dict[int, npt.NDArray[np.float64]]:
     """Return the divergence from FP32 on each unseen sentence, ``(n_sentences,)`` in nats, by trial number."""
     if unseen is None:
         return {}
-    return {number: divergences(log_odds, unseen.fp32_log_odds) for number, log_odds in unseen.log_odds.items()}
+    return {number: head.divergences(log_odds, unseen.fp32_log_odds) for number, log_odds in unseen.log_odds.items()}
 
 
-def unseen_damages(unseen: Unseen | None) -> dict[int, UnseenDamage]:
+def unseen_damages(unseen: Unseen | None, head: Head) -> dict[int, UnseenDamage]:
     """Return the damage on unseen sentences by trial number."""
-    losses = unseen_losses(unseen)
+    losses = unseen_losses(unseen, head)
     if unseen is None or not losses:
         return {}
     means = mean_losses(list(losses.values()))
-    intervals = means.intervals(worst_divergence(unseen.fp32_log_odds))
+    intervals = means.intervals(head.worst_divergence(unseen.fp32_log_odds))
     return {
         number: UnseenDamage(float(damage), interval)
         for number, damage, interval in zip(losses, means.point, intervals, strict=True)
@@ -73,7 +73,7 @@ def gain_over_knapsack(outcome: Outcome) -> Gain | None:
     The even sentences choose the best map and the odd ones score it, and the other way round. So choosing among many
     maps is no advantage.
     """
-    axis, losses = outcome.size_axis, unseen_losses(outcome.unseen)
+    axis, losses = outcome.size_axis, unseen_losses(outcome.unseen, outcome.head)
     scored = [trial for trial in outcome.trials if trial.number in losses and trial.feasible]
     sampled = [trial for trial in scored if trial.origin == "sampler"]
     sampler_losses, knapsack_losses = [], []

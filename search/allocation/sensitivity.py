@@ -16,13 +16,14 @@ import numpy.typing as npt
 from objectives.cache import mark_used, writable_cache
 from objectives.errors import InputError
 from objectives.files import process_lock, replacing
+from objectives.heads import TWO_CLASSES, Head, Numbers
 from objectives.layers import WIDTHS
 from objectives.loading.fingerprint import short_digest
 from objectives.memory import give_back_freed
 from objectives.problem import Problem
 from objectives.quantization.bank import FP32_WIDTH
 from objectives.quantization.first_order import first_order_shifts
-from objectives.scores import LogOdds, divergences
+from objectives.scores import LogOdds
 from search.allocation.knapsack import Damages, Source
 
 MEASURED_WIDTHS = (2, 3)
@@ -44,7 +45,7 @@ class Sensitivities:
     """The effect of each layer alone at each width.
 
     Attributes:
-        shifts: change of each sentence's log-odds, in nats, ``(n_layers, n_widths, n_sentences)``.
+        shifts: change of each sentence's outputs, in nats, ``(n_layers, n_widths, n_sentences, *head.shape)``.
         damages: mean KL divergence from FP32, nats a sentence, ``(n_layers, n_widths)``; never rises with the width.
         measured: whether it was evaluated rather than taken from the gradient, ``(n_layers, n_widths)``.
     """
@@ -55,10 +56,14 @@ class Sensitivities:
 
     @classmethod
     def from_shifts(
-        cls, shifts: npt.NDArray[np.float32], measured: npt.NDArray[np.bool_], fp32_log_odds: LogOdds
+        cls,
+        shifts: npt.NDArray[np.float32],
+        measured: npt.NDArray[np.bool_],
+        fp32_log_odds: LogOdds,
+        head: Head = TWO_CLASSES,
     ) -> Sensitivities:
         """Compute the damages; one that is below a wider width's is raised to it."""
-        alone = divergences(fp32_log_odds + shifts, fp32_log_odds).mean(axis=-1)
+        alone = head.divergences(fp32_log_odds + shifts, fp32_log_odds).mean(axis=-1)
         falling = np.maximum.accumulate(alone[:, ::-1], axis=1)[:, ::-1]
         return cls(shifts, falling, measured)
 
@@ -95,7 +100,7 @@ def measure(
         effects = []
     if path.is_file():
         mark_used(path)
-        gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), len(problem.labels)))
+        gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), *problem.fp32_log_odds.shape))
     else:
         writable_cache(cache)
         warmed_up: list[float] = []
@@ -112,7 +117,7 @@ def measure(
         if first_order is None:
             log.info("stopped before any sensitivity was measured; nothing to keep yet")
             return None
-        gradient = _make_finite(first_order, problem.fp32_log_odds)
+        gradient = _make_finite(first_order, problem.fp32_log_odds, problem.head)
         shifts, measured = gradient.copy(), np.zeros(first_order.shape[:2], dtype=np.bool_)
         _write(path, gradient, shifts, measured, should_stop)
     missing = [(index, width) for index, width in effects if not measured[index, WIDTHS.index(width)]]
@@ -140,7 +145,7 @@ def measure(
                         problem.layers[index].name,
                         width,
                     )
-                shift = _make_finite(log_odds - problem.fp32_log_odds, problem.fp32_log_odds)
+                shift = _make_finite(log_odds - problem.fp32_log_odds, problem.fp32_log_odds, problem.head)
                 shifts[index, WIDTHS.index(width)] = shift
                 measured[index, WIDTHS.index(width)] = True
                 if time.monotonic() - saved >= max(_SAVE_EVERY_S, save_s / _SAVE_SHARE):
@@ -157,7 +162,7 @@ def measure(
                 log.info("%d of %d sensitivities are measured and kept", done, len(effects))
     if source == "gradient":
         shifts, measured = gradient, np.zeros_like(measured)
-    return Sensitivities.from_shifts(shifts, measured, problem.fp32_log_odds)
+    return Sensitivities.from_shifts(shifts, measured, problem.fp32_log_odds, problem.head)
 
 
 def _left_s(began: float, done: float, total: float) -> float | None:
@@ -165,9 +170,13 @@ def _left_s(began: float, done: float, total: float) -> float | None:
     return (time.monotonic() - began) * (total - done) / done if done else None
 
 
-def _make_finite(shifts: npt.NDArray[np.float32], fp32_log_odds: LogOdds) -> npt.NDArray[np.float32]:
-    """Return shifts ``(..., n_sentences)``; entries that are not finite become shifts that flip the decision."""
-    hopeless = -fp32_log_odds - np.copysign(_HOPELESS, fp32_log_odds)
+def _make_finite(shifts: npt.NDArray[np.float32], fp32_log_odds: LogOdds, head: Head) -> npt.NDArray[np.float32]:
+    """Return shifts ``(..., n_sentences, *head.shape)``; entries that are not finite become hopeless ones.
+
+    These flip an output's decision; a number's is moved by ``_HOPELESS`` times FP32's deviation.
+    """
+    scale = np.sqrt(np.array(head.variances)).reshape(head.shape) if isinstance(head, Numbers) else 1.0
+    hopeless = -fp32_log_odds - np.copysign(_HOPELESS * scale, fp32_log_odds)
     return np.asarray(np.where(np.isfinite(shifts), shifts, hopeless), dtype=np.float32)
 
 
@@ -189,7 +198,7 @@ def _write(
 
 
 def _read(
-    path: Path, shape: tuple[int, int, int]
+    path: Path, shape: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:

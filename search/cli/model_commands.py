@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from objectives.scores import LogOdds
 
 _FINETUNE_SETTINGS = ("task", "text_column", "label_column", "train_split", "validation_split", "max_length")
-_MODEL_SETTINGS = ("model", "data", *DATA_SETTINGS, "quantizer", "group_size", "device")
+_MODEL_SETTINGS = ("model", "data", *DATA_SETTINGS, "metric", "quantizer", "group_size", "device")
 
 
 @takes_settings(*_MODEL_SETTINGS)
@@ -35,15 +35,16 @@ def evaluate(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, with every digit.")] = False,
     **flags: Any,
 ) -> None:
-    """Score a bit map or a packed checkpoint: MCC, damage (mean KL divergence from FP32), agreement and sizes.
+    """Score a bit map or a packed checkpoint: metric, damage (mean KL divergence from FP32), agreement and sizes.
 
     A checkpoint is scored with the model and data that it was made from, unless others are named.
     """
     import json
-    from dataclasses import asdict
 
     from objectives.bit_maps import quantizer_of, read_bit_map
+    from objectives.metrics import METRIC_NAMES
     from results.statistics.intervals import score_intervals
+    from results.statistics.metric_draws import TaskMetric
     from search.run.checkpoints import evaluate_checkpoint
 
     if (bitmap is None) == (checkpoint is None):
@@ -69,16 +70,17 @@ def evaluate(
         evaluation, footprint = problem.evaluate(bit_map), problem.footprint
     quantizer = problem.fingerprint["quantizer"] if checkpoint is None else "the checkpoint's own codes"
     scores = evaluation.scores
-    sentences = (problem.labels, problem.in_domain)
-    fp32_mcc = score_intervals(problem.fp32_log_odds, problem.fp32_log_odds, *sentences).mcc
+    sentences = (problem.labels, problem.in_domain, TaskMetric(problem.metric, problem.head))
+    fp32_metric = score_intervals(problem.fp32_log_odds, problem.fp32_log_odds, *sentences).metric
     intervals = score_intervals(evaluation.log_odds, problem.fp32_log_odds, *sentences)
-    mcc, damage = intervals.mcc, intervals.damage
+    metric, damage, name = intervals.metric, intervals.damage, problem.metric
     sizes = footprint.figures(bit_map)
     if json_:
         figures = {
-            **asdict(scores),
-            **{"mcc_low": mcc.low, "mcc_high": mcc.high, "damage_low": damage.low, "damage_high": damage.high},
-            "fp32_mcc": problem.fp32.mcc,
+            **scores.record(),
+            **{f"{name}_low": metric.low, f"{name}_high": metric.high},
+            **{"damage_low": damage.low, "damage_high": damage.high},
+            f"fp32_{name}": problem.fp32.metric,
             "sentences": len(problem.labels),
             "quantizer": quantizer,
             **sizes,
@@ -89,13 +91,16 @@ def evaluate(
         f"{bitmap or checkpoint} on {settings.model}, {len(problem.labels)} validation sentences of {settings.data}"
     )
     typer.echo(f"quantiser    {quantizer}")
-    typer.echo(f"MCC          {scores.mcc:.4f}  (95% interval {mcc.low:.3f} to {mcc.high:.3f})")
-    typer.echo(f"MCC of FP32  {problem.fp32.mcc:.4f}  (95% interval {fp32_mcc.low:.3f} to {fp32_mcc.high:.3f})")
+    shown = METRIC_NAMES[name]
+    typer.echo(f"{shown:12} {scores.metric:.4f}  (95% interval {metric.low:.3f} to {metric.high:.3f})")
+    of_fp32 = f"{problem.fp32.metric:.4f}  (95% interval {fp32_metric.low:.3f} to {fp32_metric.high:.3f})"
+    typer.echo(f"{shown + ' of FP32':12} {of_fp32}")
     typer.echo(
         f"damage       {scores.damage:.5f} nats a sentence  (95% interval {damage.low:.5f} to {damage.high:.5f}), "
         "mean KL divergence from FP32"
     )
-    typer.echo(f"agreement    {scores.agreement:.4f} (same top class as FP32); accuracy {scores.accuracy:.4f}")
+    if scores.agreement is not None:
+        typer.echo(f"agreement    {scores.agreement:.4f} (same top class as FP32); accuracy {scores.accuracy:.4f}")
     typer.echo(f"nominal      {sizes['nominal_compression']:.4f}x, {sizes['nominal_bits']:,} bits of codes")
     typer.echo(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes of checkpoint")
 

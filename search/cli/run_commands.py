@@ -240,7 +240,7 @@ def polish(
         problem = problem_of_run(settings, outcome.fp32_log_odds, places)
         done = polish_maps(problem, outcome, trials, directory, settings["profile"]["seed"], epochs)
         for polished in done:
-            typer.echo(f"{polished_line(polished)}; written: {run / polished.checkpoint}")
+            typer.echo(f"{polished_line(polished, outcome.metric)}; written: {run / polished.checkpoint}")
         write_report(analyse(outcome), run)
     typer.echo(f"report: {run / 'report.html'}")
     for polished in done[-1:]:

@@ -124,6 +124,7 @@ def _load(
         group_size=profile.group_size,
         known_scores=known_scores,
         options=profile.data_options,
+        metric=profile.metric,
     )
 
 

@@ -14,6 +14,7 @@ import torch
 
 from objectives.batching import device_of
 from objectives.evaluation.cuda_graphs import multiplies_bf16
+from objectives.metrics import METRIC_NAMES
 from objectives.problem import Problem
 from search.run.profile import Profile
 from search.run.run_directory import RunDirectory
@@ -54,7 +55,9 @@ def log_start(profile: Profile, run: RunDirectory, problem: Problem, study: optu
     log.info("%s: %s on %s, sampler %s, seed %d", begun, profile.model, profile.data, profile.sampler, profile.seed)
     if n_scored := holdout_scored_after(study):
         log.warning("the holdout set was scored after %d maps; more maps put its scores out of date", n_scored)
-    log.info("FP32: MCC %.4f; %d layers; %d trials recorded", problem.fp32.mcc, len(problem.layers), n_finished)
+    metric = METRIC_NAMES[problem.metric]
+    layers = len(problem.layers)
+    log.info("FP32: %s %.4f; %d layers; %d trials recorded", metric, problem.fp32.metric, layers, n_finished)
     if problem.sampled:
         log.info("validation sentences: %s; --max-eval-samples 0 searches with all", problem.sampled)
     log.info("evaluating with the %s", problem.search_evaluator.description)

@@ -18,6 +18,7 @@ from results.outcome import Outcome, Trial
 from results.report.polished import FOLDER, PolishedMap, polished_line, read_polished, write_polished
 from results.statistics.analysis import Selection
 from results.statistics.intervals import score_intervals
+from results.statistics.metric_draws import TaskMetric
 from search.run.checkpoints import origin_of
 from search.run.run_directory import RunDirectory
 
@@ -70,7 +71,7 @@ def polish_maps(
             log.info("polishing %s of %.2fx on %d sentences", trial.label, size, count)
             began = time.monotonic()
             quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, trial.bit_map)
-            result = polish(quantized, problem.network, sentences, epochs, seed, log.info, should_stop)
+            result = polish(quantized, problem.network, sentences, epochs, seed, log.info, should_stop, problem.head)
             if result is None:
                 break
             before, after = problem.confirm_quantized(quantized), problem.confirm_quantized(result.model)
@@ -91,7 +92,7 @@ def polish_maps(
                 **origin_of(problem),
             }
             write_checkpoint(problem.classifier, result.model, provenance, folder)
-            log.info("%s after %.0f s", polished_line(polished), time.monotonic() - began)
+            log.info("%s after %.0f s", polished_line(polished, outcome.metric), time.monotonic() - began)
         done[trial.number] = polished
         write_polished(list(done.values()), run.path)
     return tuple(done[trial.number] for trial in trials if trial.number in done)
@@ -107,13 +108,19 @@ def _recorded(checkpoint: Path) -> tuple[PolishedMap, int]:
 
 
 def _figures(problem: Problem, evaluation: Evaluation, when: str) -> dict[str, float]:
-    intervals = score_intervals(evaluation.log_odds, problem.fp32_log_odds, problem.labels, problem.in_domain)
-    damage, mcc = intervals.damage, intervals.mcc
+    intervals = score_intervals(
+        evaluation.log_odds,
+        problem.fp32_log_odds,
+        problem.labels,
+        problem.in_domain,
+        TaskMetric(problem.metric, problem.head),
+    )
+    damage, metric = intervals.damage, intervals.metric
     return {
         f"damage_{when}": evaluation.scores.damage,
         f"damage_{when}_low": damage.low,
         f"damage_{when}_high": damage.high,
-        f"mcc_{when}": evaluation.scores.mcc,
-        f"mcc_{when}_low": mcc.low,
-        f"mcc_{when}_high": mcc.high,
+        f"mcc_{when}": evaluation.scores.metric,
+        f"mcc_{when}_low": metric.low,
+        f"mcc_{when}_high": metric.high,
     }

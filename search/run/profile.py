@@ -18,6 +18,7 @@ from objectives.errors import InputError, all_faults
 from objectives.files import user_path
 from objectives.loading import AUTO, NONE
 from objectives.loading.tasks import GLUE, DataOptions, TaskName
+from objectives.metrics import MetricName
 from objectives.packing.footprint import SizeAxis
 from objectives.packing.scheme import QuantizerName
 from objectives.scores import Precision
@@ -46,7 +47,7 @@ class Profile:
     """The settings of a search.
 
     This is the only place for their types, limits, defaults and help; the checks, their messages and the command line's
-    options follow from it. ``min_compression`` is a multiple of the FP32 size, ``margin`` a loss of MCC.
+    options follow from it. ``min_compression`` is a multiple of the FP32 size, ``margin`` a loss of the metric.
     """
 
     model: Annotated[
@@ -73,6 +74,10 @@ class Profile:
     max_eval_samples: Annotated[
         _Whole, _setting(_MODEL, "Most validation sentences to search with, drawn by label; 0 for all.")
     ] = 2000
+    metric: Annotated[
+        Literal[MetricName, "auto"],
+        _setting(_MODEL, "Metric: mcc, accuracy, f1, pearson, spearman, or auto, the usual one of the model's head."),
+    ] = "auto"
     trials: Annotated[
         _Whole, _setting(_BUDGET, "Stop when the run has this many trials (evaluated maps); 0 for no limit.")
     ] = 0
@@ -80,7 +85,8 @@ class Profile:
         StrictFloat, _setting(_BUDGET, "Stop this many hours after this start; 0 for no limit.", ge=0, le=10**6)
     ] = 0.0
     quality: Annotated[
-        Quality, _setting(_SEARCH, "Quality to optimise: damage (mean KL divergence from FP32), mcc, or agreement.")
+        Quality,
+        _setting(_SEARCH, "Quality to optimise: damage (mean KL divergence from FP32), mcc (metric), or agreement."),
     ] = "damage"
     size: Annotated[
         SizeAxis, _setting(_SEARCH, "What counts as size: nominal (bits of codes) or packed (bytes of a checkpoint).")
@@ -114,7 +120,7 @@ class Profile:
         StrictInt, _setting(_BUDGET, "Number of processes that evaluate maps in parallel.", ge=1, le=1024)
     ] = 1
     margin: Annotated[
-        StrictFloat, _setting(_AFTER, "Largest loss of MCC against FP32 that counts as no loss.", ge=0, le=1)
+        StrictFloat, _setting(_AFTER, "Largest loss of the metric against FP32 that counts as no loss.", ge=0, le=1)
     ] = DEFAULT_MARGIN
     confirm: Annotated[
         _Text, _setting(_AFTER, "Holdout set, scored at the end: a share (0.3, 0.3@SEED), a directory, none, or auto.")

@@ -24,6 +24,7 @@ from objectives.errors import InputError, NotFiniteError, is_out_of_memory
 from objectives.evaluation.precision import faster_precision
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
+from objectives.metrics import METRIC_NAMES
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.scores import Precision
 from search.allocation.baselines import knapsack_maps
@@ -48,7 +49,7 @@ def make_sampler(
     if name != GUIDED:
         return FeasibleSampler(name, constraint, seed)
     assert sensitivities is not None
-    return GuidedSampler(constraint, sensitivities, problem.fp32_log_odds, seed)
+    return GuidedSampler(constraint, sensitivities, problem.fp32_log_odds, seed, problem.head)
 
 
 def load_searched_problem(
@@ -72,6 +73,7 @@ def load_searched_problem(
         group_size=profile.group_size,
         known_scores=check,
         options=profile.data_options,
+        metric=profile.metric,
     )
 
 
@@ -143,11 +145,12 @@ class Worker:
             quality = self.profile.quality
             self._record(trial, lambda: tell(self.study, trial, bit_map, evaluation, self.constraint, quality))
         log.debug(
-            "%s: %.4fx nominal, damage %.5f, MCC %.4f, %.2f s",
+            "%s: %.4fx nominal, damage %.5f, %s %.4f, %.2f s",
             name,
             self.problem.footprint.compression(bit_map, "nominal"),
             evaluation.scores.damage,
-            evaluation.scores.mcc,
+            METRIC_NAMES[self.problem.metric],
+            evaluation.scores.metric,
             evaluation.elapsed_s,
         )
         return True

@@ -12,6 +12,7 @@ from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
+from objectives.heads import TWO_CLASSES, Head
 from objectives.layers import BitMap
 from objectives.scores import LogOdds
 from search.allocation.baselines import knapsack_budgets
@@ -47,12 +48,17 @@ class GuidedSampler(MapSampler):
     """
 
     def __init__(
-        self, constraint: SizeConstraint, sensitivities: Sensitivities, fp32_log_odds: LogOdds, seed: int
+        self,
+        constraint: SizeConstraint,
+        sensitivities: Sensitivities,
+        fp32_log_odds: LogOdds,
+        seed: int,
+        head: Head = TWO_CLASSES,
     ) -> None:
         """Propose within ``constraint``, with ``sensitivities`` as the prior."""
         super().__init__(constraint, seed)
         self._sensitivities = sensitivities
-        self._fp32_log_odds = fp32_log_odds
+        self._fp32_log_odds = fp32_log_odds.ravel()
         self._sizes, overhead = layer_sizes(constraint.footprint, constraint.axis)
         smallest, largest = (int(self._sizes[:, width].sum()) for width in (0, -1))
         # Sums of packed sizes can be a little too large (see `layer_sizes`), even for the smallest map.
@@ -64,8 +70,9 @@ class GuidedSampler(MapSampler):
         steps = zip(knapsacks, [*knapsacks[1:], smallest], strict=True)
         rungs = [np.geomspace(high, low, _RUNGS_A_STEP, endpoint=False) for high, low in steps]
         self._budgets = np.clip(np.concatenate(rungs).astype(np.int64), smallest, largest).tolist()
-        self.shrinkage = choose_shrinkage(sensitivities, fp32_log_odds, self._sizes, self._budgets[::_RUNGS_A_STEP])
-        self._model = SurrogateModel(sensitivities, fp32_log_odds, self.shrinkage)
+        tried = self._budgets[::_RUNGS_A_STEP]
+        self.shrinkage = choose_shrinkage(sensitivities, fp32_log_odds, self._sizes, tried, head=head)
+        self._model = SurrogateModel(sensitivities, fp32_log_odds, self.shrinkage, head)
         self._finished = _FinishedMaps(self._names, self._sizes, self.damage_elsewhere)
 
     def sample_relative(
@@ -83,7 +90,7 @@ class GuidedSampler(MapSampler):
         return dict(zip(self._names, repair(bit_map, self._constraint, self._seen.maps, rng), strict=True))
 
     def damage_elsewhere(self, bit_map: BitMap, log_odds: LogOdds) -> float:
-        """Return the damage to expect on unseen sentences of a map with these log-odds, in nats a sentence."""
+        """Return the damage to expect on unseen sentences of a map with these outputs, in nats a sentence."""
         return self._model.damage_elsewhere(to_choice(bit_map), log_odds)
 
     def _budget(self, position: int, rng: np.random.Generator) -> int:
@@ -126,7 +133,7 @@ class _FinishedMap:
 
     Attributes:
         chosen: the index of each layer's width, ``(n_layers,)``.
-        log_odds: ``(n_sentences,)``.
+        log_odds: the outputs, flat.
         is_baseline: whether it is a baseline; if not, a sampler proposed it.
     """
 

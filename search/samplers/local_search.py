@@ -3,10 +3,12 @@
 The objective is the damage to expect on unseen sentences (``Surrogate.damage_elsewhere``). It is expanded to second
 order around the current map, once a round; a round makes many changes on that expansion.
 
-Notation, for n sentences; an effect is a (layer, width) pair with one row in the surrogate:
+Notation, for n outputs, one of each sentence for two classes; an effect is a (layer, width) pair with one row in the
+surrogate:
 
 - ``s``: the shift at the expansion's centre, ``(n,)``; ``E``: its derivatives by the effects, ``(n_effects, n)``.
-- ``g, h``: first and second derivative of the damage by each sentence's shift, at ``s``.
+- ``g, h``: first and second derivative of the damage by each sentence's shift, at ``s``; of several outputs the second
+  is a matrix for each sentence, ``L diag(h) L'`` (:class:`objectives.heads.Curvature`), and ``E L`` stands for ``E``.
 - ``C, B``: coefficients of E and the basis of common-mode shifts (:mod:`search.samplers.common_mode`).
 - ``g_c, h_c``: the derivatives at the common part of ``s``.
 - ``d``: the specific damage of each effect; ``Q``: the variance penalty; ``q``: its slope at the centre.
@@ -26,9 +28,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from objectives.heads import Curvature, Head
 from objectives.scores import LogOdds
 from search.allocation.knapsack import Choice, Sizes
-from search.samplers.common_mode import Floats, sigmoid
+from search.samplers.common_mode import Floats
 from search.samplers.surrogate import Surrogate
 
 _ROUNDS = 8
@@ -72,15 +75,18 @@ class _Expansion:
         self._chosen = start.copy()
         effects, shift = surrogate.effects(start), surrogate.shift(start)
         common, variance_penalty, shrinkage = surrogate.common, surrogate.variance_penalty, surrogate.shrinkage
-        g, h = _derivatives(surrogate.fp32_log_odds, shift)
-        g_common, h_common = _derivatives(surrogate.fp32_log_odds, common.project(shift))
+        g, h, curvature = _derivatives(surrogate.head, surrogate.fp32_log_odds, shift)
+        g_common, h_common, curvature_common = _derivatives(
+            surrogate.head, surrogate.fp32_log_odds, common.project(shift)
+        )
         coefficients, basis = common.coefficients(effects), common.basis
         independent = coefficients @ (basis.T @ g_common) + surrogate.specific
         interacting = shrinkage * (effects @ g) + surrogate.variance_penalty_slope(start)
         self._first = np.asarray(interacting + (1.0 - shrinkage) * independent, dtype=np.float32)
-        weighted = effects * np.sqrt(shrinkage * h)
+        weighted = curvature.mixed(effects) * np.sqrt(shrinkage * h)
         second = weighted @ weighted.T + variance_penalty  # BLAS computes half of a product with its own transpose
-        second += (1.0 - shrinkage) * (coefficients @ (basis.T @ (basis * h_common[:, None])) @ coefficients.T)
+        mixed = curvature_common.mixed(basis.T)
+        second += (1.0 - shrinkage) * (coefficients @ (mixed @ (mixed.T * h_common[:, None])) @ coefficients.T)
         self._second = np.asarray(second, dtype=np.float32)
 
     def improve(self, budget: int) -> Choice:
@@ -138,10 +144,11 @@ class _Expansion:
         return np.asarray(layer * self._n_widths + self._chosen[layer])
 
 
-def _derivatives(fp32_log_odds: LogOdds, shift: Floats) -> tuple[Floats, Floats]:
-    """Return g and h, ``(n_sentences,)`` each: the derivatives of the damage by each sentence's shift."""
-    probability = sigmoid(fp32_log_odds + shift)
-    slope = (probability - sigmoid(fp32_log_odds)) / len(shift)
+def _derivatives(head: Head, fp32_log_odds: LogOdds, shift: Floats) -> tuple[Floats, Floats, Curvature]:
+    """Return g and h, ``(n,)`` each: the derivatives of the damage by each sentence's flat shift; and the curvature."""
+    means = head.means(head.shaped(fp32_log_odds + shift))
+    slope = (means - head.means(head.shaped(fp32_log_odds))).ravel() / len(means)
     # Where a sentence is far from undecided, the damage hardly curves, but it does on the way back: hence a floor.
-    curvature = np.maximum(probability * (1.0 - probability), 0.02) / len(shift)
-    return np.asarray(slope, dtype=np.float32), np.asarray(curvature, dtype=np.float32)
+    curvature = head.curvature(means, floor=0.02)
+    second = curvature.pivots / len(means)
+    return np.asarray(slope, dtype=np.float32), np.asarray(second, dtype=np.float32), curvature

@@ -1,14 +1,15 @@
 """The surrogate: a Gaussian process that predicts the damage (mean KL divergence from FP32) of any bit map.
 
-A map's shift is the vector by which it moves the sentences' log-odds away from FP32's. To first order it is the sum of
+A map's shift is the vector by which it moves the sentences' outputs away from FP32's. To first order it is the sum of
 its layers' own shifts, so the sensitivities alone give all pairwise interactions: shifts that point the same way
 amplify each other, opposite ones cancel. The rest, the shift less that sum, is a Gaussian process over maps with one
 kernel for all sentences, so its posterior is one linear solve (Rasmussen and Williams, Gaussian Processes for Machine
 Learning, 2006, equation 2.25; several outputs of one kernel: Bonilla et al., NeurIPS 2007).
 
-Notation, for n sentences and N evaluated maps; an effect is a (layer, width) pair, E of them:
+Notation, for n outputs (flat; one of each sentence for two classes) and N evaluated maps; an effect is a (layer, width)
+pair, E of them:
 
-- ``z``: FP32 log-odds, ``(n,)``; ``D(s)``: mean KL divergence of ``z + s`` from ``z``, the damage of a shift ``s``.
+- ``z``: FP32 outputs, ``(n,)``; ``D(s)``: mean KL divergence of ``z + s`` from ``z``, the damage of a shift ``s``.
 - ``M``: the layers' own shifts (``sums``), ``(E, n)``; ``x``: a map as an indicator of its effects, ``(E,)``.
 - ``m = M'x``: the summed shift of a map; ``rms``: root mean square over sentences.
 - ``alpha``: saturation. Large sums come out smaller, by the damping ``1 / sqrt(1 + alpha rms(m)^2)``.
@@ -43,10 +44,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from objectives.scores import LogOdds, divergences
+from objectives.heads import TWO_CLASSES, Head
+from objectives.scores import LogOdds
 from search.allocation.knapsack import Choice
 from search.allocation.sensitivity import Sensitivities
-from search.samplers.common_mode import CommonModeShifts, Floats, sigmoid
+from search.samplers.common_mode import CommonModeShifts, Floats
 
 # Standard deviations as shares of an rms. Fitted by marginal likelihood to 216 maps of a 12-layer BERT on CoLA between
 # 5.5x and 16x, over a coarse grid.
@@ -65,7 +67,7 @@ class Observations:
 
     Attributes:
         choices: index of each layer's width, ``(n_maps, n_layers)``.
-        shifts: log-odds less FP32's, ``(n_maps, n_sentences)``.
+        shifts: outputs less FP32's, flat, ``(n_maps, n)``.
         sizes: ``(n_maps,)``, in bits.
     """
 
@@ -79,16 +81,17 @@ class Surrogate:
     """The mean or a draw of the posterior around one size: predicts the shift and the damage of any map.
 
     Attributes:
-        fp32_log_odds: z, ``(n_sentences,)``.
-        sums: M, ``(n_layers * n_widths, n_sentences)``.
+        fp32_log_odds: z, ``(n,)``.
+        sums: M, ``(n_layers * n_widths, n)``.
         saturation: alpha, in 1 / nats^2.
-        corrections: C, ``(n_layers * n_widths, n_sentences)``.
-        trend: t, ``(n_sentences,)``.
+        corrections: C, ``(n_layers * n_widths, n)``.
+        trend: t, ``(n,)``.
         variance_penalty: Q, ``(n_layers * n_widths, n_layers * n_widths)``.
         specific: d, the specific damage of each effect, ``(n_layers * n_widths,)``, nats a sentence.
         common: the common-mode shifts.
         shrinkage: w, the weight of interactions between layers, 0 to 1; at 0 only common parts cancel.
         origin: the evaluated map that the surrogate passes through; None if there is none.
+        head: of the model.
     """
 
     fp32_log_odds: LogOdds
@@ -101,20 +104,21 @@ class Surrogate:
     common: CommonModeShifts
     shrinkage: float
     origin: Choice | None = None
+    head: Head = TWO_CLASSES
 
     def passing_through(self, evaluated: Choice, shift: Floats) -> Surrogate:
-        """Return the surrogate moved to pass through an evaluated map with this shift, ``(n_sentences,)``."""
+        """Return the surrogate moved to pass through an evaluated map with this shift, ``(n,)``."""
         trend = self.trend + (shift - self.shift(evaluated))
         return replace(self, trend=np.asarray(trend, dtype=np.float32), origin=evaluated)
 
     def shift(self, chosen: Choice) -> Floats:
-        """Return the shift s of a map, ``(n_sentences,)``."""
+        """Return the shift s of a map, ``(n,)``."""
         summed, damping = self._damped_sum(chosen)
         corrections = self.corrections[self.rows(chosen)].sum(axis=0)
         return np.asarray(damping * summed + corrections + self.trend, dtype=np.float32)
 
     def effects(self, chosen: Choice) -> Floats:
-        """Return the derivatives of the shift by x at a map, ``(n_layers * n_widths, n_sentences)``.
+        """Return the derivatives of the shift by x at a map, ``(n_layers * n_widths, n)``.
 
         The shift of a map nearby is the map's shift, less the effects that it gives up, plus those that it takes.
         """
@@ -124,14 +128,14 @@ class Surrogate:
 
     def damage(self, chosen: Choice) -> float:
         """Return the damage to expect of a map on these sentences, in nats a sentence."""
-        predicted = float(divergences(self.fp32_log_odds + self.shift(chosen), self.fp32_log_odds).mean())
+        predicted = float(_damages(self.shift(chosen), self.fp32_log_odds, self.head))
         return predicted + self._penalty(chosen)
 
     def damage_elsewhere(self, chosen: Choice) -> float:
         """Return the damage to expect of a map on unseen sentences, in nats a sentence."""
         shift = self.shift(chosen)
         specific = float(self.specific[self.rows(chosen)].sum())
-        expected = _expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.shrinkage)
+        expected = _expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.shrinkage, self.head)
         return expected + self._penalty(chosen)
 
     def variance_penalty_slope(self, chosen: Choice) -> Floats:
@@ -154,23 +158,32 @@ class Surrogate:
         return 0.5 * float(penalty)
 
     def _damped_sum(self, chosen: Choice) -> tuple[Floats, float]:
-        """Return m of a map, ``(n_sentences,)``, and its damping."""
+        """Return m of a map, ``(n,)``, and its damping."""
         summed = self.sums[self.rows(chosen)].sum(axis=0)
         return summed, 1.0 / np.sqrt(1.0 + self.saturation * np.mean(summed**2))
 
 
-def specific_damages(sensitivities: Sensitivities, fp32_log_odds: LogOdds, common: CommonModeShifts) -> Floats:
+def specific_damages(
+    sensitivities: Sensitivities, fp32_log_odds: LogOdds, common: CommonModeShifts, head: Head = TWO_CLASSES
+) -> Floats:
     """Return d: the damage of each layer alone less that of its common part, ``(n_layers, n_widths)``."""
-    common_damages = divergences(fp32_log_odds + common.project(sensitivities.shifts), fp32_log_odds).mean(axis=-1)
+    shifts = sensitivities.shifts.reshape(*sensitivities.damages.shape, -1)
+    common_damages = _damages(common.project(shifts), fp32_log_odds.ravel(), head)
     return np.asarray(np.maximum(sensitivities.damages - common_damages, 0.0), dtype=np.float32)
 
 
+def _damages(shifts: Floats, fp32_log_odds: LogOdds, head: Head) -> npt.NDArray[np.float64]:
+    """Return D of flat shifts ``(..., n)``, as ``(...)``, in nats a sentence."""
+    moved, fp32 = head.shaped(fp32_log_odds + shifts), head.shaped(fp32_log_odds)
+    return np.asarray(head.divergences(moved, fp32).mean(axis=-1))
+
+
 def _expected_elsewhere(
-    shift: Floats, specific: float, fp32_log_odds: LogOdds, common: CommonModeShifts, shrinkage: float
+    shift: Floats, specific: float, fp32_log_odds: LogOdds, common: CommonModeShifts, shrinkage: float, head: Head
 ) -> float:
     """Return w D(s) + (1 - w) (D(P s) + d), in nats a sentence, with d the sum over the map's layers."""
     shifts = np.stack([shift, common.project(shift)])
-    whole, common_part = divergences(fp32_log_odds + shifts, fp32_log_odds).mean(axis=-1)
+    whole, common_part = _damages(shifts, fp32_log_odds, head)
     return float(shrinkage * whole + (1.0 - shrinkage) * (common_part + specific))
 
 
@@ -178,35 +191,38 @@ class SurrogateModel:
     """The prior, made from sensitivities; it gives a posterior around any size.
 
     Attributes:
-        fp32_log_odds, common, shrinkage, sums: as in ``Surrogate``.
-        curvature: second derivative of each sentence's damage by its shift, ``(n_sentences,)``.
+        fp32_log_odds, common, shrinkage, sums, head: as in ``Surrogate``.
+        curvature: of each sentence's damage by its shift.
         spread: sigma, ``(n_layers * n_widths,)``.
-        directions: standard normal numbers times these are plausible corrections, ``(n_directions, n_sentences)``.
+        directions: standard normal numbers times these are plausible corrections, ``(n_directions, n)``.
     """
 
-    def __init__(self, sensitivities: Sensitivities, fp32_log_odds: LogOdds, shrinkage: float) -> None:
+    def __init__(
+        self, sensitivities: Sensitivities, fp32_log_odds: LogOdds, shrinkage: float, head: Head = TWO_CLASSES
+    ) -> None:
         """Take the layers' own shifts as the prior mean of their effects."""
-        n_layers, self._n_widths, n_sentences = sensitivities.shifts.shape
-        self.fp32_log_odds = fp32_log_odds
+        n_layers, self._n_widths = sensitivities.damages.shape
+        self.head = head
+        self.fp32_log_odds = fp32_log_odds.ravel()
         self.shrinkage = shrinkage
-        probability = sigmoid(fp32_log_odds)
-        self.curvature = probability * (1.0 - probability)
-        self.common = CommonModeShifts(fp32_log_odds)
-        self._specific = specific_damages(sensitivities, fp32_log_odds, self.common).ravel()
-        self.sums = sensitivities.shifts.reshape(n_layers * self._n_widths, n_sentences)
+        self.curvature = head.curvature(head.means(fp32_log_odds))
+        self.common = CommonModeShifts(fp32_log_odds, head)
+        self._specific = specific_damages(sensitivities, fp32_log_odds, self.common, head).ravel()
+        self.sums = sensitivities.shifts.reshape(n_layers * self._n_widths, -1)
+        self._mixed_sums = self.curvature.mixed(self.sums)
         self._common_coefficients = self.common.coefficients(self.sums)
         size = _rms(self.sums)
         self.spread = _EFFECT_SPREAD * size
         # Corrections are correlated over sentences as the effects themselves are: by their main directions.
         _, scales, directions = np.linalg.svd(self.sums / np.maximum(size, 1e-12)[:, None], full_matrices=False)
         scales, directions = scales[:_DIRECTIONS], directions[:_DIRECTIONS]
-        self.directions = scales[:, None] * directions / np.sqrt((scales**2).sum() / n_sentences)
+        self.directions = scales[:, None] * directions / np.sqrt((scales**2).sum() / self.fp32_log_odds.size)
 
     def damage_elsewhere(self, chosen: Choice, log_odds: LogOdds) -> float:
-        """Return the damage to expect on unseen sentences of a map with these log-odds, in nats a sentence."""
+        """Return the damage to expect on unseen sentences of a map with these outputs, in nats a sentence."""
         specific = float(self._specific[_rows(chosen, self._n_widths)].sum())
-        shift = log_odds - self.fp32_log_odds
-        return _expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.shrinkage)
+        shift = log_odds.ravel() - self.fp32_log_odds
+        return _expected_elsewhere(shift, specific, self.fp32_log_odds, self.common, self.shrinkage, self.head)
 
     def posterior(self, observations: Observations, size: float) -> Posterior:
         """Return the posterior around a size in bits, given at least one evaluated map."""
@@ -243,7 +259,9 @@ class SurrogateModel:
 
     def specific_with(self, corrections: Floats) -> Floats:
         """Return d of each effect with its correction, to second order in the correction."""
-        changed = (corrections * (2.0 * self.sums + corrections)) @ self.curvature / len(self.curvature)
+        mixed = self.curvature.mixed(corrections)
+        pivots = self.curvature.pivots
+        changed = (mixed * (2.0 * self._mixed_sums + mixed)) @ pivots / len(self.curvature.traces)
         coefficients = self.common.coefficients(corrections)
         changed -= (coefficients * (2.0 * self._common_coefficients + coefficients)).sum(axis=1)
         return np.asarray(np.maximum(self._specific + 0.5 * changed, 0.0), dtype=np.float32)
@@ -256,8 +274,8 @@ class Posterior:
     Attributes:
         model: the prior.
         saturation: alpha.
-        corrections: the posterior mean of C, ``(n_layers * n_widths, n_sentences)``.
-        trend: t at this size, ``(n_sentences,)``.
+        corrections: the posterior mean of C, ``(n_layers * n_widths, n)``.
+        trend: t at this size, ``(n,)``.
         scaled: X, ``(n_maps, n_layers * n_widths)``.
         noise: standard deviation of each map's noise, ``(n_maps,)``.
         half: H, ``(n_maps, n_maps)``.
@@ -286,7 +304,7 @@ class Posterior:
         model, corrections = self.model, self.corrections
         if temperature > 0:
             corrections = corrections + self._deviation(rng, temperature)
-        variance_penalty = max(0.0, 1.0 - temperature**2) * model.curvature.mean() * self._covariance
+        variance_penalty = max(0.0, 1.0 - temperature**2) * model.curvature.traces.mean() * self._covariance
         return Surrogate(
             fp32_log_odds=model.fp32_log_odds,
             sums=model.sums,
@@ -297,10 +315,11 @@ class Posterior:
             specific=model.specific_with(corrections),
             common=model.common,
             shrinkage=model.shrinkage,
+            head=model.head,
         )
 
     def _deviation(self, rng: np.random.Generator, temperature: float) -> Floats:
-        """Return how a sample of C deviates from its mean, ``(n_layers * n_widths, n_sentences)``.
+        """Return how a sample of C deviates from its mean, ``(n_layers * n_widths, n)``.
 
         By Matheron's rule: a draw from the prior, less what the observations correct of it (Wilson et al., JMLR 22
         (2021), equation 8).

@@ -14,12 +14,12 @@ def pack_array(array: npt.NDArray[Any]) -> str:
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
 
 
-def unpack_array(text: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """Return the array that :func:`pack_array` packed, ``(n,)``, read-only.
+def unpack_array(text: str, dtype: type[np.generic] | str, shape: tuple[int, ...] = ()) -> npt.NDArray[Any]:
+    """Return the array that :func:`pack_array` packed, ``(n, *shape)``, read-only.
 
     Raises:
         ValueError: the text is damaged.
     """
-    array = np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype)
+    array = np.frombuffer(base64.b64decode(text, validate=True), dtype=dtype).reshape(-1, *shape)
     array.flags.writeable = False
     return array

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 
+from objectives.heads import Head
 from objectives.scores import LogOdds
 from results.outcome import HoldoutScores
 from search.study.arrays import pack_array, unpack_array
@@ -21,7 +22,7 @@ _RECORD = "opening of the confirmation sentences"  # as stored in studies
 def record_holdout(
     study: optuna.Study, holdout: Holdout, fp32_log_odds: LogOdds, log_odds: Mapping[int, LogOdds], trials: int
 ) -> None:
-    """Record the log-odds of FP32 and of some trials' maps on the holdout, scored after so many trials."""
+    """Record the outputs of FP32 and of some trials' maps on the holdout, scored after so many trials."""
     record = {
         "source": holdout.source,
         "labels": pack_array(holdout.labels),
@@ -38,22 +39,25 @@ def holdout_scored_after(study: optuna.Study) -> int:
     return int(study.user_attrs.get(_RECORD, {"trials": 0})["trials"])
 
 
-def read_holdout(study: optuna.Study, trials: int) -> HoldoutScores | None:
+def read_holdout(study: optuna.Study, trials: int, head: Head) -> HoldoutScores | None:
     """Return the scores on the holdout; None if it has not been scored.
 
     Args:
         study: the run's study.
         trials: how many maps it has evaluated by now; if more than at the scoring, the scores count as withdrawn.
+        head: of the run's model.
     """
     record: dict[str, Any] | None = study.user_attrs.get(_RECORD)
     if record is None:
         return None
     return HoldoutScores(
         source=record["source"],
-        labels=unpack_array(record["labels"], np.int8),
+        labels=unpack_array(record["labels"], head.label_type, head.label_shape),
         in_domain=None if record["in_domain"] is None else unpack_array(record["in_domain"], np.bool_),
-        fp32_log_odds=unpack_array(record["fp32_log_odds"], np.float32),
-        log_odds={int(number): unpack_array(scored, np.float32) for number, scored in record["log_odds"].items()},
+        fp32_log_odds=unpack_array(record["fp32_log_odds"], np.float32, head.shape),
+        log_odds={
+            int(number): unpack_array(scored, np.float32, head.shape) for number, scored in record["log_odds"].items()
+        },
         trials=record["trials"],
         withdrawn=trials > record["trials"],
     )

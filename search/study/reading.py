@@ -1,13 +1,12 @@
 """Reading a study as an outcome.
 
-The study holds everything that results need: layers, labels, FP32 scores and each trial's log-odds. So a report needs
+The study holds everything that results need: layers, labels, FP32 scores and each trial's outputs. So a report needs
 the storage alone, without the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from objectives.bit_maps import documented_misfit
 from objectives.errors import InputError
+from objectives.heads import Head, head_of_record
 from objectives.layers import Layer
+from objectives.metrics import MetricName
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import Scheme
 from objectives.scores import Scores, score
@@ -66,8 +67,9 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
     """Return the study's present state as an outcome called ``name``."""
     context = study.user_attrs[CONTEXT]
     layers = tuple(Layer(**layer) for layer in context["layers"])
-    labels = unpack_array(context["labels"], np.int8)
-    fp32_log_odds = unpack_array(context["fp32_log_odds"], np.float32)
+    head, metric = head_of_record(context.get("head")), context.get("metric", "mcc")
+    labels = unpack_array(context["labels"], head.label_type, head.label_shape)
+    fp32_log_odds = unpack_array(context["fp32_log_odds"], np.float32, head.shape)
     kept = {key: tuple(shape) for key, shape in context["kept"].items()}
     footprint = Footprint(
         layers, kept, Scheme(**context.get("scheme", {}))
@@ -82,7 +84,7 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         if not settled(trial) or map_of(trial, names) is None:
             continue
         rescored = attributes.get(f"{FP32_SCORES} {trial.number}")
-        trials.append(_trial(trial, rescored, constraint, ends[trial.number]))
+        trials.append(_trial(trial, rescored, constraint, ends[trial.number], head, metric))
     return Outcome(
         name=name,
         model=context["model"],
@@ -93,15 +95,17 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         min_compression=context["min_compression"],
         labels=labels,
         in_domain=None if context["in_domain"] is None else unpack_array(context["in_domain"], np.bool_),
+        head=head,
+        metric=metric,
         fp32_log_odds=fp32_log_odds,
-        fp32=score(fp32_log_odds, labels, fp32_log_odds),
+        fp32=score(fp32_log_odds, labels, fp32_log_odds, head, metric),
         # Older studies list every layer of the documented map.
         reference_note=documented_misfit(len(layers)) if "\n" in (note := context["reference_note"]) else note,
         trials=tuple(trials),
         provenance=tuple((key, value) for key, value in context["provenance"]),
         holdout_source=context.get("held_back", ""),
-        holdout=read_holdout(study, len(trials)),
-        unseen=read_unseen(study, len(trials)),
+        holdout=read_holdout(study, len(trials), head),
+        unseen=read_unseen(study, len(trials), head),
         unscored=unscored(study),
     )
 
@@ -129,7 +133,14 @@ def ends_of(trials: Sequence[FrozenTrial]) -> dict[int, float]:
     return ends
 
 
-def _trial(trial: FrozenTrial, rescored: dict[str, Any] | None, constraint: SizeConstraint, finished_s: float) -> Trial:
+def _trial(
+    trial: FrozenTrial,
+    rescored: dict[str, Any] | None,
+    constraint: SizeConstraint,
+    finished_s: float,
+    head: Head,
+    metric: MetricName,
+) -> Trial:
     footprint = constraint.footprint
     bit_map = map_of(trial, [layer.name for layer in footprint.layers])
     assert bit_map is not None
@@ -146,8 +157,8 @@ def _trial(trial: FrozenTrial, rescored: dict[str, Any] | None, constraint: Size
         nominal_compression=footprint.compression(bit_map, "nominal"),
         packed_compression=footprint.fp32_packed_bytes / packed_bytes,
         feasible=size_bits <= constraint.largest_bits,
-        scores=Scores(**{field.name: recorded[field.name] for field in fields(Scores)}) if recorded else None,
-        log_odds=unpack_array(recorded["log_odds"], np.float32) if recorded else None,
+        scores=Scores.of_record(recorded, metric) if recorded else None,
+        log_odds=unpack_array(recorded["log_odds"], np.float32, head.shape) if recorded else None,
         elapsed_s=elapsed_s,
         finished_s=finished_s,
         precision=recorded["precision"] if recorded else "fp32",

@@ -202,6 +202,7 @@ def _check_same(recorded: Mapping[str, Any], context: Mapping[str, Any], subject
     pairs = [(key.replace("_", " "), recorded.get(key), context[key]) for key in keys]
     # A holdout must be the same on all machines, also if it is missing here.
     fingerprint = {"confirmation": None, **context["fingerprint"]}
+    pairs.append(("metric", recorded.get("metric", "mcc"), context["metric"]))  # older studies have no other
     pairs += [(key, recorded["fingerprint"].get(key), value) for key, value in fingerprint.items()]
     faults = [f"{key} was {before!r} and is now {now!r}" for key, before, now in pairs if before != now]
     if faults:
@@ -267,7 +268,7 @@ def tell(
     packed_bytes = constraint.footprint.packed_bytes(bit_map)
     trial.set_user_attr(EVALUATION, {**_record(evaluation), "packed_bytes": packed_bytes})
     elements = sum(layer.elements for layer in constraint.footprint.layers)
-    study.tell(trial, [getattr(evaluation.scores, quality), constraint.size_bits(bit_map) / elements])
+    study.tell(trial, [evaluation.scores.quality(quality), constraint.size_bits(bit_map) / elements])
 
 
 def record_fp32_scores(study: optuna.Study, number: int, evaluation: Evaluation) -> None:
@@ -288,6 +289,7 @@ def _context(
     reference_note: str,
     provenance: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
+    problem.fp32.quality(quality)  # refuses one that the head has not
     return {
         "schema": STUDY_SCHEMA,
         "model": problem.model,
@@ -303,6 +305,8 @@ def _context(
         "precision": problem.search_evaluator.precision,
         "labels": pack_array(problem.labels),
         "in_domain": None if problem.in_domain is None else pack_array(problem.in_domain),
+        "head": problem.head.record(),
+        "metric": problem.metric,
         "fp32_log_odds": pack_array(problem.fp32_log_odds),
         "reference_note": reference_note,
         "held_back": "" if problem.holdout is None else problem.holdout.source,
@@ -312,7 +316,7 @@ def _context(
 
 def _record(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        **asdict(evaluation.scores),
+        **evaluation.scores.record(),
         "precision": evaluation.precision,
         "elapsed_s": round(evaluation.elapsed_s, 4),
         "log_odds": pack_array(evaluation.log_odds),

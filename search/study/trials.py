@@ -56,7 +56,7 @@ def origin_of(trial: FrozenTrial) -> Origin:
 
 
 def recorded_log_odds(trial: FrozenTrial) -> LogOdds | None:
-    """Return the log-odds ``(n_sentences,)`` of a trial's map; None if it has no scores."""
+    """Return the outputs of a trial's map, flat ``(n_sentences * n_outputs,)``; None if it has no scores."""
     recorded: dict[str, Any] | None = trial.user_attrs.get(EVALUATION)
     return unpack_array(recorded["log_odds"], np.float32) if recorded and trial.state == TrialState.COMPLETE else None
 

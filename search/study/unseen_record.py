@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 
+from objectives.heads import Head
 from results.outcome import Unseen
 from search.study.arrays import unpack_array
 
@@ -15,12 +16,13 @@ SENTENCES, SCORES, WANTED = "unseen sentences", "unseen scores of trial", "wante
 """Attributes of the study: the sentences with FP32's scores; one map's log-odds; the maps that a check has to score."""
 
 
-def read_unseen(study: optuna.Study, trials: int) -> Unseen | None:
+def read_unseen(study: optuna.Study, trials: int, head: Head) -> Unseen | None:
     """Return the scores of maps on unseen sentences; None if the check has not been made.
 
     Args:
         study: the run's study.
         trials: how many maps it has evaluated by now.
+        head: of the run's model.
     """
     recorded = study.user_attrs
     sentences = recorded.get(SENTENCES)
@@ -31,11 +33,12 @@ def read_unseen(study: optuna.Study, trials: int) -> Unseen | None:
         if key.startswith(SCORES):
             number = int(key.removeprefix(SCORES))
             if (record := scores_on_unseen(recorded, number, sentences["digest"])) is not None:
-                log_odds[number] = unpack_array(record["log_odds"], np.float32)
+                log_odds[number] = unpack_array(record["log_odds"], np.float32, head.shape)
     if not log_odds:
         return None
     after = sentences.get("trials", trials)
-    return Unseen(unpack_array(sentences["fp32_log_odds"], np.float32), log_odds, after, outdated=trials > after)
+    fp32 = unpack_array(sentences["fp32_log_odds"], np.float32, head.shape)
+    return Unseen(fp32, log_odds, after, outdated=trials > after)
 
 
 def unscored(study: optuna.Study) -> int:

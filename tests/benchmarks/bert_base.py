@@ -19,11 +19,12 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from objectives.evaluation.evaluator import Evaluator
+from objectives.heads import TWO_CLASSES
 from objectives.loading.hub import quiet_libraries
 from objectives.loading.layer_discovery import find_layers
 from objectives.loading.sentences import load_sentences
 from objectives.loading.tokenization import tokenize
-from objectives.scores import mcc, predictions
+from objectives.metrics import metric_value
 from tests.shared import ABSENT, COLA, MODEL
 
 MAPS = 16
@@ -77,7 +78,7 @@ def write_model(directory: Path) -> None:
     log_odds = Evaluator(model, find_layers(model), tokenize(tokenizer, sentences.texts, 512)).fp32_log_odds()
     head, bias = model.classifier.weight.data, model.classifier.bias.data
     bias[1] -= float(np.median(log_odds))
-    if mcc(predictions(log_odds - np.median(log_odds)), sentences.labels) < 0:
+    if metric_value("mcc", TWO_CLASSES, TWO_CLASSES.predictions(log_odds - np.median(log_odds)), sentences.labels) < 0:
         head.copy_(head.flip(0))
         bias.copy_(bias.flip(0))
     with quiet_libraries():

@@ -26,6 +26,7 @@ from objectives.batching import device_of
 from objectives.evaluation import parts
 from objectives.evaluation.evaluator import DTYPES, Evaluator
 from objectives.evaluation.linear import FusedProduct, Product, make_product
+from objectives.heads import TWO_CLASSES
 from objectives.layers import WIDTHS, BitMap, Layer, uniform
 from objectives.loading.layer_discovery import find_layers
 from objectives.loading.sentences import load_sentences
@@ -34,7 +35,7 @@ from objectives.problem import Problem, load_problem
 from objectives.quantization.affine import choose_affine, encode
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from objectives.quantization.parameters import decode
-from objectives.scores import Precision, divergences
+from objectives.scores import Precision
 from tests.benchmarks.timing import medians_s
 from tests.objectives.padded import difference_from_transformers
 from tests.shared import COLA, MODEL
@@ -290,7 +291,7 @@ def trained_problems(device: str) -> dict[str, Problem]:
 def bf16_damage(problem: Problem) -> float:
     """Return the damage that bf16 alone does."""
     bf16 = Evaluator(problem.network, problem.layers, problem.token_ids, "bf16").fp32_log_odds()
-    return float(divergences(bf16, problem.fp32_log_odds).mean())
+    return float(TWO_CLASSES.divergences(bf16, problem.fp32_log_odds).mean())
 
 
 def cola_tokens() -> list[tuple[int, ...]]:

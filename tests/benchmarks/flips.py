@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.stats import binom
 
 from results.statistics.bootstrap import Floats
-from results.statistics.confusion import DRAWS, Counts, MccDraws, difference, draws_of
+from results.statistics.confusion import DRAWS, Counts, Draws, difference, draws_of
 
 SIZES = (20, 60, 160, 313, 527, 1043)
 HARMFUL = (0.25, 0.5, 1.0, 2.0, 2.9, 3.1, 5.0, 10.0, 20.0)  # flips to expect
@@ -22,7 +22,7 @@ HELPFUL = (0.0, 0.5, 1.0)  # for each harmful one
 MARGIN = 0.01
 POWER_AT = (1.0, 5.0, 10.0)  # harmful flips, and as many helpful ones
 
-Measure = Callable[[Counts], MccDraws]
+Measure = Callable[[Counts], Draws]
 
 
 def print_claims() -> None:
@@ -86,12 +86,12 @@ def claims(size: int, label: int, measure: Measure) -> tuple[Floats, Floats, Flo
     return *sums, np.array([lossless.get((harmful, harmful), np.nan) for harmful in HARMFUL])
 
 
-def bootstrap(counts: Counts) -> MccDraws:
+def bootstrap(counts: Counts) -> Draws:
     """Return the differences of draws of the sentences with replacement within each label."""
     random = np.random.default_rng(0)
-    labels = [random.multinomial(own.sum(), own.ravel() / own.sum(), DRAWS).T for own in counts]
-    drawn = difference(np.stack(labels).reshape(*counts.shape, DRAWS))[np.newaxis]
-    return MccDraws(float(difference(counts)), drawn, drawn, largest=2.0)
+    labels = [random.multinomial(own.sum(), own.ravel() / own.sum(), DRAWS) for own in counts]
+    drawn = difference(np.stack(labels, axis=1).reshape(DRAWS, *counts.shape))[np.newaxis]
+    return Draws(float(difference(counts)), drawn, drawn, smallest=-2.0, largest=2.0)
 
 
 def fp32_counts(size: int) -> Counts:

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from objectives.evaluation.cuda_graphs import multiplies_bf16
+from objectives.heads import TWO_CLASSES
 from objectives.problem import Problem, load_problem, unseen_sentences
-from objectives.scores import Precision, divergences
+from objectives.scores import Precision
 from search.allocation.knapsack import Choice, Sizes, layer_sizes, to_bit_map, to_choice
 from tests.benchmarks.search import GUIDED_COST, TAIL, best_map, search, source_of
 from tests.shared import ABSENT
@@ -92,7 +93,9 @@ def show(problem: Problem, maps: dict[str, tuple[int, ...]]) -> None:
     others = problem.evaluator_on(unseen_sentences(problem, UNSEEN))
     fp32_elsewhere = others.fp32_log_odds()
     here = {name: problem.confirm(bit_map).scores.damage for name, bit_map in maps.items()}
-    elsewhere = {name: divergences(others.log_odds(bit_map), fp32_elsewhere) for name, bit_map in maps.items()}
+    elsewhere = {
+        name: TWO_CLASSES.divergences(others.log_odds(bit_map), fp32_elsewhere) for name, bit_map in maps.items()
+    }
     first = next(iter(maps))
     print(f"share of {first} allocation's damage at {TAIL}x, on the search's own sentences and on others:")
     for name in maps:

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from results.statistics.confusion import mcc_draws, standard_error
 from results.statistics.cross_fitting import FOLDS, REPEATS, corrected
+from results.statistics.metric_draws import MCC
 from tests.benchmarks.flips import print_claims
 from tests.results.simulated import best_mcc, candidates_of, cola_like
 
@@ -31,8 +31,8 @@ def print_coverage() -> None:
     random = np.random.default_rng(0)
     one = truth.draw(random, MAPS)
     other = np.where(random.random(one.shape) < 0.1, truth.draw(random, MAPS), one)
-    single = [mcc_draws(truth.labels, answers).interval() for answers in one]
-    paired = [mcc_draws(truth.labels, *answers) for answers in zip(other, one, strict=True)]
+    single = [MCC.draws(truth.labels, answers).interval() for answers in one]
+    paired = [MCC.draws(truth.labels, *answers) for answers in zip(other, one, strict=True)]
     differences = [drawn.interval() for drawn in paired]
     confident = np.mean([drawn.confidence_above(0.0) > 0.95 for drawn in paired])
     print(f"{truth.labels.size:,} sentences, MCC {truth.mcc:.3f}, {MAPS:,} maps")
@@ -44,7 +44,7 @@ def print_coverage() -> None:
 def print_winners_luck() -> None:
     """Print bias and spread of the best of equal maps, naive and corrected."""
     truth = cola_like()
-    error = standard_error(truth.labels, truth.draw(np.random.default_rng(0), 1)[0])
+    error = MCC.standard_error(truth.labels, truth.draw(np.random.default_rng(0), 1)[0])
     print(f"the best of {MAPS:,} equal maps, {DATASETS} times; in standard errors of one MCC, {error:.4f}:")
     for shared, words in ((1.0, "independent maps"), (0.1, "maps that differ on a tenth of the sentences")):
         for folds, repeats in ((FOLDS, REPEATS), (10, 1)):
@@ -56,9 +56,9 @@ def print_winners_luck() -> None:
                 candidates = replace(candidates_of(truth, maps), resamples=500)
                 [found] = corrected(candidates, [best_mcc], 0.01, folds=folds, repeats=repeats)
                 assert found is not None
-                naive.append(candidates.mccs.max() - truth.mcc)
-                honest.append(found.mcc - truth.mcc)
-                held.append(found.mcc_interval.low <= truth.mcc <= found.mcc_interval.high)
+                naive.append(candidates.metrics.max() - truth.mcc)
+                honest.append(found.metric - truth.mcc)
+                held.append(found.metric_interval.low <= truth.mcc <= found.metric_interval.high)
             print(
                 f"  {words}, {folds} folds {repeats} times: naive bias {np.mean(naive) / error:+.2f}, "
                 f"corrected {np.mean(honest) / error:+.2f}, its spread {np.std(honest) / error:.2f}; "

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial
 from transformers import BertConfig, BertForSequenceClassification
 
 from objectives.evaluation.evaluator import Evaluator
+from objectives.heads import TWO_CLASSES
 from objectives.layers import WIDTHS, BitMap
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier
@@ -147,6 +148,8 @@ def made_up_problem(model: BertForSequenceClassification, sentences: int) -> Pro
         token_ids=(),
         evaluator=cast(Any, None),
         search_evaluator=cast(Any, None),
+        head=TWO_CLASSES,
+        metric="mcc",
     )
 
 

@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from objectives.scores import divergences
+from objectives.heads import TWO_CLASSES
 from results.outcome import Outcome
 from search.study.reading import load_study, outcome
 
@@ -54,7 +54,11 @@ def screen(found: Outcome) -> Screened:
     """Return what stopping early would have done to each of the sampler's trials."""
     complete = [trial for trial in found.trials if trial.scores is not None and trial.log_odds is not None]
     harm = np.array(
-        [divergences(trial.log_odds, found.fp32_log_odds) for trial in complete if trial.log_odds is not None]
+        [
+            TWO_CLASSES.divergences(trial.log_odds, found.fp32_log_odds)
+            for trial in complete
+            if trial.log_odds is not None
+        ]
     )
     compression = np.array([trial.compression(found.size_axis) for trial in complete])
     damage = harm.mean(axis=1)

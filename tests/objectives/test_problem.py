@@ -9,12 +9,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from objectives.bit_maps import documented_bit_map
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
+from objectives.heads import TWO_CLASSES
 from objectives.layers import uniform
 from objectives.loading.models import load_classifier
 from objectives.loading.sentences import load_sentences
 from objectives.miniature import Miniature
 from objectives.problem import Problem, load_problem
-from objectives.scores import LogOdds, predictions
+from objectives.scores import LogOdds
 from tests.objectives.architectures import tiny_model
 from tests.objectives.tiny_bert import make_tiny_bert
 from tests.shared import COLA, MODEL, needs_shared
@@ -46,10 +47,10 @@ def plain_log_odds(model: str, data: str) -> LogOdds:
 
 @pytest.mark.end_to_end
 def test_the_miniature_learned_and_hurts_when_quantised_too_far(problem: Problem) -> None:
-    assert problem.fp32.mcc >= 0.7
+    assert problem.fp32.metric >= 0.7
     two, eight = (problem.evaluate(uniform(problem.layers, width)).scores for width in (2, 8))
-    assert two.mcc <= problem.fp32.mcc - 0.1
-    assert eight.mcc >= problem.fp32.mcc - 0.01
+    assert two.metric <= problem.fp32.metric - 0.1
+    assert eight.metric >= problem.fp32.metric - 0.01
     damages = [problem.evaluate(uniform(problem.layers, width)).scores.damage for width in range(2, 9)]
     assert damages == sorted(damages, reverse=True)
 
@@ -69,7 +70,7 @@ def test_the_miniature_scores_as_transformers_itself(problem: Problem, miniature
 def test_the_shared_model_agrees_with_transformers_to_the_last_prediction(shared: Problem) -> None:
     expected = plain_log_odds(str(MODEL), str(COLA))
     np.testing.assert_allclose(shared.fp32_log_odds, expected, atol=1e-4)
-    assert np.array_equal(predictions(shared.fp32_log_odds), predictions(expected))
+    assert np.array_equal(TWO_CLASSES.predictions(shared.fp32_log_odds), TWO_CLASSES.predictions(expected))
     assert len(shared.labels) == 1043
 
 
@@ -81,7 +82,7 @@ def test_the_documented_map_on_the_shared_model(shared: Problem) -> None:
     scores = shared.evaluate(documented).scores
     # The model's page measured 0.252 and 0.183 with a clipping search of its own.
     assert scores.damage == pytest.approx(0.252, rel=0.1)
-    assert scores.mcc == pytest.approx(0.183, abs=0.05)
+    assert scores.metric == pytest.approx(0.183, abs=0.05)
 
 
 @needs_shared

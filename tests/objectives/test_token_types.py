@@ -88,7 +88,7 @@ def test_pairs_are_scored_calibrated_and_checked_with_their_types(kind: str, tmp
     problem = load_problem(str(tmp_path / "model"), str(tmp_path / "data"), confirm="0.2", options=options)
     kept = [pairs.index(text) for text in scored_pairs(problem.token_ids, pairs)]
     assert problem.fp32_log_odds == pytest.approx(log_odds[kept], abs=1e-4)
-    assert problem.fp32.mcc == 1  # the data's names of labels are in the alphabet's order, the model's are not
+    assert problem.fp32.metric == 1  # the data's names of labels are in the alphabet's order, the model's are not
     assert (len(kept), problem.sampled) == (30, "30 of 32, drawn by label")
     assert problem.holdout is not None and len(problem.holdout.labels) == 8
     # Passes that only get tokens: one with types beside them is the twin.

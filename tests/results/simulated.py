@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from objectives.scores import Labels, mcc_of_counts
+from objectives.metrics import mcc_of_counts
+from objectives.scores import Labels
 from results.statistics.candidates import Candidates
 
 # The validation set of CoLA: in-domain and out-of-domain sentences, unacceptable and acceptable ones.
@@ -61,8 +62,8 @@ def candidates_of(
         damages=losses.mean(axis=1),
         losses=losses,
         worst_loss=float(losses.max()),
-        accepted=accepted,
-        fp32_accepted=truth.labels == 1 if fp32_accepted is None else fp32_accepted,
+        answers=accepted,
+        fp32_answers=truth.labels == 1 if fp32_accepted is None else fp32_accepted,
         labels=truth.labels,
         in_domain=truth.in_domain,
         unseen=np.full(count, np.nan),
@@ -71,4 +72,4 @@ def candidates_of(
 
 def best_mcc(candidates: Candidates) -> int:
     """Choose the map of the best MCC; among equal maps, the luckiest."""
-    return int(np.argmax(candidates.mccs))
+    return int(np.argmax(candidates.metrics))

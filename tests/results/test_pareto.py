@@ -65,7 +65,7 @@ def test_non_dominated_refuses_other_shapes(shape: tuple[int, ...]) -> None:
     ("quality", "better", "worse"),
     [
         ("damage", {"damage": 0.1}, {"damage": 0.2}),
-        ("mcc", {"mcc": 0.6}, {"mcc": 0.5}),
+        ("mcc", {"metric": 0.6}, {"metric": 0.5}),
         ("agreement", {"agreement": 0.9}, {"agreement": 0.8}),
     ],
 )
@@ -95,7 +95,8 @@ def beats(one: tuple[float, int], other: tuple[float, int]) -> bool:
 def cost_and_size(outcome: Outcome, trial: Trial) -> tuple[float, int]:
     """Return both from the scores and the footprint alone."""
     assert trial.scores is not None
-    costs = {"damage": trial.scores.damage, "mcc": 1 - trial.scores.mcc, "agreement": 1 - trial.scores.agreement}
+    assert trial.scores.agreement is not None
+    costs = {"damage": trial.scores.damage, "mcc": 1 - trial.scores.metric, "agreement": 1 - trial.scores.agreement}
     weigh = outcome.footprint.nominal_bits if outcome.size_axis == "nominal" else outcome.footprint.packed_bytes
     return costs[outcome.quality], weigh(trial.bit_map)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from objectives.heads import TWO_CLASSES
 from objectives.layers import WIDTHS
-from objectives.scores import LogOdds, divergences
+from objectives.scores import LogOdds
 from search.allocation.knapsack import Choice, Sizes
 from search.allocation.sensitivity import Sensitivities
 from search.samplers.common_mode import Floats
@@ -34,7 +35,7 @@ class SyntheticNetwork:
 
     def damage(self, chosen: Choice) -> float:
         """Return the true damage of a map."""
-        return float(divergences(self.fp32_log_odds + self.shift(chosen), self.fp32_log_odds).mean())
+        return float(TWO_CLASSES.divergences(self.fp32_log_odds + self.shift(chosen), self.fp32_log_odds).mean())
 
     def size(self, chosen: Choice) -> int:
         """Return the size of a map."""

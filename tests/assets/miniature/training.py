@@ -14,8 +14,10 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
+from objectives.heads import TWO_CLASSES
 from objectives.loading.models import LABEL_NAMES
-from objectives.scores import Labels, mcc
+from objectives.metrics import metric_value
+from objectives.scores import Labels
 from tests.assets.miniature.grammar import Sentence, Sentences, generate
 from tests.assets.miniature.muon import Muon
 
@@ -96,7 +98,7 @@ def train(sentences: Sentences, recipe: Recipe, *, seed: int) -> tuple[BertForSe
             torch.manual_seed(seed * recipe.attempts + attempt)
             model = _model(len(vocabulary), recipe)
             _fit(model, vocabulary, sentences.train, recipe, seed)
-        reached.append(mcc(_predictions(model, vocabulary, sentences.validation), labels))
+        reached.append(metric_value("mcc", TWO_CLASSES, _predictions(model, vocabulary, sentences.validation), labels))
         if reached[-1] >= recipe.least_mcc:
             return model, BertTokenizer(vocab=vocabulary, model_max_length=recipe.positions)
     raise RuntimeError(

@@ -33,6 +33,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from objectives.errors import InputError
+from objectives.heads import head_of
 from objectives.loading.hub import quiet_libraries
 from objectives.loading.models import Classifier, load_base, load_classifier
 from tests.objectives.tiny_bert import MAX_TOKENS, SPECIAL, WORDS, make_tiny_bert
@@ -214,7 +215,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty weights": (lambda d: (d / "model.safetensors").write_bytes(b""), "the weights cannot be read"),
     "cut tokenizer": (lambda d: cut_in_half(d / "tokenizer.json"), "the tokenizer cannot be read"),
     "decoder": (lambda d: edit_config(d, is_decoder=True), "an encoder of the BERT family is needed"),
-    "three labels": (lambda d: edit_config(d, id2label={0: "a", 1: "b", 2: "c"}), "got 3 labels"),
+    "more labels than the head has": (
+        lambda d: edit_config(d, id2label={0: "a", 1: "b", 2: "c"}),
+        "no fine-tuned classification head",
+    ),
     "other sizes": (
         lambda d: edit_config(d, vocab_size=VOCABULARY + 3),
         f"word_embeddings.weight is ({VOCABULARY}, 16) in the file, ({VOCABULARY + 3}, 16) by the config",
@@ -253,6 +257,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         for limit in (0, 1, 2, -1, "long")
     },
 }
+
+
+@pytest.mark.parametrize(("labels", "predicts"), [(1, "a number"), (2, "2 classes"), (3, "3 classes")])
+def test_any_number_of_labels_is_loaded(tmp_path: Path, labels: int, predicts: str) -> None:
+    classifier = load_classifier(str(make_tiny_bert(tmp_path / "model", labels=labels)))
+    assert head_of(classifier.model).description == predicts
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

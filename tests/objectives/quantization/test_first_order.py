@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
+from objectives.heads import TWO_CLASSES
 from objectives.layers import WIDTHS
 from objectives.loading.layer_discovery import find_layers
 from objectives.quantization.bank import FP32_WIDTH, WeightBank
 from objectives.quantization.first_order import first_order_shifts
 from objectives.quantization.second_moments import second_moments
-from objectives.scores import divergences
 from tests.objectives.architectures import single_shifts, tiny_model
 from tests.objectives.random_models import random_bert, random_roberta, random_sentences
 
@@ -53,7 +53,7 @@ def test_second_order_damage_is_that_of_small_changes() -> None:
     fp32_log_odds = evaluator.fp32_log_odds()
     probability = 1 / (1 + np.exp(-fp32_log_odds))
     quadratic = 0.5 * (probability * (1 - probability) * shifts[:, -1] ** 2).mean(axis=-1)
-    exact = [divergences(fp32_log_odds + shift, fp32_log_odds).mean() for shift in shifts[:, -1]]
+    exact = [TWO_CLASSES.divergences(fp32_log_odds + shift, fp32_log_odds).mean() for shift in shifts[:, -1]]
     np.testing.assert_allclose(quadratic, exact, rtol=0.02)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from objectives.heads import TWO_CLASSES
 from objectives.layers import BitMap
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
@@ -13,7 +14,6 @@ from objectives.packing.scheme import PER_ROW, Scheme
 from objectives.quantization.affine import AffineParameters, storable_zero_point
 from objectives.quantization.bank import WeightBank
 from objectives.quantization.quantized_model import QuantizedModel
-from objectives.scores import divergences
 from objectives.training import distillation as polishing
 from objectives.training.distillation import TrainingSentences, polish
 from results.export.packed import WEIGHTS, load_checkpoint, write_checkpoint
@@ -51,6 +51,10 @@ def logits_of(model: torch.nn.Module, sentences: Sequence[Sequence[int]]) -> tor
         return torch.cat([model(input_ids=torch.tensor([ids])).logits for ids in sentences])
 
 
+def log_odds_of(model: torch.nn.Module, sentences: Sequence[Sequence[int]]) -> torch.Tensor:
+    return TWO_CLASSES.outputs(logits_of(model, sentences))
+
+
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """With few and small batches a step has to be larger."""
@@ -73,9 +77,9 @@ def test_polishing_does_less_damage_in_as_many_bytes(
 
     unseen = random_sentences(5, n=40)
     unseen = [[token % 15 + 5 for token in ids] for ids in unseen]
-    expected = logits_of(classifier.model, unseen)
+    expected = log_odds_of(classifier.model, unseen)
     before, after = (
-        float(polishing._divergences(logits_of(model.decoded(classifier.model), unseen), expected).mean())
+        float(TWO_CLASSES.torch_divergences(log_odds_of(model.decoded(classifier.model), unseen), expected).mean())
         for model in (quantized, polished.model)
     )
     assert after < before
@@ -163,14 +167,6 @@ def test_augmentation_keeps_the_ends_and_the_length() -> None:
         changed += ids != [2, 7, 8, 9, 3]
     assert changed > 50
     assert augmentation([2, 5, 3], rng) == [2, 5, 3]  # a single word stays
-
-
-def test_the_loss_is_the_damage_where_hidden_states_agree() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits, expected = (torch.randn(9, 2, generator=generator) * 5 for _ in range(2))
-    computed = polishing._divergences(logits, expected)
-    by_hand = divergences((logits[:, 1] - logits[:, 0]).numpy(), (expected[:, 1] - expected[:, 0]).numpy())
-    np.testing.assert_allclose(computed, by_hand, atol=1e-5)
 
 
 def test_one_sentence_is_too_few(classifier: Classifier) -> None:

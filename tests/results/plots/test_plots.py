@@ -46,16 +46,16 @@ def test_pareto_info_shows_every_complete_trial_once() -> None:
     for point in info.points:
         trial = next(trial for trial in outcome.trials if trial.number == point.number)
         assert trial.scores is not None
-        assert (point.compression, point.damage, point.mcc) == (
+        assert (point.compression, point.damage, point.metric) == (
             trial.nominal_compression,
             trial.scores.damage,
-            trial.scores.mcc,
+            trial.scores.metric,
         )
         assert point.feasible == trial.feasible
-        assert (point.mcc_interval is not None) == (point.on_front or point.origin != "sampler")
-        if point.mcc_interval is not None:
-            assert point.mcc_interval.low <= point.mcc <= point.mcc_interval.high
-    assert (info.fp32_mcc, info.min_compression) == (outcome.fp32.mcc, 5.5)
+        assert (point.metric_interval is not None) == (point.on_front or point.origin != "sampler")
+        if point.metric_interval is not None:
+            assert point.metric_interval.low <= point.metric <= point.metric_interval.high
+    assert (info.fp32_metric, info.min_compression) == (outcome.fp32.metric, 5.5)
 
 
 def test_pareto_info_counts_on_the_size_axis() -> None:
@@ -76,8 +76,8 @@ def test_pareto_figure_draws_the_front_and_lifts_zero_damage_to_the_floor() -> N
     assert min(front_heights) == DAMAGE_FLOOR
     assert any("is drawn at" in text.get_text() for text in upper.texts)
     drawn = {str(line.get_label()): np.asarray(line.get_ydata()) for line in lower.get_lines()}
-    assert drawn["front of damage and size"].tolist() == [point.mcc for point in info.front]
-    corrected = [point.corrected.mcc for point in info.points if point.corrected is not None]
+    assert drawn["front of damage and size"].tolist() == [point.metric for point in info.front]
+    corrected = [point.corrected.metric for point in info.points if point.corrected is not None]
     assert drawn["picks corrected for luck, 95% interval"].tolist() == corrected
     assert 1 <= len(corrected) <= 4  # picks by size
 

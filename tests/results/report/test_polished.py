@@ -64,12 +64,12 @@ def test_a_number_that_is_none_is_one_clear_message(tmp_path: Path) -> None:
 
 
 def test_a_line_says_both_ways_and_what_was_not_kept() -> None:
-    line = polished_line(SMALL)
+    line = polished_line(SMALL, "mcc")
     assert line.startswith("trial 7: nominal 12.80x, packed 12.07x, ")
     assert f"{DAMAGE} before 0.0457 (0.04 to 0.05), damage polished 0.0314 (0.027 to 0.036)" in line
     assert "MCC before 0.257 (0.190 to 0.320), MCC polished 0.263 (0.200 to 0.330)" in line
     assert "not kept" not in line
-    assert "not kept" in polished_line(LARGE)
+    assert "not kept" in polished_line(LARGE, "mcc")
 
 
 @pytest.mark.usefixtures("unrendered")

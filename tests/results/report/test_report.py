@@ -348,7 +348,7 @@ def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> N
     analysis = analyse(outcomes["Confirmed on the holdout set."])
     for trial in outcome.trials:
         holdout = analysis.holdout[trial.number]
-        assert holdout.mcc_interval.low <= holdout.mcc <= holdout.mcc_interval.high
+        assert holdout.metric_interval.low <= holdout.metric <= holdout.metric_interval.high
         assert trial.scores is not None and holdout.damage > trial.scores.damage
     text = lead_lines(analysis)[-1][1]
     assert "On 200 sentences that the search has not seen" in text

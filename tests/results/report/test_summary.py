@@ -37,10 +37,10 @@ def test_a_baseline_is_beaten_by_any_map_of_the_sampler_not_only_by_its_front() 
 @pytest.mark.parametrize("reference_precision", ["fp32", "bf16"])
 def test_a_map_off_the_front_of_mcc_is_known_to_do_less_than_the_documented_one(reference_precision: Precision) -> None:
     base = made_up_outcome(trials=0, quality="mcc")
-    documented = scored(base.trials[0], damage=0.03, mcc=0.2)
+    documented = scored(base.trials[0], damage=0.03, metric=0.2)
     harmless, accurate = (
-        narrowed(base, 60, 5, "sampler", damage=0.001, mcc=0.3),
-        narrowed(base, 61, 20, "sampler", mcc=0.99),
+        narrowed(base, 60, 5, "sampler", damage=0.001, metric=0.3),
+        narrowed(base, 61, 20, "sampler", metric=0.99),
     )
     accurate = scored(accurate, damage=0.1)
     documented = replace(documented, precision=reference_precision)
@@ -157,10 +157,10 @@ def test_a_search_ends_in_25_lines_of_100_columns(margin: float, unscored: int, 
     assert ("7 maps must still be scored" in verdict) == bool(unscored)
     for name, trial_ in (("documented", analysis.reference), ("best@12.8x", pick(outcome, "best@12.8x"))):
         assert trial_ is not None and trial_.scores is not None
-        interval, unseen = analysis.intervals[trial_.number].mcc, analysis.unseen[trial_.number].damage
+        interval, unseen = analysis.intervals[trial_.number].metric, analysis.unseen[trial_.number].damage
         row = next(line for line in lines if line.startswith(name))
         assert row.split()[-2:] == [f"{trial_.scores.damage:.3g}", f"{unseen:.3g}"]
-        assert f"{trial_.scores.mcc:.3f} ({interval.low:.3f} to {interval.high:.3f})" in row
+        assert f"{trial_.scores.metric:.3f} ({interval.low:.3f} to {interval.high:.3f})" in row
         assert f" {trial_.nominal_compression:.2f}x " in row and " MB " in row
     assert [line.split()[0] for line in lines if " MB " in line and "instead" not in line][:2] == ["FP32", "documented"]
 

@@ -13,7 +13,7 @@ from results.columns import write_csv
 from results.pareto import front
 from results.report.tables import front_table, picks_table, trials_table
 from results.statistics.analysis import analyse
-from results.statistics.intervals import mcc_interval
+from results.statistics.metric_draws import MCC
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, with_unseen
 
 TRIAL_NAMES = " ".join(
@@ -74,7 +74,7 @@ def test_trials_table_has_a_row_a_trial() -> None:
             if trial.scores is None:
                 assert np.isnan(row[name])
             else:
-                assert row[name] == getattr(trial.scores, name)
+                assert row[name] == trial.scores.record()[name]
 
 
 def test_front_table_has_the_front_with_its_intervals() -> None:
@@ -86,10 +86,10 @@ def test_front_table_has_the_front_with_its_intervals() -> None:
     assert table["nominal_compression"].is_monotonic_increasing
     for trial, (_, row) in zip(on_front, table.iterrows(), strict=True):
         assert trial.log_odds is not None
-        interval = mcc_interval(outcome.labels, trial.log_odds > 0)
+        interval = MCC.draws(outcome.labels, trial.log_odds > 0).interval()
         assert (row["mcc_low"], row["mcc_high"]) == pytest.approx((interval.low, interval.high))
         assert trial.scores is not None
-        assert row["mcc_minus_fp32"] == pytest.approx(trial.scores.mcc - outcome.fp32.mcc)
+        assert row["mcc_minus_fp32"] == pytest.approx(trial.scores.metric - outcome.fp32.metric)
         assert row["mcc_minus_fp32_low"] <= row["mcc_minus_fp32"] <= row["mcc_minus_fp32_high"]
         assert 0 <= row["no_worse_than_fp32"] <= 1
         assert row["damage_low"] < row["damage"] < row["damage_high"]

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from objectives.scores import mcc
+from objectives.heads import TWO_CLASSES
+from objectives.metrics import metric_value
 from results.statistics.candidates import Candidates, knee_rule, least_damage_rule, smallest_rule
 from tests.results.simulated import candidates_of, cola_like
 from tests.results.synthetic import failed, made_up_outcome, with_trials
@@ -36,21 +37,23 @@ def test_candidates_hold_the_results_of_complete_trials() -> None:
     complete = [trial for trial in outcome.trials if trial.scores is not None]
     assert candidates.numbers.tolist() == [trial.number for trial in complete]
     assert candidates.feasible.tolist() == [trial.feasible for trial in complete]
-    for damage, own_mcc, trial in zip(candidates.damages, candidates.mccs, complete, strict=True):
+    for damage, own_mcc, trial in zip(candidates.damages, candidates.metrics, complete, strict=True):
         assert trial.scores is not None
-        assert (damage, own_mcc) == pytest.approx((trial.scores.damage, trial.scores.mcc))
+        assert (damage, own_mcc) == pytest.approx((trial.scores.damage, trial.scores.metric))
     some = np.arange(outcome.labels.size) % 3 > 0
     part = candidates.on(some)
     for at in range(3):
-        assert part.mccs[at] == pytest.approx(mcc(candidates.accepted[at, some].astype(np.int8), outcome.labels[some]))
+        assert part.metrics[at] == pytest.approx(
+            metric_value("mcc", TWO_CLASSES, candidates.answers[at, some].astype(np.int8), outcome.labels[some])
+        )
         assert part.damages[at] == pytest.approx(candidates.losses[at, some].mean())
 
 
 def test_the_least_damage_is_chosen_if_the_best_mcc_is_only_luck() -> None:
     # Two maps that err on different sentences: the second has six fewer errors, a fraction of the standard error.
     candidates = made_up_candidates([200, 194], [0.1, 0.2], [4, 4])
-    candidates.accepted[1] = accepted_with_errors(194, seed=1)
-    assert candidates.mccs.argmax() == 1
+    candidates.answers[1] = accepted_with_errors(194, seed=1)
+    assert candidates.metrics.argmax() == 1
     assert least_damage_rule(candidates.feasible)(candidates) == 0
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from results.statistics.bootstrap import strata_of
 from results.statistics.candidates import Candidates, least_damage_rule
-from results.statistics.confusion import mcc_draws, standard_error
 from results.statistics.cross_fitting import corrected, cross_fitted
+from results.statistics.metric_draws import MCC
 from tests.results.simulated import best_mcc, candidates_of, cola_like
 
 
@@ -47,11 +47,11 @@ def test_the_estimate_of_a_single_map_is_its_score() -> None:
     candidates = candidates_of(truth, accepted, losses=losses)
     [estimate] = corrected(candidates, [least_damage_rule(candidates.feasible)], 0.01)
     assert estimate is not None
-    assert estimate.mcc == pytest.approx(candidates.mccs[0])
+    assert estimate.metric == pytest.approx(candidates.metrics[0])
     assert estimate.damage == pytest.approx(candidates.damages[0])
-    interval = mcc_draws(truth.labels, accepted[0]).interval()
-    assert (estimate.mcc_interval.low, estimate.mcc_interval.high) == pytest.approx((interval.low, interval.high))
-    assert estimate.against_fp32.difference == pytest.approx(candidates.mccs[0] - 1.0)  # this FP32 is always right
+    interval = MCC.draws(truth.labels, accepted[0]).interval()
+    assert (estimate.metric_interval.low, estimate.metric_interval.high) == pytest.approx((interval.low, interval.high))
+    assert estimate.against_fp32.difference == pytest.approx(candidates.metrics[0] - 1.0)  # this FP32 is always right
 
 
 def test_a_rule_that_finds_no_map_without_some_fold_has_no_estimate() -> None:
@@ -71,12 +71,12 @@ def test_cross_fitting_removes_the_luck_of_the_best_of_a_thousand_equal_maps() -
     naive, honest, covered = [], [], []
     for _ in range(80):
         candidates = replace(candidates_of(truth, truth.draw(random, 1000)), resamples=300)
-        naive.append(candidates.mccs.max() - truth.mcc)
+        naive.append(candidates.metrics.max() - truth.mcc)
         [estimate] = corrected(candidates, [best_mcc], 0.01, repeats=2)
         assert estimate is not None
-        honest.append(estimate.mcc - truth.mcc)
-        covered.append(estimate.mcc_interval.low <= truth.mcc <= estimate.mcc_interval.high)
-    error = standard_error(truth.labels, candidates.accepted[0])
+        honest.append(estimate.metric - truth.mcc)
+        covered.append(estimate.metric_interval.low <= truth.mcc <= estimate.metric_interval.high)
+    error = MCC.standard_error(truth.labels, candidates.answers[0])
     assert error == pytest.approx(0.03, abs=0.003)
     assert np.mean(naive) > 2.5 * error  # optimistic: 3.2 standard errors are expected
     assert abs(np.mean(honest)) < error / 5

@@ -40,7 +40,7 @@ def test_best_is_the_least_damage_of_all_small_enough_maps() -> None:
 def test_best_is_by_damage_for_any_quality() -> None:
     outcome = empty_outcome(quality="mcc")
     trials = [made_up_trial(outcome, number, (4,) * 76) for number in range(2)]
-    trials = [scored(trials[0], mcc=0.9, damage=0.2), scored(trials[1], mcc=0.1, damage=0.1)]
+    trials = [scored(trials[0], metric=0.9, damage=0.2), scored(trials[1], metric=0.1, damage=0.1)]
     assert pick(with_trials(outcome, trials), "best@8x").number == 1
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from objectives.scores import divergences
+from objectives.heads import TWO_CLASSES
 from results.columns import to_markdown
 from results.formatting import nats
 from results.outcome import Outcome
@@ -34,12 +34,14 @@ def outcome_with_knapsack(luck: float) -> Outcome:
 def test_damages_are_mean_divergences_with_intervals() -> None:
     outcome = outcome_with_knapsack(luck=1.0)
     assert outcome.unseen is not None
-    damages = unseen_damages(outcome.unseen)
+    damages = unseen_damages(outcome.unseen, TWO_CLASSES)
     assert set(damages) == set(outcome.unseen.log_odds)
     for number, log_odds in outcome.unseen.log_odds.items():
-        assert damages[number].damage == pytest.approx(divergences(log_odds, outcome.unseen.fp32_log_odds).mean())
+        assert damages[number].damage == pytest.approx(
+            TWO_CLASSES.divergences(log_odds, outcome.unseen.fp32_log_odds).mean()
+        )
         assert damages[number].interval.low < damages[number].damage < damages[number].interval.high
-    assert unseen_damages(None) == {}
+    assert unseen_damages(None, TWO_CLASSES) == {}
 
 
 def test_picks_by_size_go_by_the_damage_on_unseen_sentences() -> None:
@@ -52,7 +54,7 @@ def test_picks_by_size_go_by_the_damage_on_unseen_sentences() -> None:
     corrected_outcome = replace(outcome, unseen=replace(outcome.unseen, log_odds=scored))
     chosen = pick(corrected_outcome, "best@8x")
     assert chosen.number != lucky_pick.number
-    damages = unseen_damages(corrected_outcome.unseen)
+    damages = unseen_damages(corrected_outcome.unseen, TWO_CLASSES)
     headline = analyse(corrected_outcome).headline("best@8x")
     assert headline is not None and headline.trial is not None and headline.trial.number == chosen.number
     near = [trial for trial in outcome.trials if trial.nominal_compression >= 8 and trial.feasible]
@@ -145,7 +147,7 @@ def test_cross_fitting_removes_the_luck_of_a_pick() -> None:
     naive, honest = [], []
     for seed in range(12):
         outcome = outcome_of_equal_maps(seed)
-        damages = unseen_damages(outcome.unseen)
+        damages = unseen_damages(outcome.unseen, TWO_CLASSES)
         candidates = Candidates.of(outcome)
         rule = rule_of(outcome, "best@5.5x", candidates)
         [estimate] = corrected_unseen(candidates, outcome.unseen, [rule])
@@ -165,7 +167,7 @@ def test_the_unseen_estimate_of_a_single_map_is_its_damage() -> None:
     only = replace(alone, unseen=replace(outcome.unseen, log_odds={100: outcome.unseen.log_odds[100]}))
     headline = analyse(only).headline("best@5.5x")
     assert headline is not None and headline.unseen is not None
-    assert headline.unseen.damage == pytest.approx(unseen_damages(only.unseen)[100].damage)
+    assert headline.unseen.damage == pytest.approx(unseen_damages(only.unseen, TWO_CLASSES)[100].damage)
 
 
 def test_tables_show_the_corrected_damage_of_picks_on_unseen_sentences() -> None:

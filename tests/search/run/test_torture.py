@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from objectives.errors import InputError
+from objectives.heads import TWO_CLASSES
 from objectives.layers import BitMap
 from objectives.problem import Problem, load_problem, unseen_sentences
-from objectives.scores import divergences
 from results.statistics.analysis import select
 from search.run.loop import run_search
 from search.run.profile import Profile
@@ -180,7 +180,7 @@ def check_ending(run: RunDirectory, problem: Problem) -> None:
     assert found.unseen is not None
     assert set(found.unseen.log_odds) == set(written) >= {trial.number for trial in unseen_candidates(select(found))}
     for number, damage in written.items():
-        expected = divergences(evaluator.log_odds(maps[number]), fp32).mean()
+        expected = TWO_CLASSES.divergences(evaluator.log_odds(maps[number]), fp32).mean()
         np.testing.assert_allclose(damage, expected, rtol=1e-2, atol=1e-7)
     assert found.holdout is not None
     assert problem.holdout is not None

@@ -68,7 +68,7 @@ def test_a_search_ends_with_its_best_maps_scored_on_unseen_sentences(
     # Each figure is what the map does there.
     evaluator = roomy_problem.evaluator_on(unseen_sentences(roomy_problem, 20))
     np.testing.assert_allclose(found.unseen.fp32_log_odds, evaluator.fp32_log_odds(), atol=1e-5)
-    known = unseen_damages(found.unseen)
+    known = unseen_damages(found.unseen, found.head)
     for trial in found.trials:
         if trial.number in known:
             log_odds = evaluator.log_odds(trial.bit_map)

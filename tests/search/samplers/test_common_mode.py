@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from objectives.scores import divergences
+from objectives.heads import TWO_CLASSES
 from search.samplers.common_mode import CommonModeShifts, Floats
 
 FP32 = np.random.default_rng(0).normal(0, 2, 200).astype(np.float32)
@@ -13,7 +13,7 @@ def test_common_shifts_are_kept_and_their_coefficients_give_the_damage(shape: Fl
     common = CommonModeShifts(FP32)
     small = np.asarray(0.01 * shape, dtype=np.float32)
     assert common.project(small) == pytest.approx(small, abs=1e-6)
-    damage = divergences(FP32 + small, FP32).mean()
+    damage = TWO_CLASSES.divergences(FP32 + small, FP32).mean()
     assert 0.5 * np.square(common.coefficients(small)).sum() == pytest.approx(damage, rel=0.02)
 
 

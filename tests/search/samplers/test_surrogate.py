@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from objectives.scores import divergences
+from objectives.heads import TWO_CLASSES
 from search.samplers.surrogate import Surrogate, SurrogateModel
 from tests.search.synthetic_landscape import SyntheticNetwork
 
@@ -67,7 +67,7 @@ def test_a_surrogate_through_a_map_has_no_penalty_there_and_predicts_its_neighbo
         neighbour = start.copy()
         neighbour[layer] = (start[layer] + 1) % 4
         neighbours.append(neighbour)
-        predicted = divergences(moved.fp32_log_odds + moved.shift(neighbour), moved.fp32_log_odds).mean()
+        predicted = TWO_CLASSES.divergences(moved.fp32_log_odds + moved.shift(neighbour), moved.fp32_log_odds).mean()
         assert moved.damage(neighbour) > predicted  # the change adds a penalty
     before, after = (
         np.median([np.sum((surrogate.shift(one) - network.shift(one)) ** 2) for one in neighbours])
@@ -128,7 +128,7 @@ def test_observations_change_the_specific_damages() -> None:
     learned = surrogate_of(network, 40, error=0.8, shrinkage=0.0)
     rows = learned.sums + learned.corrections
     whole, common_part = (
-        divergences(learned.fp32_log_odds + shifts, learned.fp32_log_odds).mean(axis=-1)
+        TWO_CLASSES.divergences(learned.fp32_log_odds + shifts, learned.fp32_log_odds).mean(axis=-1)
         for shifts in (rows, learned.common.project(rows))
     )
     exact = whole - common_part

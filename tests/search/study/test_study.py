@@ -11,10 +11,10 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from objectives.errors import InputError
+from objectives.heads import TWO_CLASSES
 from objectives.layers import WIDTHS, uniform
 from objectives.packing.safetensors_size import safetensors_bytes
 from objectives.problem import Problem
-from objectives.scores import predictions
 from results.outcome import Quality
 from search.allocation.baselines import Baseline, reference, uniform_maps
 from search.allocation.constraint import SizeConstraint
@@ -111,7 +111,7 @@ def test_a_trial_keeps_what_it_scored_to_the_last_prediction(tmp_path: Path, pro
     assert kept.bit_map == bit_map
     assert kept.log_odds is not None
     assert np.array_equal(kept.log_odds, evaluation.log_odds)
-    assert np.array_equal(predictions(kept.log_odds), predictions(evaluation.log_odds))
+    assert np.array_equal(TWO_CLASSES.predictions(kept.log_odds), TWO_CLASSES.predictions(evaluation.log_odds))
     assert kept.scores == evaluation.scores
     assert kept.nominal_compression == problem.footprint.compression(bit_map, "nominal")
     assert kept.packed_compression == problem.footprint.compression(bit_map, "packed")
@@ -138,7 +138,7 @@ def test_other_objectives_are_maximised_and_all_three_recorded(
     assert result.quality == quality
     for trial, frozen in zip(result.trials, study.trials, strict=True):
         assert trial.scores is not None
-        assert frozen.values[0] == getattr(trial.scores, quality)
+        assert frozen.values[0] == trial.scores.quality(quality)
         assert trial.scores.damage >= 0
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
 
