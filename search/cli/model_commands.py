@@ -169,7 +169,7 @@ def _load_original(checkpoint: Path, profile: str | None, flags: Mapping[str, An
 
     def load(place: Mapping[str, str]) -> tuple[Profile, Problem]:
         def check(fingerprint: Fingerprint) -> None:
-            check_original(checkpoint, place["model"], fingerprint)
+            check_original(checkpoint, place, fingerprint, same_data=given["data"] is None)
 
         return _load(profile, {**flags, **place}, check)
 
