@@ -186,6 +186,11 @@ def drop_tensor(directory: Path) -> None:
     safetensors.torch.save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
 
 
+def set_architectures(value: object, directory: Path) -> None:
+    drop_from_config(directory, "model_type")
+    edit_config(directory, architectures=value)
+
+
 def rename_weights(directory: Path, prefix: str) -> None:
     weights = safetensors.torch.load_file(directory / "model.safetensors")
     renamed = {prefix + name: weight for name, weight in weights.items()}
@@ -237,6 +242,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda d: drop_from_config(d, "model_type", "architectures"),
         'add it, for example "model_type": "bert" for a BERT',
     ),
+    **{
+        f"architectures {value!r} and no model_type": (
+            partial(set_architectures, value),
+            'add it, for example "model_type": "bert" for a BERT',
+        )
+        for value in ("BertForSequenceClassification", 3, {"0": "BertModel"}, [["BertModel"]])
+    },
     "torchao's codes": (
         lambda d: edit_config(d, quantization_config=TORCHAO),
         "its weights are quantised already (quantization_config in its config.json, method 'torchao')",
