@@ -138,6 +138,13 @@ def test_a_run_is_used_from_another_directory(
     assert result.status == 0, result.err
     assert json.loads(result.out)["damage"] == pytest.approx(float(rows(finished_run / "trials.csv")[1]["damage"]))
 
+    text = ("export", "--run", finished_run, "--trial", 1, "--out", tmp_path / "map.txt")
+    named = f"--model {resolved['model']} --data {resolved['data']} --quantizer"
+    assert named in bitfront(*text).out  # the names are others' directories here
+    assert "--model there --data " + resolved["data"] in bitfront(*text, "--model", "there").out
+    with monkeypatch.context() as home:
+        home.chdir(tiny.model.parent)
+        assert "--model model --data data --quantizer" in bitfront(*text).out
     shutil.rmtree(elsewhere / "model")
     shutil.copytree(tiny.model, elsewhere / "model")  # the right model beside other sentences
     assert bitfront("evaluate", "--checkpoint", packed, "--json").out == result.out
