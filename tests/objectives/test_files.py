@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import Timeout
 import torch
+from filelock import Timeout
 from safetensors import SafetensorError
 
 from objectives import files
@@ -135,6 +135,7 @@ def test_a_lock_that_a_dead_process_left_elsewhere_is_waited_for_aloud_and_until
 ) -> None:
     without_flock(monkeypatch, errno.ENOSYS)  # filelock then locks by the file's existence
     monkeypatch.setattr(files, "_TELL_AFTER_S", 0.02)
+    monkeypatch.setattr(files, "_ASK_AGAIN_S", 0.02)
     lock = tmp_path / "lock"
     with process_lock(lock), pytest.raises(LockHeldError, match=rf"\({os.getpid()} on "), process_lock(lock, 0):
         pass
