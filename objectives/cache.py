@@ -43,7 +43,8 @@ def cache_directory() -> Path:
             path = Path("~")
         if not path.is_absolute():
             raise InputError(f"the cache: there is no home directory; {_REMEDY}")
-    return path if path.is_dir() else writable_cache(path)
+    # Path.is_dir raises below a folder that may not be read; writable_cache says it with the remedy.
+    return path if os.path.isdir(path) else writable_cache(path)  # noqa: PTH112
 
 
 def writable_cache(folder: Path) -> Path:

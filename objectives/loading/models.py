@@ -250,9 +250,10 @@ def _load_config(directory: Path, source: str) -> PreTrainedConfig:
         if not isinstance(settings, dict):
             raise TypeError(f"an object is needed, got {type(settings).__name__}")
     if "model_type" not in settings:
-        architectures = settings.get("architectures") or ("",)
+        named = settings.get("architectures")
+        architecture = named[0] if isinstance(named, list) and named else None
         known = (*MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.items(), *MODEL_FOR_MASKED_LM_MAPPING_NAMES.items())
-        kind = next((kind for kind, name in known if name == architectures[0]), None)
+        kind = next((kind for kind, name in known if name == architecture), None)
         raise InputError(
             f"model {source}: its config.json lacks model_type, the kind of its network; add "
             + (f'"model_type": "{kind}" to it' if kind else 'it, for example "model_type": "bert" for a BERT')

@@ -303,27 +303,31 @@ def _documented_lead(analysis: Analysis) -> Lead | None:
     size, damage = reference.compression(axis), damages[reference.number]
     scored = [trial for trial in analysis.outcome.trials if trial.number in damages]
     smaller = [trial for trial in scored if damages[trial.number] <= damage and trial.compression(axis) > size]
-    documented = f"the documented map is {_times_smaller(reference)} with damage {nats(damage)}{where}"
+    documented = f"the documented map is {_times_smaller(analysis, reference)} with damage {nats(damage)}{where}"
     if not smaller:
         return "The documented map stands", f"{documented}; no smaller scored map does as little damage"
     best = max(smaller, key=lambda trial: trial.compression(axis))
     return (
         "Smaller than the documented map, with less damage",
-        f"{documented}; {best.label} is {_times_smaller(best)} with damage {nats(damages[best.number])}",
+        f"{documented}; {best.label} is {_times_smaller(analysis, best)} with damage {nats(damages[best.number])}",
     )
 
 
 def _map_and_size(analysis: Analysis, trial: Trial) -> str:
-    """Return a map with its size, as ``trial 8 (17 MB instead of 133 MB; nominal 8.00x, 4.00 bits per weight)``."""
+    """Return a map with its size, as ``trial 8 (17 MB instead of 133 MB; nominal 8.00x, 4.00 bits per weight)``.
+
+    Nominal figures are of the searched layers. They are left out where these are not nearly all of the model.
+    """
     footprint = analysis.outcome.footprint
     packed, fp32 = (megabytes(size) for size in (footprint.packed_bytes(trial.bit_map), footprint.fp32_packed_bytes))
-    nominal = f"nominal {times(trial.nominal_compression)}, {bits_per_weight(trial)}"
-    return f"{trial.label} ({packed} instead of {fp32}; {nominal})"
+    nominal = "" if footprint.unsearched else f"; nominal {times(trial.nominal_compression)}, {bits_per_weight(trial)}"
+    return f"{trial.label} ({packed} instead of {fp32}{nominal})"
 
 
-def _times_smaller(trial: Trial) -> str:
-    """Return how much smaller a map's file is, as ``4.27x smaller (nominal 5.50x)``."""
-    return f"{times(trial.packed_compression)} smaller (nominal {times(trial.nominal_compression)})"
+def _times_smaller(analysis: Analysis, trial: Trial) -> str:
+    """Return how much smaller a map's file is, as ``4.27x smaller (nominal 5.50x)``; nominal as above."""
+    nominal = "" if analysis.outcome.footprint.unsearched else f" (nominal {times(trial.nominal_compression)})"
+    return f"{times(trial.packed_compression)} smaller{nominal}"
 
 
 def _with_damage_defined(texts: list[str]) -> list[str]:

@@ -188,6 +188,7 @@ def _load_original(checkpoint: Path, profile: str | None, flags: Mapping[str, An
     """Return the settings and the problem that a packed checkpoint is scored with."""
     from search.run.checkpoints import check_original, checkpoint_data_settings, checkpoint_places
 
+    same_data = profile is None and all(flags.get(name) is None for name in ("data", *DATA_SETTINGS))
     if profile is None:
         flags = checkpoint_data_settings(checkpoint) | {key: value for key, value in flags.items() if value is not None}
     given = dict(flags) if profile is None else resolve_profile(profile, flags).to_dict()
@@ -195,7 +196,7 @@ def _load_original(checkpoint: Path, profile: str | None, flags: Mapping[str, An
 
     def load(place: Mapping[str, str]) -> tuple[Profile, Problem]:
         def check(fingerprint: Fingerprint) -> None:
-            check_original(checkpoint, place["model"], fingerprint)
+            check_original(checkpoint, place, fingerprint, same_data)
 
         return _load(profile, {**flags, **place}, check)
 

@@ -14,7 +14,14 @@ import typer
 from objectives.cache import cache_directory
 from objectives.errors import InputError, printable
 from search.cli.options import BitMapFile, ProfileName, Run, console, given_as, help_text, takes_settings
-from search.run.profile import PLACES, SETTINGS, changed_data_settings, only_limit, resolve_profile
+from search.run.profile import (
+    PLACES,
+    SETTINGS,
+    changed_data_settings,
+    only_limit,
+    places_from_here,
+    resolve_profile,
+)
 
 Pick = Annotated[str | None, typer.Option(help="A map by rule: best@8x, smallest@margin, smallest@0.02, or knee.")]
 TrialNumber = Annotated[int | None, typer.Option("--trial", help="A map by its trial number.")]
@@ -192,7 +199,9 @@ def export(
         sys.stdout.write(text)
     else:
         write_text(out, text)
-        profile = settings["profile"]
+        said = {name: place for name, place in places.items() if place is not None}
+        own = {name: settings["profile"][name] for name in ("model", "data")}
+        profile = settings["profile"] | places_from_here(own, settings["resolved"]) | said
         searched = [word for name in _MAP_NEEDS for word in given_as(name, profile[name])]
         searched += [word for name in changed_data_settings(profile) for word in given_as(name, profile[name])]
         typer.echo(f"written: {out}\nnext: {command('evaluate', '--bitmap', out, *searched)}")

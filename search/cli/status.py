@@ -12,12 +12,13 @@ from optuna.trial import TrialState
 from results.formatting import DAMAGE, duration, maps
 from results.outcome import Outcome
 from search.cli.terminal import status_line
-from search.run.progress import PREPARING, SEARCHING, Progress, read_phase, time_left
+from search.run.progress import POLISHING, PREPARING, SEARCHING, Progress, read_phase, time_left
 from search.run.reporting import front_line
 from search.run.run_directory import RunDirectory
 from search.study.reading import NoStudyError, load_study, outcome
 
 _RATE_WINDOW_S = 600.0
+_INTERRUPTED = "interrupted; start the same command again to continue"
 
 
 def status_lines(run: RunDirectory) -> Iterator[str]:
@@ -31,12 +32,14 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
     live = run.is_locked()
     started = start.get("at")
     elapsed_s = max(0.0, time.time() - started.timestamp()) if isinstance(started, datetime) else 0.0
-    recorded = read_phase(run) if live else None
+    phase = read_phase(run)
+    recorded = phase if live else None
     if not live:
-        state = _last_end(start)
+        state = _last_end(start) if phase is None else _INTERRUPTED  # a search that ends removes its phase
     elif recorded is not None and "ended" in start and recorded[0].name == PREPARING:
         state, elapsed_s = "starting again", 0.0
-    elif "ended" in start:  # a search writes its start once it has loaded the model
+    elif "ended" in start and (recorded is None or recorded[0].name == POLISHING):
+        # A search writes its start once it has loaded the model.
         state, elapsed_s = "starting again, or being polished", 0.0
     else:
         state = "running" + (f" for {duration(elapsed_s)}, workers: {start.get('workers', 1)}" if elapsed_s else "")
@@ -73,7 +76,7 @@ def _last_end(start: Mapping[str, Any]) -> str:
     """Return how the search last ended."""
     ended = start.get("ended")
     if not isinstance(ended, datetime):
-        return "interrupted; start the same command again to continue"
+        return _INTERRUPTED
     return f"ended by {start.get('by')}, {ended.astimezone():%Y-%m-%d %H:%M}"
 
 

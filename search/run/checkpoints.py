@@ -225,17 +225,30 @@ def checkpoint_data_settings(directory: Path) -> dict[str, Any]:
     return {name: settings[name] for name in DATA_SETTINGS if name in settings} if isinstance(settings, dict) else {}
 
 
-def check_original(directory: Path, model: str, fingerprint: Fingerprint) -> None:
-    """Check that a model is the one that a packed checkpoint was made from, as far as its manifest says.
+def check_original(directory: Path, place: Mapping[str, str], fingerprint: Fingerprint, same_data: bool) -> None:
+    """Check that a model, and its sentences, are those a packed checkpoint was made from, if its manifest says so.
+
+    Args:
+        directory: of the checkpoint.
+        place: the model and the data by name.
+        fingerprint: theirs.
+        same_data: whether the sentences must be the same; a user who names others may have them scored.
 
     Raises:
-        InputError: it is another model, or there is no packed checkpoint.
+        InputError: the model or the sentences are others, or there is no packed checkpoint.
     """
-    original, given = _model_of(read_manifest(directory)), fingerprint["model"]
+    manifest = read_manifest(directory)
+    original, given = _recorded(manifest, "model"), fingerprint["model"]
     if original not in (None, given):
         raise InputError(
-            f"{directory}: was made from another model than {model} (fingerprint {original!r}, not {given!r}); "
-            "damage needs the original FP32 model, so give it as --model"
+            f"{directory}: was made from another model than {place['model']} (fingerprint {original!r}, not "
+            f"{given!r}); damage needs the original FP32 model, so give it as --model"
+        )
+    original, given = _recorded(manifest, "sentences"), fingerprint["sentences"]
+    if same_data and original not in (None, given):
+        raise InputError(
+            f"{directory}: was made with other sentences than those of {place['data']} (fingerprint {original!r}, not "
+            f"{given!r}); name the sentences to score as --data"
         )
 
 
@@ -246,17 +259,17 @@ def evaluate_checkpoint(problem: Problem, directory: Path) -> tuple[Evaluation, 
         InputError: the checkpoint is damaged (see ``load_checkpoint``), or was made from another model.
         NotFiniteError: a log-odds is not finite.
     """
-    check_original(directory, problem.model, problem.fingerprint)
+    check_original(directory, {"model": problem.model}, problem.fingerprint, same_data=False)
     checkpoint = load_checkpoint(directory, device_of(problem.network))
     if checkpoint.footprint.layers != problem.layers:
         raise InputError(f"{directory}: was made from a model with other layers; give that model as --model")
     return problem.confirm_network(checkpoint.classifier.model), checkpoint
 
 
-def _model_of(provenance: Mapping[str, Any]) -> object:
-    """Return the fingerprint of the model that a checkpoint was made from; None if it does not say."""
+def _recorded(provenance: Mapping[str, Any], part: str) -> object:
+    """Return the fingerprint of the model or sentences that a checkpoint was made from; None if it does not say."""
     # Older checkpoints have it among their run's facts; those made from a bit map file have none.
-    for name, key in ((FINGERPRINT, "model"), ("facts", "fingerprint of model")):
+    for name, key in ((FINGERPRINT, part), ("facts", f"fingerprint of {part}")):
         table = provenance.get(name)
         if isinstance(table, dict) and key in table:
             return table[key]

@@ -193,6 +193,20 @@ def places_to_try(given: Mapping[str, Any], resolved: Mapping[str, Any]) -> list
     return [dict(zip(names, combination, strict=True)) for combination in product(*choices)]
 
 
+def places_from_here(given: Mapping[str, str], resolved: Mapping[str, Any]) -> dict[str, str]:
+    """Return a run's model and data as the next command should name them, from any working directory.
+
+    A name is kept if from here it is the run's directory, or if that directory is gone; else it is that directory's
+    path. The arguments are those of ``places_to_try``.
+    """
+    places = dict(given)
+    for name, place in given.items():
+        here, there = _path(place), resolved.get(name)
+        if isinstance(there, str) and str(here) != there and Path(there).exists():
+            places[name] = there
+    return places
+
+
 def _path(place: object) -> Path | None:
     """Return a setting's file or directory, made absolute; None if it is the name of something else."""
     if not isinstance(place, str) or not place or place in _NAMES or re.fullmatch(_SHARE, place):

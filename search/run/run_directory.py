@@ -18,8 +18,12 @@ from search.run.profile import Profile, checked_profile
 from search.storage.stores import STUDY_NAME, Place, redacted
 
 RUN_SCHEMA = "bitfront-run-1"
-_HARMLESS = re.compile(r"\..*|lost\+found|.*\.(log|out|err)|.*\.p?[oe]\d+([.-]\d+)?")
-"""Names that do not make a directory someone else's: hidden files, and logs as schedulers call them."""
+_HARMLESS = re.compile(
+    r"\..*|lost\+found|Thumbs\.db|desktop\.ini|@eaDir"
+    r"|(.*\.)?(stdout|stderr)|.*\.(log(\.\d+)?|out|err)|.*\.p?[oe]\d+([.-]\d+)?"
+)
+"""Names that do not make a directory someone else's: hidden files, those of file systems and desktops, and logs as
+schedulers call them."""
 _HALF_WRITTEN = re.compile(r"\.run-.{8}\.toml")  # by a run that was killed while it wrote its settings
 _QUANTIZER = r"(?P<name>[a-z]+)-\d+(?: in groups of (?P<group_size>\d+))?(?: on \w+)?"
 """The fingerprint of a quantiser: its name and version, its group size, its calibration sentences."""

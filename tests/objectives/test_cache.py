@@ -1,7 +1,9 @@
+import errno
 import os
 import pwd
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +50,30 @@ def test_a_cache_that_was_filled_elsewhere_may_be_read_only(tmp_path: Path, monk
     assert cache_directory() == tmp_path
     with pytest.raises(InputError, match="Permission denied"):
         writable_cache(tmp_path)
+
+
+def test_a_cache_below_a_folder_that_cannot_be_read_is_an_error_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below, stat, mkdir = tmp_path / "private" / "cache", os.stat, os.mkdir
+
+    def refuse(path: object) -> None:
+        if path in (below, str(below)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    def refusing_stat(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        refuse(path)
+        return stat(path, *arguments, **options)
+
+    def refusing_mkdir(path: Any, *arguments: Any, **options: Any) -> None:
+        refuse(path)
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setenv("BITFRONT_CACHE", str(below))
+    monkeypatch.setattr(os, "stat", refusing_stat)  # tests may run as root, who may read all
+    monkeypatch.setattr(os, "mkdir", refusing_mkdir)
+    with pytest.raises(InputError, match=r"private/cache: cannot be written \(Permission denied\); set BITFRONT_CACHE"):
+        cache_directory()
 
 
 @pytest.fixture

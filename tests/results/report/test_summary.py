@@ -203,6 +203,10 @@ def test_headlines_count_the_bytes_of_the_whole_model_and_name_what_is_not_searc
     assert len(lines) <= 25
     for text in (" ".join(lines), " ".join(reason for _, reason in lead_lines(analysis))):
         assert f"{sizes.unsearched}." in text and "(bert.encoder.layer.*.conv.weight, " in text
+    reasons = " ".join(reason for claim, reason in lead_lines(analysis) if claim != "Not searched.")
+    assert "nominal" not in reasons and "bits per weight" not in reasons
+    everything = " ".join(reason for _, reason in lead_lines(analyse(eventful_outcome(0.05))))
+    assert "nominal" in everything and "bits per weight" in everything
     claims = [claim for claim, _ in lead_lines(analysis)]
     nominal = {f"{trial.nominal_compression:.2f}x" for trial in trials}
     assert not any(figure in claim for claim in claims for figure in nominal)

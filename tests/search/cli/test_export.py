@@ -1,6 +1,7 @@
 """The `export` and `evaluate` commands: maps and checkpoints that score what the search said."""
 
 import json
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -136,6 +137,23 @@ def test_a_run_is_used_from_another_directory(
     result = bitfront("evaluate", "--checkpoint", packed, "--json")
     assert result.status == 0, result.err
     assert json.loads(result.out)["damage"] == pytest.approx(float(rows(finished_run / "trials.csv")[1]["damage"]))
+
+    text = ("export", "--run", finished_run, "--trial", 1, "--out", tmp_path / "map.txt")
+    named = f"--model {resolved['model']} --data {resolved['data']} --quantizer"
+    assert named in bitfront(*text).out  # the names are others' directories here
+    assert "--model there --data " + resolved["data"] in bitfront(*text, "--model", "there").out
+    with monkeypatch.context() as home:
+        home.chdir(tiny.model.parent)
+        assert "--model model --data data --quantizer" in bitfront(*text).out
+    shutil.rmtree(elsewhere / "model")
+    shutil.copytree(tiny.model, elsewhere / "model")  # the right model beside other sentences
+    assert bitfront("evaluate", "--checkpoint", packed, "--json").out == result.out
+    del manifest["resolved"]
+    hash_anew(packed, manifest)
+    result = bitfront("evaluate", "--checkpoint", packed)
+    assert result.status == 2
+    assert "made with other sentences than those of data" in " ".join(result.err.split())
+    assert "other sentences" not in bitfront("evaluate", "--checkpoint", packed, "--data", "data").err
 
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")

@@ -120,9 +120,12 @@ def test_status_names_the_phase_that_another_process_is_in(finished_run: Path, c
     record("scoring on unseen sentences", 7, 48, 240.0)
     clock[0] += 60
     assert read_phase(run) == (Phase("scoring on unseen sentences", 7, 48, 180.0), 0.0)
-    assert not any("scoring on" in line for line in status_lines(run))  # its process is dead
+    state, *others = status_lines(run)
+    assert "interrupted; start the same command again" in state  # its process is dead, though its end was recorded
+    assert not any("scoring on" in line for line in others)
     with run.locked():
-        _, phase, trials, *_ = status_lines(run)
+        state, phase, trials, *_ = status_lines(run)
+        assert state.endswith(": running")
         assert phase == "scoring on unseen sentences: 7/48, 3 min left"
         assert trials.startswith("20/20 trials") and "left" not in trials
         record(PREPARING)

@@ -63,7 +63,11 @@ def test_a_run_that_ended_before_it_wrote_its_settings_is_new(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "name",
-    ["slurm-123_4.out", "job.err", "nohup.out", "search.e4711", "search.o4711.2", "my.log", "lost+found", ".DS_Store"],
+    [
+        *("slurm-123_4.out", "job.err", "nohup.out", "search.e4711", "search.o4711.2", "my.log", "my.log.3"),
+        *("stdout", "stderr", "job.7.stdout", "job.stderr"),
+        *("lost+found", ".DS_Store", "Thumbs.db", "desktop.ini", "@eaDir"),
+    ],
 )
 def test_logs_of_a_scheduler_and_hidden_files_are_nobodys_work(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("x")
