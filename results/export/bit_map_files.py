@@ -36,7 +36,7 @@ def bit_map_provenance(outcome: Outcome, trial: Trial) -> dict[str, Any]:
         "run": outcome.name,
         "model": outcome.model,
         "data": outcome.data,
-        "sentences": int(outcome.labels.size),
+        "sentences": len(outcome.labels),
         "trial": trial.number,
         "label": trial.label,
         "origin": trial.origin,

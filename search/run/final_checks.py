@@ -47,7 +47,7 @@ def most_check_passes(worker: Worker) -> float:
         return float("inf")
     sentences = min(profile.trials or MOST_CANDIDATES, MOST_CANDIDATES) * profile.unseen
     if problem.holdout is not None:
-        sentences += _MOST_ON_HOLDOUT * problem.holdout.labels.size
+        sentences += _MOST_ON_HOLDOUT * len(problem.holdout.labels)
     return sentences / len(problem.labels)
 
 

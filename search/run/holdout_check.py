@@ -42,7 +42,7 @@ def check_holdout(problem: Problem, store: Store, study: optuna.Study, outcome: 
     selection = select(outcome)
     rivals = [headline.rival for headline in selection.headlines if headline.rival is not None]
     scored = selection.picked | {trial.number: trial for trial in rivals}
-    log.info("scoring %d maps on the holdout set of %d sentences", len(scored), problem.holdout.labels.size)
+    log.info("scoring %d maps on the holdout set of %d sentences", len(scored), len(problem.holdout.labels))
     try:
         fp32, log_odds = problem.holdout_log_odds([trial.bit_map for trial in scored.values()])
     except InputError as error:
