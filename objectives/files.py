@@ -22,6 +22,7 @@ log = logging.getLogger("bitfront")
 
 _LOCK_POLL_S = 0.002
 _TELL_AFTER_S = 5.0  # without flock, when the holder may be dead
+_ASK_AGAIN_S = 0.5  # once the wait is told: a signal must not wait long
 _TELL_AT_LATEST_S = 60.0  # with flock the holder lives; many workers may take their turns
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -105,8 +106,9 @@ def process_lock(
     lock, began, told = FileLock(path), time.monotonic(), False
     while not lock.is_locked:
         left_s = began + timeout_s - time.monotonic()
+        step_s = _ASK_AGAIN_S if told else _TELL_AFTER_S
         try:
-            lock.acquire(timeout=max(0.0, min(left_s, _TELL_AFTER_S)), poll_interval=_LOCK_POLL_S)
+            lock.acquire(timeout=max(0.0, min(left_s, step_s)), poll_interval=_LOCK_POLL_S)
         except Timeout:
             holder = _holder(path)
             held = f"another process{holder} holds this lock"

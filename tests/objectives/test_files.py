@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import Timeout
 from safetensors import SafetensorError
 
 from objectives import files
@@ -134,6 +135,7 @@ def test_a_lock_that_a_dead_process_left_elsewhere_is_waited_for_aloud_and_until
 ) -> None:
     without_flock(monkeypatch, errno.ENOSYS)  # filelock then locks by the file's existence
     monkeypatch.setattr(files, "_TELL_AFTER_S", 0.02)
+    monkeypatch.setattr(files, "_ASK_AGAIN_S", 0.02)
     lock = tmp_path / "lock"
     with process_lock(lock), pytest.raises(LockHeldError, match=rf"\({os.getpid()} on "), process_lock(lock, 0):
         pass
@@ -158,6 +160,29 @@ def test_a_lock_that_a_dead_process_left_elsewhere_is_waited_for_aloud_and_until
     lock.unlink()
     with process_lock(lock):
         assert lock.exists()
+
+
+def test_once_a_wait_is_told_it_can_be_ended_within_half_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal sets only a flag, and batch systems kill a process seconds after SIGTERM."""
+    (tmp_path / "lock").write_text("4321\nnode17\n", encoding="utf-8")
+    waits: list[float] = []
+
+    class Held:
+        is_locked = False
+
+        def __init__(self, path: Path) -> None:
+            self.path = path
+
+        def acquire(self, timeout: float, poll_interval: float) -> None:
+            waits.append(timeout)
+            raise Timeout(str(self.path))
+
+    monkeypatch.setattr(files, "FileLock", Held)
+    with pytest.raises(LockHeldError), process_lock(tmp_path / "lock", should_stop=lambda: len(waits) == 4):
+        pass
+    assert waits == [5.0, 0.5, 0.5, 0.5]
 
 
 def test_a_users_path_may_begin_with_a_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
