@@ -10,6 +10,7 @@ from pickle import UnpicklingError
 import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_utils import load_state_dict
 
 from objectives.errors import InputError
 from objectives.loading.hub import library_faults
@@ -19,6 +20,14 @@ _PYTHON_OBJECT = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
 _REASON = re.compile(r"WeightsUnpickler error:\s*(.+)")
 _OLD_BUFFERS = ("_ids", "inv_freq")  # constants that older versions of transformers saved and newer ones compute
 _NAMES_SHOWN = 3
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# As transformers looks for them: the first of these that is there is read, an index with all its parts.
+_FILES = (
+    ("model.safetensors", "model.safetensors"),
+    ("model.safetensors.index.json", "model-*.safetensors"),
+    ("pytorch_model.bin", "pytorch_model.bin"),
+    ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
+)
 
 
 def load_weights(
@@ -30,6 +39,7 @@ def load_weights(
 
     Raises:
         InputError: the file cannot be read or holds more than tensors.
+        InputError: a parameter is stored as integers or in 8 bits, as codes of a quantiser are.
         InputError: the file has none of the model's tensors, or the model has other parts than linear layers.
     """
     with library_faults(f"model {source}", "the weights"):
@@ -62,6 +72,9 @@ def load_weights(
             f"model {source}: an encoder of token embeddings and linear layers is needed, {type(model).__name__} has "
             "others; choose a BERT, RoBERTa, ELECTRA, ..."
         )
+    with library_faults(f"model {source}", "the weights"):
+        stored = _stored_types(directory)
+    _refuse_codes(model, stored, source)
     _refuse_other_names(model, info["missing_keys"], info["unexpected_keys"], source)
     faulty: dict[str, str | None] = dict.fromkeys(info["missing_keys"])
     for name, shape, expected in info["mismatched_keys"]:
@@ -91,6 +104,29 @@ def tensor_error(source: str, names: Iterable[str], faulty: dict[str, str | None
         f"model {source}: the weights must match config.json, {len(ordered)} tensors differ ({'; '.join(faults)}); "
         "save the model again, config and weights together"
     )
+
+
+def _stored_types(directory: Path) -> dict[str, torch.dtype]:
+    """Return the type of each tensor in a directory's weights, by name; no tensor is read."""
+    pattern = next((parts for name, parts in _FILES if (directory / name).is_file()), "")
+    return {
+        name: tensor.dtype
+        for path in (sorted(directory.glob(pattern)) if pattern else [])
+        for name, tensor in load_state_dict(str(path), map_location="meta", weights_only=True).items()
+        if isinstance(tensor, torch.Tensor)  # a checkpoint of a training loop has other things, and is refused for them
+    }
+
+
+def _refuse_codes(model: PreTrainedModel, stored: dict[str, torch.dtype], source: str) -> None:
+    """Check that no parameter was converted from codes: without their scales, these are no weights."""
+    prefix = f"{model.base_model_prefix}."
+    parameters = {name.removeprefix(prefix) for name, _ in model.named_parameters()}
+    for name, dtype in sorted(stored.items()):
+        if dtype not in _FLOATS and name.removeprefix(prefix) in parameters:
+            raise InputError(
+                f"model {source}: its weights are quantised already or no weights ({name} is stored as "
+                f"{str(dtype).removeprefix('torch.')}); name the model in floating point that it was made from"
+            )
 
 
 def _refuse_other_names(

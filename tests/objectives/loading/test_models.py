@@ -191,6 +191,18 @@ def set_architectures(value: object, directory: Path) -> None:
     edit_config(directory, architectures=value)
 
 
+def store_as(dtype: torch.dtype, pickled: bool, directory: Path) -> None:
+    name = "bert.encoder.layer.1.output.dense.weight"
+    path = directory / "model.safetensors"
+    weights = safetensors.torch.load_file(path)
+    weights[name] = (weights[name] * 100).to(dtype)
+    if pickled:
+        path.unlink()
+        torch.save(weights, directory / "pytorch_model.bin")
+    else:
+        safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
+
+
 def rename_weights(directory: Path, prefix: str) -> None:
     weights = safetensors.torch.load_file(directory / "model.safetensors")
     renamed = {prefix + name: weight for name, weight in weights.items()}
@@ -248,6 +260,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
             'add it, for example "model_type": "bert" for a BERT',
         )
         for value in ("BertForSequenceClassification", 3, {"0": "BertModel"}, [["BertModel"]])
+    },
+    **{
+        f"weights in {name}, pickled {pickled}": (
+            partial(store_as, dtype, pickled),
+            f"quantised already or no weights (bert.encoder.layer.1.output.dense.weight is stored as {name})",
+        )
+        for name, dtype in (("int8", torch.int8), ("float8_e4m3fn", torch.float8_e4m3fn), ("bool", torch.bool))
+        for pickled in (False, True)
     },
     "torchao's codes": (
         lambda d: edit_config(d, quantization_config=TORCHAO),
