@@ -19,9 +19,9 @@ def load_tokenizer(directory: Path, source: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model directory.
 
     Raises:
-        InputError: it cannot be read or needs packages that are not installed.
+        InputError: it cannot be read, is damaged, or needs packages that are not installed.
     """
-    models = [path.name for path in directory.glob("*.model")]
+    models = sorted(path.name for path in directory.glob("*.model"))
     if models and not any((directory / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json")):
         packages = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
         if missing := [name for name, installed in packages.items() if not installed]:
@@ -30,11 +30,27 @@ def load_tokenizer(directory: Path, source: str) -> PreTrainedTokenizerBase:
                 f"packages {' and '.join(missing)}; install them with pip install -e '.[sentencepiece]', or save a "
                 "tokenizer.json beside it"
             )
+        # transformers takes a damaged one for a model of tiktoken, and an empty one for a tokenizer without words.
+        if not any(_is_sentencepiece(directory / name) for name in models):
+            raise InputError(
+                f"model {source}: its SentencePiece model ({', '.join(models)}) is damaged; download or save the "
+                "tokenizer again"
+            )
     with library_faults(f"model {source}", "the tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )
     return tokenizer
+
+
+def _is_sentencepiece(path: Path) -> bool:
+    from sentencepiece import SentencePieceProcessor  # an optional package
+
+    try:
+        SentencePieceProcessor(model_file=str(path))
+    except RuntimeError:
+        return False
+    return True
 
 
 def tokenize(

@@ -94,6 +94,18 @@ def test_what_a_sentencepiece_model_needs_is_named(
     assert "pip install -e '.[sentencepiece]'" in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"\x0a\xff a torn download" * 9], ids=["empty", "torn"])
+def test_a_damaged_sentencepiece_model_is_called_damaged(content: bytes, tmp_path: Path) -> None:
+    pytest.importorskip("sentencepiece")
+    pytest.importorskip("google.protobuf")
+    XLMRobertaConfig(vocab_size=60).save_pretrained(tmp_path)
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"model here: its SentencePiece model \(sentencepiece\.bpe\.model\) is damaged"
+    ):
+        load_tokenizer(tmp_path, "here")
+
+
 BERT_STYLE = {"bos_id": -1, "eos_id": -1, "control_symbols": ["[CLS]", "[SEP]", "[MASK]"], "pad_piece": "[PAD]"}
 FAMILY: list[tuple[Any, str, dict[str, Any]]] = [
     (DebertaV2Config, "spm.model", {"unk_piece": "[UNK]", **BERT_STYLE}),
