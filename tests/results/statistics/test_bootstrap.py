@@ -96,9 +96,8 @@ def test_equal_losses_leave_room_for_a_sentence_not_seen() -> None:
 
 def test_wrong_shapes_are_refused() -> None:
     labels = np.zeros(5, dtype=np.int8)
-    for wrong in (labels[:0], labels[np.newaxis]):
-        with pytest.raises(ValueError, match="at least one sentence"):
-            Resamples.draw(wrong)
+    with pytest.raises(ValueError, match="at least one sentence"):
+        Resamples.draw(labels[:0])
     with pytest.raises(ValueError, match="the same shape"):
         Resamples.draw(labels, np.zeros(4, dtype=np.bool_))
     with pytest.raises(ValueError, match=r"\(n_maps, 5\)"):

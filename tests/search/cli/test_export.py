@@ -111,10 +111,11 @@ def test_another_model_than_the_runs_is_not_packed(tiny: TinyProblem, bitfront: 
 
 
 def test_a_run_is_used_from_another_directory(
-    finished_run: Path, tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a cron job, say, that starts in a directory with another model of the same name, or with none."""
     settings = tomllib.loads((finished_run / "run.toml").read_text(encoding="utf-8"))
+    tiny = TinyProblem(Path(settings["profile"]["model"]), Path(settings["profile"]["data"]))
     resolved = {"model": str(tiny.model.resolve()), "data": str(tiny.data.resolve())}
     assert settings["resolved"] == resolved
     settings["profile"] |= {"model": "model", "data": "data"}
