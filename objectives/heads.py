@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # reading a run loads no torch
 Outputs = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
 HeadKind = Literal["classes", "labels", "numbers"]
+"""What a model predicts, and what labels are: one of C classes, yes or no for each of L labels, or numbers."""
 
 
 @dataclass(frozen=True)

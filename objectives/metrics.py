@@ -29,11 +29,6 @@ Floats = npt.NDArray[np.float64]
 
 _CORRELATIONS = ("pearson", "spearman")
 _DEFAULTS: dict[HeadKind, MetricName] = {"classes": "mcc", "labels": "f1", "numbers": "pearson"}
-TASK_METRICS: dict[str, MetricName] = {
-    "cola": "mcc", "sst2": "accuracy", "mrpc": "f1", "stsb": "pearson", "qqp": "f1", "mnli": "accuracy",
-    "qnli": "accuracy", "rte": "accuracy", "wnli": "accuracy",
-}  # fmt: skip
-"""The metric of each of GLUE's tasks; of two, the first of its paper that fits one number."""
 
 
 def metric_of(head: Head, name: MetricName | Literal["auto"] = "auto") -> MetricName:

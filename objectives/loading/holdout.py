@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.errors import InputError
+from objectives.heads import HeadKind
 from objectives.loading import NONE
 from objectives.loading.labels import order_by_names
 from objectives.loading.sentences import Sentences, load_sentences
-from objectives.loading.tasks import DataOptions, LabelKind
+from objectives.loading.tasks import DataOptions
 
 _SHARE = re.compile(r"(?P<share>0?\.[0-9]{1,6})(?:@(?P<seed>[0-9]{1,9}))?")
 
@@ -36,7 +37,7 @@ class ScoredSentences:
 
 
 def load_scored(
-    source: str, confirm: str, options: DataOptions, model_labels: Sequence[str], kind: LabelKind
+    source: str, confirm: str, options: DataOptions, model_labels: Sequence[str], kind: HeadKind
 ) -> ScoredSentences:
     """Load the validation sentences of a data set, and draw those that score maps.
 

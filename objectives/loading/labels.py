@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.errors import InputError
-from objectives.loading.tasks import LabelKind
+from objectives.heads import HeadKind
 
 LabelArray = npt.NDArray[Any]
 """``(n,)`` of int8 for classes, ``(n, L)`` of int8 0 and 1 for yes/no labels, ``(n,)`` or ``(n, R)`` of float64 for
@@ -28,7 +28,7 @@ _CLEAR = 4.0  # standard errors of a correlation of 0
 
 def read_labels(
     cells: Sequence[tuple[object, ...]],
-    kind: LabelKind | None,
+    kind: HeadKind | None,
     names: Sequence[str],
     n_classes: int | None = None,
 ) -> tuple[LabelArray | None, tuple[str, ...], list[tuple[int, str]]]:
@@ -138,7 +138,7 @@ def _correlation(table: npt.NDArray[np.int64], order: Sequence[int]) -> float:
     return covariance / math.sqrt(spread) if spread > 0 else 0.0
 
 
-def _kind_of(cells: Sequence[tuple[object, ...]], rows: Sequence[tuple[object, ...]]) -> LabelKind:
+def _kind_of(cells: Sequence[tuple[object, ...]], rows: Sequence[tuple[object, ...]]) -> HeadKind:
     numbers = [[_number(cell) for cell in row] for row in rows]
     if any(number is not None and not number.is_integer() for row in numbers for number in row):
         return "numbers"

@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from objectives.errors import InputError, all_faults
 from objectives.files import user_path
+from objectives.heads import HeadKind
 from objectives.loading import NONE
 from objectives.loading.data_sets import LOCAL_DATA, is_saved, read_data_set, read_saved
 from objectives.loading.hub import hub_snapshot, local_directory, refuse_lfs_pointers
 from objectives.loading.labels import BINARY, LabelArray, read_labels
 from objectives.loading.local_files import files_of_split, read_file
 from objectives.loading.tables import Rows, decode_lines, read_content, text_faults
-from objectives.loading.tasks import ALL_DEFAULT, GLUE, TASKS, DataOptions, LabelKind, Split
+from objectives.loading.tasks import ALL_DEFAULT, GLUE, TASKS, DataOptions, Split
 from objectives.loading.tokenization import Text
 
 _IN_DOMAIN = {"in_domain_train.tsv": True, "in_domain_dev.tsv": True, "out_of_domain_dev.tsv": False}
@@ -68,7 +69,7 @@ class Sentences:
         if count == 0:
             raise InputError(f"sentences {self.source}: at least one of each label is needed, got no sentences")
         cells = [(row,) for row in self.labels.tolist()]
-        kind: LabelKind = "numbers" if not self.names else "labels" if self.labels.ndim == 2 else "classes"
+        kind: HeadKind = "numbers" if not self.names else "labels" if self.labels.ndim == 2 else "classes"
         rows = Rows(f"sentences {self.source}", "sentence", range(count), [*map(_parts, self.texts)], cells)
         labels, _, _ = _checked([rows], kind, self.names, len(self.names))
         if (self.labels == self.labels[0]).all() and kind != "labels":
@@ -106,7 +107,7 @@ def load_sentences(
     source: str,
     split: Split,
     options: DataOptions = ALL_DEFAULT,
-    kind: LabelKind | None = None,
+    kind: HeadKind | None = None,
     n_classes: int | None = None,
 ) -> Sentences:
     """Load one split of a data set.
@@ -256,7 +257,7 @@ def _in_domain(parts: Sequence[Rows], task: str, split: Split) -> npt.NDArray[np
 
 
 def _checked(
-    parts: Sequence[Rows], kind: LabelKind | None, names: Sequence[str], n_classes: int | None
+    parts: Sequence[Rows], kind: HeadKind | None, names: Sequence[str], n_classes: int | None
 ) -> tuple[LabelArray, tuple[str, ...], tuple[Text, ...]]:
     """Return the labels, their names and the texts of rows.
 

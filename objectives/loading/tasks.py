@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from objectives.errors import InputError
+from objectives.heads import HeadKind
 from objectives.loading import AUTO, NONE
 
 Split = Literal["train", "validation"]
 TaskName = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
-LabelKind = Literal["classes", "labels", "numbers"]
-"""What the labels of a data set are: one of C classes, yes or no for each of L labels, or one or more numbers."""
 
 GLUE = ("nyu-mll/glue", "glue")
 """Names of GLUE on the hub."""
@@ -35,7 +34,7 @@ class Task:
     validation: tuple[str, ...] = ("validation",)
 
     @property
-    def kind(self) -> LabelKind:
+    def kind(self) -> HeadKind:
         """What its labels are."""
         return "classes" if self.label_names else "numbers"
 
