@@ -28,21 +28,28 @@ METRIC_NAMES: dict[MetricName, str] = {
 Floats = npt.NDArray[np.float64]
 
 _CORRELATIONS = ("pearson", "spearman")
-_DEFAULTS: dict[HeadKind, MetricName] = {"classes": "mcc", "labels": "f1", "numbers": "pearson"}
+USUAL_METRICS: dict[HeadKind, MetricName] = {"classes": "mcc", "labels": "f1", "numbers": "pearson"}
+"""The metric of each kind of head, if no task decides."""
 
 
-def metric_of(head: Head, name: MetricName | Literal["auto"] = "auto") -> MetricName:
-    """Return the metric of a head: the named one; ``auto`` is MCC for classes, F1 for labels, Pearson for numbers.
+def metric_of(head: Head, name: MetricName | Literal["auto"] = "auto", of_task: MetricName | None = None) -> MetricName:
+    """Return the metric of a head: the named one.
+
+    ``auto`` is ``of_task`` if it fits the head, else MCC for classes, F1 for labels, Pearson for numbers.
 
     Raises:
         InputError: the named metric is not of such a head.
     """
     if name == "auto":
-        return _DEFAULTS[head.kind]
-    if (name in _CORRELATIONS) != (head.kind == "numbers"):
-        fitting = [metric for metric in METRICS if (metric in _CORRELATIONS) == (head.kind == "numbers")]
+        return of_task if of_task is not None and _fits(of_task, head.kind) else USUAL_METRICS[head.kind]
+    if not _fits(name, head.kind):
+        fitting = [metric for metric in METRICS if _fits(metric, head.kind)]
         raise InputError(f"metric {name}: does not fit a model that predicts {head.kind}; use {', '.join(fitting)}")
     return name
+
+
+def _fits(name: MetricName, kind: HeadKind) -> bool:
+    return (name in _CORRELATIONS) == (kind == "numbers")
 
 
 def lowest(name: MetricName) -> float:

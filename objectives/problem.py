@@ -203,7 +203,7 @@ def load_problem(
             None.
         options: what to read of the data, and how much. A holdout set is drawn before validation sentences are left
             out, and is cut to as many.
-        metric: the task's; ``auto`` for the usual one of the model's head.
+        metric: the task's; ``auto`` for that of the options' task, else the usual one of the model's head.
 
     Raises:
         InputError: there is no such device, or no place for the cache.
@@ -229,7 +229,7 @@ def load_problem(
         config.problem_type = "multi_label_classification"  # as transformers decides
     decided = "" if config.problem_type else ", as transformers decides where its config does not say"
     head = head_of(network)
-    metric = metric_of(head, metric)
+    metric = metric_of(head, metric, options.metric)
     if head != TWO_CLASSES:
         report_progress(f"the model predicts {head.description}{decided}; scored by {METRIC_NAMES[metric]}")
     tokens = classifier.encode(sentences.texts)

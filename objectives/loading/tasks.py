@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from objectives.errors import InputError
 from objectives.heads import HeadKind
 from objectives.loading import AUTO, NONE
+from objectives.metrics import MetricName
 
 Split = Literal["train", "validation"]
 TaskName = Literal["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
@@ -29,7 +30,7 @@ class Task:
     """
 
     folder: str
-    metric: Literal["mcc", "accuracy", "f1", "pearson"]
+    metric: MetricName
     label_names: tuple[str, ...]
     validation: tuple[str, ...] = ("validation",)
 
@@ -96,6 +97,11 @@ class DataOptions:
     max_length: int = 0
     max_eval_samples: int = 0
     calibration: str = NONE
+
+    @property
+    def metric(self) -> MetricName | None:
+        """The task's metric; None without a task."""
+        return None if self.task == NONE else TASKS[self.task].metric
 
     def split_names(self, split: Split) -> tuple[str, ...]:
         """Return the names that a split may have, the likeliest first."""

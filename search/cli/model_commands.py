@@ -227,5 +227,6 @@ def _load(
         group_size=settings.group_size,
         known_scores=known_scores,
         options=settings.data_options,
+        metric=settings.metric,
     )
     return settings, problem

@@ -145,6 +145,8 @@ def export(
     """
     from objectives.bit_maps import read_bit_map, to_json, to_text
     from objectives.files import write_text
+    from objectives.loading.tasks import DataOptions
+    from objectives.metrics import metric_of
     from results.export.bit_map_files import bit_map_provenance
     from results.formatting import command
     from results.statistics.picks import pick as pick_map
@@ -204,6 +206,8 @@ def export(
         profile = settings["profile"] | places_from_here(own, settings["resolved"]) | said
         searched = [word for name in _MAP_NEEDS for word in given_as(name, profile[name])]
         searched += [word for name in changed_data_settings(profile) for word in given_as(name, profile[name])]
+        if outcome.metric != metric_of(outcome.head, of_task=DataOptions(profile["task"]).metric):
+            searched += given_as("metric", outcome.metric)
         typer.echo(f"written: {out}\nnext: {command('evaluate', '--bitmap', out, *searched)}")
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ import optuna
 import torch
 
 from objectives.cache import cache_directory
+from objectives.loading import AUTO
 from objectives.loading.fingerprint import Fingerprint
 from objectives.problem import Problem, polishing_sentences
 from results.plots.heat_maps import write_sensitivity_plot
@@ -82,7 +84,7 @@ def run_search(
         # A continued run keeps the codes and the precision that it began with.
         before = run.read_settings() if run.exists() else None
         codes = before["fingerprint"].get("codes", "") if before else ""
-        asked = profile
+        asked = replace(profile, metric=problem.metric)
         profile, problem = with_precision(asked, problem, before["profile"]["precision"] if before else "auto")
 
         def write_settings() -> None:
@@ -179,6 +181,8 @@ def _prepare(
     if existing and not place.url:
         run.check_journal()
     store = place.open() if place.url else None  # reports its faults before the model is loaded
+    if existing and profile.metric == AUTO:
+        profile = replace(profile, metric=run.read_settings()["profile"]["metric"])
     problem = load_searched_problem(profile, log.info, check_problem)
     constraint = constraint_of(profile, problem)
     if profile.polish:

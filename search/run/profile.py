@@ -76,7 +76,7 @@ class Profile:
     ] = 2000
     metric: Annotated[
         Literal[MetricName, "auto"],
-        _setting(_MODEL, "Metric: mcc, accuracy, f1, pearson, spearman, or auto, the usual one of the model's head."),
+        _setting(_MODEL, "Metric: mcc, accuracy, f1, pearson, spearman, or auto, the task's or the model's usual one."),
     ] = "auto"
     trials: Annotated[
         _Whole, _setting(_BUDGET, "Stop when the run has this many trials (evaluated maps); 0 for no limit.")

@@ -165,10 +165,14 @@ def command_of(profile: Mapping[str, Any], run: RunDirectory, trials: int) -> st
     arguments = ["bitfront", "search", "--run", str(run.path)]
     for field in fields(Profile):
         value = profile[field.name]
-        if value == field.default or (trials and field.name in ("trials", "hours")):
+        if value in (field.default, []) or (trials and field.name in ("trials", "hours")):
             continue
         name = f"--{field.name.replace('_', '-')}"
-        arguments += [name] if value is True else [name, f"{value:.10g}" if isinstance(value, float) else str(value)]
+        if value is True:
+            arguments.append(name)
+            continue
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            arguments += [name, f"{one:.10g}" if isinstance(one, float) else str(one)]
     if trials:
         arguments += ["--trials", str(trials)]
     return " ".join(map(quoted, arguments))

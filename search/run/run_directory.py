@@ -14,6 +14,9 @@ import tomli_w
 
 from objectives.errors import InputError, all_faults, printable, quoted
 from objectives.files import LockHeldError, looks_temporary, process_lock, remove_leftovers, write_text
+from objectives.loading import AUTO
+from objectives.loading.tasks import TASKS
+from objectives.metrics import USUAL_METRICS
 from search.run.profile import Profile, checked_profile
 from search.storage.stores import STUDY_NAME, Place, redacted
 
@@ -110,6 +113,9 @@ class RunDirectory:
         settings["resolved"] = resolved if isinstance(resolved, dict) else {}
         # The first runs had FP32 only; those of 0.2.0 and older have no limit and search with all sentences.
         profile = {"precision": "fp32", "max_eval_samples": 0, **settings["profile"]}
+        # Metric auto is of an older run, for which the task did not decide; newer ones record what it stands for.
+        if profile.get("metric", AUTO) == AUTO and (task := TASKS.get(str(profile.get("task")))):
+            profile["metric"] = USUAL_METRICS[task.kind]
         return {**settings, "profile": checked_profile(profile, str(self.settings)).to_dict()}
 
     def check_journal(self) -> None:

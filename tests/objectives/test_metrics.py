@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from objectives.errors import InputError
 from objectives.heads import TWO_CLASSES, Array, Classes, Numbers, YesNoLabels
+from objectives.loading.tasks import DataOptions, TaskName
 from objectives.metrics import MetricName, chance_level, metric_of, metric_value, metric_values
 
 NUMBER = Numbers(1, (1.0,))
@@ -95,3 +96,20 @@ def test_a_head_has_a_usual_metric() -> None:
     assert [metric_of(head) for head in (TWO_CLASSES, Classes(2), YesNoLabels(3), NUMBER)] == [
         "mcc", "mcc", "f1", "pearson",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [
+        *(("cola", "mcc"), ("sst2", "accuracy"), ("mrpc", "f1"), ("qqp", "f1"), ("stsb", "pearson")),
+        *(("mnli", "accuracy"), ("qnli", "accuracy"), ("rte", "accuracy"), ("wnli", "accuracy")),
+        ("none", None),
+    ],
+)
+def test_a_task_has_its_own_metric_where_the_head_can_have_it(task: TaskName, metric: MetricName | None) -> None:
+    of_task = DataOptions(task).metric
+    assert of_task == metric
+    fitting, other = (NUMBER, Classes(2)) if task == "stsb" else (Classes(2), NUMBER)
+    assert metric_of(fitting, "auto", of_task) == (metric or "mcc")
+    assert metric_of(other, "auto", of_task) == ("mcc" if task == "stsb" else "pearson")
+    assert metric_of(NUMBER, "spearman", of_task) == "spearman"

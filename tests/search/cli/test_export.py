@@ -35,6 +35,8 @@ def test_export_and_evaluate_agree_with_the_search(
         for key in ("mcc", "damage", "agreement", "nominal_compression", "packed_compression"):
             assert figures[key] == pytest.approx(float(row[key]), abs=1e-12), key
         assert figures["mcc_low"] <= figures["mcc"] <= figures["mcc_high"]
+    result = bitfront("evaluate", "--bitmap", path, "--model", tiny.model, "--data", tiny.data, "--metric", "accuracy")
+    assert f"\naccuracy     {float(row['accuracy']):.4f}  (95% interval " in result.out
 
 
 def test_evaluating_a_map_by_another_quantiser_than_it_was_found_with_says_so(

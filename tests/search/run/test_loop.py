@@ -60,3 +60,26 @@ def test_the_precision_of_auto_is_chosen_once_and_kept(
     assert "--precision bf16" in read_outcome(RunDirectory(tmp_path / "faster")).command
     with pytest.raises(InputError, match="precision was 'bf16' and is now 'fp32'"):
         run_search(replace(profile, precision="fp32"), RunDirectory(tmp_path / "faster"), Silent())
+
+
+def test_the_task_decides_the_metric_of_a_new_run_and_an_older_run_keeps_its_own(
+    tiny: TinyProblem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("results.report.report.write_report", lambda *_: None)
+    profile = Profile(
+        *(str(tiny.model), str(tiny.data), "sst2"), trials=1, sampler="random", sensitivity="none", quantizer="affine",
+        precision="fp32", unseen=0,
+    )  # fmt: skip
+
+    def metrics(name: str, **settings: object) -> list[str]:
+        run = RunDirectory(tmp_path / name)
+        run_search(replace(profile, **settings), run, Silent())  # type: ignore[arg-type]
+        return [run.read_settings()["profile"]["metric"], read_outcome(run).metric]
+
+    assert metrics("new") == ["accuracy", "accuracy"]
+    assert metrics("older", metric="mcc") == ["mcc", "mcc"]
+    recorded = tmp_path / "older" / "run.toml"
+    recorded.write_text(recorded.read_text().replace('metric = "mcc"', 'metric = "auto"'))
+    assert metrics("older", trials=2) == ["mcc", "mcc"]
+    with pytest.raises(InputError, match="metric was 'mcc' and is now 'accuracy'"):
+        metrics("older", metric="accuracy")

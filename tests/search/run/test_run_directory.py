@@ -30,6 +30,10 @@ def test_settings_that_a_run_does_not_name_are_the_defaults(tmp_path: Path) -> N
     run.write_settings({"model": "m", "data": "d"}, *SETTINGS[1:])
     older = Profile("m", "d", precision="fp32", max_eval_samples=0)  # as runs were before there was a choice
     assert run.read_settings()["profile"] == older.to_dict()
+    # Older runs had the usual metric of the head, whatever the task.
+    for task, metric in (("none", "auto"), ("sst2", "mcc"), ("stsb", "pearson")):
+        run.write_settings({"model": "m", "data": "d", "task": task, "metric": "auto"}, *SETTINGS[1:])
+        assert run.read_settings()["profile"]["metric"] == metric
     run.write_settings({"model": "m", "data": "d", "sampler": "cma"}, *SETTINGS[1:])
     with pytest.raises(InputError, match="sampler must be one of"):
         run.read_settings()
