@@ -9,19 +9,20 @@ coefficient", Computational Biology and Chemistry 28 (2004).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from objectives.errors import InputError
-from objectives.heads import Array, Classes, Head, HeadKind
+from objectives.heads import TWO_CLASSES, Array, Classes, Head, HeadKind
 
 MetricName = Literal["mcc", "accuracy", "f1", "pearson", "spearman"]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
 
 METRIC_NAMES: dict[MetricName, str] = {
-    "mcc": "MCC", "accuracy": "accuracy", "f1": "F1", "pearson": "Pearson", "spearman": "Spearman",
+    "mcc": "MCC", "accuracy": "accuracy", "f1": "F1", "pearson": "Pearson r", "spearman": "Spearman rho",
 }  # fmt: skip
 """As tables and texts name them."""
 
@@ -50,6 +51,23 @@ def metric_of(head: Head, name: MetricName | Literal["auto"] = "auto", of_task: 
 
 def _fits(name: MetricName, kind: HeadKind) -> bool:
     return (name in _CORRELATIONS) == (kind == "numbers")
+
+
+def metric_definition(name: MetricName, head: Head, label_names: Sequence[str]) -> str:
+    """Return what a metric is for a head: of what it is the mean, and for F1 of two classes which one is positive.
+
+    Args:
+        name: of the metric.
+        head: what is scored.
+        label_names: of classes or yes/no labels, in the order of the outputs; may be empty.
+    """
+    shown = METRIC_NAMES[name]
+    if name == "f1" and head == TWO_CLASSES:
+        positive = label_names[1] if label_names else ""
+        return "F1 of class 1" + (f" ({positive!r})" if positive else "")
+    if head.n_outputs == 1 or (isinstance(head, Classes) and name != "f1"):
+        return shown
+    return f"{shown}, the mean over {head.description}" + (" (macro)" if name == "f1" else "")
 
 
 def lowest(name: MetricName) -> float:

@@ -16,19 +16,19 @@ from torch import nn
 from objectives.cache import cache_directory
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
-from objectives.heads import TWO_CLASSES, Head, Numbers, head_of
+from objectives.heads import Head, Numbers, head_of
 from objectives.labels import fitting_labels
 from objectives.layers import BitMap, Layer, uniform
 from objectives.loading import AUTO, NONE
 from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
 from objectives.loading.holdout import load_scored
-from objectives.loading.labels import matching, order_by_scores, reordered
+from objectives.loading.labels import matching, names_of_outputs, order_by_scores, reordered
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
 from objectives.loading.sentences import Sentences, load_texts, training_order
 from objectives.loading.tasks import ALL_DEFAULT, DataOptions
 from objectives.loading.tokenization import Text
-from objectives.metrics import METRIC_NAMES, MetricName, chance_level, metric_of
+from objectives.metrics import METRIC_NAMES, MetricName, chance_level, metric_definition, metric_of
 from objectives.miniature import SHIPPED
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import QuantizerName
@@ -69,6 +69,8 @@ class Problem:
 
     ``search_evaluator`` scores maps during the search. ``evaluator`` computes in FP32 for exact results. Both are the
     same object if the search's precision is FP32. ``head`` says what outputs mean, and ``metric`` what is best.
+    ``label_names`` are of classes or yes/no labels in the outputs' order, "" for one without a name. ``paired`` is
+    whether each of the sentences is a pair of texts.
     """
 
     model: str
@@ -86,6 +88,8 @@ class Problem:
     search_evaluator: Evaluator
     head: Head
     metric: MetricName
+    label_names: tuple[str, ...] = ()
+    paired: bool = False
     holdout: Holdout | None = None
     options: DataOptions = ALL_DEFAULT
     n_available: int = 0
@@ -110,7 +114,7 @@ class Problem:
         """Score a map on every sentence in the search's precision.
 
         Raises:
-            NotFiniteError: a log-odds is not finite.
+            NotFiniteError: an output is not finite.
         """
         return self._evaluate(self.search_evaluator, bit_map)
 
@@ -118,7 +122,7 @@ class Problem:
         """Score a map on every sentence in FP32.
 
         Raises:
-            NotFiniteError: a log-odds is not finite.
+            NotFiniteError: an output is not finite.
         """
         return self._evaluate(self.evaluator, bit_map)
 
@@ -133,7 +137,7 @@ class Problem:
         """Return the outputs of the FP32 model and of maps on the holdout set, in FP32.
 
         Raises:
-            InputError: there is no holdout set, or a log-odds is not finite.
+            InputError: there is no holdout set, or an output is not finite.
         """
         if self.holdout is None:
             raise InputError("there is no holdout set; start a search with --confirm")
@@ -151,7 +155,7 @@ class Problem:
         """Score a quantised model on every sentence in FP32.
 
         Raises:
-            NotFiniteError: a log-odds is not finite.
+            NotFiniteError: an output is not finite.
         """
         return self.confirm_network(quantized.decoded(self.network))
 
@@ -159,7 +163,7 @@ class Problem:
         """Score another network with these layers on every sentence in FP32, on its device.
 
         Raises:
-            NotFiniteError: a log-odds is not finite.
+            NotFiniteError: an output is not finite.
         """
         if types_of(self.network, self.token_ids) is not None:
             follow_separators(network, self.classifier.tokenizer.sep_token_id)
@@ -230,8 +234,6 @@ def load_problem(
     decided = "" if config.problem_type else ", as transformers decides where its config does not say"
     head = head_of(network)
     metric = metric_of(head, metric, options.metric)
-    if head != TWO_CLASSES:
-        report_progress(f"the model predicts {head.description}{decided}; scored by {METRIC_NAMES[metric]}")
     tokens = classifier.encode(sentences.texts)
     token_ids = tokens.ids
     if tokens.types is not None:
@@ -258,6 +260,9 @@ def load_problem(
     labels = fitting_labels(reordered(sentences.labels, order), head, data)
     if head.kind == "numbers":
         head = Numbers.of(fp32_log_odds)
+    label_names = names_of_outputs(sentences.names, order, classifier.label_names)
+    definition = metric_definition(metric, head, label_names)
+    report_progress(f"the model predicts {head.description}{decided}; scored by {definition}")
     fp32 = score(fp32_log_odds, labels, fp32_log_odds, head, metric)
     if fp32.metric <= chance_level(metric, head, labels):
         raise InputError(
@@ -294,6 +299,8 @@ def load_problem(
         n_available=scored.n_available,
         head=head,
         metric=metric,
+        label_names=label_names,
+        paired=isinstance(sentences.texts[0], tuple),
     )
     return problem.searching_in(precision)
 

@@ -47,7 +47,9 @@ class Scores:
         if name != "agreement":
             return self.metric
         if self.agreement is None:
-            raise InputError("quality agreement: a model that predicts numbers has none; choose damage or mcc")
+            raise InputError(
+                "quality agreement: a model that predicts numbers has none; choose damage, or mcc for its metric"
+            )
         return self.agreement
 
     def record(self) -> dict[str, float]:
@@ -83,7 +85,7 @@ def score(
     if not shapes_fit:
         raise ValueError(f"arrays must have one shape, got {outputs.shape}, {labels.shape}, {fp32_outputs.shape}")
     if not np.isfinite(outputs).all():
-        raise NotFiniteError(f"{np.count_nonzero(~np.isfinite(outputs))} of {outputs.size} log-odds are not finite")
+        raise NotFiniteError(f"{np.count_nonzero(~np.isfinite(outputs))} of {outputs.size} outputs are not finite")
     is_choice = head.kind != "numbers"
     return Scores(
         metric=metric_value(metric, head, predicted, labels),

@@ -37,8 +37,7 @@ class Trial:
         packed_compression: FP32 size over size, every byte of the file; higher is smaller.
         feasible: whether it meets the size constraint.
         scores: its scores; None if the evaluation failed (``failure`` then says why).
-        log_odds: the outputs, ``(n_sentences, *head.shape)``, for two classes one log-odds a sentence; None if the
-            evaluation failed.
+        log_odds: the outputs, ``(n_sentences, *head.shape)``; None if the evaluation failed.
         precision: of the evaluation; FP32 once the final checks have scored the map again.
         elapsed_s: seconds that the evaluation took.
         finished_s: seconds since the study's first trial began.
@@ -131,6 +130,8 @@ class Outcome:
         unfinished: why the run is not complete, without a full stop; empty if it is, or if unknown.
         head: of the model.
         metric: the task's.
+        label_names: of classes or yes/no labels, in the order of the outputs; "" for one without, empty if unknown.
+        paired: whether each of the sentences is a pair of texts.
     """
 
     name: str
@@ -156,3 +157,5 @@ class Outcome:
     unfinished: str = ""
     head: Head = TWO_CLASSES
     metric: MetricName = "mcc"
+    label_names: tuple[str, ...] = ()
+    paired: bool = False

@@ -1,4 +1,4 @@
-"""The evaluator: the head's outputs for any bit map, which are one log-odds a sentence for two classes."""
+"""The evaluator: the head's outputs for any bit map."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ BINARY = ("0", "1")
 
 _HIDDEN = "label -1 marks a hidden label, as in GLUE's test split"
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # float() takes more: 0_1, other digits
+_NO_NAME = re.compile(r"(LABEL_)?[0-9]+")
 _MOST_ORDERS = 5  # classes; their orders are tried one by one
 _CLEAR = 4.0  # standard errors of a correlation of 0
 
@@ -112,6 +113,19 @@ def order_by_scores(
         )
         raise InputError(f"{unclear}, and no order's correlation (MCC) is clearly above chance ({tried}); {remedy}")
     return list(orders[best])
+
+
+def names_of_outputs(names: Sequence[str], order: Sequence[int], model_names: Sequence[str]) -> tuple[str, ...]:
+    """Return the name of each class or yes/no label in the order of the model's outputs; empty for numbers.
+
+    It is the data's, else the model's, else "": numbers, and the names that ``transformers`` makes up, are none.
+    """
+    if not names:
+        return ()
+    named = ["" if _NO_NAME.fullmatch(name) else name for name in model_names]
+    for name, at in zip(names, order, strict=True):
+        named[at] = named[at] if name.isdigit() else name
+    return tuple(named)
 
 
 def matching(names: Sequence[str], order: Sequence[int]) -> str:

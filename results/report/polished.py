@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from objectives.errors import InputError
-from objectives.metrics import METRIC_NAMES, MetricName
+from objectives.metrics import METRIC_NAMES, METRICS, MetricName
 from results.columns import Column, Measured, shown, to_frame, write_csv
 from results.formatting import DAMAGE, metric, nats, times
 from results.statistics.bootstrap import Interval
@@ -32,8 +33,8 @@ class PolishedMap:
         held_out_damage_after: likewise, after polishing.
         damage_before: on the validation sentences, with ``damage_before_low`` to ``damage_before_high``.
         damage_after: likewise, after polishing.
-        mcc_before: the task's metric on the validation sentences, with ``mcc_before_low`` to ``mcc_before_high``.
-        mcc_after: likewise, after polishing.
+        metric_before: the task's metric on the validation sentences, with ``metric_before_low`` and ``..._high``.
+        metric_after: likewise, after polishing.
         checkpoint: its directory, relative to the run's.
     """
 
@@ -50,16 +51,36 @@ class PolishedMap:
     damage_after: float
     damage_after_low: float
     damage_after_high: float
-    mcc_before: float
-    mcc_before_low: float
-    mcc_before_high: float
-    mcc_after: float
-    mcc_after_low: float
-    mcc_after_high: float
+    metric_before: float
+    metric_before_low: float
+    metric_before_high: float
+    metric_after: float
+    metric_after_low: float
+    metric_after_high: float
     checkpoint: str
 
 
 _TYPES = {field.name: str(field.type) for field in fields(PolishedMap)}  # pandas knows the types by these names
+
+
+def figures_of(polished: PolishedMap, name: MetricName) -> dict[str, Any]:
+    """Return a map's figures by their columns' names."""
+    return dict(zip(_names(name), asdict(polished).values(), strict=True))
+
+
+def polished_of(figures: Mapping[str, Any], name: MetricName) -> PolishedMap | None:
+    """Return the map with these figures and perhaps others; None if some are missing.
+
+    Older versions called every metric ``mcc``.
+    """
+    for names in (_names(name), _names("mcc")):
+        if figures.keys() >= set(names):
+            return PolishedMap(*(figures[column] for column in names))
+    return None
+
+
+def _names(metric: MetricName) -> list[str]:
+    return [name.replace("metric_", f"{metric}_") for name in _TYPES]
 
 
 def _measured(score: str, stage: str) -> Callable[[PolishedMap], Measured]:
@@ -79,7 +100,7 @@ def _label(row: PolishedMap) -> str:
 
 
 def polished_columns(name: MetricName) -> list[Column[PolishedMap]]:
-    """Return the columns of the table of polished maps, with the task's metric; its columns in CSV are ``mcc_*``."""
+    """Return the columns of the table of polished maps, with the task's metric by its own name."""
     return [
         Column("number", "", lambda row: row.number),
         Column("label", "", lambda row: row.label),
@@ -91,8 +112,8 @@ def polished_columns(name: MetricName) -> list[Column[PolishedMap]]:
         Column("held_out_damage_after", "", lambda row: row.held_out_damage_after),
         Column("damage_before", f"{DAMAGE} before", _measured("damage", "before"), nats, interval=True),
         Column("damage_after", "damage polished", _measured("damage", "after"), nats, interval=True),
-        Column("mcc_before", f"{METRIC_NAMES[name]} before", _measured("mcc", "before"), metric, interval=True),
-        Column("mcc_after", f"{METRIC_NAMES[name]} polished", _measured("mcc", "after"), metric, interval=True),
+        Column(f"{name}_before", f"{METRIC_NAMES[name]} before", _measured("metric", "before"), metric, interval=True),
+        Column(f"{name}_after", f"{METRIC_NAMES[name]} polished", _measured("metric", "after"), metric, interval=True),
         Column("checkpoint", "checkpoint", lambda row: row.checkpoint),
     ]
 
@@ -108,10 +129,10 @@ def polished_path(run: Path) -> Path:
     return run / f"{FOLDER}.csv"
 
 
-def write_polished(maps: Sequence[PolishedMap], run: Path) -> None:
-    """Write a run's table of polished maps, from the largest to the smallest."""
+def write_polished(maps: Sequence[PolishedMap], run: Path, name: MetricName) -> None:
+    """Write a run's table of polished maps, from the largest to the smallest, with the task's metric by its name."""
     rows = sorted(maps, key=lambda polished: polished.nominal_compression)
-    write_csv(to_frame(polished_columns("mcc"), rows), polished_path(run))
+    write_csv(to_frame(polished_columns(name), rows), polished_path(run))
 
 
 def read_polished(run: Path) -> tuple[PolishedMap, ...]:
@@ -124,9 +145,10 @@ def read_polished(run: Path) -> tuple[PolishedMap, ...]:
     if not path.is_file():
         return ()
     try:
-        table = pd.read_csv(path, dtype=_TYPES)
-        if list(table.columns) != list(_TYPES):
+        names = list(pd.read_csv(path, nrows=0).columns)
+        if names not in [_names(metric) for metric in METRICS]:
             raise ValueError("unexpected columns")
+        table = pd.read_csv(path, dtype=dict(zip(names, _TYPES.values(), strict=True))).set_axis([*_TYPES], axis=1)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it and polish again") from None
     return tuple(PolishedMap(**{str(key): value for key, value in row.items()}) for row in table.to_dict("records"))

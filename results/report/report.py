@@ -11,6 +11,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from objectives.files import write_text
+from objectives.heads import Classes
+from objectives.metrics import metric_definition
 from results import formatting
 from results.columns import to_html, write_csv
 from results.export.bit_map_files import remove_stale_bit_maps, write_bit_maps
@@ -37,6 +39,7 @@ from results.report.tables import (
 )
 from results.statistics.analysis import Analysis
 
+_MOST_LABELS = 6  # whose sentences are counted
 MOST_FAILURES = 20
 """How many failed trials the page lists; trials.csv has all of them."""
 
@@ -159,10 +162,18 @@ def _holdout_fact(outcome: Outcome) -> str:
 
 
 def _sentences_fact(outcome: Outcome) -> str:
-    """Return the number of sentences, and of two classes how many are acceptable."""
-    count = f"{len(outcome.labels):,}"
-    two_classes = outcome.head.kind == "classes" and not outcome.head.shape
-    return f"{count}, {int((outcome.labels == 1).sum()):,} of them acceptable" if two_classes else count
+    """Return the number of sentences, whether they are pairs, and how many have each class or yes/no label."""
+    head, labels = outcome.head, outcome.labels
+    count = f"{len(labels):,} pairs of texts" if outcome.paired else f"{len(labels):,}"
+    if head.kind == "numbers":
+        return count
+    names = [repr(name) if name else "" for name in outcome.label_names or [""] * (head.n_outputs + 1)]
+    if isinstance(head, Classes):
+        shares = [f"{(labels == at).sum():,} {names[at] or f'of class {at}'}" for at in range(head.n_classes)]
+    else:
+        columns = labels.reshape(len(labels), -1).T
+        shares = [f"{own.sum(dtype=int):,} with {names[at] or f'label {at}'}" for at, own in enumerate(columns)]
+    return f"{count}: {', '.join(shares)}" if len(shares) <= _MOST_LABELS else count
 
 
 def _unseen_fact(outcome: Outcome) -> str:
@@ -183,6 +194,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         ("unseen sentences", _unseen_fact(outcome)),
         ("holdout set", _holdout_fact(outcome)),
         ("layers", f"{len(outcome.footprint.layers)}"),
+        ("metric", metric_definition(outcome.metric, outcome.head, outcome.label_names)),
         ("quality", formatting.quality(outcome.quality, outcome.metric)),
         ("size constraint", formatting.constraint(outcome)),
         ("margin", formatting.loss(outcome.margin, outcome.metric)),

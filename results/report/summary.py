@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import median
 
 from objectives.errors import quoted
-from objectives.metrics import METRIC_NAMES, MetricName
+from objectives.metrics import METRIC_NAMES, MetricName, metric_definition
 from results.columns import to_terminal
 from results.formatting import (
     DAMAGE,
@@ -217,14 +217,19 @@ def front_lines(analysis: Analysis) -> list[str]:
 
 def caution_lines(analysis: Analysis) -> list[str]:
     """Return what a reader must know before trusting the figures."""
-    name = METRIC_NAMES[analysis.outcome.metric]
+    outcome = analysis.outcome
+    name = METRIC_NAMES[outcome.metric]
+    definition = metric_definition(outcome.metric, outcome.head, outcome.label_names)
+    defined = "" if definition == name else f"The metric is {definition}. "
+    sentences = f"{len(outcome.labels):,} sentences" + (", each a pair of texts" if outcome.paired else "")
+    of_numbers = "; for numbers, the squared change over twice the variance of FP32's predictions"
     return [
-        f"Intervals are 95%, over {len(analysis.outcome.labels):,} sentences. One {name} has a standard error of about "
+        f"{defined}Intervals are 95%, over {sentences}. The {name} of one map has a standard error of about "
         f"{analysis.fp32_standard_error:.3f} there, so the best {name} among many maps is partly luck. Damage (mean KL "
-        "divergence from FP32, nats a sentence) needs no labels and is far less noisy. Picks by size minimise it among "
-        f"the maps whose {name} is not clearly below the best. Once maps are scored on unseen sentences, picks "
-        "minimise it there. Corrected figures come from sentences that had no part in choosing the map, though the "
-        "search has seen them."
+        f"divergence from FP32, nats a sentence{of_numbers if outcome.head.kind == 'numbers' else ''}) needs no labels "
+        f"and is far less noisy. Picks by size minimise it among the maps whose {name} is not clearly below the best. "
+        "Once maps are scored on unseen sentences, picks minimise it there. Corrected figures come from sentences that "
+        "had no part in choosing the map, though the search has seen them."
     ]
 
 

@@ -141,7 +141,7 @@ def measure(
                 log_odds = problem.evaluator.log_odds((*fp32[:index], width, *fp32[index + 1 :]))
                 if not np.isfinite(log_odds).all():
                     log.warning(
-                        "%s at %d bits alone: log-odds are not finite; counted as a flipped decision",
+                        "%s at %d bits alone: outputs are not finite; counted as a reversed answer",
                         problem.layers[index].name,
                         width,
                     )

@@ -100,7 +100,7 @@ def evaluate(
         "mean KL divergence from FP32"
     )
     if scores.agreement is not None:
-        typer.echo(f"agreement    {scores.agreement:.4f} (same top class as FP32); accuracy {scores.accuracy:.4f}")
+        typer.echo(f"agreement    {scores.agreement:.4f} (same answers as FP32); accuracy {scores.accuracy:.4f}")
     typer.echo(f"nominal      {sizes['nominal_compression']:.4f}x, {sizes['nominal_bits']:,} bits of codes")
     typer.echo(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes of checkpoint")
 

@@ -45,7 +45,7 @@ def problem_of_run(
 
     Args:
         settings: of the run's run.toml.
-        fp32_log_odds: the FP32 model's log-odds that the run has recorded; they are computed if there are none.
+        fp32_log_odds: the FP32 model's outputs that the run has recorded; they are computed if there are none.
         given: where the model, data and holdout set are now, by the setting's name; None if it is not said.
 
     Raises:
@@ -257,7 +257,7 @@ def evaluate_checkpoint(problem: Problem, directory: Path) -> tuple[Evaluation, 
 
     Raises:
         InputError: the checkpoint is damaged (see ``load_checkpoint``), or was made from another model.
-        NotFiniteError: a log-odds is not finite.
+        NotFiniteError: an output is not finite.
     """
     check_original(directory, {"model": problem.model}, problem.fingerprint, same_data=False)
     checkpoint = load_checkpoint(directory, device_of(problem.network))

@@ -5,17 +5,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 
 from objectives.errors import InputError
+from objectives.metrics import MetricName
 from objectives.problem import Evaluation, Problem, polishing_sentences
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.training.distillation import polish
 from results.export.bit_map_files import bit_map_path, bit_map_provenance
 from results.export.packed import read_manifest, write_checkpoint
 from results.outcome import Outcome, Trial
-from results.report.polished import FOLDER, PolishedMap, polished_line, read_polished, write_polished
+from results.report.polished import (
+    FOLDER,
+    PolishedMap,
+    figures_of,
+    polished_line,
+    polished_of,
+    read_polished,
+    write_polished,
+)
 from results.statistics.analysis import Selection
 from results.statistics.intervals import score_intervals
 from results.statistics.metric_draws import TaskMetric
@@ -61,7 +69,7 @@ def polish_maps(
         checkpoint = f"{FOLDER}/{Path(bit_map_path(outcome, trial, 'txt')).stem}"
         folder = run.path / checkpoint
         if folder.exists():
-            polished, recorded_epochs = _recorded(folder)
+            polished, recorded_epochs = _recorded(folder, problem.metric)
             if recorded_epochs != epochs:
                 log.warning("%s was polished with --epochs %d; remove it to polish again", folder, recorded_epochs)
             if trial.number in done:
@@ -88,23 +96,22 @@ def polish_maps(
                 **_figures(problem, after, "after"),
             )
             provenance = bit_map_provenance(outcome, trial) | {
-                "polished": asdict(polished) | {"seed": seed, "epochs": epochs},
+                "polished": figures_of(polished, problem.metric) | {"seed": seed, "epochs": epochs},
                 **origin_of(problem),
             }
             write_checkpoint(problem.classifier, result.model, provenance, folder)
             log.info("%s after %.0f s", polished_line(polished, outcome.metric), time.monotonic() - began)
         done[trial.number] = polished
-        write_polished(list(done.values()), run.path)
+        write_polished(list(done.values()), run.path, problem.metric)
     return tuple(done[trial.number] for trial in trials if trial.number in done)
 
 
-def _recorded(checkpoint: Path) -> tuple[PolishedMap, int]:
+def _recorded(checkpoint: Path, metric: MetricName) -> tuple[PolishedMap, int]:
     """Return a polished checkpoint's figures and its number of epochs, from its manifest."""
     figures = read_manifest(checkpoint).get("polished")
-    names = [field.name for field in fields(PolishedMap)]
-    if not isinstance(figures, dict) or not {"epochs", *names} <= figures.keys():
-        raise InputError(f"{checkpoint}: is damaged; remove it and polish again")
-    return PolishedMap(**{name: figures[name] for name in names}), figures["epochs"]
+    if isinstance(figures, dict) and "epochs" in figures and (polished := polished_of(figures, metric)):
+        return polished, figures["epochs"]
+    raise InputError(f"{checkpoint}: is damaged; remove it and polish again")
 
 
 def _figures(problem: Problem, evaluation: Evaluation, when: str) -> dict[str, float]:
@@ -120,7 +127,7 @@ def _figures(problem: Problem, evaluation: Evaluation, when: str) -> dict[str, f
         f"damage_{when}": evaluation.scores.damage,
         f"damage_{when}_low": damage.low,
         f"damage_{when}_high": damage.high,
-        f"mcc_{when}": evaluation.scores.metric,
-        f"mcc_{when}_low": metric.low,
-        f"mcc_{when}_high": metric.high,
+        f"metric_{when}": evaluation.scores.metric,
+        f"metric_{when}_low": metric.low,
+        f"metric_{when}_high": metric.high,
     }

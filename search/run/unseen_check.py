@@ -31,7 +31,7 @@ MOST_CANDIDATES = 2 * _MAX_FRONT
 """About the most maps that a check scores: the front, the baselines, and the best map at each baseline's size."""
 
 DamageElsewhere = Callable[[BitMap, LogOdds], float]
-"""The expected damage of a map on other sentences, in nats a sentence, given its log-odds on the search's sentences."""
+"""The expected damage of a map on other sentences, in nats a sentence, given its outputs on the search's sentences."""
 
 
 def check_on_unseen(

@@ -97,6 +97,8 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         in_domain=None if context["in_domain"] is None else unpack_array(context["in_domain"], np.bool_),
         head=head,
         metric=metric,
+        label_names=tuple(context.get("label_names", ())),
+        paired=context.get("paired", False),
         fp32_log_odds=fp32_log_odds,
         fp32=score(fp32_log_odds, labels, fp32_log_odds, head, metric),
         # Older studies list every layer of the documented map.

@@ -307,6 +307,8 @@ def _context(
         "in_domain": None if problem.in_domain is None else pack_array(problem.in_domain),
         "head": problem.head.record(),
         "metric": problem.metric,
+        "label_names": problem.label_names,
+        "paired": problem.paired,
         "fp32_log_odds": pack_array(problem.fp32_log_odds),
         "reference_note": reference_note,
         "held_back": "" if problem.holdout is None else problem.holdout.source,

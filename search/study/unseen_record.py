@@ -13,7 +13,7 @@ from results.outcome import Unseen
 from search.study.arrays import unpack_array
 
 SENTENCES, SCORES, WANTED = "unseen sentences", "unseen scores of trial", "wanted on unseen sentences"
-"""Attributes of the study: the sentences with FP32's scores; one map's log-odds; the maps that a check has to score."""
+"""Attributes of the study: the sentences with FP32's scores; one map's outputs; the maps that a check has to score."""
 
 
 def read_unseen(study: optuna.Study, trials: int, head: Head) -> Unseen | None:

@@ -8,9 +8,9 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from objectives.errors import InputError
-from objectives.heads import TWO_CLASSES, Array, Classes, Numbers, YesNoLabels
+from objectives.heads import TWO_CLASSES, Array, Classes, Head, Numbers, YesNoLabels
 from objectives.loading.tasks import DataOptions, TaskName
-from objectives.metrics import MetricName, chance_level, metric_of, metric_value, metric_values
+from objectives.metrics import MetricName, chance_level, metric_definition, metric_of, metric_value, metric_values
 
 NUMBER = Numbers(1, (1.0,))
 
@@ -113,3 +113,24 @@ def test_a_task_has_its_own_metric_where_the_head_can_have_it(task: TaskName, me
     assert metric_of(fitting, "auto", of_task) == (metric or "mcc")
     assert metric_of(other, "auto", of_task) == ("mcc" if task == "stsb" else "pearson")
     assert metric_of(NUMBER, "spearman", of_task) == "spearman"
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "names", "definition"),
+    [
+        ("mcc", TWO_CLASSES, ("no", "yes"), "MCC"),
+        ("f1", TWO_CLASSES, ("no", "yes"), "F1 of class 1 ('yes')"),
+        ("f1", TWO_CLASSES, ("", ""), "F1 of class 1"),
+        ("f1", TWO_CLASSES, (), "F1 of class 1"),
+        ("f1", Classes(2), ("a", "b", "c"), "F1, the mean over 3 classes (macro)"),
+        ("accuracy", Classes(2), (), "accuracy"),
+        ("f1", YesNoLabels(1), ("joy",), "F1"),
+        ("accuracy", YesNoLabels(3), (), "accuracy, the mean over 3 yes/no labels"),
+        ("spearman", Numbers(2), (), "Spearman rho, the mean over 2 numbers"),
+        ("pearson", NUMBER, (), "Pearson r"),
+    ],
+)
+def test_a_metrics_definition_says_what_is_positive_or_averaged(
+    name: MetricName, head: Head, names: tuple[str, ...], definition: str
+) -> None:
+    assert metric_definition(name, head, names) == definition

@@ -22,8 +22,14 @@ from tests.shared import COLA, MODEL, needs_shared
 
 
 @pytest.fixture(scope="module")
-def problem(miniature: Miniature) -> Problem:
-    return load_problem(str(miniature.model), str(miniature.data))
+def said() -> list[str]:
+    """What loading the problem reports."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def problem(miniature: Miniature, said: list[str]) -> Problem:
+    return load_problem(str(miniature.model), str(miniature.data), report_progress=said.append)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +59,12 @@ def test_the_miniature_learned_and_hurts_when_quantised_too_far(problem: Problem
     assert eight.metric >= problem.fp32.metric - 0.01
     damages = [problem.evaluate(uniform(problem.layers, width)).scores.damage for width in range(2, 9)]
     assert damages == sorted(damages, reverse=True)
+
+
+def test_what_the_model_predicts_and_who_decided_it_is_reported(problem: Problem, said: list[str]) -> None:
+    assert (problem.label_names, problem.paired) == (("unacceptable", "acceptable"), False)
+    decided = "as transformers decides where its config does not say"
+    assert f"the model predicts 2 classes, {decided}; scored by MCC" in said
 
 
 def test_the_miniature_has_the_documented_layers(problem: Problem) -> None:

@@ -72,7 +72,7 @@ def test_scores_that_are_not_finite_are_refused() -> None:
     log_odds, fp32, labels = draw(0)
     broken = log_odds.copy()
     broken[[3, 7]] = np.nan, np.inf
-    with pytest.raises(NotFiniteError, match="2 of 200 log-odds are not finite"):
+    with pytest.raises(NotFiniteError, match="2 of 200 outputs are not finite"):
         score(broken, labels, fp32)
     with pytest.raises(ValueError, match="arrays must have one shape"):
         score(log_odds[:-1], labels, fp32)

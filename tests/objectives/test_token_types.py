@@ -90,6 +90,7 @@ def test_pairs_are_scored_calibrated_and_checked_with_their_types(kind: str, tmp
     assert problem.fp32_log_odds == pytest.approx(log_odds[kept], abs=1e-4)
     assert problem.fp32.metric == 1  # the data's names of labels are in the alphabet's order, the model's are not
     assert (len(kept), problem.sampled) == (30, "30 of 32, drawn by label")
+    assert (problem.paired, problem.label_names) == (True, ("same", "other"))
     assert problem.holdout is not None and len(problem.holdout.labels) == 8
     # Passes that only get tokens: one with types beside them is the twin.
     plain = tiny_model(kind, vocab_size=len(VOCABULARY))

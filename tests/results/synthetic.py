@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from objectives.bit_maps import documented_bit_map
+from objectives.heads import TWO_CLASSES, Array, Classes, Head, Numbers
 from objectives.layers import BitMap, Layer, uniform
+from objectives.metrics import MetricName
 from objectives.packing.footprint import Footprint, SizeAxis, footprint
 from objectives.scores import Scores, score
 from results.outcome import Origin, Outcome, Quality, Trial, Unseen
@@ -47,7 +49,7 @@ def made_up_trial(
     random = np.random.default_rng([seed, number])
     sensitivity = np.random.default_rng(seed).lognormal(sigma=1.0, size=len(bit_map))
     noise = 6.0 * np.sqrt(np.sum(sensitivity / sensitivity.sum() * 4.0 ** (-np.array(bit_map, dtype=np.float64) + 1)))
-    log_odds = outcome.fp32_log_odds + random.normal(scale=noise, size=outcome.labels.size).astype(np.float32)
+    log_odds = outcome.fp32_log_odds + random.normal(scale=noise, size=outcome.fp32_log_odds.shape).astype(np.float32)
     compression = outcome.footprint.exact_compression(bit_map, outcome.size_axis)
     return Trial(
         number=number,
@@ -57,14 +59,14 @@ def made_up_trial(
         nominal_compression=outcome.footprint.compression(bit_map, "nominal"),
         packed_compression=outcome.footprint.compression(bit_map, "packed"),
         feasible=compression >= outcome.min_compression,
-        scores=score(log_odds, outcome.labels, outcome.fp32_log_odds),
+        scores=score(log_odds, outcome.labels, outcome.fp32_log_odds, outcome.head, outcome.metric),
         log_odds=log_odds,
         elapsed_s=1.5,
         finished_s=2.0 * (number + 1),
     )
 
 
-def failed(trial: Trial, failure: str = "3 of 10 log-odds are not finite") -> Trial:
+def failed(trial: Trial, failure: str = "3 of 10 outputs are not finite") -> Trial:
     """Return the trial as it is when its evaluation failed."""
     return replace(trial, scores=None, log_odds=None, failure=failure)
 
@@ -83,11 +85,13 @@ def empty_outcome(
     size_axis: SizeAxis = "nominal",
     quality: Quality = "damage",
     min_compression: float = 5.5,
+    head: Head = TWO_CLASSES,
+    metric: MetricName = "mcc",
 ) -> Outcome:
     """Return an outcome without trials, with seeded labels and an FP32 model that is usually right."""
-    random = np.random.default_rng(seed)
-    labels = (random.random(sentences) < 0.7).astype(np.int8)
-    fp32_log_odds = (3.0 * (labels - 0.5) + 0.6 + random.normal(scale=1.8, size=sentences)).astype(np.float32)
+    labels, fp32_log_odds = predicted(head, sentences, seed)
+    if head.kind == "numbers":
+        head = Numbers.of(fp32_log_odds)
     return Outcome(
         name="made-up",
         model="models/made-up",
@@ -99,11 +103,31 @@ def empty_outcome(
         labels=labels,
         in_domain=None,
         fp32_log_odds=fp32_log_odds,
-        fp32=score(fp32_log_odds, labels, fp32_log_odds),
+        fp32=score(fp32_log_odds, labels, fp32_log_odds, head, metric),
         reference_note="this outcome has none",
         trials=(),
         provenance=(("seed", str(seed)), ("quantiser", "affine, per channel")),
+        head=head,
+        metric=metric,
     )
+
+
+def predicted(head: Head, sentences: int, seed: int) -> tuple[Array, Array]:
+    """Return seeded labels, and outputs of an FP32 model that is usually right."""
+    random = np.random.default_rng(seed)
+    if head == TWO_CLASSES:
+        labels = (random.random(sentences) < 0.7).astype(np.int8)
+        return labels, (3.0 * (labels - 0.5) + 0.6 + random.normal(scale=1.8, size=sentences)).astype(np.float32)
+    if head.kind == "numbers":
+        clear: Array = random.uniform(0, 5, (sentences, *head.shape)).round(1)
+        labels = clear.astype(head.label_type)
+    elif isinstance(head, Classes):
+        labels = random.integers(0, head.n_classes, sentences).astype(head.label_type)
+        clear = 3.0 * (np.eye(head.n_classes)[labels][:, 1:] - (labels == 0)[:, None])
+    else:
+        labels = (random.random((sentences, *head.shape)) < 0.4).astype(head.label_type)
+        clear = 3.0 * (labels - 0.5)
+    return labels, (clear + random.normal(size=clear.shape)).astype(np.float32)
 
 
 def with_trials(outcome: Outcome, trials: Iterable[Trial]) -> Outcome:
@@ -119,12 +143,13 @@ def with_unseen(outcome: Outcome, trials: Iterable[Trial], sentences: int = 300,
     Shifts there are as large as on the search's sentences; those of the sampler's maps are ``luck`` times as large.
     """
     random = np.random.default_rng(3)
-    fp32 = random.normal(0.6, 2.0, sentences).astype(np.float32)
+    shape = (sentences, *outcome.head.shape)
+    fp32 = random.normal(0.6, 2.0, shape).astype(np.float32)
     scored = {}
     for trial in trials:
         assert trial.log_odds is not None
         size = np.std(trial.log_odds - outcome.fp32_log_odds) * (luck if trial.origin == "sampler" else 1.0)
-        scored[trial.number] = fp32 + random.normal(scale=size, size=sentences).astype(np.float32)
+        scored[trial.number] = fp32 + random.normal(scale=size, size=shape).astype(np.float32)
     return replace(outcome, unseen=Unseen(fp32, scored, len(outcome.trials)))
 
 
@@ -136,13 +161,21 @@ def made_up_outcome(
     size_axis: SizeAxis = "nominal",
     quality: Quality = "damage",
     min_compression: float = 5.5,
+    head: Head = TWO_CLASSES,
+    metric: MetricName = "mcc",
 ) -> Outcome:
     """Return an outcome of the 76 layers: the documented map, uniform maps of 2 to 8 bits, then ``trials`` random maps.
 
     Half of the random maps follow the sensitivities closely, so that the front is not of baselines alone.
     """
     outcome = empty_outcome(
-        seed=seed, sentences=sentences, size_axis=size_axis, quality=quality, min_compression=min_compression
+        seed=seed,
+        sentences=sentences,
+        size_axis=size_axis,
+        quality=quality,
+        min_compression=min_compression,
+        head=head,
+        metric=metric,
     )
     layers = outcome.footprint.layers
     random = np.random.default_rng([seed, 1])

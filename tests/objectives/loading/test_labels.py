@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import matthews_corrcoef
 
 from objectives.errors import InputError
-from objectives.loading.labels import order_by_names, order_by_scores, read_labels, reordered
+from objectives.loading.labels import names_of_outputs, order_by_names, order_by_scores, read_labels, reordered
 from objectives.loading.tasks import TASKS
 
 MNLI = TASKS["mnli"].label_names
@@ -33,6 +33,23 @@ def test_cells_are_read_by_their_kind(cells: Any, kind: Any, names: Any, labels:
     assert array is not None
     assert (array.tolist(), found) == (labels, read_names)
     assert array.dtype == (np.float64 if not read_names else np.int8)
+
+
+@pytest.mark.parametrize(
+    ("names", "order", "model_names", "named"),
+    [
+        (("unacceptable", "acceptable"), [1, 0], ("LABEL_0", "LABEL_1"), ("acceptable", "unacceptable")),
+        (("0", "1"), [0, 1], ("negative", "POSITIVE"), ("negative", "POSITIVE")),
+        (("0", "1"), [0, 1], ("LABEL_0", "1"), ("", "")),
+        (MNLI, [2, 1, 0], ("contradiction", "neutral", "Entailment"), MNLI[::-1]),
+        (("no", "yes"), [2, 0], ("LABEL_0", "LABEL_1", "LABEL_2"), ("yes", "", "no")),
+        ((), [], ("LABEL_0",), ()),
+    ],
+)
+def test_outputs_are_named_by_the_data_else_by_the_model(
+    names: tuple[str, ...], order: list[int], model_names: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    assert names_of_outputs(names, order, model_names) == named
 
 
 def test_several_columns_are_yes_no_labels_or_numbers() -> None:

@@ -207,5 +207,5 @@ def test_a_layer_without_finite_scores_gets_a_large_damage(
         assert sensitivities.damages[3, WIDTHS.index(2)] > 5
         assert (sensitivities.damages[:3] < 5).all()
     assert [record.getMessage() for record in caplog.records] == [
-        f"{problem.layers[3].name} at 2 bits alone: log-odds are not finite; counted as a flipped decision"
+        f"{problem.layers[3].name} at 2 bits alone: outputs are not finite; counted as a reversed answer"
     ]

@@ -148,7 +148,7 @@ def test_maps_whose_scores_are_not_finite_fail_and_the_search_goes_on(
     assert result.status == 0, result.err
     first, *others = rows(tmp_path / "run" / "trials.csv")
     assert (first["label"], first["state"], first["on_front"]) == ("uniform 2", "failed", "False")
-    assert "1 of 80 log-odds are not finite" in first["failure"]
+    assert "1 of 80 outputs are not finite" in first["failure"]
     assert {row["state"] for row in others} == {"complete"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,11 @@ def searched(problem: Problem, directory: Path, trials: int = 16) -> Outcome:
 @pytest.mark.parametrize("name", ["three classes", "three labels", "a number"])
 @pytest.mark.usefixtures("undrawn")
 def test_a_search_ends_in_a_report_in_the_metrics_own_units(tmp_path: Path, name: str) -> None:
-    problem = problem_of_head(HEADS[name])
+    names = ("a", "b", "c")[: 0 if name == "a number" else 3]
+    problem = replace(problem_of_head(HEADS[name]), label_names=names, paired=True)
     found = searched(problem, tmp_path)
     assert (found.head, found.metric) == (problem.head, problem.metric)
+    assert (found.label_names, found.paired) == (names, True)
     for trial in found.trials:
         evaluation = problem.evaluate(trial.bit_map)
         assert trial.scores == evaluation.scores
