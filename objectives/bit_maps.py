@@ -111,7 +111,7 @@ def documented_bit_map(layers: Sequence[Layer]) -> BitMap:
 
 def documented_misfit(n_layers: int) -> str:
     """Return the reason, for a report, why the documented configuration is not scored on a model of other layers."""
-    return f"it is for the 76 layers of bert-base-uncased, and this model has {n_layers} others"
+    return f"it is for the 76 layers of bert-base-uncased, and the {n_layers} of this model are not those"
 
 
 _Entry = tuple[str, str, object]  # position in the file, layer name, unchecked width

@@ -25,7 +25,7 @@ from results.plots.progress_info import progress_info
 from results.plots.unseen import write_unseen_plot
 from results.report.markdown import summary_markdown
 from results.report.polished import PolishedMap, polished_columns, read_polished
-from results.report.summary import caution_lines, export_commands, front_lines, lead_lines
+from results.report.summary import caution_lines, export_commands, front_lines, lead_lines, no_reference_lines
 from results.report.tables import (
     baseline_columns,
     baseline_rows,
@@ -104,6 +104,7 @@ def report_page(analysis: Analysis, run: str, plots: dict[str, str], polished: S
         lead=lead_lines(analysis),
         about_front=front_lines(analysis),
         caution=caution_lines(analysis),
+        no_reference=no_reference_lines(analysis),
         picks=to_html(pick_columns(analysis), compared_pick_rows(analysis), "cards"),
         unanswered=[(line.request, line.missing) for line in analysis.headlines if line.trial is None],
         front=to_html(front_columns(analysis), front_rows(analysis), "sortable"),

@@ -215,6 +215,15 @@ def front_lines(analysis: Analysis) -> list[str]:
     return lines
 
 
+def no_reference_lines(analysis: Analysis) -> list[str]:
+    """Return why maps are compared with baselines only; empty if the documented map is among the trials."""
+    if analysis.reference is not None:
+        return []
+    note = analysis.outcome.reference_note
+    reason = note.rstrip(".") if note else "it has not been evaluated yet"
+    return [f"The documented map is not scored: {reason}. Maps are compared with baselines only."]
+
+
 def caution_lines(analysis: Analysis) -> list[str]:
     """Return what a reader must know before trusting the figures."""
     outcome = analysis.outcome

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from objectives.layers import WIDTHS, Layer
+from objectives.layers import WIDTHS, Layer, uniform
 from results.outcome import Outcome, Quality
 from results.pareto import front
 from results.plots.heat_maps import draw_bits, draw_sensitivity, write_bits_plot, write_sensitivity_plot
@@ -21,6 +21,7 @@ from results.plots.plot_info import MOST_PICKED_MAPS, bits_info, bits_table, par
 from results.plots.progress import draw_progress, write_progress_plot
 from results.plots.progress_info import progress_info, progress_table
 from results.plots.style import DAMAGE_FLOOR, PNG_DPI
+from results.plots.unseen import draw_unseen, unseen_table
 from results.statistics.analysis import analyse
 from tests.results.synthetic import (
     bert_layers,
@@ -30,6 +31,7 @@ from tests.results.synthetic import (
     made_up_trial,
     scored,
     with_trials,
+    with_unseen,
 )
 
 
@@ -178,6 +180,21 @@ def _dots_an_inch(png: bytes) -> float:
     across, down, unit = struct.unpack(">IIB", png[at : at + 9])
     assert across == down and unit == 1
     return float(across) * 0.0254
+
+
+def test_a_model_that_the_documented_map_does_not_fit_has_no_marks_or_panels_of_it() -> None:
+    outcome = empty_outcome(layers=bert_layers(blocks=6), sentences=60)
+    layers = outcome.footprint.layers
+    made = [made_up_trial(outcome, width, uniform(layers, width), "uniform", f"uniform {width}") for width in (3, 4)]
+    made.append(made_up_trial(outcome, 5, (3, *uniform(layers, 4)[1:])))
+    analysis = analyse(with_unseen(with_trials(outcome, made), made, sentences=60))
+    assert bits_info(analysis).grid.rows[-2:] == ("layer 5", "pooler")
+    titles = [shown.label for shown in bits_info(analysis).maps]
+    figures = (draw_pareto(pareto_info(analysis)), draw_unseen(unseen_table(analysis), "nominal"))
+    listed = [{text.get_text() for legend in figure.legends for text in legend.get_texts()} for figure in figures]
+    assert titles and all(listed)
+    assert not any("documented" in text or "knapsack" in text for text in {*titles, *listed[0], *listed[1]})
+    assert sum(text.startswith("uniform baseline") for texts in listed for text in texts) == 2
 
 
 def test_progress_steps_down_to_the_picks() -> None:

@@ -216,7 +216,7 @@ def baselines_only() -> Outcome:
             empty_outcome,
             [
                 "No map has been evaluated yet",
-                "The documented map is not among the trials: this outcome has none",
+                "The documented map is not scored: this outcome has none. Maps are compared with baselines only.",
                 "There is no map to export yet",
                 "No map is on the front yet",
             ],

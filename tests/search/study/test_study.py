@@ -53,8 +53,9 @@ def test_baselines_come_first_and_infeasible_ones_are_marked(tmp_path: Path, pro
     assert [trial.feasible for trial in result.trials] == [True] * 4 + [False] * 3 + [True] * 2
     constraints = [next(iter(trial.constraints.values())) for trial in study.get_trials(deepcopy=False)]
     assert [value <= 0 for value in constraints] == [trial.feasible for trial in result.trials]
-    others = f"it is for the 76 layers of bert-base-uncased, and this model has {len(problem.layers)} others"
-    assert result.reference_note == others
+    count = len(problem.layers)
+    misfit = f"it is for the 76 layers of bert-base-uncased, and the {count} of this model are not those"
+    assert result.reference_note == misfit
     assert study.metric_names == ["damage", "nominal_bits_per_weight"]
     assert study.trials[0].values[1] == 2.0
 
