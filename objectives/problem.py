@@ -17,12 +17,10 @@ from objectives.cache import cache_directory
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
 from objectives.heads import Head, Numbers, head_of
-from objectives.labels import fitting_labels
 from objectives.layers import BitMap, Layer, uniform
 from objectives.loading import AUTO, NONE
 from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_fingerprint
 from objectives.loading.holdout import load_scored
-from objectives.loading.labels import matching, names_of_outputs, order_by_scores, reordered
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
 from objectives.loading.sentences import Sentences, load_texts, training_order
@@ -30,6 +28,7 @@ from objectives.loading.tasks import ALL_DEFAULT, DataOptions
 from objectives.loading.tokenization import Text
 from objectives.metrics import METRIC_NAMES, MetricName, chance_level, metric_definition, metric_of
 from objectives.miniature import SHIPPED
+from objectives.model_labels import fitting_labels, matching, names_of_outputs, order_by_scores, reordered
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import QuantizerName
 from objectives.quantization.bank import FP32_WIDTH
@@ -212,7 +211,7 @@ def load_problem(
     Raises:
         InputError: there is no such device, or no place for the cache.
         InputError: the model or the sentences cannot be used; see ``load_classifier`` and ``load_sentences``.
-        InputError: the labels are not the model's, or it is unknown which is which; see ``objectives.loading.labels``.
+        InputError: the labels are not the model's, or it is unknown which is which; see ``objectives.model_labels``.
         InputError: the FP32 model's metric is no better than chance, which probably means reversed labels.
         InputError: the metric does not fit the model's head.
     """

@@ -17,7 +17,7 @@ from tests.shared import ROOT
 PACKAGES = ("objectives", "results", "search")
 MAY_IMPORT = {"objectives": {"objectives"}, "results": {"objectives", "results"}, "search": set(PACKAGES)}
 ROOMS = {
-    "objectives": ("packing", "miniature", "loading", "quantization", "evaluation", "training"),
+    "objectives": ("heads", "packing", "miniature", "loading", "quantization", "evaluation", "training"),
     "results": ("statistics", "export", "plots", "report"),
     "search": ("storage", "allocation", "study", "samplers", "run", "cli"),
 }

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from objectives.errors import InputError
 from objectives.heads import HeadKind
 from objectives.loading import NONE
-from objectives.loading.labels import order_by_names
 from objectives.loading.sentences import Sentences, load_sentences
 from objectives.loading.tasks import DataOptions
+from objectives.model_labels import order_by_names
 
 _SHARE = re.compile(r"(?P<share>0?\.[0-9]{1,6})(?:@(?P<seed>[0-9]{1,9}))?")
 

@@ -1,30 +1,21 @@
-"""Labels of a data set: read from a table's cells, and brought into the order of a model's outputs by their names."""
+"""Labels of a data set, read from a table's cells; :mod:`objectives.model_labels` gives them the model's order."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator, Sequence
-from itertools import permutations
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from objectives.errors import InputError
 from objectives.heads import HeadKind
+from objectives.model_labels import LabelArray, listed, name_key
 
-LabelArray = npt.NDArray[Any]
-"""``(n,)`` of int8 for classes, ``(n, L)`` of int8 0 and 1 for yes/no labels, ``(n,)`` or ``(n, R)`` of float64 for
-numbers."""
 BINARY = ("0", "1")
 """The names of two classes that have no other names."""
 
 _HIDDEN = "label -1 marks a hidden label, as in GLUE's test split"
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # float() takes more: 0_1, other digits
-_NO_NAME = re.compile(r"(LABEL_)?[0-9]+")
-_MOST_ORDERS = 5  # classes; their orders are tried one by one
-_CLEAR = 4.0  # standard errors of a correlation of 0
 
 
 def read_labels(
@@ -52,104 +43,6 @@ def read_labels(
     if kind == "labels":
         return _read_yes_no(rows, names)
     return _read_classes(rows, names, n_classes)
-
-
-def order_by_names(names: Sequence[str], model_names: Sequence[str], numbered: bool) -> list[int] | None:
-    """Return the model's output of each class or yes/no label of the data; None if only its scores can tell.
-
-    Names decide if the model has those of the data. Else labels without names keep their numbers, and so do two that
-    are numbered in the data. The order of three or more differs between models, and so does that of names in the
-    alphabet's order.
-
-    Args:
-        names: the names of the data's labels, in their order; empty for numbers.
-        model_names: the name of each output of the model.
-        numbered: whether the data numbers its labels, or its card or task does.
-
-    Raises:
-        InputError: the data has classes that the model does not have.
-    """
-    if len(names) > len(model_names):
-        raise InputError(
-            f"the labels are {_listed(names)}, the model's are {_listed(model_names)}; choose another model, or "
-            "another column with --label-column"
-        )
-    keys = [_key(name) for name in model_names]
-    if {_key(name) for name in names} <= set(keys):
-        return [keys.index(_key(name)) for name in names]
-    kept = numbered and (len(names) == 2 or all(name.isdigit() for name in names))
-    return list(range(len(names))) if kept else None
-
-
-def order_by_scores(
-    predicted: npt.NDArray[np.integer[Any]], labels: LabelArray, names: Sequence[str], model_names: Sequence[str]
-) -> list[int]:
-    """Return the model's class of each class of the data, by which order the FP32 model's predictions fit best.
-
-    Args:
-        predicted: the model's classes, ``(n,)``.
-        labels: the data's classes, ``(n,)``.
-        names: the names of the data's classes.
-        model_names: the names of the model's classes.
-
-    Raises:
-        InputError: no order fits clearly better than chance, or there are too many classes to try all orders.
-    """
-    n_classes = len(model_names)
-    unclear = (
-        f"the model's labels are {_listed(model_names)} and the data's are {_listed(names)}, so their order is unknown"
-    )
-    remedy = "name the model's labels in its config.json (id2label and label2id) as the data does"
-    if n_classes > _MOST_ORDERS:
-        raise InputError(f"{unclear}; {remedy}")
-    table = np.zeros((n_classes, n_classes), dtype=np.int64)
-    np.add.at(table, (labels, predicted), 1)  # rows are the data's
-    orders = list(permutations(range(n_classes), len(names)))
-    scores = [_correlation(table[: len(names), :], order) for order in orders]
-    best = int(np.argmax(scores))
-    if scores[best] * math.sqrt(labels.size) < _CLEAR:
-        tried = "; ".join(
-            f"{matching(names, orders[index])}: {scores[index]:.3f}" for index in np.argsort(scores)[::-1][:6]
-        )
-        raise InputError(f"{unclear}, and no order's correlation (MCC) is clearly above chance ({tried}); {remedy}")
-    return list(orders[best])
-
-
-def names_of_outputs(names: Sequence[str], order: Sequence[int], model_names: Sequence[str]) -> tuple[str, ...]:
-    """Return the name of each class or yes/no label in the order of the model's outputs; empty for numbers.
-
-    It is the data's, else the model's, else "": numbers, and the names that ``transformers`` makes up, are none.
-    """
-    if not names:
-        return ()
-    named = ["" if _NO_NAME.fullmatch(name) else name for name in model_names]
-    for name, at in zip(names, order, strict=True):
-        named[at] = named[at] if name.isdigit() else name
-    return tuple(named)
-
-
-def matching(names: Sequence[str], order: Sequence[int]) -> str:
-    """Return for people which of the model's classes each of the data's is."""
-    return ", ".join(f"{name!r} as class {at}" for name, at in zip(names, order, strict=True))
-
-
-def reordered(labels: LabelArray, order: Sequence[int]) -> LabelArray:
-    """Return labels with class or column ``order[i]`` in place of i; labels without an order are numbers."""
-    if not order:
-        return labels
-    if labels.ndim == 1:
-        return np.asarray(order, dtype=labels.dtype)[labels]
-    return labels[:, np.argsort(order)]
-
-
-def _correlation(table: npt.NDArray[np.int64], order: Sequence[int]) -> float:
-    """Return the multi-class MCC (Gorodkin 2004) of a confusion table (data, model) under an order; 0 if undefined."""
-    n = float(table.sum())
-    hits = float(sum(table[own, other] for own, other in enumerate(order)))
-    of_data, of_model = table.sum(axis=1).astype(float), table.sum(axis=0).astype(float)
-    covariance = hits * n - float(of_data @ of_model[list(order)])
-    spread = (n * n - float(of_data @ of_data)) * (n * n - float(of_model @ of_model))
-    return covariance / math.sqrt(spread) if spread > 0 else 0.0
 
 
 def _kind_of(cells: Sequence[tuple[object, ...]], rows: Sequence[tuple[object, ...]]) -> HeadKind:
@@ -213,17 +106,17 @@ def _read_classes(
     numbers = [_number(cell) for cell in cells]
     if not names and all(number is None for number in numbers):  # labels are names, and nobody gave their order
         names = sorted({cell.strip() for cell in cells if isinstance(cell, str)} - {""})
-    by_key = {_key(name): index for index, name in enumerate(names)}
+    by_key = {name_key(name): index for index, name in enumerate(names)}
     limit = len(names) or n_classes or 1 + int(max((number for number in numbers if number is not None), default=1))
     limit = max(limit, 2)
     values: list[int] = []
     faults: list[tuple[int, str]] = []
     for index, (cell, number) in enumerate(zip(cells, numbers, strict=True)):
-        value = by_key.get(_key(cell)) if isinstance(cell, str) and number is None else number
+        value = by_key.get(name_key(cell)) if isinstance(cell, str) and number is None else number
         if value == -1:
             faults.append((index, f"{_HIDDEN}; {_rule(limit)} is needed"))
         elif value is None or value not in range(limit):
-            named = "" if all(name.isdigit() for name in names) else f"; or a name, {_listed(names)}"
+            named = "" if all(name.isdigit() for name in names) else f"; or a name, {listed(names)}"
             faults.append((index, f"label must be {_rule(limit)}, got {cell!r}{named}"))
         else:
             values.append(int(value))
@@ -245,12 +138,3 @@ def _number(cell: object) -> float | None:
         return None
     number = float(cell)
     return number if math.isfinite(number) else None
-
-
-def _key(name: object) -> str:
-    """Return a name as it is compared: without case, blanks, hyphens and underlines."""
-    return re.sub(r"[\s_-]+", "", str(name)).lower()
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -16,11 +16,12 @@ from objectives.heads import HeadKind
 from objectives.loading import NONE
 from objectives.loading.data_sets import LOCAL_DATA, is_saved, read_data_set, read_saved
 from objectives.loading.hub import hub_snapshot, local_directory, refuse_lfs_pointers
-from objectives.loading.labels import BINARY, LabelArray, read_labels
+from objectives.loading.labels import BINARY, read_labels
 from objectives.loading.local_files import files_of_split, read_file
 from objectives.loading.tables import Rows, decode_lines, read_content, text_faults
 from objectives.loading.tasks import ALL_DEFAULT, GLUE, TASKS, DataOptions, Split
 from objectives.loading.tokenization import Text
+from objectives.model_labels import LabelArray
 
 _IN_DOMAIN = {"in_domain_train.tsv": True, "in_domain_dev.tsv": True, "out_of_domain_dev.tsv": False}
 _COLA_FILES: dict[Split, tuple[str, ...]] = {

@@ -8,10 +8,10 @@ import numpy as np
 
 from objectives.evaluation.evaluator import Evaluator
 from objectives.heads import Array, Head, Numbers, head_of
-from objectives.labels import fitting_labels
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier
 from objectives.metrics import metric_of
+from objectives.model_labels import fitting_labels
 from objectives.problem import Problem
 from objectives.scores import score
 from tests.objectives.random_models import random_bert, random_sentences

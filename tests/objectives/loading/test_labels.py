@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import matthews_corrcoef
 
-from objectives.errors import InputError
-from objectives.loading.labels import names_of_outputs, order_by_names, order_by_scores, read_labels, reordered
+from objectives.loading.labels import read_labels
 from objectives.loading.tasks import TASKS
 
 MNLI = TASKS["mnli"].label_names
@@ -33,23 +31,6 @@ def test_cells_are_read_by_their_kind(cells: Any, kind: Any, names: Any, labels:
     assert array is not None
     assert (array.tolist(), found) == (labels, read_names)
     assert array.dtype == (np.float64 if not read_names else np.int8)
-
-
-@pytest.mark.parametrize(
-    ("names", "order", "model_names", "named"),
-    [
-        (("unacceptable", "acceptable"), [1, 0], ("LABEL_0", "LABEL_1"), ("acceptable", "unacceptable")),
-        (("0", "1"), [0, 1], ("negative", "POSITIVE"), ("negative", "POSITIVE")),
-        (("0", "1"), [0, 1], ("LABEL_0", "1"), ("", "")),
-        (MNLI, [2, 1, 0], ("contradiction", "neutral", "Entailment"), MNLI[::-1]),
-        (("no", "yes"), [2, 0], ("LABEL_0", "LABEL_1", "LABEL_2"), ("yes", "", "no")),
-        ((), [], ("LABEL_0",), ()),
-    ],
-)
-def test_outputs_are_named_by_the_data_else_by_the_model(
-    names: tuple[str, ...], order: list[int], model_names: tuple[str, ...], named: tuple[str, ...]
-) -> None:
-    assert names_of_outputs(names, order, model_names) == named
 
 
 def test_several_columns_are_yes_no_labels_or_numbers() -> None:
@@ -84,49 +65,3 @@ def test_faults_are_by_row(cells: Any, kind: Any, names: Any, fault: tuple[int, 
     [(row, text)] = faults
     assert row == fault[0]
     assert text.startswith(fault[1])
-
-
-@pytest.mark.parametrize(
-    ("names", "model_names", "numbered", "order"),
-    [
-        (MNLI, ("CONTRADICTION", "neutral", "Entailment"), True, [2, 1, 0]),
-        (("not_entailment", "entailment"), ("entailment", "not entailment"), False, [1, 0]),
-        (("no", "yes"), ("maybe", "no", "yes"), False, [1, 2]),  # no sentence of a sample is "maybe"
-        (("0", "1", "2"), ("bad", "fair", "good"), True, [0, 1, 2]),
-        (("unacceptable", "acceptable"), ("LABEL_0", "LABEL_1"), True, [0, 1]),
-        (("no", "yes"), ("LABEL_0", "LABEL_1"), False, None),
-        (MNLI, ("LABEL_0", "LABEL_1", "LABEL_2"), True, None),
-        ((), ("LABEL_0",), True, []),
-    ],
-)
-def test_names_decide_and_numbers_stay(names: Any, model_names: Any, numbered: bool, order: list[int] | None) -> None:
-    assert order_by_names(names, model_names, numbered) == order
-
-
-def test_classes_that_the_model_lacks_are_refused() -> None:
-    with pytest.raises(InputError, match="the labels are 'entailment', 'neutral', 'contradiction', the model's are"):
-        order_by_names(MNLI, ("LABEL_0", "LABEL_1"), True)
-
-
-def test_scores_decide_between_orders_that_no_name_tells() -> None:
-    random = np.random.default_rng(0)
-    labels = random.integers(0, 3, 300).astype(np.int8)
-    order = [2, 0, 1]
-    predicted = np.where(random.random(300) < 0.5, np.array(order)[labels], random.integers(0, 3, 300))
-    model_names = ("LABEL_0", "LABEL_1", "LABEL_2")
-    assert order_by_scores(predicted, labels, MNLI, model_names) == order
-    assert reordered(labels, order).tolist() == [order[label] for label in labels]
-    with pytest.raises(InputError, match=r"no order's correlation .* is clearly above chance") as caught:
-        order_by_scores(random.integers(0, 3, 300), labels, MNLI, model_names)
-    assert str(caught.value).count("'entailment' as class") == 6  # all that were tried
-    # The oracle of what is printed.
-    predicted = np.array([0, 0, 1, 2, 2, 1])
-    few = np.array([0, 1, 1, 2, 0, 2], dtype=np.int8)
-    with pytest.raises(InputError, match=f"'entailment' as class 0, 'neutral' as class 1, 'contradiction' as class 2: "
-                                         f"{matthews_corrcoef(few, predicted):.3f}"):  # fmt: skip
-        order_by_scores(predicted, few, MNLI, model_names)
-
-
-def test_columns_of_yes_no_labels_are_reordered() -> None:
-    assert reordered(np.array([[1, 0, 0], [0, 1, 1]], dtype=np.int8), [2, 0, 1]).tolist() == [[0, 0, 1], [1, 1, 0]]
-    assert reordered(np.array([1.5, 2.0]), []).tolist() == [1.5, 2.0]
