@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from results.columns import escaped, to_markdown
-from results.report.summary import caution_lines, front_lines, lead_lines, no_reference_lines
+from results.report.leads import lead_lines
+from results.report.summary import caution_lines, front_lines, no_reference_lines
 from results.report.tables import compared_pick_rows, pick_columns
 from results.statistics.analysis import Analysis
 

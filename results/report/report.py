@@ -23,9 +23,10 @@ from results.plots.plot_info import bits_info, pareto_info
 from results.plots.progress import write_progress_plot
 from results.plots.progress_info import progress_info
 from results.plots.unseen import write_unseen_plot
+from results.report.leads import lead_lines
 from results.report.markdown import summary_markdown
 from results.report.polished import PolishedMap, polished_columns, read_polished
-from results.report.summary import caution_lines, export_commands, front_lines, lead_lines, no_reference_lines
+from results.report.summary import caution_lines, export_commands, front_lines, no_reference_lines
 from results.report.tables import (
     baseline_columns,
     baseline_rows,

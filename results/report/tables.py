@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Collection
+from dataclasses import replace
 
 import pandas as pd
 
 from objectives.metrics import METRIC_NAMES
-from objectives.packing.footprint import SizeAxis
-from objectives.scores import Scores
 from results import formatting
-from results.columns import Column, Measured, Value, to_frame
+from results.columns import Column, to_frame
 from results.export.bit_map_files import bit_map_path
 from results.outcome import Outcome, Trial
-from results.pareto import beaten_by, exact_sizes, fp32_size, front, least_damage
-from results.statistics.analysis import Analysis, Headline
+from results.pareto import beaten_by, front, least_damage
+from results.report.map_columns import (
+    MapColumns,
+    MapRow,
+    damage_column,
+    difference_column,
+    from_scores,
+    from_trial,
+    further_score_columns,
+    identity_columns,
+    metric_column,
+    no_worse,
+    score_columns,
+)
+from results.statistics.analysis import Analysis
 from results.statistics.intervals import Comparison, Estimate
 from results.statistics.picks import KNEE, SMALLEST
-from results.statistics.unseen import UnseenDamage
-
-
-@dataclass(frozen=True)
-class MapRow:
-    """One map in a table.
-
-    Attributes:
-        trial: the map; None for the FP32 model.
-        pick: the request that it answers, ``FP32`` or ``documented``.
-        headline: the answer to that request.
-    """
-
-    trial: Trial | None
-    pick: str = ""
-    headline: Headline | None = None
-
-
-MapColumns = list[Column[MapRow]]
-Attribute = TypeVar("Attribute")
 
 
 def trials_table(outcome: Outcome) -> pd.DataFrame:
@@ -73,17 +63,17 @@ def picks_table(analysis: Analysis) -> pd.DataFrame:
 def trial_columns(outcome: Outcome, on_front: Collection[int]) -> MapColumns:
     """Return the columns of the table of all trials."""
     return [
-        *_identity_columns(outcome),
-        Column("state", "", _from_trial(lambda trial: "failed" if trial.scores is None else "complete")),
-        Column("feasible", "", _from_trial(lambda trial: trial.feasible)),
-        Column("on_front", "", _from_trial(lambda trial: trial.number in on_front)),
-        Column(outcome.metric, "", _from_scores(outcome, lambda scores: scores.metric)),
-        Column("damage", "", _from_scores(outcome, lambda scores: scores.damage)),
-        *_further_score_columns(outcome),
-        Column("precision", "", _from_trial(lambda trial: trial.precision)),
-        Column("elapsed_s", "", _from_trial(lambda trial: trial.elapsed_s)),
-        Column("finished_s", "", _from_trial(lambda trial: trial.finished_s)),
-        Column("failure", "", _from_trial(lambda trial: trial.failure)),
+        *identity_columns(outcome),
+        Column("state", "", from_trial(lambda trial: "failed" if trial.scores is None else "complete")),
+        Column("feasible", "", from_trial(lambda trial: trial.feasible)),
+        Column("on_front", "", from_trial(lambda trial: trial.number in on_front)),
+        Column(outcome.metric, "", from_scores(outcome, lambda scores: scores.metric)),
+        Column("damage", "", from_scores(outcome, lambda scores: scores.damage)),
+        *further_score_columns(outcome),
+        Column("precision", "", from_trial(lambda trial: trial.precision)),
+        Column("elapsed_s", "", from_trial(lambda trial: trial.elapsed_s)),
+        Column("finished_s", "", from_trial(lambda trial: trial.finished_s)),
+        Column("failure", "", from_trial(lambda trial: trial.failure)),
     ]
 
 
@@ -91,11 +81,11 @@ def front_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the front's table."""
     outcome = analysis.outcome
     return [
-        *_identity_columns(outcome, analysis.front_numbers),
-        *_score_columns(analysis),
-        *_further_score_columns(outcome),
-        Column("bit_map_text", "", _from_trial(lambda trial: bit_map_path(outcome, trial, "txt"))),
-        Column("bit_map_json", "", _from_trial(lambda trial: bit_map_path(outcome, trial, "json"))),
+        *identity_columns(outcome, analysis.front_numbers),
+        *score_columns(analysis),
+        *further_score_columns(outcome),
+        Column("bit_map_text", "", from_trial(lambda trial: bit_map_path(outcome, trial, "txt"))),
+        Column("bit_map_json", "", from_trial(lambda trial: bit_map_path(outcome, trial, "json"))),
     ]
 
 
@@ -108,9 +98,9 @@ def baseline_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the table of the documented map and the baselines."""
     outcome = analysis.outcome
     return [
-        *_identity_columns(outcome, analysis.front_numbers),
-        *_score_columns(analysis),
-        Column("", "outcome", _from_trial(lambda trial: _baseline_remark(analysis, trial))),
+        *identity_columns(outcome, analysis.front_numbers),
+        *score_columns(analysis),
+        Column("", "outcome", from_trial(lambda trial: _baseline_remark(analysis, trial))),
     ]
 
 
@@ -136,26 +126,26 @@ def pick_columns(analysis: Analysis) -> MapColumns:
 
     return [
         Column("pick", "pick", lambda row: row.pick, lambda pick: request_text(outcome, pick)),
-        *_identity_columns(outcome, analysis.front_numbers),
-        *_score_columns(analysis),
-        _metric_column(f"confirmed_{metric}", f"{name}, holdout", holdout),
-        _difference_column(f"confirmed_{metric}_minus_fp32", f"{name} against FP32, holdout", holdout_against_fp32),
-        Column("confirmed_no_worse_than_fp32", "", lambda row: _no_worse(holdout_against_fp32(row))),
-        _damage_column("confirmed_damage", "damage, holdout", holdout),
-        _metric_column(f"corrected_{metric}", f"{name}, corrected", corrected),
-        _damage_column("corrected_damage", "damage, corrected", corrected, present=not analysis.unseen),
-        _damage_column(
+        *identity_columns(outcome, analysis.front_numbers),
+        *score_columns(analysis),
+        metric_column(f"confirmed_{metric}", f"{name}, holdout", holdout),
+        difference_column(f"confirmed_{metric}_minus_fp32", f"{name} against FP32, holdout", holdout_against_fp32),
+        Column("confirmed_no_worse_than_fp32", "", lambda row: no_worse(holdout_against_fp32(row))),
+        damage_column("confirmed_damage", "damage, holdout", holdout),
+        metric_column(f"corrected_{metric}", f"{name}, corrected", corrected),
+        damage_column("corrected_damage", "damage, corrected", corrected, present=not analysis.unseen),
+        damage_column(
             "corrected_unseen_damage",
             "damage, unseen, corrected",
             lambda row: row.headline.unseen if row.headline else None,
         ),
-        _difference_column(
+        difference_column(
             f"{metric}_minus_documented",
             f"{name} against documented",
             lambda row: row.headline.against_reference if row.headline else None,
         ),
         Column("", "best baseline of that size", lambda row: _best_baseline(analysis, row)),
-        *_further_score_columns(outcome),
+        *further_score_columns(outcome),
     ]
 
 
@@ -195,122 +185,6 @@ def request_text(outcome: Outcome, request: str) -> str:
     if request == KNEE:
         return "Knee of the front"
     return f"{request.removeprefix('best@')} or more" if request.startswith("best@") else request
-
-
-def _identity_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapColumns:
-    """Return the columns of a map's name, sizes and widths; maps ``with_files`` link to their file."""
-
-    def compression(axis: SizeAxis) -> Callable[[MapRow], float]:
-        return lambda row: 1.0 if row.trial is None else row.trial.compression(axis)
-
-    def size(axis: SizeAxis) -> Callable[[MapRow], int]:
-        fp32 = fp32_size(outcome.footprint, axis)
-        return lambda row: fp32 if row.trial is None else int(exact_sizes(outcome.footprint, [row.trial], axis)[0])
-
-    def file(row: MapRow) -> str:
-        has_file = row.trial is not None and row.trial.number in with_files
-        return bit_map_path(outcome, row.trial, "txt") if row.trial and has_file else ""
-
-    return [
-        Column("number", "", _from_trial(lambda trial: trial.number)),
-        Column("label", "map", _from_trial(lambda trial: trial.label), link=file),
-        Column("origin", "proposed by", _from_trial(lambda trial: trial.origin), formatting.proposer),
-        Column("nominal_compression", "nominal", compression("nominal"), formatting.times),
-        Column("packed_compression", "packed", compression("packed"), formatting.times),
-        Column("nominal_bits", "", size("nominal")),
-        Column("packed_bytes", "packed size", size("packed"), formatting.megabytes),
-        Column("bits", "", _from_trial(lambda trial: "".join(map(str, trial.bit_map)))),
-    ]
-
-
-def _score_columns(analysis: Analysis) -> MapColumns:
-    """Return the columns of metric and damage with their intervals, and of the metric against FP32's."""
-    outcome = analysis.outcome
-
-    def metric(row: MapRow) -> Value:
-        if row.trial is None:
-            return Measured(outcome.fp32.metric, analysis.fp32_metric)
-        scores = row.trial.scores
-        return Measured(scores.metric, analysis.intervals[row.trial.number].metric) if scores else None
-
-    def damage(row: MapRow) -> Value:
-        if row.trial is None:
-            return 0.0
-        scores = row.trial.scores
-        return Measured(scores.damage, analysis.intervals[row.trial.number].damage) if scores else None
-
-    def against_fp32(row: MapRow) -> Comparison | None:
-        return analysis.against_fp32.get(row.trial.number) if row.trial else None
-
-    margin, name = outcome.margin, METRIC_NAMES[outcome.metric]
-    return [
-        Column(outcome.metric, f"{name} (95% interval)", metric, formatting.metric, interval=True),
-        _difference_column(f"{outcome.metric}_minus_fp32", f"{name} against FP32", against_fp32),
-        Column(
-            "no_worse_than_fp32",
-            f"no worse by over {formatting.loss(margin, outcome.metric)}",
-            lambda row: _no_worse(against_fp32(row)),
-            formatting.confidence,
-        ),
-        Column("margin", "", lambda _: margin),
-        Column("damage", formatting.DAMAGE, damage, formatting.nats, interval=True),
-        _damage_column("unseen_damage", "damage, unseen", _from_trial(lambda trial: analysis.unseen.get(trial.number))),
-    ]
-
-
-def _further_score_columns(outcome: Outcome) -> MapColumns:
-    """Return the other scores that the head has."""
-    columns: MapColumns = [
-        Column("agreement", "", _from_scores(outcome, lambda scores: scores.agreement)),
-        Column("accuracy", "", _from_scores(outcome, lambda scores: scores.accuracy)),
-        Column("cross_entropy", "", _from_scores(outcome, lambda scores: scores.cross_entropy)),
-    ]
-    return [column for column in columns if column.name in {*outcome.fp32.record()} - {outcome.metric}]
-
-
-def _from_trial(get: Callable[[Trial], Attribute]) -> Callable[[MapRow], Attribute | None]:
-    """Return a function that gets an attribute of a row's trial, or None for the FP32 model."""
-    return lambda row: None if row.trial is None else get(row.trial)
-
-
-def _from_scores(outcome: Outcome, get: Callable[[Scores], float | None]) -> Callable[[MapRow], float | None]:
-    def value(row: MapRow) -> float | None:
-        scores = outcome.fp32 if row.trial is None else row.trial.scores
-        return None if scores is None else get(scores)
-
-    return value
-
-
-def _metric_column(name: str, heading: str, get: Callable[[MapRow], Estimate | None]) -> Column[MapRow]:
-    def value(row: MapRow) -> Measured | None:
-        estimate = get(row)
-        return None if estimate is None else Measured(estimate.metric, estimate.metric_interval)
-
-    return Column(name, heading, value, formatting.metric, interval=True)
-
-
-def _damage_column(
-    name: str, heading: str, get: Callable[[MapRow], Estimate | UnseenDamage | None], present: bool | None = None
-) -> Column[MapRow]:
-    def value(row: MapRow) -> Measured | None:
-        estimate = get(row)
-        if isinstance(estimate, Estimate):
-            return Measured(estimate.damage, estimate.damage_interval)
-        return None if estimate is None else Measured(estimate.damage, estimate.interval)
-
-    return Column(name, heading, value, formatting.nats, present, interval=True)
-
-
-def _difference_column(name: str, heading: str, get: Callable[[MapRow], Comparison | None]) -> Column[MapRow]:
-    def value(row: MapRow) -> Measured | None:
-        comparison = get(row)
-        return None if comparison is None else Measured(comparison.difference, comparison.interval)
-
-    return Column(name, heading, value, formatting.difference, interval=True)
-
-
-def _no_worse(comparison: Comparison | None) -> float | None:
-    return None if comparison is None else comparison.no_worse
 
 
 def _best_baseline(analysis: Analysis, row: MapRow) -> str | None:

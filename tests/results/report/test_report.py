@@ -18,8 +18,9 @@ from results.export.bit_map_files import remove_stale_bit_maps, write_bit_maps
 from results.formatting import difference_with
 from results.outcome import HoldoutScores, Outcome
 from results.pareto import front
+from results.report.leads import lead_lines
 from results.report.report import write_report
-from results.report.summary import caution_lines, front_lines, lead_lines
+from results.report.summary import caution_lines, front_lines
 from results.report.tables import baseline_columns, baseline_rows, compared_pick_rows, pick_columns, picks_table
 from results.statistics.analysis import analyse
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, made_up_trial, scored, with_trials

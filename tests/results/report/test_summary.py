@@ -11,7 +11,8 @@ from objectives.packing.footprint import SizeAxis
 from objectives.scores import Precision
 from results.formatting import DAMAGE, confidence
 from results.outcome import HoldoutScores, Origin, Outcome, Trial
-from results.report.summary import ending_lines, export_commands, front_lines, lead_lines, unseen_lead
+from results.report.leads import lead_lines, unseen_lead
+from results.report.summary import ending_lines, export_commands, front_lines
 from results.statistics.analysis import analyse
 from results.statistics.picks import SMALLEST, pick
 from tests.results.synthetic import empty_outcome, made_up_outcome, made_up_trial, scored, with_trials, with_unseen

@@ -13,8 +13,8 @@ from results.columns import to_markdown
 from results.formatting import nats
 from results.outcome import Outcome
 from results.plots.unseen import UNSEEN_COLUMNS, unseen_table
+from results.report.leads import lead_lines, unseen_lead
 from results.report.report import write_report
-from results.report.summary import lead_lines, unseen_lead
 from results.report.tables import pick_columns, pick_rows, picks_table
 from results.statistics.analysis import analyse
 from results.statistics.candidates import Candidates
