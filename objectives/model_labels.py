@@ -62,14 +62,15 @@ def order_by_scores(
         model_names: the names of the model's classes.
 
     Raises:
-        InputError: no order fits clearly better than chance, or there are too many classes to try all orders.
+        InputError: no order fits clearly better than chance, there are too many classes to try all orders, or they are
+            yes/no labels.
     """
     n_classes = len(model_names)
     unclear = (
         f"the model's labels are {listed(model_names)} and the data's are {listed(names)}, so their order is unknown"
     )
     remedy = "name the model's labels in its config.json (id2label and label2id) as the data does"
-    if n_classes > _MOST_ORDERS:
+    if n_classes > _MOST_ORDERS or labels.ndim > 1:
         raise InputError(f"{unclear}; {remedy}")
     table = np.zeros((n_classes, n_classes), dtype=np.int64)
     np.add.at(table, (labels, predicted), 1)  # rows are the data's

@@ -228,9 +228,9 @@ def load_problem(
     sentences = scored.sentences
     network = classifier.model
     config: Any = network.config
+    decided = "" if config.problem_type else ", as transformers decides where its config does not say"
     if config.problem_type is None and sentences.labels.ndim == 2 and config.num_labels > 1:
         config.problem_type = "multi_label_classification"  # as transformers decides
-    decided = "" if config.problem_type else ", as transformers decides where its config does not say"
     head = head_of(network)
     metric = metric_of(head, metric, options.metric)
     tokens = classifier.encode(sentences.texts)

@@ -28,8 +28,9 @@ def read_labels(
 
     Args:
         cells: ``n_rows`` of the cells of the label columns: numbers, text, or one list.
-        kind: what labels are; None to go by the cells: lists and several columns of 0 and 1 are yes/no labels, numbers
-            with a fraction are numbers, all others are classes.
+        kind: what labels are; several cells are yes/no labels also where it says classes. None to go by the cells:
+            lists and several columns of 0 and 1 are yes/no labels, numbers with a fraction are numbers, all others are
+            classes.
         names: names of the labels, as the data set's card or the task gives them; empty for none.
         n_classes: the number of classes; None for as many as occur.
 
@@ -40,7 +41,7 @@ def read_labels(
     kind = kind or _kind_of(cells, rows)
     if kind == "numbers":
         return _read_numbers(rows)
-    if kind == "labels":
+    if kind == "labels" or any(len(row) > 1 for row in rows):  # a model of classes may be one of yes/no labels
         return _read_yes_no(rows, names)
     return _read_classes(rows, names, n_classes)
 

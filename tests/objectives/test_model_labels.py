@@ -109,6 +109,12 @@ def test_scores_decide_between_orders_that_no_name_tells() -> None:
         order_by_scores(predicted, few, MNLI, model_names)
 
 
+def test_yes_no_labels_that_no_name_tells_are_refused() -> None:
+    answers = np.array([[0, 1, 1], [1, 0, 0]], dtype=np.int8)
+    with pytest.raises(InputError, match="so their order is unknown; name the model's labels in its config"):
+        order_by_scores(answers, answers, ("joy", "anger", "fear"), ("LABEL_0", "LABEL_1", "LABEL_2"))
+
+
 def test_columns_of_yes_no_labels_are_reordered() -> None:
     assert reordered(np.array([[1, 0, 0], [0, 1, 1]], dtype=np.int8), [2, 0, 1]).tolist() == [[0, 0, 1], [1, 1, 0]]
     assert reordered(np.array([1.5, 2.0]), []).tolist() == [1.5, 2.0]

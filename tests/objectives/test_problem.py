@@ -1,7 +1,9 @@
+import json
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -9,15 +11,17 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from objectives.bit_maps import documented_bit_map
 from objectives.errors import InputError
 from objectives.evaluation.evaluator import Evaluator
-from objectives.heads import TWO_CLASSES
+from objectives.heads import TWO_CLASSES, YesNoLabels
 from objectives.layers import uniform
+from objectives.loading.hub import quiet_libraries
 from objectives.loading.models import load_classifier
 from objectives.loading.sentences import load_sentences
+from objectives.loading.tasks import DataOptions
 from objectives.miniature import Miniature
 from objectives.problem import Problem, load_problem
 from objectives.scores import LogOdds
 from tests.objectives.architectures import tiny_model
-from tests.objectives.tiny_bert import make_tiny_bert
+from tests.objectives.tiny_bert import WORDS, make_tiny_bert
 from tests.shared import COLA, MODEL, needs_shared
 
 
@@ -120,6 +124,32 @@ def test_sentences_longer_than_the_model_are_cut(miniature: Miniature, tmp_path:
     for name, content in (("in_domain_train", lines), ("in_domain_dev", lines + long), ("out_of_domain_dev", lines)):
         (raw / f"{name}.tsv").write_text(content)
     assert len(load_problem(str(miniature.model), str(tmp_path)).labels) == 2 * len(texts) + 1
+
+
+def test_several_label_columns_make_a_model_of_yes_no_labels_as_transformers_decides(tmp_path: Path) -> None:
+    directory = make_tiny_bert(tmp_path / "model", labels=3)
+    network = AutoModelForSequenceClassification.from_pretrained(directory).eval()
+    texts = [f"the {one} {other}" for one in WORDS[2:9] for other in WORDS[2:9] if one.isalpha() and other.isalpha()]
+    with torch.no_grad():
+        logits = network(**AutoTokenizer.from_pretrained(directory)(texts, padding=True, return_tensors="pt")).logits
+        middle = logits.median(dim=0)[0]
+        network.get_parameter("classifier.bias").sub_(middle)
+    with quiet_libraries():
+        network.save_pretrained(directory)
+    table = pd.DataFrame((logits > middle).int().numpy(), columns=["joy", "anger", "fear"])
+    table.assign(text=texts).to_csv(tmp_path / "data.csv", index=False)
+    lines: list[str] = []
+    arguments = (str(directory), str(tmp_path / "data.csv"))
+    options = DataOptions(label_column=("joy", "anger", "fear"))
+    problem = load_problem(*arguments, report_progress=lines.append, options=options)
+    assert (problem.head, problem.metric) == (YesNoLabels(3), "f1")
+    assert problem.fp32.metric > 0.95  # a logit of the middle sentence may round to either side of 0
+    how = "as transformers decides where its config does not say"
+    assert f"the model predicts 3 yes/no labels, {how}; scored by F1, the mean over 3 yes/no labels (macro)" in lines
+    config = directory / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "problem_type": "single_label_classification"}))
+    with pytest.raises(InputError, match="has 3 label columns, and the model predicts 3 classes"):
+        load_problem(*arguments, options=options)
 
 
 def test_weights_that_are_not_searched_are_named_first(tmp_path: Path) -> None:

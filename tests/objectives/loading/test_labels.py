@@ -36,6 +36,8 @@ def test_cells_are_read_by_their_kind(cells: Any, kind: Any, names: Any, labels:
 def test_several_columns_are_yes_no_labels_or_numbers() -> None:
     array, names, _ = read_labels([(0, "1"), (1, 0)], None, ())
     assert array is not None and (array.tolist(), names) == ([[0, 1], [1, 0]], ("0", "1"))
+    array, names, _ = read_labels([(0, "1"), (1, 0)], "classes", ())
+    assert array is not None and array.tolist() == [[0, 1], [1, 0]]
     array, names, _ = read_labels([(0.5, "1"), (1, 0)], None, ())
     assert array is not None and (array.tolist(), names) == ([[0.5, 1], [1, 0]], ())
 
