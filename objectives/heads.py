@@ -366,11 +366,12 @@ class Numbers(Head):
 
 TWO_CLASSES = Classes(1)
 _KINDS: dict[str, type[Head]] = {"classes": Classes, "labels": YesNoLabels, "numbers": Numbers}
-_PROBLEM_TYPES = {
-    "single_label_classification": "classes",
-    "multi_label_classification": "labels",
-    "regression": "numbers",
+PROBLEM_TYPES: dict[HeadKind, str] = {
+    "classes": "single_label_classification",
+    "labels": "multi_label_classification",
+    "numbers": "regression",
 }
+"""As the configs of ``transformers`` name them."""
 
 
 def head_of_record(record: Mapping[str, Any] | None) -> Head:
@@ -399,12 +400,17 @@ def head_of_config(config: Any) -> Head:
     """
     n_logits = int(config.num_labels)
     problem_type = config.problem_type or ("regression" if n_logits == 1 else "single_label_classification")
-    kind = _PROBLEM_TYPES.get(problem_type)
+    kind = next((kind for kind, name in PROBLEM_TYPES.items() if name == problem_type), None)
     if kind is None or (kind == "classes" and n_logits < 2):
         raise InputError(
             f"its config.json has problem_type {problem_type!r} with {n_logits} labels; it must be one of "
-            f"{', '.join(_PROBLEM_TYPES)}, and classes must be two or more"
+            f"{', '.join(PROBLEM_TYPES.values())}, and classes must be two or more"
         )
+    return head_of_kind(kind, n_logits)
+
+
+def head_of_kind(kind: HeadKind, n_logits: int) -> Head:
+    """Return the head of so many classes, yes/no labels or numbers; numbers have no variances yet."""
     return Classes(n_logits - 1) if kind == "classes" else _KINDS[kind](n_logits)
 
 
