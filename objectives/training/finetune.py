@@ -31,7 +31,7 @@ from objectives.loading.labels import LabelArray
 from objectives.loading.models import Classifier, load_base
 from objectives.loading.tasks import ALL_DEFAULT, DataOptions
 from objectives.loading.tokenization import Text
-from objectives.metrics import MetricName, metric_of, metric_value
+from objectives.metrics import METRIC_NAMES, MetricName, chance_level, metric_of, metric_value
 from objectives.tensor_files import safetensor_errors_as_os_errors
 from objectives.training.targets import Targets, Unit, load_targets
 
@@ -82,7 +82,7 @@ def finetune(
         options: the task, and names of splits and columns.
         predict: what labels are; None to go by the task and the labels, as ``read_labels`` says.
         metric: of the validation sentences; ``auto`` for the usual one of what is predicted.
-        report_progress: called with a line on what is predicted, and one on the head.
+        report_progress: called with a line on what is predicted, one on the head, and notes.
 
     Raises:
         InputError: ``out`` exists or cannot be made, or a number is out of its range.
@@ -106,6 +106,11 @@ def finetune(
     except OSError as error:
         raise InputError(f"out {out}: cannot be written ({error}); choose another directory") from error
     value = metric_value(metric, targets.head, predicted, labels)
+    if value <= chance_level(metric, targets.head, labels):
+        report_progress(
+            f"note: the model's {METRIC_NAMES[metric]} is no better than chance, and a search refuses it; train for "
+            "more epochs, with more sentences or at another learning rate"
+        )
     return FinetuneResult(out, targets.head, metric, value, time.perf_counter() - started)
 
 
