@@ -440,7 +440,7 @@ def test_a_base_keeps_its_head_only_for_what_it_predicts(tmp_path: Path) -> None
     said: list[str] = []
 
     def weight(names: tuple[str, ...], kind: HeadKind) -> torch.Tensor:
-        return load_base(str(directory), names, kind, said.append).model.state_dict()["classifier.weight"]
+        return load_base(str(directory), names, kind, said.append).model.get_parameter("classifier.weight")
 
     assert torch.equal(weight(("LABEL_0", "LABEL_1"), "classes"), own)
     assert said.pop() == f"{directory}: its encoder, with its own head for 2 classes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -143,6 +144,10 @@ def test_every_head_is_learnt_from_pairs_and_read_back(
     assert (problem.metric, result.metric) == (metric, metric)
     assert problem.fp32.metric == pytest.approx(result.value, abs=1e-4)  # padding rounds
     assert result.value > 0.6
+    if metric == "f1":  # the columns say so where the config does not
+        config = json.loads((out / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps({**config, "problem_type": None}))
+        assert load_problem(str(out), str(tmp_path), options=options).head == problem.head
     if description == "a number":  # in its own unit
         assert np.sqrt(np.mean((problem.fp32_log_odds - problem.labels) ** 2)) < 0.8 * problem.labels.std()
 

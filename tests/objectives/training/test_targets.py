@@ -29,7 +29,7 @@ def load(directory: Path, train: str, validation: str = "", predict: Any = None,
 
 
 AGES = " ".join(["label", *map(str, range(18, 90))])
-COLUMNS = {"label_column": ("mild", "hot")}
+COLUMNS: dict[str, Any] = {"label_column": ("mild", "hot")}
 
 
 @pytest.mark.parametrize(
