@@ -267,8 +267,8 @@ def load_problem(
             else "It probably predicts other numbers: choose their --label-column"
         )
         raise InputError(
-            f"{model}: its FP32 {METRIC_NAMES[metric]} on {data} is {fp32.metric:.3f}, no better than chance{labelled}. "
-            f"{mistake}. Or it was never fine-tuned: run `bitfront finetune`"
+            f"{model}: its FP32 {METRIC_NAMES[metric]} on {data} is {fp32.metric:.3f}, no better than chance{labelled}"
+            f". {mistake}. Or it was never fine-tuned: run `bitfront finetune`"
         )
     model_id = identity["model"]
     bank = make_bank(loaded_quantizer, network, layers, model_id, cache, report_progress, bank_in_files)
