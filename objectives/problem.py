@@ -264,10 +264,15 @@ def load_problem(
     report_progress(f"the model predicts {head.description}{decided}; scored by {definition}")
     fp32 = score(fp32_log_odds, labels, fp32_log_odds, head, metric)
     if fp32.metric <= chance_level(metric, head, labels):
+        labelled = f", with {matching(sentences.names, order)}" if order else ""
+        mistake = (
+            "Its labels are probably in another order: correct id2label and label2id in its config.json"
+            if order
+            else "It probably predicts other numbers: choose their --label-column"
+        )
         raise InputError(
-            f"{model}: its FP32 {METRIC_NAMES[metric]} on {data} is {fp32.metric:.3f}, no better than chance, with "
-            f"{matching(sentences.names, order) or 'numbers'}. Its labels are probably in another order: correct "
-            "id2label and label2id in its config.json. Or it was never fine-tuned: run `bitfront finetune`"
+            f"{model}: its FP32 {METRIC_NAMES[metric]} on {data} is {fp32.metric:.3f}, no better than chance{labelled}"
+            f". {mistake}. Or it was never fine-tuned: run `bitfront finetune`"
         )
     model_id = identity["model"]
     bank = make_bank(loaded_quantizer, network, layers, model_id, cache, report_progress, bank_in_files)

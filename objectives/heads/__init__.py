@@ -19,12 +19,13 @@ log-odds of two classes, and else ``(n_outputs,)``. Flat outputs are ``(n_senten
 """
 
 from objectives.heads.base import Array, Curvature, Head, HeadKind, Outputs
-from objectives.heads.choice import head_of, head_of_config, head_of_record
+from objectives.heads.choice import PROBLEM_TYPES, head_of, head_of_config, head_of_kind, head_of_record
 from objectives.heads.classes import TWO_CLASSES, Classes
 from objectives.heads.numbers import Numbers
 from objectives.heads.yes_no_labels import YesNoLabels
 
 __all__ = [
+    "PROBLEM_TYPES",
     "TWO_CLASSES",
     "Array",
     "Classes",
@@ -36,5 +37,6 @@ __all__ = [
     "YesNoLabels",
     "head_of",
     "head_of_config",
+    "head_of_kind",
     "head_of_record",
 ]

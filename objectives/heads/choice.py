@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from objectives.errors import InputError
-from objectives.heads.base import Head
+from objectives.heads.base import Head, HeadKind
 from objectives.heads.classes import TWO_CLASSES, Classes
 from objectives.heads.numbers import Numbers
 from objectives.heads.yes_no_labels import YesNoLabels
@@ -15,11 +15,12 @@ if TYPE_CHECKING:  # reading a run loads no torch
     from torch import nn
 
 _KINDS: dict[str, type[Head]] = {"classes": Classes, "labels": YesNoLabels, "numbers": Numbers}
-_PROBLEM_TYPES = {
-    "single_label_classification": "classes",
-    "multi_label_classification": "labels",
-    "regression": "numbers",
+PROBLEM_TYPES: dict[HeadKind, str] = {
+    "classes": "single_label_classification",
+    "labels": "multi_label_classification",
+    "numbers": "regression",
 }
+"""As the configs of ``transformers`` name them."""
 
 
 def head_of_record(record: Mapping[str, Any] | None) -> Head:
@@ -48,10 +49,15 @@ def head_of_config(config: Any) -> Head:
     """
     n_logits = int(config.num_labels)
     problem_type = config.problem_type or ("regression" if n_logits == 1 else "single_label_classification")
-    kind = _PROBLEM_TYPES.get(problem_type)
+    kind = next((kind for kind, name in PROBLEM_TYPES.items() if name == problem_type), None)
     if kind is None or (kind == "classes" and n_logits < 2):
         raise InputError(
             f"its config.json has problem_type {problem_type!r} with {n_logits} labels; it must be one of "
-            f"{', '.join(_PROBLEM_TYPES)}, and classes must be two or more"
+            f"{', '.join(PROBLEM_TYPES.values())}, and classes must be two or more"
         )
+    return head_of_kind(kind, n_logits)
+
+
+def head_of_kind(kind: HeadKind, n_logits: int) -> Head:
+    """Return the head of so many classes, yes/no labels or numbers; numbers have no variances yet."""
     return Classes(n_logits - 1) if kind == "classes" else _KINDS[kind](n_logits)

@@ -64,6 +64,8 @@ def load_scored(
             f"{', '.join(available.names)}; give both the same"
         )
     order = order_by_names(available.names, model_labels, available.numbered)
+    if order is None and available.labels.ndim == 2:
+        order = list(range(len(available.names)))  # columns have an order, and no scores tell another
     most = options.max_eval_samples
     return ScoredSentences(
         sample(available, most), None if holdout is None else sample(holdout, most), len(available), order

@@ -16,6 +16,7 @@ BINARY = ("0", "1")
 
 _HIDDEN = "label -1 marks a hidden label, as in GLUE's test split"
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # float() takes more: 0_1, other digits
+_MANY_CLASSES, _FEW_ROWS = 20, 10  # more whole numbers than so many, of which each has few rows, are no classes
 
 
 def read_labels(
@@ -28,9 +29,10 @@ def read_labels(
 
     Args:
         cells: ``n_rows`` of the cells of the label columns: numbers, text, or one list.
-        kind: what labels are; several cells are yes/no labels also where it says classes. None to go by the cells:
-            lists and several columns of 0 and 1 are yes/no labels, numbers with a fraction are numbers, all others are
-            classes.
+        kind: what labels are; None to go by the cells. Lists and several columns are yes/no labels. They are numbers
+            if one has a fraction, if all are written as ``3.0`` and are not only 0.0 and 1.0, or if each of several
+            columns has more than 0 and 1. One column of whole numbers is a number if one is below -1, or if the
+            classes would be more than 20 and have gaps or under 10 rows each. All others are classes.
         names: names of the labels, as the data set's card or the task gives them; empty for none.
         n_classes: the number of classes; None for as many as occur.
 
@@ -38,19 +40,36 @@ def read_labels(
         The labels, None if there are faults; the name of each class or yes/no label, empty for numbers.
     """
     rows = [_flat(row) for row in cells]
-    kind = kind or _kind_of(cells, rows)
+    kind = kind or _kind_of(cells, rows, names)
     if kind == "numbers":
         return _read_numbers(rows)
-    if kind == "labels" or any(len(row) > 1 for row in rows):  # a model of classes may be one of yes/no labels
+    if kind == "labels" or any(len(row) > 1 for row in rows):  # several are no choice of one class
         return _read_yes_no(rows, names)
     return _read_classes(rows, names, n_classes)
 
 
-def _kind_of(cells: Sequence[tuple[object, ...]], rows: Sequence[tuple[object, ...]]) -> HeadKind:
+def _kind_of(cells: Sequence[tuple[object, ...]], rows: Sequence[tuple[object, ...]], names: Sequence[str]) -> HeadKind:
     numbers = [[_number(cell) for cell in row] for row in rows]
-    if any(number is not None and not number.is_integer() for row in numbers for number in row):
+    flat = [(cell, number) for row in zip(rows, numbers, strict=True) for cell, number in zip(*row, strict=True)]
+    floats = all(_is_float(cell) for cell, number in flat if number is not None)
+    if any(number is not None and (not number.is_integer() or (floats and number not in (0, 1))) for _, number in flat):
         return "numbers"
-    return "labels" if any(len(row) > 1 or isinstance(row[0], (list, tuple)) for row in cells) else "classes"
+    if any(isinstance(row[0], (list, tuple)) for row in cells):
+        return "labels"
+    if any(len(row) > 1 for row in cells):
+        beyond = [any(number not in (None, 0, 1) for number in column) for column in zip(*numbers, strict=True)]
+        return "numbers" if all(beyond) else "labels"
+    occurring = {number for _, number in flat if number is not None}
+    if names or not occurring:
+        return "classes"
+    count = 1 + int(max(occurring))
+    sparse = len(occurring) < count or len(rows) < _FEW_ROWS * count
+    return "numbers" if min(occurring) < -1 or (count > _MANY_CLASSES and sparse) else "classes"
+
+
+def _is_float(cell: object) -> bool:
+    """Return whether a number is written as no whole one: 3.0."""
+    return isinstance(cell, (float, np.floating)) or (isinstance(cell, str) and not cell.lstrip("-").isdigit())
 
 
 def _flat(row: tuple[object, ...]) -> tuple[object, ...]:
@@ -106,7 +125,8 @@ def _read_classes(
     cells = [row[0] for row in rows]
     numbers = [_number(cell) for cell in cells]
     if not names and all(number is None for number in numbers):  # labels are names, and nobody gave their order
-        names = sorted({cell.strip() for cell in cells if isinstance(cell, str)} - {""})
+        spellings = sorted({cell.strip() for cell in cells if isinstance(cell, str)} - {""})
+        names = list({name_key(name): name for name in spellings}.values())
     by_key = {name_key(name): index for index, name in enumerate(names)}
     limit = len(names) or n_classes or 1 + int(max((number for number in numbers if number is not None), default=1))
     limit = max(limit, 2)

@@ -182,11 +182,13 @@ def _read_parquet(path: Path, options: DataOptions, labelled: bool) -> Rows:
 def named(
     cells: Sequence[tuple[object, ...]], features: Mapping[str, Any], columns: Sequence[str]
 ) -> tuple[Sequence[tuple[object, ...]], tuple[str, ...]]:
-    """Return the cells of the label columns, and the names that the features of ``datasets`` give for labels.
+    """Return the cells of the label columns, and their names: the columns' if there are several, else the features'.
 
-    A list of the numbers of those labels that are yes becomes a list of 0 and 1.
+    ``features`` are those of ``datasets``. A list of the numbers of labels that are yes becomes one of 0 and 1.
     """
-    feature = features.get(columns[0]) if len(columns) == 1 else None
+    if len(columns) > 1:
+        return cells, tuple(columns)
+    feature = features.get(columns[0]) if columns else None
     of_list = getattr(feature, "feature", None)
     names = tuple(getattr(of_list or feature, "names", None) or ())
     if of_list is None or not names:

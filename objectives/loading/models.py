@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from objectives.errors import InputError, all_faults, quoted
-from objectives.heads import head_of_config
+from objectives.heads import PROBLEM_TYPES, HeadKind, head_of_config, head_of_kind
 from objectives.loading.hub import (
     hub_snapshot,
     library_faults,
@@ -85,8 +85,7 @@ class Classifier:
     @property
     def label_names(self) -> tuple[str, ...]:
         """The name of each label, in the order of the outputs."""
-        names = {int(label): str(name) for label, name in (self.model.config.id2label or {}).items()}
-        return tuple(names[label] for label in sorted(names))
+        return _label_names(self.model.config)
 
     @property
     def takes_types(self) -> bool:
@@ -153,10 +152,22 @@ def load_classifier(source: str) -> Classifier:
     return classifier
 
 
-def load_base(source: str, label_names: Sequence[str] = tuple(LABEL_NAMES.values())) -> Classifier:
-    """Load an encoder of the BERT family for fine-tuning, as ``load_classifier`` but with a new head if it has none.
+def load_base(
+    source: str,
+    label_names: Sequence[str] = tuple(LABEL_NAMES.values()),
+    kind: HeadKind = "classes",
+    report_progress: Callable[[str], None] = lambda _: None,
+) -> Classifier:
+    """Load an encoder of the BERT family for fine-tuning, as ``load_classifier``, but with a head to train.
 
-    A new head is drawn from torch's global random generator. Gradients are on. The labels get the names.
+    The model's own head is kept if it has the same classes or yes/no labels. Else the head is drawn from torch's global
+    random generator; so is one of numbers, whose unit may be another. Gradients are on.
+
+    Args:
+        source: as for ``load_classifier``.
+        label_names: a name for each class, yes/no label or number.
+        kind: what the head is to predict.
+        report_progress: called with a line on the head.
 
     Raises:
         InputError: as ``load_classifier``, except for the head and the number of labels.
@@ -164,13 +175,19 @@ def load_base(source: str, label_names: Sequence[str] = tuple(LABEL_NAMES.values
     directory = model_directory(source)
     with quiet_libraries():
         config = _load_config(directory, source)
+        own = _label_names(config), config.problem_type or PROBLEM_TYPES["classes"]
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: label for label, name in enumerate(label_names)}
-        config.problem_type = "single_label_classification"
+        config.problem_type = PROBLEM_TYPES[kind]  # type: ignore[assignment] # it is one of the names
         model, faulty = load_weights(directory, config, source)
-        _, _, encoder = split_by_part(model, faulty)  # masked language models are saved without a pooler too
+        head, _, encoder = split_by_part(model, faulty)  # masked language models are saved without a pooler too
         if encoder:
             raise tensor_error(source, encoder, faulty)
+        keeps = not head and kind != "numbers" and own == (tuple(label_names), PROBLEM_TYPES[kind])
+        if not head and not keeps:
+            _draw_head(model, config)
+        predicts = head_of_kind(kind, len(label_names)).description
+        report_progress(f"{source}: its encoder, with {'its own' if keeps else 'a new'} head for {predicts}")
         classifier = _with_tokenizer(directory, model, source)
     if not 0 <= _id_of_padding(classifier) < classifier.n_embeddings:
         raise InputError(
@@ -179,6 +196,18 @@ def load_base(source: str, label_names: Sequence[str] = tuple(LABEL_NAMES.values
             "tokenizer that the model was trained with"
         )
     return classifier
+
+
+def _draw_head(model: PreTrainedModel, config: PreTrainedConfig) -> None:
+    """Fill all that lies outside the encoder as in a new model."""
+    drawn = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).state_dict()
+    head, _, _ = split_by_part(model, drawn)
+    model.load_state_dict({name: drawn[name] for name in head}, strict=False)
+
+
+def _label_names(config: PreTrainedConfig) -> tuple[str, ...]:
+    names = {int(label): str(name) for label, name in (config.id2label or {}).items()}
+    return tuple(names[label] for label in sorted(names))
 
 
 def _id_of_padding(classifier: Classifier) -> int:

@@ -6,9 +6,10 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,24 +24,29 @@ from transformers import (
 
 from objectives.errors import InputError, all_faults
 from objectives.files import replacing_directory
-from objectives.heads import TWO_CLASSES
+from objectives.heads import Array, Head, HeadKind
+from objectives.labels import fitting_labels
 from objectives.loading.hub import quiet_libraries
+from objectives.loading.labels import LabelArray
 from objectives.loading.models import Classifier, load_base
-from objectives.loading.sentences import Sentences, load_sentences
 from objectives.loading.tasks import ALL_DEFAULT, DataOptions
-from objectives.metrics import metric_value
+from objectives.loading.tokenization import Text
+from objectives.metrics import METRIC_NAMES, MetricName, chance_level, metric_of, metric_value
 from objectives.tensor_files import safetensor_errors_as_os_errors
+from objectives.training.targets import Targets, Unit, load_targets
 
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """A fine-tuned model's directory, and its MCC on the validation sentences, -1..1, higher is better.
+    """A fine-tuned model's directory, and its metric on the validation sentences, higher is better.
 
-    ``elapsed_s`` is the time for loading, training and scoring.
+    ``value`` is at most 1. ``elapsed_s`` is the time for loading, training and scoring.
     """
 
     out: Path
-    mcc: float
+    head: Head
+    metric: MetricName
+    value: float
     elapsed_s: float
 
 
@@ -54,13 +60,19 @@ def finetune(
     batch_size: int = 32,
     seed: int = 42,
     options: DataOptions = ALL_DEFAULT,
+    predict: HeadKind | None = None,
+    metric: MetricName | Literal["auto"] = "auto",
+    report_progress: Callable[[str], None] = lambda _: None,
 ) -> FinetuneResult:
-    """Fine-tune an encoder on sentences of two classes, and save it as an ordinary ``transformers`` directory.
+    """Fine-tune an encoder on labelled sentences, and save it as an ordinary ``transformers`` directory.
+
+    It learns to predict one of several classes, yes/no labels or numbers, with the losses of ``transformers``: cross
+    entropy, binary cross entropy of each label, and the squared error of standardised numbers.
 
     A GPU is used if there is one. On a CPU the same arguments give the same model.
 
     Args:
-        base: a model directory or hub name; its classification head may be missing.
+        base: a model directory or hub name; its head may be missing, or of something else.
         data: a directory or hub name with a train and a validation split, as for ``load_sentences``.
         out: the directory to make; it appears when it is complete.
         epochs: passes over the train sentences, which may be a fraction.
@@ -68,35 +80,38 @@ def finetune(
         batch_size: sentences a step.
         seed: seed of the new head, the order of the sentences and the dropout.
         options: the task, and names of splits and columns.
+        predict: what labels are; None to go by the task and the labels, as ``read_labels`` says.
+        metric: of the validation sentences; ``auto`` for the usual one of what is predicted.
+        report_progress: called with a line on what is predicted, one on the head, and notes.
 
     Raises:
         InputError: ``out`` exists or cannot be made, or a number is out of its range.
-        InputError: ``base`` or ``data`` cannot be loaded, or the data has other labels than two classes.
+        InputError: ``base`` cannot be loaded, or ``data``; see ``load_targets``.
+        InputError: the metric does not fit the labels.
         InputError: the training diverged.
     """
     started = time.perf_counter()
     _check_arguments(out, epochs, learning_rate, batch_size, seed)
-    train = load_sentences(data, "train", options)
-    if len(train.names) != 2 or train.labels.ndim != 1:
-        raise InputError(f"{data}: two classes are needed, its labels are {', '.join(train.names) or 'numbers'}")
-    validation = load_sentences(data, "validation", options, "classes", len(train.names))
-    if validation.names != train.names:
-        raise InputError(
-            f"{data}: its validation labels are {', '.join(validation.names)}, those to train on "
-            f"{', '.join(train.names)}; both need all classes"
-        )
+    targets = load_targets(data, options, predict, report_progress)
+    metric = metric_of(targets.head, metric)
     set_seed(seed)
-    names = [f"LABEL_{name}" if name.isdigit() else name for name in train.names]
-    classifier = replace(load_base(base, names), max_length=options.max_length)
+    base_model = load_base(base, targets.names, targets.head.kind, report_progress)
+    classifier = replace(base_model, max_length=options.max_length)
     try:
         with replacing_directory(out) as directory:
-            validation_mcc = _train(classifier, train, validation, epochs, learning_rate, batch_size, seed)
+            predicted, labels = _train(classifier, targets, epochs, learning_rate, batch_size, seed)
             with quiet_libraries(), safetensor_errors_as_os_errors():
                 classifier.model.save_pretrained(directory)
                 classifier.tokenizer.save_pretrained(directory)
     except OSError as error:
         raise InputError(f"out {out}: cannot be written ({error}); choose another directory") from error
-    return FinetuneResult(out, validation_mcc, time.perf_counter() - started)
+    value = metric_value(metric, targets.head, predicted, labels)
+    if value <= chance_level(metric, targets.head, labels):
+        report_progress(
+            f"note: the model's {METRIC_NAMES[metric]} is no better than chance, and a search refuses it; train for "
+            "more epochs, with more sentences or at another learning rate"
+        )
+    return FinetuneResult(out, targets.head, metric, value, time.perf_counter() - started)
 
 
 def _check_arguments(out: Path, epochs: float, learning_rate: float, batch_size: int, seed: int) -> None:
@@ -116,15 +131,14 @@ def _check_arguments(out: Path, epochs: float, learning_rate: float, batch_size:
 
 
 def _train(
-    classifier: Classifier,
-    train: Sentences,
-    validation: Sentences,
-    epochs: float,
-    learning_rate: float,
-    batch_size: int,
-    seed: int,
-) -> float:
-    """Train the classifier's model in place, with a bar on a terminal. Return its validation MCC."""
+    classifier: Classifier, targets: Targets, epochs: float, learning_rate: float, batch_size: int, seed: int
+) -> tuple[Array, Array]:
+    """Train the classifier's model in place, with a bar on a terminal.
+
+    Return its predictions of the validation sentences and their labels, ``(n_sentences, *head.label_shape)``.
+    """
+    head, labels = targets.head, targets.train.labels
+    unit = Unit.of(labels) if head.kind == "numbers" else None
     show_bar = sys.stderr.isatty()
     with tempfile.TemporaryDirectory() as scratch, quiet_libraries():
         trainer = Trainer(
@@ -149,7 +163,7 @@ def _train(
                 report_to="none",
                 disable_tqdm=not show_bar,
             ),
-            train_dataset=_examples(classifier, train),
+            train_dataset=_examples(classifier, targets.train.texts, unit.standardised(labels) if unit else labels),
             data_collator=DataCollatorWithPadding(classifier.tokenizer),
             processing_class=classifier.tokenizer,
         )
@@ -158,12 +172,16 @@ def _train(
         if show_bar:
             trainer.add_callback(_Bar())
         trainer.train()
-        prediction = trainer.predict(_examples(classifier, validation))  # type: ignore[arg-type] # any sequence serves
-    logits, labels = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+        if unit:
+            unit.put_into(classifier.model)
+        examples = _examples(classifier, targets.validation.texts, targets.validation.labels)
+        prediction = trainer.predict(examples)  # type: ignore[arg-type] # any sequence serves
+    logits = np.asarray(prediction.predictions)
     if not np.isfinite(logits).all():
         raise InputError(f"finetune: the training diverged at learning rate {learning_rate}; choose a lower one")
     # These labels came back with the logits: grouping by length reorders the validation sentences too.
-    return metric_value("mcc", TWO_CLASSES, logits.argmax(axis=1), labels)
+    labels = fitting_labels(np.asarray(prediction.label_ids), head, "validation sentences")
+    return head.predictions(head.outputs(torch.from_numpy(logits)).numpy()), labels
 
 
 class _Bar(ProgressCallback):
@@ -171,10 +189,12 @@ class _Bar(ProgressCallback):
         pass
 
 
-def _examples(classifier: Classifier, sentences: Sentences) -> list[dict[str, object]]:
-    """Return tokenised sentences with their labels, unpadded, in the trainer's format."""
-    tokens = classifier.encode(sentences.texts)
-    columns: dict[str, Iterable[object]] = {"input_ids": map(list, tokens.ids), "label": sentences.labels.tolist()}
+def _examples(classifier: Classifier, texts: Sequence[Text], labels: LabelArray) -> list[dict[str, object]]:
+    """Return tokenised texts with their labels, unpadded, in the trainer's format."""
+    tokens = classifier.encode(texts)
+    # The losses of classes need whole numbers, all others the type of the logits.
+    targets = labels.tolist() if labels.ndim == 1 else labels.astype(float).tolist()
+    columns: dict[str, Iterable[object]] = {"input_ids": map(list, tokens.ids), "label": targets}
     if tokens.types is not None:
         columns["token_type_ids"] = map(list, tokens.types)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from objectives.errors import InputError
+from objectives.heads import HeadKind
 from search.allocation.knapsack import Source
-from search.cli.options import BitMapFile, ProfileName, console, given_as, takes_settings
+from search.cli.options import BitMapFile, ProfileName, console, given_as, help_text, takes_settings
 from search.run.profile import DATA_SETTINGS, Profile, checked_profile, resolve_profile
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from objectives.problem import Problem
     from objectives.scores import LogOdds
 
-_FINETUNE_SETTINGS = ("task", "text_column", "label_column", "train_split", "validation_split", "max_length")
+_FINETUNE_SETTINGS = ("task", "text_column", "label_column", "train_split", "validation_split", "max_length", "metric")
 _MODEL_SETTINGS = ("model", "data", *DATA_SETTINGS, "metric", "quantizer", "group_size", "device")
 
 
@@ -160,14 +161,25 @@ def finetune(
     seed: Annotated[
         int, typer.Option(min=0, help="Random seed of the new head, the order of sentences and dropout.")
     ] = 42,
+    predict: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(get_args(HeadKind)),
+            help=help_text("What labels are: one of several classes, yes or no each, or numbers.", "by the labels"),
+            show_default=False,
+        ),
+    ] = None,
     **flags: Any,
 ) -> None:
     """Fine-tune a base model on labelled sentences, CoLA without --data, to have a model to search."""
+    from objectives.metrics import METRIC_NAMES
     from objectives.training.finetune import finetune as train
     from results.formatting import command
 
-    settings = {"model": model, "data": data, **{name: value for name, value in flags.items() if value is not None}}
-    options = replace(checked_profile(settings, "finetune").data_options, max_eval_samples=0)
+    if predict not in (None, *get_args(HeadKind)):
+        raise InputError(f"--predict must be {', '.join(get_args(HeadKind))}, not {predict!r}")
+    given = {"model": model, "data": data, **{name: value for name, value in flags.items() if value is not None}}
+    settings = checked_profile(given, "finetune")
     result = train(
         model,
         data,
@@ -176,9 +188,13 @@ def finetune(
         learning_rate=learning_rate,
         batch_size=batch_size,
         seed=seed,
-        options=options,
+        options=replace(settings.data_options, max_eval_samples=0),
+        predict=cast(HeadKind | None, predict),
+        metric=settings.metric,
+        report_progress=lambda text: console.message(text, "dim"),
     )
-    typer.echo(f"written: {out}; validation MCC {result.mcc:.4f} after {result.elapsed_s:.0f} s")
+    shown = f"validation {METRIC_NAMES[result.metric]} {result.value:.4f}"
+    typer.echo(f"written: {out}; {shown} after {result.elapsed_s:.0f} s")
     run = Path("runs") / (out.name or "new")
     read = [word for name in _FINETUNE_SETTINGS if flags[name] for word in given_as(name, flags[name])]
     typer.echo(f"next: {command('search', '--model', out, '--data', data, *read, '--run', run)}")

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from objectives.errors import InputError
-from objectives.loading.holdout import parse_share, split_holdout
+from objectives.loading.holdout import load_scored, parse_share, split_holdout
 from objectives.loading.sentences import Sentences, load_sentences
+from objectives.loading.tasks import DataOptions
 
 
 def made_up(count: int = 400, seed: int = 0) -> Sentences:
@@ -76,3 +77,17 @@ def test_shares_that_leave_nothing_are_refused() -> None:
         split_holdout(made_up(), "0.000001")
     with pytest.raises(InputError, match="to search with: at least one of each label"):
         split_holdout(made_up(), "0.999999")
+
+
+@pytest.mark.parametrize(
+    ("model_names", "order"),
+    [(("warm", "hot", "mild"), [2, 1, 0]), (("LABEL_0", "LABEL_1", "LABEL_2"), [0, 1, 2])],
+)
+def test_columns_of_yes_no_labels_have_names_and_an_order(
+    model_names: tuple[str, ...], order: list[int], tmp_path: Path
+) -> None:
+    path = tmp_path / "validation.csv"
+    path.write_text("sentence,mild,hot,warm\na,0,1,1\nb,1,0,0\n")
+    options = DataOptions(label_column=("mild", "hot", "warm"))
+    scored = load_scored(str(path), "none", options, model_names, "labels")
+    assert (scored.order, scored.sentences.names) == (order, ("mild", "hot", "warm"))

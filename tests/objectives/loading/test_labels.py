@@ -20,6 +20,12 @@ MNLI = TASKS["mnli"].label_names
         (["0", "2.0"], None, (), [0, 2], ("0", "1", "2")),
         (["neutral", "Entailment", "2"], "classes", MNLI, [1, 0, 2], MNLI),
         (["yes", "no", "yes"], None, (), [1, 0, 1], ("no", "yes")),
+        (["yes", "No", "no"], None, (), [1, 0, 0], ("no", "yes")),
+        (["0.0", "1.0"], None, (), [0, 1], ("0", "1")),
+        ([3.0, 1.0], None, (), [3.0, 1.0], ()),
+        ([0, -2], None, (), [0.0, -2.0], ()),
+        ([0, 1990, 2020], None, (), [0.0, 1990.0, 2020.0], ()),
+        ([20, 3], "classes", (), [20, 3], tuple(map(str, range(21)))),
         (["3.5", "4"], None, (), [3.5, 4.0], ()),
         ([3, 4], "numbers", (), [3.0, 4.0], ()),
         ([[0, 1, 1], [1, 0, 0]], None, (), [[0, 1, 1], [1, 0, 0]], ("0", "1", "2")),
@@ -40,6 +46,12 @@ def test_several_columns_are_yes_no_labels_or_numbers() -> None:
     assert array is not None and array.tolist() == [[0, 1], [1, 0]]
     array, names, _ = read_labels([(0.5, "1"), (1, 0)], None, ())
     assert array is not None and (array.tolist(), names) == ([[0.5, 1], [1, 0]], ())
+    array, names, _ = read_labels([(3, 1), (1, 7)], None, ("size", "cost"))
+    assert array is not None and (array.tolist(), names) == ([[3, 1], [1, 7]], ())
+    _, _, faults = read_labels([(3, 1), (1, 0)], None, ())  # a slip among yes/no labels
+    assert faults == [(0, "label must be 0 or 1, got 3")]
+    array, names, _ = read_labels([(0, 1), (1, 0)], "classes", ("mild", "hot"))  # no choice of one
+    assert array is not None and (array.tolist(), names) == ([[0, 1], [1, 0]], ("mild", "hot"))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import huggingface_hub
 import pytest
@@ -33,7 +33,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from objectives.errors import InputError
-from objectives.heads import head_of
+from objectives.heads import HeadKind, head_of
 from objectives.loading.hub import quiet_libraries
 from objectives.loading.models import Classifier, load_base, load_classifier
 from tests.objectives.tiny_bert import MAX_TOKENS, SPECIAL, WORDS, make_tiny_bert
@@ -432,6 +432,22 @@ def test_a_base_is_named_after_colas_labels_and_can_learn(tmp_path: Path) -> Non
     assert base.model.config.num_labels == 2
     assert logits(base).shape == (1, 2)
     assert all(parameter.requires_grad for parameter in base.model.parameters())
+
+
+def test_a_base_keeps_its_head_only_for_what_it_predicts(tmp_path: Path) -> None:
+    directory = make_tiny_bert(tmp_path / "base")
+    own = safetensors.torch.load_file(directory / "model.safetensors")["classifier.weight"]
+    said: list[str] = []
+
+    def weight(names: tuple[str, ...], kind: HeadKind) -> torch.Tensor:
+        return load_base(str(directory), names, kind, said.append).model.get_parameter("classifier.weight")
+
+    assert torch.equal(weight(("LABEL_0", "LABEL_1"), "classes"), own)
+    assert said.pop() == f"{directory}: its encoder, with its own head for 2 classes"
+    for names, kind in ((("no", "yes"), "classes"), (("LABEL_0", "LABEL_1"), "labels"), (("a", "b"), "numbers")):
+        new = weight(names, cast(HeadKind, kind))
+        assert new.shape == own.shape and not torch.equal(new, own)
+        assert "with a new head" in said.pop()
 
 
 def test_a_base_with_a_hole_in_its_encoder_is_refused(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import matthews_corrcoef
@@ -16,6 +18,7 @@ from objectives.errors import InputError
 from objectives.loading.models import load_classifier
 from objectives.loading.sentences import load_sentences
 from objectives.loading.tasks import DataOptions
+from objectives.problem import load_problem
 from objectives.training.finetune import FinetuneResult, finetune
 from tests.objectives.tiny_bert import make_tiny_bert
 
@@ -67,7 +70,7 @@ def result(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_the_grammar_is_learnt(result: FinetuneResult) -> None:
-    assert result.mcc > 0.6  # the best possible: 48 of 54 sentences right, half of each label, is 0.78
+    assert result.value > 0.6  # the best possible: 48 of 54 sentences right, half of each label, is 0.78
     assert result.elapsed_s > 0
 
 
@@ -87,7 +90,7 @@ def test_the_saved_model_scores_what_was_reported(result: FinetuneResult, data: 
             int(classifier.model(input_ids=torch.tensor([ids])).logits.argmax())
             for ids in classifier.tokenize(validation.texts)
         ]
-    assert result.mcc == pytest.approx(matthews_corrcoef(validation.labels, predicted), abs=1e-12)
+    assert result.value == pytest.approx(matthews_corrcoef(validation.labels, predicted), abs=1e-12)
 
 
 def test_the_seed_decides_everything(base: Path, data: Path, tmp_path: Path) -> None:
@@ -103,18 +106,50 @@ def test_pairs_of_a_csv_are_learnt_and_their_labels_keep_their_names(base: Path,
     for split in ("train", "validation"):
         (tmp_path / f"{split}.csv").write_text("one,two,label\n" + "".join(rows))
     options = DataOptions(text_column=("one", "two"))
-    result = finetune(str(base), str(tmp_path), tmp_path / "out", epochs=0.2, options=options)
+    said: list[str] = []
+    result = finetune(
+        str(base), str(tmp_path), tmp_path / "out", epochs=0.2, options=options, report_progress=said.append
+    )
     assert load_classifier(str(result.out)).label_names == ("other", "same")
+    assert "note: the model's MCC is no better than chance, and a search refuses it" in said[-1]
     (tmp_path / "validation.csv").write_text("one,two,label\n" + "".join(row for row in rows if "other" in row))
     with pytest.raises(InputError, match="different labels are needed"):
         finetune(str(base), str(tmp_path), tmp_path / "again", options=options)
-    with pytest.raises(InputError, match="two classes are needed, its labels are"):
-        finetune(
-            str(base),
-            str(tmp_path),
-            tmp_path / "again",
-            options=DataOptions(text_column=("one",), label_column=("two",)),
-        )
+
+
+ANIMALS, VERBS = ("cat", "dog", "bird"), ("see", "like", "sleep", "run")
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "description", "names", "metric"),
+    [
+        ("label", lambda a, b: ANIMALS[a], "3 classes", ("bird", "cat", "dog"), "mcc"),
+        ("isdog,flies", lambda a, b: f"{int(a == 1)},{int(a == 2)}", "2 yes/no labels", ("isdog", "flies"), "f1"),
+        ("weight", lambda a, b: f"{5000 + 300 * a + 40 * b}.5", "a number", ("weight",), "pearson"),
+        ("cost,size", lambda a, b: f"{10 * a},{b - 0.5}", "2 numbers", ("cost", "size"), "pearson"),
+    ],
+)
+def test_every_head_is_learnt_from_pairs_and_read_back(
+    header: str, row: Callable[[int, int], str], description: str, names: Any, metric: str, base: Path, tmp_path: Path
+) -> None:
+    rows = [f"the {a} {v}s,a bird,{row(ANIMALS.index(a), VERBS.index(v))}\n" for a in ANIMALS for v in VERBS]
+    (tmp_path / "train.csv").write_text(f"one,two,{header}\n" + "".join(rows * 4))
+    (tmp_path / "validation.csv").write_text(f"one,two,{header}\n" + "".join(rows))
+    options = DataOptions(text_column=("one", "two"), label_column=tuple(header.split(",")))
+    out = tmp_path / "out"
+    result = finetune(str(base), str(tmp_path), out, epochs=8, learning_rate=1e-2, batch_size=12, options=options)
+    problem = load_problem(str(out), str(tmp_path), options=options)
+    assert problem.head.description == result.head.description == description
+    assert problem.classifier.label_names == names
+    assert (problem.metric, result.metric) == (metric, metric)
+    assert problem.fp32.metric == pytest.approx(result.value, abs=1e-4)  # padding rounds
+    assert result.value > 0.6
+    if metric == "f1":  # the columns say so where the config does not
+        config = json.loads((out / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps({**config, "problem_type": None}))
+        assert load_problem(str(out), str(tmp_path), options=options).head == problem.head
+    if description == "a number":  # in its own unit
+        assert np.sqrt(np.mean((problem.fp32_log_odds - problem.labels) ** 2)) < 0.8 * problem.labels.std()
 
 
 def test_what_is_there_is_refused_before_anything_is_read(tmp_path: Path) -> None:
