@@ -175,7 +175,7 @@ def _smallest_lead(analysis: Analysis) -> Lead:
 def _smallest_details(headline: Headline | None, metric: MetricName) -> str:
     if headline is None or headline.trial is None:
         return ""
-    sentence = ". So is every larger map of the front"
+    sentence = ". So is every larger map that was tested"
     if headline.corrected is None:
         return sentence
     against = headline.corrected.against_fp32

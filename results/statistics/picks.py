@@ -10,6 +10,7 @@ from math import floor
 import numpy as np
 
 from objectives.errors import InputError
+from objectives.layers import WIDTHS, uniform
 from objectives.metrics import METRIC_NAMES
 from results.outcome import Outcome, Trial
 from results.pareto import fp32_size
@@ -17,6 +18,9 @@ from results.statistics.candidates import Candidates, Rule, knee_rule, least_dam
 
 HEADLINE_COMPRESSIONS = ("8", "10.67", "12.8")
 """Compressions that every report answers, if above the constraint: 4, 3 and 2.5 bits per weight."""
+
+LADDER = ("5.5", "6.4", "8", "9.2", "10.67", "11.6", "12.8", "14.2", "16")
+"""Compressions at which ``smallest@margin`` tests a map, besides the constraint: 5.8 to 2 bits a weight."""
 
 SMALLEST = "smallest@margin"
 KNEE = "knee"
@@ -32,8 +36,8 @@ def pick(outcome: Outcome, request: str, candidates: Candidates | None = None) -
     least it qualify. A request of fewer decimals is exact: 7.99 never answers ``best@8x``.
 
     ``smallest@margin`` picks the smallest map whose metric is, with 95% confidence, at most the outcome's margin below
-    that of FP32; ``smallest@0.02`` sets another margin. ``knee`` picks the map where the front of damage and size
-    bends most.
+    that of FP32, among the maps of least damage at some fixed sizes (:func:`ladder`); ``smallest@0.02`` sets another
+    margin. ``knee`` picks the map where the front of damage and size bends most.
 
     Args:
         outcome: the outcome of a run.
@@ -60,13 +64,13 @@ def rule_of(outcome: Outcome, request: str, candidates: Candidates) -> Rule:
     if request == KNEE:
         return knee_rule()
     if request == SMALLEST:
-        return smallest_rule(outcome.margin)
+        return smallest_rule(outcome.margin, ladder(outcome))
     if match := _SMALLEST_BY.fullmatch(request):
-        return smallest_rule(float(match["margin"]))
+        return smallest_rule(float(match["margin"]), ladder(outcome))
     least, requested = _least_compression(request)
     constrained = float(requested) >= outcome.min_compression  # as floats: the float 5.7 is a little more than 5.7
-    limit = floor(fp32_size(outcome.footprint, outcome.size_axis) / least)
-    return least_damage_rule((candidates.sizes <= limit) & (candidates.feasible if constrained else True))
+    eligible = candidates.sizes <= _size_limit(outcome, least)
+    return least_damage_rule(eligible & (candidates.feasible if constrained else True))
 
 
 def trial_by_number(outcome: Outcome, number: int) -> Trial:
@@ -111,6 +115,23 @@ def headline_limits(outcome: Outcome) -> list[tuple[str, Fraction]]:
     return [(request, _least_compression(request)[0]) for request in requests]
 
 
+def ladder(outcome: Outcome) -> list[int]:
+    """Return the sizes at which ``smallest@margin`` tests a map, largest first, on the outcome's size axis.
+
+    They are the constraint, the compressions beyond it that ``LADDER`` lists, and the lowest width everywhere.
+    """
+    texts = [f"{outcome.min_compression:.10g}", *(text for text in LADDER if float(text) > outcome.min_compression)]
+    limits = {_size_limit(outcome, _least_compression(f"best@{text}x")[0]) for text in texts}
+    lowest = uniform(outcome.footprint.layers, WIDTHS[0])
+    smallest = _size_limit(outcome, outcome.footprint.exact_compression(lowest, outcome.size_axis))
+    return sorted({limit for limit in limits if limit > smallest} | {smallest}, reverse=True)
+
+
+def _size_limit(outcome: Outcome, least: Fraction) -> int:
+    """Return the largest size of at least a compression."""
+    return floor(fp32_size(outcome.footprint, outcome.size_axis) / least)
+
+
 _BEST = re.compile(r"best@(?P<value>[0-9]{1,9}(?:\.(?P<decimals>[0-9]{1,9}))?)x")
 _SMALLEST_BY = re.compile(r"smallest@(?P<margin>[01](?:\.[0-9]{1,9})?)")
 
@@ -133,7 +154,7 @@ def _why_unanswered(outcome: Outcome, request: str, candidates: Candidates) -> s
         return f"{request}: a front of fewer than three maps has no knee; let the search run on"
     if not request.startswith("best@"):
         return (
-            f"{request}: no map on the front is within that margin of FP32's {METRIC_NAMES[outcome.metric]} with 95% "
+            f"{request}: no map is within that margin of FP32's {METRIC_NAMES[outcome.metric]} with 95% "
             "confidence; ask for a larger margin, as in smallest@0.05, or let the search run on"
         )
     constrained = float(_least_compression(request)[1]) >= outcome.min_compression

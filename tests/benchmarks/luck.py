@@ -12,6 +12,7 @@ import numpy as np
 from results.statistics.cross_fitting import FOLDS, REPEATS, corrected
 from results.statistics.metric_draws import MCC
 from tests.benchmarks.flips import print_claims
+from tests.benchmarks.ladder import print_smallest
 from tests.results.simulated import best_mcc, candidates_of, cola_like
 
 MAPS = 1000
@@ -19,8 +20,9 @@ DATASETS = 200
 
 
 def main(arguments: list[str]) -> None:
-    """Print false claims and power, then coverage, then bias and spread of the best of equal maps."""
+    """Print false claims and power, claims of the smallest map, coverage, then bias of the best of equal maps."""
     print_claims()
+    print_smallest()
     print_coverage()
     print_winners_luck()
 

@@ -82,13 +82,22 @@ def test_the_luckiest_of_a_thousand_equal_maps_does_not_exclude_the_least_damage
 def test_the_smallest_map_is_the_last_before_the_first_failure() -> None:
     # FP32 is always right here. The third map fails at this margin, so the fourth, though better, is not tested.
     candidates = made_up_candidates([0, 2, 60, 1, 400], [0.1, 0.2, 0.3, 0.4, 0.5], [9, 8, 7, 6, 5])
-    assert smallest_rule(0.02)(candidates) == 1
-    assert smallest_rule(0.2)(candidates) == 3
-    assert smallest_rule(0.9)(candidates) == 4
-    assert smallest_rule(0.02)(replace(candidates, feasible=np.array([False] * 4 + [True]))) is None
-    # A map off the front is not tested.
-    off_front = made_up_candidates([0, 60, 2], [0.1, 0.9, 0.2], [9, 8, 8])
-    assert smallest_rule(0.02)(off_front) == 2
+    limits = [5, 6, 7, 8, 9, 4]  # in any order; no map is as small as 4
+    assert smallest_rule(0.02, limits)(candidates) == 1
+    assert smallest_rule(0.2, limits)(candidates) == 3
+    assert smallest_rule(0.9, limits)(candidates) == 4
+    assert smallest_rule(0.02, limits)(replace(candidates, feasible=np.array([False] * 4 + [True]))) is None
+    # Between two limits only the map of least damage is tested, and a map that answers two limits is tested once.
+    assert smallest_rule(0.02, [9, 6])(candidates) == 3
+    assert smallest_rule(0.02, [9, 4])(candidates) == 0
+    other = made_up_candidates([0, 60, 2], [0.1, 0.9, 0.2], [9, 8, 8])
+    assert smallest_rule(0.02, [9, 8])(other) == 2
+
+
+def test_the_maps_that_are_tested_are_chosen_by_their_damage_on_unseen_sentences() -> None:
+    candidates = made_up_candidates([0, 60, 2], [0.1, 0.2, 0.3], [9, 8, 7])
+    assert smallest_rule(0.02, [9, 8])(candidates) == 0
+    assert smallest_rule(0.02, [9, 8])(replace(candidates, unseen=np.array([0.1, 0.3, 0.2]))) == 2
 
 
 def test_the_knee_is_furthest_below_the_line_between_the_ends() -> None:

@@ -8,10 +8,11 @@ from fractions import Fraction
 import pytest
 
 from objectives.errors import InputError
-from objectives.layers import Layer
+from objectives.layers import Layer, uniform
+from objectives.packing.footprint import SizeAxis
 from results.outcome import Outcome
 from results.statistics.candidates import Candidates, knee_rule, smallest_rule
-from results.statistics.picks import headline_limits, headline_requests, pick, trial_by_number
+from results.statistics.picks import headline_limits, headline_requests, ladder, pick, trial_by_number
 from tests.results.synthetic import (
     empty_outcome,
     failed,
@@ -163,7 +164,7 @@ def test_smallest_and_knee_are_picked_from_candidates() -> None:
     outcome = replace(made_up_outcome(trials=80), margin=0.2)
     candidates = Candidates.of(outcome)
     for margin, request in ((0.2, "smallest@margin"), (0.1, "smallest@0.1"), (1.0, " smallest@1 ")):
-        at = smallest_rule(margin)(candidates)
+        at = smallest_rule(margin, ladder(outcome))(candidates)
         assert at is not None
         assert pick(outcome, request).number == candidates.numbers[at] == pick(outcome, request, candidates).number
     assert pick(outcome, "smallest@1").label == "uniform 2"
@@ -175,6 +176,22 @@ def test_smallest_and_knee_are_picked_from_candidates() -> None:
     noisy = with_trials(empty_outcome(), [made_up_trial(empty_outcome(), 0, (2,) * 76)])
     with pytest.raises(InputError, match=r"ask for a larger margin, as in smallest@0\.05"):
         pick(noisy, "smallest@margin")
+
+
+@pytest.mark.parametrize("axis", ["nominal", "packed"])
+def test_the_ladder_begins_at_the_constraint_and_ends_at_the_lowest_width(axis: SizeAxis) -> None:
+    outcome = empty_outcome(min_compression=6.0, size_axis=axis)
+    sizes = outcome.footprint
+    rungs = ladder(outcome)
+    fp32 = sizes.fp32_nominal_bits if axis == "nominal" else sizes.fp32_packed_bytes
+    assert rungs[0] == fp32 // 6
+    assert rungs == sorted(set(rungs), reverse=True)
+    lowest = uniform(sizes.layers, 2)
+    assert rungs[-1] == (sizes.nominal_bits(lowest) if axis == "nominal" else sizes.packed_bytes(lowest))
+    if axis == "nominal":
+        assert [fp32 / rung for rung in rungs] == pytest.approx(
+            [6, 6.4, 8, 9.2, 10.665, 11.6, 12.8, 14.2, 16], rel=1e-5
+        )
 
 
 def test_picks_below_the_constraint_ignore_unseen_sentences() -> None:
