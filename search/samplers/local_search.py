@@ -32,7 +32,7 @@ from objectives.heads import Curvature, Head
 from objectives.scores import LogOdds
 from search.allocation.knapsack import Choice, Sizes
 from search.samplers.common_mode import Floats
-from search.samplers.surrogate import Surrogate
+from search.samplers.surrogate import Surrogate, blocks
 
 _ROUNDS = 8
 _STEPS = 60
@@ -83,7 +83,9 @@ class _Expansion:
         independent = coefficients @ (basis.T @ g_common) + surrogate.specific
         interacting = shrinkage * (effects @ g) + surrogate.variance_penalty_slope(start)
         self._first = np.asarray(interacting + (1.0 - shrinkage) * independent, dtype=np.float32)
-        weighted = curvature.mixed(effects) * np.sqrt(shrinkage * h)
+        weighted, root = np.empty_like(effects), np.sqrt(shrinkage * h)
+        for rows in blocks(effects):
+            weighted[rows] = curvature.mixed(effects[rows]) * root
         second = weighted @ weighted.T + variance_penalty  # BLAS computes half of a product with its own transpose
         mixed = curvature_common.mixed(basis.T)
         second += (1.0 - shrinkage) * (coefficients @ (mixed @ (mixed.T * h_common[:, None])) @ coefficients.T)
