@@ -125,9 +125,12 @@ class _Expansion:
         rows, changes, growth = self._single_changes()
         old = self._replaced(rows)
         crossed = self._second[rows] - self._second[old]
-        pairs = crossed[:, rows] - crossed[:, old] + changes + changes[:, None]
+        pairs = crossed[:, rows]
+        pairs -= crossed[:, old]
+        pairs += changes
+        pairs += changes[:, None]
         layer = rows // self._n_widths
-        pairs[(growth[:, None] + growth > slack) | (layer[:, None] == layer)] = np.inf
+        np.putmask(pairs, (growth > slack - growth[:, None]) | (layer[:, None] == layer), np.inf)
         pairs[np.diag_indices_from(pairs)] = np.where(growth <= slack, changes, np.inf)  # one change alone
         first, second = divmod(int(np.argmin(pairs)), len(rows))
         if pairs[first, second] > -_SMALLEST_GAIN * np.abs(changes).max():
