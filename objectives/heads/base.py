@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -38,11 +38,22 @@ class Curvature:
         """Return s L of flat shifts s, ``(..., n_sentences * n_outputs)``: s H s' is the sum of d (s L)^2."""
         if self.mixing is None:
             return shifts
-        columns = shifts.reshape(*shifts.shape[:-1], *self.mixing.shape[:2])
-        mixed = columns.copy()
-        for above in range(1, columns.shape[-1]):  # few large products: einsum takes three times as long
-            mixed[..., :above] += columns[..., above, None] * self.mixing[:, above, :above]
-        return mixed.reshape(shifts.shape)
+        mixed = shifts.copy()
+        for distance, diagonal in enumerate(self._diagonals, start=1):  # a few long products
+            mixed[..., :-distance] += shifts[..., distance:] * diagonal
+        return mixed
+
+    @cached_property
+    def _diagonals(self) -> list[Array]:
+        """The diagonals of the block-diagonal matrix L below its own, flat; zero from one sentence to the next."""
+        assert self.mixing is not None
+        n_outputs = self.mixing.shape[-1]
+        flat = []
+        for distance in range(1, n_outputs):
+            diagonal = np.zeros(self.mixing.shape[:2], self.mixing.dtype)
+            diagonal[:, :-distance] = np.diagonal(self.mixing, -distance, axis1=1, axis2=2)
+            flat.append(diagonal.ravel()[:-distance])
+        return flat
 
     def unmixed(self, columns: Array) -> Array:
         """Return L u of columns u, ``(n_sentences * n_outputs, n)``."""

@@ -1,4 +1,4 @@
-"""First-order effects of quantising each layer alone, from one backward pass over the sentences.
+"""First-order effects of quantising each layer alone, from one backward pass over the sentences for each output.
 
 Notation, for one layer and one sentence:
 
@@ -68,17 +68,21 @@ def first_order_shifts(
             if should_stop():
                 return None
             at = torch.tensor(indices, device=shifts.device)
-            for output, own in enumerate(shifts):
-                for use in recorder.uses(tokens, output):
-                    moved = _layer_shifts(layers[use.layer], use.inputs, use.gradient, bank)
-                    own[use.layer].index_add_(1, at[use.sentences], moved)
+            for together in recorder.outputs_together:
+                for use in recorder.uses(tokens, together):
+                    moved = _layer_shifts(layers[use.layer], use.inputs, use.gradients, bank)
+                    for output, own in zip(together, moved, strict=True):
+                        shifts[output, use.layer].index_add_(1, at[use.sentences], own)
     give_back_freed()
     return (shifts[0] if len(shifts) == 1 else shifts.movedim(0, -1).contiguous()).cpu().numpy()
 
 
-def _layer_shifts(layer: Layer, inputs: Tensor, gradient: Tensor, bank: WeightBank) -> Tensor:
-    """Return r, ``(n_widths, n)``, from x, which may name rows of the weight, and g, both ``(n, [n_tokens,] ...)``."""
-    shifts = torch.empty(len(WIDTHS), len(gradient), device=gradient.device)
+def _layer_shifts(layer: Layer, inputs: Tensor, gradients: Sequence[Tensor], bank: WeightBank) -> Tensor:
+    """Return r of some outputs, ``(n_outputs, n_widths, n)``, from x and each output's g.
+
+    Both are ``(n, [n_tokens,] ...)``; x may name rows of the weight.
+    """
+    shifts = torch.empty(len(gradients), len(WIDTHS), len(inputs), device=inputs.device)
     with torch.inference_mode():
         rows = None
         if not inputs.is_floating_point():
@@ -90,5 +94,6 @@ def _layer_shifts(layer: Layer, inputs: Tensor, gradient: Tensor, bank: WeightBa
             bank.write_weight(layer, width, changed, rows)
             changed -= exact
             moved = changed[inputs] if rows is not None else torch.nn.functional.linear(inputs, changed)
-            shifts[column] = (moved * gradient).flatten(1).sum(dim=1)
+            for own, gradient in zip(shifts, gradients, strict=True):
+                own[column] = (moved * gradient).flatten(1).sum(dim=1)
     return shifts

@@ -24,6 +24,13 @@ from objectives.layers import Layer
 _COPIES = 5  # of the sentence that shows how a model is called; another number than its tokens
 _PLAIN = (nn.Linear, nn.Embedding)  # others take anything: a layer of RoFormer's looks up a shape
 _KEPT_BYTES = 1 << 28  # of single sentences, before they are handed on together
+# Outputs that share a forward pass, and what is done to the layers' inputs. Their gradients are in memory at once: an
+# eighth of a GB for each, with bert-base and the batches of first-order effects.
+_OUTPUTS_TOGETHER = 4
+
+
+_Gradients = tuple[Tensor | None, ...]
+"""Of one tensor by each of some outputs; None for an output that does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +41,14 @@ class Use:
         layer: the layer's index.
         sentences: the sentence in the batch that each of the n entries belongs to, ``(n,)``.
         inputs: of the layer, ``(n, ...)``: hidden states, or whole numbers that name rows of its weight.
-        gradient: of one output of the sentence's head with respect to the outputs, or to those rows, ``(n, ...)``.
+        gradients: of each of some outputs of the sentence's head with respect to the layer's outputs, or to those rows,
+            each ``(n, ...)``.
     """
 
     layer: int
     sentences: Tensor
     inputs: Tensor
-    gradient: Tensor
+    gradients: tuple[Tensor, ...]
 
 
 class Recorder:
@@ -49,6 +57,7 @@ class Recorder:
     Attributes:
         one_by_one: whether each sentence has a pass of its own.
         n_outputs: of the model's head.
+        outputs_together: its outputs, in groups to ask for together.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer], alternative: str) -> None:
@@ -57,6 +66,8 @@ class Recorder:
         self._model = model
         self._head = head_of(model)
         self.n_outputs = self._head.n_outputs
+        outputs = range(self.n_outputs)
+        self.outputs_together = [outputs[at : at + _OUTPUTS_TOGETHER] for at in outputs[::_OUTPUTS_TOGETHER]]
         self._layers = layers
         self._alternative = alternative
         self._weights = [model.get_parameter(layer.parameter) for layer in layers]
@@ -86,59 +97,60 @@ class Recorder:
         copies = _COPIES + (len(sentence) == _COPIES)
         self._track_weights(True)
         try:
-            self._backward(torch.tensor([sentence] * copies))
+            gradients = self._backward(torch.tensor([sentence] * copies))
         except InputError:  # what stops a batch need not stop a sentence
             self.one_by_one = True
         else:
-            outside = any(weight.grad is not None for weight in self._weights)
-            self.one_by_one = outside or not self._calls.are_apart()
+            outside = map(_without_gaps, gradients[len(self._calls.recorded) :])
+            self.one_by_one = any(outside) or not self._calls.are_apart()
         self._track_weights(self.one_by_one)
 
-    def uses(self, tokens: Tensor, output: int = 0) -> Iterator[Use]:
-        """Yield the layers' parts in one output of each sentence.
+    def uses(self, tokens: Tensor, outputs: Sequence[int]) -> Iterator[Use]:
+        """Yield the layers' parts in some outputs of each sentence.
 
         Args:
             tokens: sentences of one length, ``(n_sentences, n_tokens)``.
-            output: which of the head's outputs; each takes a pass of its own.
+            outputs: which of the head's outputs; they share a forward pass, and each takes a backward pass of its own.
 
         Raises:
             InputError: the model has no gradients, or another error ends its passes.
         """
         if not self.one_by_one:
-            self._backward(tokens, output)
+            gradients = self._backward(tokens, outputs)
             if not self._calls.are_apart():
                 raise self._error("the calls of its layers vary")
             everyone = torch.arange(len(tokens), device=device_of(self._model))
-            for index, inputs, outputs in self._calls.recorded:
-                if outputs.grad is not None:  # else the output does not depend on it
-                    yield Use(index, everyone, inputs, outputs.grad)
+            for (index, inputs, _), found in zip(self._calls.recorded, gradients, strict=False):  # weights have none
+                if present := _without_gaps(found):
+                    yield Use(index, everyone, inputs, present)
             return
-        kept: dict[tuple[int, bool], list[tuple[int, Tensor, Tensor]]] = {}
+        kept: dict[tuple[int, bool], list[tuple[int, Tensor, tuple[Tensor, ...]]]] = {}
         kept_bytes = 0
         for sentence in range(len(tokens)):
-            self._backward(tokens[sentence : sentence + 1], output)
-            for index, inputs, gradient in self._single_uses():
-                kept.setdefault((index, inputs.is_floating_point()), []).append((sentence, inputs, gradient))
-                kept_bytes += inputs.nbytes + gradient.nbytes
+            gradients = self._backward(tokens[sentence : sentence + 1], outputs)
+            for index, inputs, present in self._single_uses(gradients):
+                kept.setdefault((index, inputs.is_floating_point()), []).append((sentence, inputs, present))
+                kept_bytes += inputs.nbytes + sum(gradient.nbytes for gradient in present)
             if kept_bytes > _KEPT_BYTES:
                 yield from self._joined(kept)
                 kept, kept_bytes = {}, 0
         yield from self._joined(kept)
 
-    def _single_uses(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def _single_uses(self, gradients: Sequence[_Gradients]) -> Iterator[tuple[int, Tensor, tuple[Tensor, ...]]]:
         """Yield a layer's index, inputs ``(n, [columns])`` and gradients ``(n, rows or columns)`` of one sentence."""
-        for index, inputs, outputs in self._calls.recorded:
-            if outputs.grad is not None:
-                flat = inputs.reshape(-1, inputs.shape[-1]) if inputs.is_floating_point() else inputs.flatten()
-                yield index, flat, outputs.grad.reshape(-1, outputs.shape[-1])
-        for index, weight in enumerate(self._weights):
-            if weight.grad is not None:
-                yield index, torch.arange(len(weight), device=weight.device), weight.grad
-                weight.grad = None
+        calls = self._calls.recorded
+        for (index, inputs, outputs), found in zip(calls, gradients, strict=False):
+            flat = inputs.reshape(-1, inputs.shape[-1]) if inputs.is_floating_point() else inputs.flatten()
+            if present := _without_gaps(found):
+                yield index, flat, tuple(gradient.reshape(-1, outputs.shape[-1]) for gradient in present)
+        for index, (weight, found) in enumerate(zip(self._weights, gradients[len(calls) :], strict=True)):
+            if present := _without_gaps(found):
+                yield index, torch.arange(len(weight), device=weight.device), present
 
-    def _joined(self, kept: dict[tuple[int, bool], list[tuple[int, Tensor, Tensor]]]) -> Iterator[Use]:
+    def _joined(self, kept: dict[tuple[int, bool], list[tuple[int, Tensor, tuple[Tensor, ...]]]]) -> Iterator[Use]:
         for (index, _), uses in kept.items():
-            inputs, gradients = (torch.cat([use[part] for use in uses]) for part in (1, 2))  # type: ignore[misc]
+            inputs = torch.cat([x for _, x, _ in uses])
+            gradients = tuple(map(torch.cat, zip(*(found for _, _, found in uses), strict=True)))
             lengths = torch.tensor([len(x) for _, x, _ in uses], device=inputs.device)
             sentences = torch.tensor([sentence for sentence, _, _ in uses], device=inputs.device)
             yield Use(index, sentences.repeat_interleave(lengths), inputs, gradients)
@@ -149,13 +161,23 @@ class Recorder:
             weight.grad = None
             weight.requires_grad_(track)
 
-    def _backward(self, tokens: Tensor, output: int = 0) -> None:
-        """Run a forward pass, and a backward pass from the sum over sentences of one output."""
+    def _backward(self, tokens: Tensor, outputs: Sequence[int] = (0,)) -> list[_Gradients]:
+        """Run a forward pass, and a backward pass from the sum over sentences of each of some outputs.
+
+        Return the gradients of each call's outputs, and after them those of each weight.
+        """
         self._calls = _Calls(len(tokens), tokens.shape[1], self.one_by_one)
         try:
             logits = self._model(input_ids=tokens.to(device_of(self._model))).logits
-            outputs = self._head.outputs(logits)
-            (outputs if outputs.dim() == 1 else outputs[:, output]).sum().backward()
+            sums = self._head.outputs(logits).reshape(len(logits), -1).sum(dim=0)
+            watched = [*(tensor for _, _, tensor in self._calls.recorded), *self._weights]
+            found = []
+            for output in outputs:
+                sums[output].backward(retain_graph=output != outputs[-1])
+                found.append([tensor.grad for tensor in watched])
+                for tensor in watched:
+                    tensor.grad = None
+            return list(zip(*found, strict=True))
         except (RuntimeError, AttributeError, AssertionError, TypeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
@@ -222,6 +244,14 @@ class _Calls:
         """Return whether the entries of each call are those of the sentences, and its inputs as they were."""
         unchanged = (x._version == version for (_, x, _), version in zip(self.recorded, self.versions, strict=True))
         return self.apart and all(unchanged)
+
+
+def _without_gaps(gradients: _Gradients) -> tuple[Tensor, ...]:
+    """Return the gradients by each output, 0 for an output that does not depend; none if no output does."""
+    like = next((gradient for gradient in gradients if gradient is not None), None)
+    if like is None:
+        return ()
+    return tuple(torch.zeros_like(like) if gradient is None else gradient for gradient in gradients)
 
 
 @contextmanager

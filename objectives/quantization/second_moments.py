@@ -49,10 +49,11 @@ def _gradient_moments(
     tokens_seen = 0
     with recording(model, embeddings, token_ids, _ALTERNATIVE) as recorder:
         for _, tokens in equal_length_batches(token_ids, _BATCH_TOKENS):
-            for output in range(recorder.n_outputs):
-                for use in recorder.uses(tokens, output):
-                    gradients = use.gradient.flatten(0, -2)
-                    sums[embeddings[use.layer].name].addmm_(gradients.T, gradients)
+            for together in recorder.outputs_together:
+                for use in recorder.uses(tokens, together):
+                    for gradient in use.gradients:
+                        flat = gradient.flatten(0, -2)
+                        sums[embeddings[use.layer].name].addmm_(flat.T, flat)
             tokens_seen += tokens.numel()
     return {name: total / tokens_seen for name, total in sums.items()}
 

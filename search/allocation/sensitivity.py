@@ -67,6 +67,10 @@ class Sensitivities:
         falling = np.maximum.accumulate(alone[:, ::-1], axis=1)[:, ::-1]
         return cls(shifts, falling, measured)
 
+    def of(self, sentences: slice, fp32_log_odds: LogOdds, head: Head = TWO_CLASSES) -> Sensitivities:
+        """Return the sensitivities on some of the sentences; ``fp32_log_odds`` are those of all."""
+        return self.from_shifts(self.shifts[:, :, sentences], self.measured, fp32_log_odds[sentences], head)
+
 
 def measure(
     problem: Problem,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from search.allocation.baselines import knapsack_budgets
 from search.allocation.constraint import SizeConstraint, repair
 from search.allocation.knapsack import Choice, Sizes, allocate, layer_sizes, to_bit_map, to_choice
 from search.allocation.sensitivity import Sensitivities
+from search.samplers.common_mode import Floats
 from search.samplers.local_search import search_locally
 from search.samplers.optuna_samplers import MapSampler
 from search.samplers.shrinkage import choose_shrinkage
@@ -32,6 +33,8 @@ _NEIGHBOURHOOD = 0.25  # natural logarithm of the ratio of sizes up to which ano
 _ATTEMPTS = 4
 _RUNGS_A_STEP = 4  # budgets from one knapsack baseline to the next
 _NEAREST = 256  # maps that the surrogate is fitted to
+_MOST_OUTPUTS = 2048  # of a part of the sentences, if that leaves it enough of them
+_FEWEST_SENTENCES = 500
 
 
 class GuidedSampler(MapSampler):
@@ -42,6 +45,9 @@ class GuidedSampler(MapSampler):
     of the time the posterior mean, half of the time a posterior sample. Local search then improves the best map
     evaluated at that budget, or at one nearby. A proposal meets the constraint, is new, and is determined by the seed
     and the trials before it.
+
+    The surrogate of many sentences would take longer than a fast evaluation. So their parts take turns, one a trial;
+    which map is best is always judged on all of them.
 
     Attributes:
         shrinkage: the weight of interactions between layers, 0 to 1; see :mod:`search.samplers.shrinkage`.
@@ -73,6 +79,13 @@ class GuidedSampler(MapSampler):
         tried = self._budgets[::_RUNGS_A_STEP]
         self.shrinkage = choose_shrinkage(sensitivities, fp32_log_odds, self._sizes, tried, head=head)
         self._model = SurrogateModel(sensitivities, fp32_log_odds, self.shrinkage, head)
+        self._parts = _parts(len(fp32_log_odds), head)
+        self._models = [self._model]
+        if len(self._parts) > 1:
+            self._models = [
+                SurrogateModel(sensitivities.of(part, fp32_log_odds, head), fp32_log_odds[part], self.shrinkage, head)
+                for part in self._parts
+            ]
         self._finished = _FinishedMaps(self._names, self._sizes, self.damage_elsewhere)
 
     def sample_relative(
@@ -110,21 +123,39 @@ class GuidedSampler(MapSampler):
         (incumbent,) = self._finished.best([self._starting_budget(budget, rng)])
         start = allocate(self._sensitivities.damages, self._sizes, budget) if incumbent is None else incumbent.chosen
         temperature = 0.0 if rng.random() < _GREEDY_SHARE else rng.uniform(0.0, 1.0)
-        posterior = self._model.posterior(observations, budget)
+        # One part draws no number, so that proposals are as they were before there were parts.
+        part = int(rng.integers(len(self._parts))) if len(self._parts) > 1 else 0
+        observations = replace(observations, shifts=self._in_part(observations.shifts, part))
+        posterior = self._models[part].posterior(observations, budget)
+        if incumbent is not None:
+            shift = self._in_part(incumbent.log_odds - self._fp32_log_odds, part)
         for _ in range(_ATTEMPTS):
             surrogate = posterior.draw(rng, temperature)
             if incumbent is not None:
-                surrogate = surrogate.passing_through(start, incumbent.log_odds - self._fp32_log_odds)
+                surrogate = surrogate.passing_through(start, shift)
             _, chosen = search_locally(surrogate, self._sizes, start, budget)
             if (bit_map := to_bit_map(chosen)) not in self._seen.maps:
                 break
             temperature += 0.5  # the map is not new: explore more
         return bit_map
 
+    def _in_part(self, flat: Floats, part: int) -> Floats:
+        """Return the outputs ``(..., n)`` of a part's sentences, from those of all."""
+        if len(self._parts) == 1:
+            return flat
+        by_sentence = flat.reshape(*flat.shape[:-1], -1, self._model.head.n_outputs)
+        return by_sentence[..., self._parts[part], :].reshape(*flat.shape[:-1], -1)
+
     def _starting_budget(self, budget: int, rng: np.random.Generator) -> int:
         """Return the budget itself or one nearby, whose best map may lie in a better basin."""
         nearby = [other for other in self._budgets if abs(math.log(other / budget)) <= _NEIGHBOURHOOD]
         return budget if rng.random() < _INCUMBENT_SHARE else int(rng.choice(nearby))
+
+
+def _parts(n_sentences: int, head: Head) -> list[slice]:
+    """Return the sentences of each part: every second one, every third, ..."""
+    count = max(1, min(-(-n_sentences * head.n_outputs // _MOST_OUTPUTS), n_sentences // _FEWEST_SENTENCES))
+    return [slice(part, None, count) for part in range(count)]
 
 
 @dataclass(frozen=True)

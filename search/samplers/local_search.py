@@ -32,7 +32,7 @@ from objectives.heads import Curvature, Head
 from objectives.scores import LogOdds
 from search.allocation.knapsack import Choice, Sizes
 from search.samplers.common_mode import Floats
-from search.samplers.surrogate import Surrogate
+from search.samplers.surrogate import Surrogate, blocks
 
 _ROUNDS = 8
 _STEPS = 60
@@ -83,7 +83,9 @@ class _Expansion:
         independent = coefficients @ (basis.T @ g_common) + surrogate.specific
         interacting = shrinkage * (effects @ g) + surrogate.variance_penalty_slope(start)
         self._first = np.asarray(interacting + (1.0 - shrinkage) * independent, dtype=np.float32)
-        weighted = curvature.mixed(effects) * np.sqrt(shrinkage * h)
+        weighted, root = np.empty_like(effects), np.sqrt(shrinkage * h)
+        for rows in blocks(effects):
+            weighted[rows] = curvature.mixed(effects[rows]) * root
         second = weighted @ weighted.T + variance_penalty  # BLAS computes half of a product with its own transpose
         mixed = curvature_common.mixed(basis.T)
         second += (1.0 - shrinkage) * (coefficients @ (mixed @ (mixed.T * h_common[:, None])) @ coefficients.T)
@@ -123,9 +125,12 @@ class _Expansion:
         rows, changes, growth = self._single_changes()
         old = self._replaced(rows)
         crossed = self._second[rows] - self._second[old]
-        pairs = crossed[:, rows] - crossed[:, old] + changes + changes[:, None]
+        pairs = crossed[:, rows]
+        pairs -= crossed[:, old]
+        pairs += changes
+        pairs += changes[:, None]
         layer = rows // self._n_widths
-        pairs[(growth[:, None] + growth > slack) | (layer[:, None] == layer)] = np.inf
+        np.putmask(pairs, (growth > slack - growth[:, None]) | (layer[:, None] == layer), np.inf)
         pairs[np.diag_indices_from(pairs)] = np.where(growth <= slack, changes, np.inf)  # one change alone
         first, second = divmod(int(np.argmin(pairs)), len(rows))
         if pairs[first, second] > -_SMALLEST_GAIN * np.abs(changes).max():

@@ -38,6 +38,7 @@ shrinkage of a covariance towards one of few factors (Ledoit and Wolf, Journal o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -59,6 +60,7 @@ _SMALLEST_NOISE = 1e-3  # nats
 _SATURATIONS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 _DIRECTIONS = 64
 _CLOSEST = 5
+_BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,10 @@ class Surrogate:
         """
         summed, damping = self._damped_sum(chosen)
         saturating = (damping**3 * self.saturation / len(summed)) * (self.sums @ summed)
-        return np.asarray(damping * self.sums + self.corrections - np.outer(saturating, summed), dtype=np.float32)
+        effects = np.empty_like(self.sums)
+        for rows in blocks(effects):
+            effects[rows] = damping * self.sums[rows] + self.corrections[rows] - np.outer(saturating[rows], summed)
+        return effects
 
     def damage(self, chosen: Choice) -> float:
         """Return the damage to expect of a map on these sentences, in nats a sentence."""
@@ -243,13 +248,15 @@ class SurrogateModel:
         half = np.linalg.inv(np.linalg.cholesky(kernel.astype(np.float64))).astype(np.float32)
         seen = half @ scaled
         solved = half @ residual.astype(np.float32)
+        corrections = seen.T @ solved
+        corrections *= self.spread[:, None]
 
         closest = np.argsort(np.abs(distance), kind="stable")[:_CLOSEST]
         trend_here = trend[closest].mean() * trend * np.exp(-np.abs(distance))
         return Posterior(
             model=self,
             saturation=saturation,
-            corrections=self.spread[:, None] * (seen.T @ solved),
+            corrections=corrections,
             trend=(trend_here @ half.T @ solved).astype(np.float32),
             scaled=scaled,
             noise=noise,
@@ -259,9 +266,11 @@ class SurrogateModel:
 
     def specific_with(self, corrections: Floats) -> Floats:
         """Return d of each effect with its correction, to second order in the correction."""
-        mixed = self.curvature.mixed(corrections)
-        pivots = self.curvature.pivots
-        changed = (mixed * (2.0 * self._mixed_sums + mixed)) @ pivots / len(self.curvature.traces)
+        products = np.empty_like(corrections)
+        for rows in blocks(products):
+            mixed = self.curvature.mixed(corrections[rows])
+            products[rows] = mixed * (2.0 * self._mixed_sums[rows] + mixed)
+        changed = products @ self.curvature.pivots / len(self.curvature.traces)
         coefficients = self.common.coefficients(corrections)
         changed -= (coefficients * (2.0 * self._common_coefficients + coefficients)).sum(axis=1)
         return np.asarray(np.maximum(self._specific + 0.5 * changed, 0.0), dtype=np.float32)
@@ -309,7 +318,7 @@ class Posterior:
             fp32_log_odds=model.fp32_log_odds,
             sums=model.sums,
             saturation=self.saturation,
-            corrections=corrections.astype(np.float32),
+            corrections=corrections.astype(np.float32, copy=False),
             trend=self.trend,
             variance_penalty=variance_penalty.astype(np.float32),
             specific=model.specific_with(corrections),
@@ -344,6 +353,13 @@ def _saturation(summed: Floats, shifts: Floats, strength: Floats) -> float:
     # |shift - damping * summed|^2 / |summed|^2, less the term without the damping.
     along = np.einsum("ns,ns->n", shifts, summed) / np.maximum(np.einsum("ns,ns->n", summed, summed), 1e-12)
     return _SATURATIONS[int(np.argmin((dampings**2 - 2 * dampings * along).sum(axis=1)))]
+
+
+def blocks(matrix: Floats) -> Iterator[slice]:
+    """Yield the rows of a matrix in blocks that stay in the processor's cache through several operations."""
+    size = max(1, _BLOCK_BYTES // max(matrix[:1].nbytes, 1))
+    for start in range(0, len(matrix), size):
+        yield slice(start, start + size)
 
 
 def _rows(choices: npt.NDArray[np.int64], n_widths: int) -> npt.NDArray[np.int64]:

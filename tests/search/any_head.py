@@ -19,6 +19,7 @@ from tests.objectives.random_models import random_bert, random_sentences
 HEADS: dict[str, dict[str, Any]] = {
     "two classes": {"num_labels": 2},
     "three classes": {"num_labels": 3},
+    "yes or no": {"num_labels": 1, "problem_type": "multi_label_classification"},
     "three labels": {"num_labels": 3, "problem_type": "multi_label_classification"},
     "a number": {"num_labels": 1},
     "two numbers": {"num_labels": 2, "problem_type": "regression"},
@@ -32,7 +33,7 @@ def problem_of_head(config: dict[str, Any], sentences: int = 60) -> Problem:
     evaluator = Evaluator(model, layers, token_ids)
     outputs = evaluator.fp32_log_odds()
     head = Numbers.of(outputs) if head_of(model).kind == "numbers" else head_of(model)
-    labels = fitting_labels(_labels(head, outputs), head, "made-up")
+    labels = fitting_labels(made_up_labels(head, outputs), head, "made-up")
     metric = metric_of(head)
     return Problem(
         model="random",
@@ -53,7 +54,8 @@ def problem_of_head(config: dict[str, Any], sentences: int = 60) -> Problem:
     )
 
 
-def _labels(head: Head, outputs: Array) -> Array:
+def made_up_labels(head: Head, outputs: Array) -> Array:
+    """Return labels that are the model's own predictions from these outputs, some of them wrong."""
     rng = np.random.default_rng(5)
     if isinstance(head, Numbers):
         return outputs + rng.normal(0, outputs.std(axis=0), outputs.shape) / 2

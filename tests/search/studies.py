@@ -16,11 +16,11 @@ from tests.search.tiny_problem import ask
 
 def guess_of_sensitivities(problem: Problem) -> Sensitivities:
     """Return made-up sensitivities that shrink as widths grow."""
-    shape = (len(problem.layers), len(WIDTHS), len(problem.labels))
-    shifts = np.random.default_rng(0).standard_normal(shape) * 2.0 ** -np.array(WIDTHS)[:, None]
-    return Sensitivities.from_shifts(
-        shifts.astype(np.float32), np.zeros(shape[:2], dtype=np.bool_), problem.fp32_log_odds
-    )
+    outputs = problem.fp32_log_odds
+    shape = (len(problem.layers), len(WIDTHS))
+    scales = 2.0 ** -np.array(WIDTHS).reshape(-1, *[1] * outputs.ndim)
+    shifts = np.random.default_rng(0).standard_normal((*shape, *outputs.shape)) * scales
+    return Sensitivities.from_shifts(shifts.astype(np.float32), np.zeros(shape, dtype=np.bool_), outputs, problem.head)
 
 
 def run(study: optuna.Study, problem: Problem, trials: int, quality: Quality = "damage") -> list[BitMap]:

@@ -44,6 +44,25 @@ def test_a_sentence_alone_shifts_as_it_does_among_others() -> None:
     np.testing.assert_allclose(alone[..., 0], together[..., 3], atol=1e-6)
 
 
+@pytest.mark.parametrize("model_type", ["bert", "mpnet"])
+def test_each_of_many_outputs_shifts_as_that_of_two_classes(model_type: str) -> None:
+    """Outputs run in groups, and one by one for MPNet."""
+    model, sentences = tiny_model(model_type, num_labels=7), random_sentences(8, n=3)
+    layers = find_layers(model)
+    bank = WeightBank(model, layers)
+    shifts = first_order_shifts(model, layers, sentences, bank)
+    assert shifts is not None
+    assert shifts.shape == (len(layers), len(WIDTHS), 3, 6)
+    head: Any = model.classifier if model_type == "bert" else model.classifier.out_proj
+    weight, bias = head.weight.data, head.bias.data
+    model.config.num_labels = 2
+    for output in (3, 4):  # the last of a group, and the first of the next
+        head.weight.data, head.bias.data = weight[[0, output + 1]], bias[[0, output + 1]]
+        alone = first_order_shifts(model, layers, sentences, bank)
+        assert alone is not None
+        np.testing.assert_allclose(shifts[..., output], alone, rtol=1e-4, atol=1e-6)
+
+
 def test_second_order_damage_is_that_of_small_changes() -> None:
     model, sentences = random_bert(2), random_sentences(2)
     layers = find_layers(model)

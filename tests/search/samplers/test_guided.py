@@ -1,9 +1,11 @@
 from collections import Counter
 from math import floor
 
+import numpy as np
 import pytest
 from optuna.storages import InMemoryStorage
 
+from objectives.heads import TWO_CLASSES, Classes
 from objectives.layers import BitMap
 from objectives.packing.footprint import SizeAxis
 from objectives.problem import Problem
@@ -13,8 +15,9 @@ from search.allocation.knapsack import Choice, Sizes, layer_sizes, to_bit_map
 from search.samplers import guided
 from search.samplers.guided import GuidedSampler
 from search.samplers.local_search import search_locally
-from search.samplers.surrogate import Surrogate
+from search.samplers.surrogate import Observations, Posterior, Surrogate, SurrogateModel
 from search.study.study import open_study
+from tests.search.any_head import HEADS, problem_of_head
 from tests.search.studies import guess_of_sensitivities, run
 
 N_BUDGETS = 32  # eight knapsack budgets, and three budgets after each of them
@@ -72,3 +75,33 @@ def test_if_only_unbeaten_budgets_are_drawn_each_search_starts_at_a_baseline(
     monkeypatch.setattr(guided, "_UNBEATEN_SHARE", 1.0)
     baselines, starts, _ = searches(problem, monkeypatch, N_BUDGETS)
     assert baselines.issuperset(starts)
+
+
+def test_parts_of_many_sentences_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = problem_of_head(HEADS["three classes"])
+    constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
+    sensitivities = guess_of_sensitivities(problem)
+    monkeypatch.setattr(guided, "_MOST_OUTPUTS", 41)
+    monkeypatch.setattr(guided, "_FEWEST_SENTENCES", 20)
+    assert [len(range(60)[part]) for part in guided._parts(60, problem.head)] == [20, 20, 20]  # of 40 outputs
+    assert guided._parts(20, TWO_CLASSES) == guided._parts(39, Classes(9)) == [slice(0, None, 1)]
+    seen = []
+    honest = SurrogateModel.posterior
+
+    def posterior(model: SurrogateModel, observations: Observations, size: float) -> Posterior:
+        (part,) = [at for at in range(3) if np.array_equal(model.fp32_log_odds, problem.fp32_log_odds[at::3].ravel())]
+        trial = problem.evaluate(to_bit_map(observations.choices[0])).log_odds - problem.fp32_log_odds
+        np.testing.assert_array_equal(observations.shifts[0], trial[part::3].ravel())
+        np.testing.assert_array_equal(model.sums, sensitivities.shifts[:, :, part::3].reshape(model.sums.shape))
+        seen.append(part)
+        return honest(model, observations, size)
+
+    monkeypatch.setattr(SurrogateModel, "posterior", posterior)
+    maps = []
+    for _ in range(2):
+        sampler = GuidedSampler(constraint, sensitivities, problem.fp32_log_odds, seed=0, head=problem.head)
+        study = open_study(InMemoryStorage(), problem, "damage", constraint, sampler, [])
+        maps.append(run(study, problem, 8))
+    assert set(seen) == {0, 1, 2}
+    assert maps[0] == maps[1]
+    assert len(set(maps[0])) == 8
