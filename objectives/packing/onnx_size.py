@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from objectives.layers import WIDTHS, BitMap
 
@@ -26,6 +27,11 @@ class OnnxSizes:
     graph_bytes: int
     other_bytes: int
     fp32_bytes: int
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> OnnxSizes:
+        """Return the sizes from their fields as plain values."""
+        return cls(**{**record, "layer_bytes": tuple(map(tuple, record["layer_bytes"]))})
 
     def file_bytes(self, bit_map: BitMap) -> int:
         """Return the length of the map's file in bytes."""

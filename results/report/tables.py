@@ -173,11 +173,9 @@ def compared_pick_rows(analysis: Analysis) -> list[MapRow]:
 def brief_pick_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the picks' table that fit a terminal; picks are named as ``export --pick`` takes them."""
     outcome = analysis.outcome
-    size = f"{outcome.size_axis}_compression"
+    size, in_bytes = f"{outcome.size_axis}_compression", f"{outcome.file_axis}_bytes"
     columns = {column.name: column for column in pick_columns(analysis)}
-    brief = [
-        columns[name] for name in ("pick", "label", size, "packed_bytes", outcome.metric, "damage", "unseen_damage")
-    ]
+    brief = [columns[name] for name in ("pick", "label", size, in_bytes, outcome.metric, "damage", "unseen_damage")]
     brief[0] = replace(brief[0], text=lambda request: request_with_margin(outcome, request))
     return [replace(column, interval=column.name == outcome.metric) for column in brief]
 
@@ -211,6 +209,12 @@ def _identity_columns(outcome: Outcome, with_files: Collection[int] = ()) -> Map
         has_file = row.trial is not None and row.trial.number in with_files
         return bit_map_path(outcome, row.trial, "txt") if row.trial and has_file else ""
 
+    onnx: MapColumns = []
+    if outcome.footprint.onnx is not None:
+        onnx = [
+            Column("onnx_compression", "ONNX", compression("onnx"), formatting.times),
+            Column("onnx_bytes", "ONNX size", size("onnx"), formatting.megabytes),
+        ]
     return [
         Column("number", "", _from_trial(lambda trial: trial.number)),
         Column("label", "map", _from_trial(lambda trial: trial.label), link=file),
@@ -219,6 +223,7 @@ def _identity_columns(outcome: Outcome, with_files: Collection[int] = ()) -> Map
         Column("packed_compression", "packed", compression("packed"), formatting.times),
         Column("nominal_bits", "", size("nominal")),
         Column("packed_bytes", "packed size", size("packed"), formatting.megabytes),
+        *onnx,
         Column("bits", "", _from_trial(lambda trial: "".join(map(str, trial.bit_map)))),
     ]
 

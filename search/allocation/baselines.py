@@ -24,10 +24,13 @@ class Baseline:
     bit_map: BitMap
 
 
-def first_baselines(layers: Sequence[Layer]) -> tuple[list[Baseline], str]:
-    """Return the baselines that need no sensitivities, and why the reference is missing, or ""."""
+def first_baselines(layers: Sequence[Layer], widths: Sequence[int] = WIDTHS) -> tuple[list[Baseline], str]:
+    """Return the baselines that need no sensitivities, and why the reference is missing, or "".
+
+    The reference keeps its own widths.
+    """
     baselines, reference_note = reference(layers)
-    return baselines + uniform_maps(layers), reference_note
+    return baselines + uniform_maps(layers, widths), reference_note
 
 
 def reference(layers: Sequence[Layer]) -> tuple[list[Baseline], str]:
@@ -38,23 +41,23 @@ def reference(layers: Sequence[Layer]) -> tuple[list[Baseline], str]:
         return [], documented_misfit(len(layers))
 
 
-def uniform_maps(layers: Sequence[Layer]) -> list[Baseline]:
-    """Return the uniform maps, from 2 bits up."""
-    return [Baseline("uniform", f"uniform {width}", uniform(layers, width)) for width in WIDTHS]
+def uniform_maps(layers: Sequence[Layer], widths: Sequence[int] = WIDTHS) -> list[Baseline]:
+    """Return the uniform maps, from the narrowest width up."""
+    return [Baseline("uniform", f"uniform {width}", uniform(layers, width)) for width in widths]
 
 
 def knapsack_maps(damages: Damages, constraint: SizeConstraint) -> list[Baseline]:
     """Return the knapsack's maps, at the size constraint and at some smaller sizes.
 
     Args:
-        damages: damage of each layer alone, ``(n_layers, n_widths)``.
+        damages: damage of each layer alone at the constraint's widths, ``(n_layers, n_widths)``.
         constraint: the size constraint, which the largest map just meets.
     """
     footprint, axis = constraint.footprint, constraint.axis
     maps: dict[BitMap, Baseline] = {}
     for budget in knapsack_budgets(constraint):
         try:
-            bit_map = allocate_bit_map(damages, footprint, axis, budget)
+            bit_map = allocate_bit_map(damages, footprint, axis, budget, constraint.widths)
         except BudgetTooSmallError:
             continue
         compression = footprint.compression(bit_map, axis)
@@ -64,7 +67,5 @@ def knapsack_maps(damages: Damages, constraint: SizeConstraint) -> list[Baseline
 
 def knapsack_budgets(constraint: SizeConstraint) -> list[int]:
     """Return the knapsack's size limits in bits, from the constraint down."""
-    footprint = constraint.footprint
-    fp32_bits = footprint.fp32_nominal_bits if constraint.axis == "nominal" else 8 * footprint.fp32_packed_bytes
-    budgets = [int(fp32_bits / compression) for compression in _COMPRESSIONS]
+    budgets = [int(constraint.fp32_bits / compression) for compression in _COMPRESSIONS]
     return [constraint.largest_bits, *(budget for budget in budgets if budget < constraint.largest_bits)]

@@ -13,8 +13,8 @@ import typer
 
 from objectives.errors import InputError
 from search.allocation.knapsack import Source
-from search.cli.options import BitMapFile, ProfileName, console, given_as, takes_settings
-from search.run.profile import DATA_SETTINGS, Profile, checked_profile, resolve_profile
+from search.cli.options import BitMapFile, ProfileName, console, takes_settings
+from search.run.profile import DATA_SETTINGS, Profile, checked_profile, given_as, resolve_profile
 
 if TYPE_CHECKING:
     from objectives.loading.fingerprint import Fingerprint

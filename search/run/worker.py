@@ -89,7 +89,7 @@ def with_precision(
 
 def constraint_of(profile: Profile, problem: Problem) -> SizeConstraint:
     """Return the size constraint of a profile."""
-    return SizeConstraint(problem.footprint, profile.size, profile.min_compression)
+    return SizeConstraint(problem.footprint, profile.size, profile.min_compression, profile.widths)
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class Worker:
 
     def _write_widths(self, trial: optuna.Trial) -> None:
         with self.store.together():
-            write_widths(trial, self.problem.layers)
+            write_widths(trial, self.problem.layers, self.constraint.widths)
 
     def _record(self, trial: optuna.Trial, write: Callable[[], object]) -> bool:
         """Write to a trial's record; return False if another process has declared the trial dead."""
@@ -310,7 +310,9 @@ def _connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
         raise InputError(f"{profile.model}: weights or sentences changed during the start; start the search again")
     sensitivities = None
     if profile.sensitivity != "none":
-        sensitivities = measure(problem, cache_directory(), profile.sensitivity)  # cached by the parent
+        sensitivities = measure(
+            problem, cache_directory(), profile.sensitivity, widths=profile.widths
+        )  # cached by the parent
     constraint = constraint_of(profile, problem)
     sampler = make_sampler(profile.sampler, problem, constraint, sensitivities, profile.seed)
     store = job.place.open_patiently(should_stop)
