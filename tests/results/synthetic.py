@@ -12,6 +12,7 @@ from objectives.layers import BitMap, Layer, uniform
 from objectives.packing.footprint import Footprint, SizeAxis, footprint
 from objectives.scores import Scores, score
 from results.outcome import Origin, Outcome, Quality, Trial, Unseen
+from tests.objectives.onnx_sizes import made_up_onnx_sizes
 
 
 def bert_layers(hidden: int = 32, blocks: int = 12, vocabulary: int = 640) -> tuple[Layer, ...]:
@@ -56,6 +57,7 @@ def made_up_trial(
         bit_map=bit_map,
         nominal_compression=outcome.footprint.compression(bit_map, "nominal"),
         packed_compression=outcome.footprint.compression(bit_map, "packed"),
+        onnx_compression=outcome.footprint.compression(bit_map, "onnx") if outcome.footprint.onnx else None,
         feasible=compression >= outcome.min_compression,
         scores=score(log_odds, outcome.labels, outcome.fp32_log_odds),
         log_odds=log_odds,
@@ -88,11 +90,14 @@ def empty_outcome(
     random = np.random.default_rng(seed)
     labels = (random.random(sentences) < 0.7).astype(np.int8)
     fp32_log_odds = (3.0 * (labels - 0.5) + 0.6 + random.normal(scale=1.8, size=sentences)).astype(np.float32)
+    sizes = bert_footprint(tuple(layers) if layers is not None else bert_layers())
+    if size_axis == "onnx":
+        sizes = replace(sizes, onnx=made_up_onnx_sizes(sizes.layers))
     return Outcome(
         name="made-up",
         model="models/made-up",
         data="data/made-up",
-        footprint=bert_footprint(tuple(layers) if layers is not None else bert_layers()),
+        footprint=sizes,
         quality=quality,
         size_axis=size_axis,
         min_compression=min_compression,
