@@ -38,14 +38,14 @@ class OnnxSizes:
         graph = self.graph_bytes + sum(
             sizes[WIDTHS.index(width)] for sizes, width in zip(self.layer_bytes, bit_map, strict=True)
         )
-        return self.other_bytes + _varint_bytes(graph) + graph
+        return self.other_bytes + varint_bytes(graph) + graph
 
     def most_overhead_bytes(self) -> int:
         """Return an upper bound of what any file has beyond its layers, in bytes."""
         largest: Sequence[int] = [max(sizes) for sizes in self.layer_bytes]
-        return self.other_bytes + _varint_bytes(self.graph_bytes + sum(largest)) + self.graph_bytes
+        return self.other_bytes + varint_bytes(self.graph_bytes + sum(largest)) + self.graph_bytes
 
 
-def _varint_bytes(number: int) -> int:
-    """The length of a number in a protocol buffer: seven bits a byte."""
+def varint_bytes(number: int) -> int:
+    """Return the length of a number in a protocol buffer: seven bits a byte."""
     return max(1, -(-number.bit_length() // 7))
