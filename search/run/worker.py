@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
@@ -59,9 +60,15 @@ def load_searched_problem(
 ) -> Problem:
     """Load the problem of a profile; several workers share its codes in files. ``check`` may refuse its fingerprint.
 
-    Precision auto is FP32 here, until ``with_precision`` decides.
+    Precision auto is FP32 here, until ``with_precision`` decides. The sizes of ONNX files are measured if these are
+    what counts.
+
+    Raises:
+        InputError: the package that measures them is missing, or the model cannot be used.
     """
-    return load_problem(
+    if profile.size == "onnx" and find_spec("onnx") is None:
+        raise InputError("--size onnx needs a package that is missing: pip install -e '.[onnx]'")
+    problem = load_problem(
         profile.model,
         profile.data,
         "fp32" if profile.precision == "auto" else profile.precision,
@@ -75,6 +82,12 @@ def load_searched_problem(
         options=profile.data_options,
         metric=profile.metric,
     )
+    if profile.size == "onnx":
+        from results.export.onnx.model_file import onnx_sizes
+
+        sizes = onnx_sizes(problem.classifier, problem.footprint.scheme)
+        problem = replace(problem, footprint=replace(problem.footprint, onnx=sizes))
+    return problem
 
 
 def with_precision(
