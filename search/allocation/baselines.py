@@ -65,6 +65,15 @@ def knapsack_maps(damages: Damages, constraint: SizeConstraint) -> list[Baseline
     return list(maps.values())
 
 
+def knapsack_map(damages: Damages, constraint: SizeConstraint) -> BitMap:
+    """Return the knapsack's map at the size constraint; the arguments are those of ``knapsack_maps``."""
+    footprint, axis, widths = constraint.footprint, constraint.axis, constraint.widths
+    try:
+        return allocate_bit_map(damages, footprint, axis, constraint.largest_bits, widths)
+    except BudgetTooSmallError:  # sums of sizes can be a few bytes too large: only the smallest map is small enough
+        return footprint.smallest(axis, widths)
+
+
 def knapsack_budgets(constraint: SizeConstraint) -> list[int]:
     """Return the knapsack's size limits in bits, from the constraint down."""
     budgets = [int(constraint.fp32_bits / compression) for compression in _COMPRESSIONS]

@@ -43,7 +43,7 @@ class SizeConstraint:
             alike = f"every layer at {smallest[0]} bits" if len(set(smallest)) == 1 else "the smallest map"
             raise InputError(
                 f"no map reaches a {AXIS_NAMES[self.axis]} compression of {self.min_compression:g}x: {alike} is "
-                f"{highest:.4f}x; give a lower --min-compression"
+                f"{highest:.4f}x; ask for no more than that"
             )
 
     @property

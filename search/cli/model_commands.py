@@ -42,9 +42,7 @@ def evaluate(
     import json
 
     from objectives.bit_maps import quantizer_of, read_bit_map
-    from objectives.metrics import METRIC_NAMES
-    from results.statistics.intervals import score_intervals
-    from results.statistics.metric_draws import TaskMetric
+    from search.cli.scoring import intervals_of, score_lines
     from search.run.checkpoints import evaluate_checkpoint
 
     if (bitmap is None) == (checkpoint is None):
@@ -69,21 +67,17 @@ def evaluate(
             )
         evaluation, footprint = problem.evaluate(bit_map), problem.footprint
     quantizer = problem.fingerprint["quantizer"] if checkpoint is None else "the checkpoint's own codes"
-    scores = evaluation.scores
-    sentences = (problem.labels, problem.in_domain, TaskMetric(problem.metric, problem.head))
-    fp32_metric = score_intervals(problem.fp32_log_odds, problem.fp32_log_odds, *sentences).metric
-    intervals = score_intervals(evaluation.log_odds, problem.fp32_log_odds, *sentences)
-    metric, damage, name = intervals.metric, intervals.damage, problem.metric
-    sizes = footprint.figures(bit_map)
     if json_:
+        intervals = intervals_of(problem, evaluation)
+        metric, damage, name = intervals.metric, intervals.damage, problem.metric
         figures = {
-            **scores.record(),
+            **evaluation.scores.record(),
             **{f"{name}_low": metric.low, f"{name}_high": metric.high},
             **{"damage_low": damage.low, "damage_high": damage.high},
             f"fp32_{name}": problem.fp32.metric,
             "sentences": len(problem.labels),
             "quantizer": quantizer,
-            **sizes,
+            **footprint.figures(bit_map),
         }
         typer.echo(json.dumps(figures, indent=2))
         return
@@ -91,18 +85,8 @@ def evaluate(
         f"{bitmap or checkpoint} on {settings.model}, {len(problem.labels)} validation sentences of {settings.data}"
     )
     typer.echo(f"quantiser    {quantizer}")
-    shown = METRIC_NAMES[name]
-    typer.echo(f"{shown:12} {scores.metric:.4f}  (95% interval {metric.low:.3f} to {metric.high:.3f})")
-    of_fp32 = f"{problem.fp32.metric:.4f}  (95% interval {fp32_metric.low:.3f} to {fp32_metric.high:.3f})"
-    typer.echo(f"{shown + ' of FP32':12} {of_fp32}")
-    typer.echo(
-        f"damage       {scores.damage:.5f} nats a sentence  (95% interval {damage.low:.5f} to {damage.high:.5f}), "
-        "mean KL divergence from FP32"
-    )
-    if scores.agreement is not None:
-        typer.echo(f"agreement    {scores.agreement:.4f} (same top class as FP32); accuracy {scores.accuracy:.4f}")
-    typer.echo(f"nominal      {sizes['nominal_compression']:.4f}x, {sizes['nominal_bits']:,} bits of codes")
-    typer.echo(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes of checkpoint")
+    for line in score_lines(problem, evaluation, footprint, bit_map):
+        typer.echo(line)
 
 
 @takes_settings(*_MODEL_SETTINGS)

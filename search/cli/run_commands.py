@@ -171,10 +171,10 @@ def export(
     settings = directory.read_settings()
     outcome = read_outcome(directory)
     layers = outcome.footprint.layers
-    if format_ == "torchao":
-        from results.export.torchao import check_torchao
+    if is_checkpoint:
+        from search.run.checkpoints import check_format
 
-        check_torchao(layers, outcome.footprint.scheme)  # before anything is loaded
+        check_format(format_, outcome.footprint)  # before anything is loaded
     if bitmap is not None:
         bit_map = read_bit_map(bitmap, layers)
         provenance: dict[str, Any] = {"bitmap": printable(bitmap.name), **outcome.footprint.figures(bit_map)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from objectives.errors import InputError
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
 from objectives.loading.models import Classifier
+from objectives.packing.footprint import Footprint
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import LogOdds
@@ -137,6 +139,24 @@ def origin_of(problem: Problem) -> dict[str, Any]:
     }
 
 
+def check_format(format_: str, footprint: Footprint) -> None:
+    """Check that a model's codes can be written in a format of checkpoints, before anything is scored.
+
+    Raises:
+        InputError: they cannot, or a package is missing; the message says which.
+    """
+    if format_ == "torchao":
+        from results.export.torchao import check_torchao
+
+        check_torchao(footprint.layers, footprint.scheme)
+    if format_ == "onnx":
+        if find_spec("onnx") is None:
+            raise InputError("--format onnx needs a package that is missing: pip install -e '.[onnx]'")
+        from results.export.onnx.layers import check_scheme
+
+        check_scheme(footprint.layers, footprint.scheme)
+
+
 def export_checkpoint(
     problem: Problem, bit_map: BitMap, provenance: Mapping[str, Any], directory: Path, format_: str
 ) -> str:
@@ -147,11 +167,11 @@ def export_checkpoint(
         bit_map: the map.
         provenance: where the map came from, as plain JSON values.
         directory: must not exist.
-        format_: ``packed`` or ``torchao``.
+        format_: ``packed``, ``torchao`` or ``onnx``.
 
     Raises:
         FileExistsError: the directory exists.
-        InputError: torchao is not installed or does not support the quantiser.
+        InputError: the format needs a package that is not installed, or does not support the quantiser.
     """
     provenance = {"model": problem.model, "data": problem.data, **provenance, **origin_of(problem)}
     quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, bit_map)
@@ -194,6 +214,11 @@ def _write(
             f"{packed:,}. On a CPU torchao decodes weights at each call, several times slower than FP32.\n"
             "next: load it with transformers' AutoModelForSequenceClassification.from_pretrained"
         )
+    if format_ == "onnx":
+        from results.export.onnx.writer import ONNX_FILE, write_onnx
+
+        length = write_onnx(classifier, quantized, provenance, directory)
+        return f"{ONNX_FILE} of {length:,} bytes"
     length = write_checkpoint(classifier, quantized, provenance, directory)
     return f"weights of {length:,} bytes\nnext: {command('evaluate', '--checkpoint', directory)}"
 

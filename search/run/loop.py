@@ -94,7 +94,7 @@ def run_search(
         resources.callback(phases.end)
         run.clean_up()
         budget = Budget(profile, started, should_stop)
-        constraint = constraint_of(profile, problem)
+        constraint = constraint_of(profile, problem.footprint)
         baselines, reference_note = first_baselines(problem.layers, profile.widths)
         # The guided sampler waits for sensitivities; until then no map is proposed.
         first_sampler = "random" if profile.sampler == GUIDED else profile.sampler
@@ -179,7 +179,7 @@ def _prepare(
         run.check_journal()
     store = place.open() if place.url else None  # reports its faults before the model is loaded
     problem = load_searched_problem(profile, log.info, check_problem)
-    constraint = constraint_of(profile, problem)
+    constraint = constraint_of(profile, problem.footprint)
     if profile.polish:
         polishing_sentences(problem)  # raises before the search, if there are none
     if store is not None:

@@ -25,7 +25,9 @@ from objectives.errors import InputError, NotFiniteError, is_out_of_memory
 from objectives.evaluation.precision import faster_precision
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
+from objectives.loading.models import Classifier
 from objectives.metrics import METRIC_NAMES
+from objectives.packing.footprint import Footprint
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.scores import Precision
 from search.allocation.baselines import knapsack_maps
@@ -57,18 +59,31 @@ def load_searched_problem(
     profile: Profile,
     report_progress: Callable[[str], None],
     check: Callable[[Fingerprint], None] = lambda _: None,
+    check_sizes: Callable[[Footprint], object] = lambda _: None,
 ) -> Problem:
-    """Load the problem of a profile; several workers share its codes in files. ``check`` may refuse its fingerprint.
+    """Load the problem of a profile; several workers share its codes in files.
+
+    ``check`` may refuse its fingerprint, and ``check_sizes`` its layers and how they are stored.
 
     Precision auto is FP32 here, until ``with_precision`` decides. The sizes of ONNX files are measured if these are
     what counts.
 
     Raises:
-        InputError: the package that measures them is missing, or the model cannot be used.
+        InputError: the package that measures them is missing, the model cannot be used, or no map is small enough.
     """
     if profile.size == "onnx" and find_spec("onnx") is None:
         raise InputError("--size onnx needs a package that is missing: pip install -e '.[onnx]'")
-    problem = load_problem(
+
+    def sized(classifier: Classifier, footprint: Footprint) -> Footprint:
+        if profile.size == "onnx":
+            from results.export.onnx.model_file import onnx_sizes
+
+            footprint = replace(footprint, onnx=onnx_sizes(classifier, footprint.scheme))
+        constraint_of(profile, footprint)  # refused before minutes of calibration
+        check_sizes(footprint)
+        return footprint
+
+    return load_problem(
         profile.model,
         profile.data,
         "fp32" if profile.precision == "auto" else profile.precision,
@@ -81,13 +96,8 @@ def load_searched_problem(
         known_scores=check,
         options=profile.data_options,
         metric=profile.metric,
+        sized=sized,
     )
-    if profile.size == "onnx":
-        from results.export.onnx.model_file import onnx_sizes
-
-        sizes = onnx_sizes(problem.classifier, problem.footprint.scheme)
-        problem = replace(problem, footprint=replace(problem.footprint, onnx=sizes))
-    return problem
 
 
 def with_precision(
@@ -100,9 +110,9 @@ def with_precision(
     return replace(profile, precision=problem.search_evaluator.precision), problem
 
 
-def constraint_of(profile: Profile, problem: Problem) -> SizeConstraint:
+def constraint_of(profile: Profile, footprint: Footprint) -> SizeConstraint:
     """Return the size constraint of a profile."""
-    return SizeConstraint(problem.footprint, profile.size, profile.min_compression, profile.widths)
+    return SizeConstraint(footprint, profile.size, profile.min_compression, profile.widths)
 
 
 @dataclass(frozen=True)
@@ -326,7 +336,7 @@ def _connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
         sensitivities = measure(
             problem, cache_directory(), profile.sensitivity, widths=profile.widths
         )  # cached by the parent
-    constraint = constraint_of(profile, problem)
+    constraint = constraint_of(profile, problem.footprint)
     sampler = make_sampler(profile.sampler, problem, constraint, sensitivities, profile.seed)
     store = job.place.open_patiently(should_stop)
     study = store.patiently(
