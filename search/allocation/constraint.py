@@ -42,7 +42,7 @@ class SizeConstraint:
             highest = floor(1e4 * self.footprint.compression(smallest, self.axis)) / 1e4
             alike = f"every layer at {smallest[0]} bits" if len(set(smallest)) == 1 else "the smallest map"
             raise InputError(
-                f"no map reaches a {AXIS_NAMES[self.axis]} compression of {self.min_compression:g}x: {alike} is "
+                f"no map reaches a compression of {self.min_compression:g}x ({AXIS_NAMES[self.axis]}): {alike} is "
                 f"{highest:.4f}x; ask for no more than that"
             )
 

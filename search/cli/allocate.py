@@ -15,6 +15,7 @@ import typer
 
 from objectives.cache import cache_directory
 from objectives.errors import InputError
+from objectives.loading import AUTO
 from search.allocation.knapsack import Source
 from search.cli.options import ProfileName, console, takes_settings
 from search.run.profile import DATA_SETTINGS, Profile, changed_data_settings, given_as, resolve_profile
@@ -127,6 +128,7 @@ def _write(
     layers = problem.layers
     write_text(out, to_text(layers, bit_map) if format_ == "text" else to_json(layers, bit_map, provenance))
     needed = {name: getattr(settings, name) for name in _NEEDED_LATER} | changed_data_settings(settings.to_dict())
+    needed |= {} if settings.metric == AUTO else {"metric": settings.metric}
     words = [word for name, value in needed.items() for word in given_as(name, value)]
     return f"\nnext: {command('evaluate', '--bitmap', out, *words)}"
 

@@ -133,7 +133,7 @@ def test_what_is_the_smallest_depends_on_the_widths_and_the_axis() -> None:
     smallest = tuple(5 if layer.kind == "embedding" else 8 for layer in LAYERS)
     assert onnx.smallest("onnx", (5, 6, 8)) == smallest
     highest = floor(1e4 * sizes.fp32_bytes / sizes.file_bytes(smallest)) / 1e4
-    with pytest.raises(InputError, match=f"ONNX compression of 9x: the smallest map is {highest}"):
+    with pytest.raises(InputError, match=rf"of 9x \(ONNX\): the smallest map is {highest}"):
         SizeConstraint(onnx, "onnx", 9, (5, 6, 8))
     SizeConstraint(onnx, "onnx", highest, (5, 6, 8))
 
