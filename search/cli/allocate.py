@@ -62,7 +62,7 @@ def allocate(
     with console.waiting("starting"):
         from search.allocation.baselines import knapsack_map
         from search.allocation.sensitivity import measure
-        from search.cli.scoring import score_lines
+        from search.cli.scoring import score_lines, size_lines
         from search.cli.terminal import log_to_console, progress_display
         from search.run.checkpoints import check_format
         from search.run.progress import Phase
@@ -91,7 +91,7 @@ def allocate(
             written = _write(problem, settings, bit_map, evaluation, out, format_)
     typer.echo(f"knapsack for {settings.model}, {len(problem.labels)} validation sentences of {settings.data}")
     typer.echo(f"quantiser    {problem.fingerprint['quantizer']}")
-    for line in score_lines(problem, evaluation, problem.footprint, bit_map):
+    for line in [*score_lines(problem, evaluation), *size_lines(problem.footprint.figures(bit_map))]:
         typer.echo(line)
     steps = ", ".join(f"{name} {_seconds(spent)}" for name, spent in seconds.items())
     typer.echo(f"time         {_seconds(sum(seconds.values()))}: {steps}")

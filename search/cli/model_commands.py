@@ -29,31 +29,42 @@ _MODEL_SETTINGS = ("model", "data", *DATA_SETTINGS, "metric", "quantizer", "grou
 def evaluate(
     bitmap: BitMapFile = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Directory of a packed checkpoint, in place of --bitmap.")
+        Path | None, typer.Option(help="Directory of a packed or ONNX checkpoint, in place of --bitmap.")
     ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of an ONNX checkpoint and what it is timed with.")] = 1,
     profile: ProfileName = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, with every digit.")] = False,
     **flags: Any,
 ) -> None:
-    """Score a bit map or a packed checkpoint: metric, damage (mean KL divergence from FP32), agreement and sizes.
+    """Score a bit map or a checkpoint: metric, damage (mean KL divergence from FP32), agreement and sizes.
 
     A checkpoint is scored with the model and data that it was made from, unless others are named.
     """
     import json
 
     from objectives.bit_maps import quantizer_of, read_bit_map
-    from search.cli.scoring import intervals_of, score_lines
-    from search.run.checkpoints import evaluate_checkpoint
+    from results.export.onnx import check_onnx
+    from search.cli.scoring import intervals_of, score_lines, size_lines
+    from search.run.checkpoints import evaluate_checkpoint, is_onnx
 
+    onnx = None
     if (bitmap is None) == (checkpoint is None):
         raise InputError("give one thing to score: --bitmap FILE or --checkpoint DIR")
     if checkpoint is not None:
         if flags["quantizer"] is not None or flags["group_size"] is not None:
             raise InputError("--quantizer and --group-size apply to --bitmap only; a checkpoint has its own codes")
         flags |= {"quantizer": "affine", "group_size": 0}  # not used; affine needs no calibration
-        settings, problem = _load_original(checkpoint, profile, flags)
-        evaluation, loaded = evaluate_checkpoint(problem, checkpoint)
-        bit_map, footprint = loaded.bit_map, loaded.footprint
+        if is_onnx(checkpoint):
+            check_onnx()  # before anything is loaded
+            from search.cli.onnx_evaluation import evaluate_onnx
+
+            settings, problem = _load_original(checkpoint, profile, flags)
+            onnx = evaluate_onnx(problem, checkpoint, threads)
+            evaluation, sizes = onnx.evaluation, onnx.figures()
+        else:
+            settings, problem = _load_original(checkpoint, profile, flags)
+            evaluation, loaded = evaluate_checkpoint(problem, checkpoint)
+            sizes = loaded.footprint.figures(loaded.bit_map)
     else:
         assert bitmap is not None
         settings, problem = _load(profile, flags)
@@ -65,7 +76,7 @@ def evaluate(
                 f"{problem.fingerprint['quantizer']!r}, which changes quality and size; see --quantizer",
                 "yellow",
             )
-        evaluation, footprint = problem.evaluate(bit_map), problem.footprint
+        evaluation, sizes = problem.evaluate(bit_map), problem.footprint.figures(bit_map)
     quantizer = problem.fingerprint["quantizer"] if checkpoint is None else "the checkpoint's own codes"
     if json_:
         intervals = intervals_of(problem, evaluation)
@@ -77,7 +88,7 @@ def evaluate(
             f"fp32_{name}": problem.fp32.metric,
             "sentences": len(problem.labels),
             "quantizer": quantizer,
-            **footprint.figures(bit_map),
+            **sizes,
         }
         typer.echo(json.dumps(figures, indent=2))
         return
@@ -85,7 +96,7 @@ def evaluate(
         f"{bitmap or checkpoint} on {settings.model}, {len(problem.labels)} validation sentences of {settings.data}"
     )
     typer.echo(f"quantiser    {quantizer}")
-    for line in score_lines(problem, evaluation, footprint, bit_map):
+    for line in [*score_lines(problem, evaluation), *(size_lines(sizes) if onnx is None else onnx.lines())]:
         typer.echo(line)
 
 

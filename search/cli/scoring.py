@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from objectives.layers import BitMap
+from collections.abc import Mapping
+
 from objectives.metrics import METRIC_NAMES
-from objectives.packing.footprint import Footprint
 from objectives.problem import Evaluation, Problem
 from objectives.scores import LogOdds
 from results.statistics.intervals import Intervals, score_intervals
@@ -16,15 +16,8 @@ def intervals_of(problem: Problem, evaluation: Evaluation) -> Intervals:
     return _intervals(problem, evaluation.log_odds)
 
 
-def score_lines(problem: Problem, evaluation: Evaluation, footprint: Footprint, bit_map: BitMap) -> list[str]:
-    """Return the lines of a map's metric, damage, agreement and sizes.
-
-    Args:
-        problem: what it was scored on.
-        evaluation: its scores.
-        footprint: the sizes of the codes it was scored with.
-        bit_map: the map.
-    """
+def score_lines(problem: Problem, evaluation: Evaluation) -> list[str]:
+    """Return the lines of a map's metric, damage and agreement."""
     scores, intervals = evaluation.scores, intervals_of(problem, evaluation)
     metric, damage, shown = intervals.metric, intervals.damage, METRIC_NAMES[problem.metric]
     fp32_metric = _intervals(problem, problem.fp32_log_odds).metric
@@ -37,10 +30,16 @@ def score_lines(problem: Problem, evaluation: Evaluation, footprint: Footprint, 
     ]
     if scores.agreement is not None:
         lines.append(f"agreement    {scores.agreement:.4f} (same top class as FP32); accuracy {scores.accuracy:.4f}")
-    sizes = footprint.figures(bit_map)
-    lines.append(f"nominal      {sizes['nominal_compression']:.4f}x, {sizes['nominal_bits']:,} bits of codes")
-    lines.append(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes of checkpoint")
-    if footprint.onnx is not None:
+    return lines
+
+
+def size_lines(sizes: Mapping[str, int | float]) -> list[str]:
+    """Return the lines of a map's sizes, from ``Footprint.figures``."""
+    lines = [
+        f"nominal      {sizes['nominal_compression']:.4f}x, {sizes['nominal_bits']:,} bits of codes",
+        f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes of checkpoint",
+    ]
+    if "onnx_bytes" in sizes:
         lines.append(f"ONNX         {sizes['onnx_compression']:.4f}x, {sizes['onnx_bytes']:,} bytes of ONNX file")
     return lines
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
@@ -30,6 +29,7 @@ from objectives.metrics import METRIC_NAMES
 from objectives.packing.footprint import Footprint
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.scores import Precision
+from results.export.onnx import check_onnx
 from search.allocation.baselines import knapsack_maps
 from search.allocation.constraint import NoMapLeftError, SizeConstraint
 from search.allocation.sensitivity import Sensitivities, measure
@@ -71,8 +71,8 @@ def load_searched_problem(
     Raises:
         InputError: the package that measures them is missing, the model cannot be used, or no map is small enough.
     """
-    if profile.size == "onnx" and find_spec("onnx") is None:
-        raise InputError("--size onnx needs a package that is missing: pip install -e '.[onnx]'")
+    if profile.size == "onnx":
+        check_onnx()
 
     def sized(classifier: Classifier, footprint: Footprint) -> Footprint:
         if profile.size == "onnx":

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +29,11 @@ from objectives.layers import Layer
 from objectives.packing.bitstream import pack, packed_length
 from objectives.packing.scheme import Scheme
 from objectives.quantization.parameters import Entry
+from results.export.onnx import Activations
 from results.export.onnx.fragments import Fragment, Values
 
-Activations = Literal["fp32", "int8"]
-"""What MatMulNBits multiplies: FP32, which is exact, or activations rounded to 8 bits, which is faster."""
-
 _BLOCKS = {2: (128, 64, 32, 16), 4: (256, 128, 64, 32, 16), 8: (256, 128, 64, 32, 16)}  # for 2 bits, the fast ones
-_ACCURACY_LEVELS = {"fp32": 0, "int8": 4}
+_ACCURACY_LEVELS: dict[Activations, int] = {"fp32": 0, "int8": 4}
 _FEW_ROWS = 16  # an embedding of so few is decoded once, when the file is loaded
 
 

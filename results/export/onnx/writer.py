@@ -14,14 +14,13 @@ from objectives.layers import BitMap, Layer
 from objectives.loading.models import Classifier, save_all_but_weights
 from objectives.packing.scheme import PER_ROW
 from objectives.quantization.quantized_model import QuantizedModel
+from results.export.onnx import Activations
 from results.export.onnx.fragments import Fragment
 from results.export.onnx.graph import Network
-from results.export.onnx.layers import Activations, Place, check_scheme, fp32_layer, quantized_layer
+from results.export.onnx.layers import Place, check_scheme, fp32_layer, quantized_layer
 from results.export.onnx.model_file import metadata_of, model_of, onnx_sizes
+from results.export.onnx_session import ONNX_FILE
 from results.export.packed import BIT_MAP, MANIFEST
-
-ONNX_FILE = "onnx/model.onnx"
-"""The model's place in an export, where optimum and transformers.js look for it."""
 
 _MOST_BYTES = 2**31 - 1  # of a protocol buffer
 
@@ -81,7 +80,7 @@ def write_fp32_onnx(classifier: Classifier, provenance: Mapping[str, Any], direc
         return fp32_layer(place, lambda: state[place.layer.parameter].cpu().numpy())
 
     length = onnx_sizes(classifier, PER_ROW).fp32_bytes
-    described = {**provenance, "onnx": {"activations": "fp32"}}
+    described = {**provenance, "onnx": {"weights": "fp32", "activations": "fp32"}}
     _write(classifier, network, fragment_of, {}, length, ((), ()), described, Path(directory))
     return length
 
