@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from objectives.bit_maps import documented_bit_map, documented_misfit
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, BitMap, Layer, uniform
@@ -75,6 +77,15 @@ def knapsack_map(damages: Damages, constraint: SizeConstraint) -> BitMap:
 
 
 def knapsack_budgets(constraint: SizeConstraint) -> list[int]:
-    """Return the knapsack's size limits in bits, from the constraint down."""
+    """Return the knapsack's size limits in bits, from the constraint down.
+
+    With fewer widths, or in ONNX files, the smallest map may be larger than most of the usual limits. They are then
+    spread evenly, in logarithm, down to that map.
+    """
+    footprint, largest = constraint.footprint, constraint.largest_bits
+    smallest = constraint.size_bits(footprint.smallest(constraint.axis, constraint.widths))
+    usual = constraint.axis != "onnx" and constraint.widths == WIDTHS  # a run of an older version keeps its limits
+    if not usual and constraint.fp32_bits / _COMPRESSIONS[-1] < smallest:
+        return [int(size) for size in np.geomspace(largest, smallest, len(_COMPRESSIONS) + 1, endpoint=False)]
     budgets = [int(constraint.fp32_bits / compression) for compression in _COMPRESSIONS]
-    return [constraint.largest_bits, *(budget for budget in budgets if budget < constraint.largest_bits)]
+    return [largest, *(budget for budget in budgets if budget < largest)]
