@@ -188,6 +188,7 @@ def load_problem(
     known_scores: Callable[[Fingerprint], LogOdds | None] = lambda _: None,
     options: DataOptions = ALL_DEFAULT,
     metric: MetricName | Literal["auto"] = "auto",
+    sized: Callable[[Classifier, Footprint], Footprint] = lambda classifier, footprint: footprint,
 ) -> Problem:
     """Load a model and validation sentences and score the FP32 model on them.
 
@@ -207,6 +208,8 @@ def load_problem(
         options: what to read of the data, and how much. A holdout set is drawn before validation sentences are left
             out, and is cut to as many.
         metric: the task's; ``auto`` for that of the options' task, else the usual one of the model's head.
+        sized: called with the model and its footprint before anything is scored or calibrated. It may add sizes to the
+            footprint, and may refuse it by an InputError.
 
     Raises:
         InputError: there is no such device, or no place for the cache.
@@ -246,6 +249,7 @@ def load_problem(
         holdout_ids = classifier.encode(scored.holdout.texts).ids
         identity["confirmation"] = sentences_fingerprint(holdout_ids, scored.holdout.labels)
     fp32_log_odds = known_scores(identity)
+    footprint = sized(classifier, footprint_of(network, loaded_quantizer.scheme))
     network.to(_parse_device(device))  # type: ignore[arg-type]
     if fp32_log_odds is None:
         report_progress(f"scoring the FP32 model on {len(sentences.texts)} sentences")
@@ -281,7 +285,7 @@ def load_problem(
         model=model,
         data=data,
         layers=layers,
-        footprint=footprint_of(network, bank.scheme),
+        footprint=footprint,
         labels=labels,
         in_domain=sentences.in_domain,
         fp32_log_odds=fp32_log_odds,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import floor
 
 from objectives.errors import quoted
+from objectives.layers import WIDTHS
 from objectives.metrics import METRIC_NAMES, MetricName
+from objectives.packing.footprint import AXIS_NAMES
 from results.outcome import Origin, Outcome, Quality, Trial
 from results.statistics.intervals import Comparison
 
@@ -90,5 +92,6 @@ def duration(seconds: float) -> str:
 
 
 def constraint(outcome: Outcome) -> str:
-    """Format the size constraint as ``at least 5.5x (nominal)``."""
-    return f"at least {outcome.min_compression:.10g}x ({outcome.size_axis})"
+    """Format the size constraint as ``at least 5.5x (nominal)``, with the widths unless all are allowed."""
+    widths = "" if outcome.widths == WIDTHS else f", with widths {', '.join(map(str, outcome.widths))}"
+    return f"at least {outcome.min_compression:.10g}x ({AXIS_NAMES[outcome.size_axis]}){widths}"

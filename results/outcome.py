@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.heads import TWO_CLASSES, Head
-from objectives.layers import BitMap
+from objectives.layers import WIDTHS, BitMap
 from objectives.metrics import MetricName
 from objectives.packing.footprint import Footprint, SizeAxis
 from objectives.scores import Labels, LogOdds, Precision, Scores
@@ -35,7 +35,8 @@ class Trial:
         bit_map: the map.
         nominal_compression: FP32 size over size, codes only; higher is smaller.
         packed_compression: FP32 size over size, every byte of the file; higher is smaller.
-        feasible: whether it meets the size constraint.
+        onnx_compression: that of ONNX files; None if their sizes have not been measured.
+        feasible: whether it meets the size constraint and has the run's widths only.
         scores: its scores; None if the evaluation failed (``failure`` then says why).
         log_odds: the outputs, ``(n_sentences, *head.shape)``; None if the evaluation failed.
         precision: of the evaluation; FP32 once the final checks have scored the map again.
@@ -56,9 +57,18 @@ class Trial:
     finished_s: float
     precision: Precision = "fp32"
     failure: str = ""
+    onnx_compression: float | None = None
 
     def compression(self, axis: SizeAxis) -> float:
-        """Return the compression on one axis."""
+        """Return the compression on one axis.
+
+        Raises:
+            ValueError: on ONNX's, if it is not known.
+        """
+        if axis == "onnx":
+            if self.onnx_compression is None:
+                raise ValueError("the sizes of ONNX files have not been measured")
+            return self.onnx_compression
         return self.nominal_compression if axis == "nominal" else self.packed_compression
 
 
@@ -132,6 +142,7 @@ class Outcome:
         metric: the task's.
         label_names: of classes or yes/no labels, in the order of the outputs; "" for one without, empty if unknown.
         paired: whether each of the sentences is a pair of texts.
+        widths: the widths that a layer may have.
     """
 
     name: str
@@ -159,3 +170,9 @@ class Outcome:
     metric: MetricName = "mcc"
     label_names: tuple[str, ...] = ()
     paired: bool = False
+    widths: tuple[int, ...] = WIDTHS
+
+    @property
+    def file_axis(self) -> SizeAxis:
+        """The axis of the files that the user wants: ONNX files if the run counts these, else packed checkpoints."""
+        return "onnx" if self.size_axis == "onnx" else "packed"

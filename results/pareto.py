@@ -51,12 +51,12 @@ def quality_cost(scores: Scores, quality: Quality) -> float:
 
 
 def fp32_size(footprint: Footprint, axis: SizeAxis) -> int:
-    """Return the size of the FP32 model: nominal in bits, packed in bytes."""
-    return footprint.fp32_nominal_bits if axis == "nominal" else footprint.fp32_packed_bytes
+    """Return the size of the FP32 model: nominal in bits, else in bytes."""
+    return footprint.fp32_size(axis)
 
 
 def exact_sizes(footprint: Footprint, trials: Sequence[Trial], axis: SizeAxis) -> npt.NDArray[np.int64]:
-    """Return the size of every trial's map, ``(n_trials,)``: nominal in bits, packed in bytes.
+    """Return the size of every trial's map, ``(n_trials,)``: nominal in bits, else in bytes.
 
     The FP32 size over the trial's compression, rounded, is the exact integer while sizes are below 2**51: both
     divisions err by less than half a unit. Computing the packed layout of 2,000 maps again would take a second.

@@ -31,6 +31,8 @@ FENCES: dict[str, Callable[[str], bool]] = {
     "datasets": lambda path: path.startswith(LOADING),
     "matplotlib": lambda path: path.startswith("results/plots/"),
     "torchao": lambda path: path == "results/export/torchao.py",
+    "onnx": lambda path: path.startswith("results/export/onnx/"),
+    "onnxruntime": lambda path: path == "results/export/onnx_session.py",
     "torch": lambda path: not path.startswith("results/") or path in EXPORTED_MODELS,
     "tests": lambda path: False,
 }

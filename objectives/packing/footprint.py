@@ -1,7 +1,8 @@
-"""Nominal and packed size of bit maps, in exact integer arithmetic.
+"""Nominal, packed and ONNX size of bit maps, in exact integer arithmetic.
 
 The nominal size counts codes only, as the documented configuration does. The packed size is the length in bytes of the
-safetensors file that ``export`` writes: header, codes, their parameters, and every tensor in full precision.
+safetensors file that ``export`` writes: header, codes, their parameters, and every tensor in full precision. The ONNX
+size is the length in bytes of the ONNX file (:mod:`objectives.packing.onnx_size`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from functools import cached_property
 from math import prod
 from typing import Literal
 
-from objectives.layers import WIDTHS, BitMap, Layer, uniform
+from objectives.layers import WIDTHS, BitMap, Layer
 from objectives.packing.bitstream import packed_length
+from objectives.packing.onnx_size import OnnxSizes
 from objectives.packing.safetensors_size import StoredTensor, safetensors_bytes
 from objectives.packing.scheme import PER_ROW, Scheme
 
-SizeAxis = Literal["nominal", "packed"]
+SizeAxis = Literal["nominal", "packed", "onnx"]
+AXIS_NAMES: Mapping[SizeAxis, str] = {"nominal": "nominal", "packed": "packed", "onnx": "ONNX"}
+"""What people read."""
 
 _UNSEARCHED_SHARE = 0.01  # of the FP32 bytes; the head of a base model has less
 _MOST_NAMES = 2
@@ -33,11 +37,13 @@ class Footprint:
         layers: the searchable layers.
         kept: name and shape of every tensor that stays in full precision.
         scheme: how codes are stored and decoded.
+        onnx: the sizes of ONNX files; None if nobody has measured them.
     """
 
     layers: tuple[Layer, ...]
     kept: Mapping[str, tuple[int, ...]]
     scheme: Scheme = PER_ROW
+    onnx: OnnxSizes | None = None
 
     @property
     def fp32_nominal_bits(self) -> int:
@@ -79,28 +85,59 @@ class Footprint:
         """Return the size in bytes of a layer's parameters in the packed checkpoint."""
         return sum(tensor.size_bytes for tensor in self.scheme.parts(layer, width).values())
 
+    def fp32_size(self, axis: SizeAxis) -> int:
+        """Return the size of the FP32 model: nominal in bits, else in bytes.
+
+        Raises:
+            ValueError: no sizes of ONNX files are known.
+        """
+        if axis == "onnx":
+            return self.onnx_sizes.fp32_bytes
+        return self.fp32_nominal_bits if axis == "nominal" else self.fp32_packed_bytes
+
+    def size(self, bit_map: BitMap, axis: SizeAxis) -> int:
+        """Return the size of a map, in the units of ``fp32_size``."""
+        if axis == "onnx":
+            return self.onnx_sizes.file_bytes(bit_map)
+        return self.nominal_bits(bit_map) if axis == "nominal" else self.packed_bytes(bit_map)
+
+    @property
+    def onnx_sizes(self) -> OnnxSizes:
+        """The sizes of ONNX files.
+
+        Raises:
+            ValueError: nobody has measured them.
+        """
+        if self.onnx is None:
+            raise ValueError("the sizes of ONNX files have not been measured")
+        return self.onnx
+
     def compression(self, bit_map: BitMap, axis: SizeAxis) -> float:
         """Return FP32 size / size of the map, both on the given axis; higher is smaller."""
         return float(self.exact_compression(bit_map, axis))
 
     def exact_compression(self, bit_map: BitMap, axis: SizeAxis) -> Fraction:
         """Return the compression as an exact fraction, for comparisons against a constraint."""
-        if axis == "nominal":
-            return Fraction(self.fp32_nominal_bits, self.nominal_bits(bit_map))
-        return Fraction(self.fp32_packed_bytes, self.packed_bytes(bit_map))
+        return Fraction(self.fp32_size(axis), self.size(bit_map, axis))
 
     def figures(self, bit_map: BitMap) -> dict[str, int | float]:
-        """Return both sizes and both compressions of a map, by their names in files."""
+        """Return all sizes and compressions of a map that are known, by their names in files."""
+        axes: tuple[SizeAxis, ...] = ("nominal", "packed", *(() if self.onnx is None else ("onnx",)))
         return {
-            "nominal_compression": self.compression(bit_map, "nominal"),
-            "packed_compression": self.compression(bit_map, "packed"),
-            "nominal_bits": self.nominal_bits(bit_map),
-            "packed_bytes": self.packed_bytes(bit_map),
+            **{f"{axis}_compression": self.compression(bit_map, axis) for axis in axes},
+            **{f"{axis}_{'bits' if axis == 'nominal' else 'bytes'}": self.size(bit_map, axis) for axis in axes},
         }
 
-    def highest_compression(self, axis: SizeAxis) -> float:
-        """Return the compression of the smallest map: every layer at the lowest width."""
-        return self.compression(uniform(self.layers, WIDTHS[0]), axis)
+    def smallest(self, axis: SizeAxis, widths: Sequence[int] = WIDTHS) -> BitMap:
+        """Return the smallest map of these widths; if two of a layer take as little room, the wider one."""
+        if axis == "onnx":
+            table = self.onnx_sizes.layer_bytes
+            return tuple(min(widths, key=lambda width: (sizes[WIDTHS.index(width)], -width)) for sizes in table)
+        return (widths[0],) * len(self.layers)
+
+    def highest_compression(self, axis: SizeAxis, widths: Sequence[int] = WIDTHS) -> float:
+        """Return the compression of the smallest map of these widths."""
+        return self.compression(self.smallest(axis, widths), axis)
 
     @cached_property
     def unsearched(self) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from objectives.layers import WIDTHS, BitMap
 
@@ -27,19 +28,24 @@ class OnnxSizes:
     other_bytes: int
     fp32_bytes: int
 
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> OnnxSizes:
+        """Return the sizes from their fields as plain values."""
+        return cls(**{**record, "layer_bytes": tuple(map(tuple, record["layer_bytes"]))})
+
     def file_bytes(self, bit_map: BitMap) -> int:
         """Return the length of the map's file in bytes."""
         graph = self.graph_bytes + sum(
             sizes[WIDTHS.index(width)] for sizes, width in zip(self.layer_bytes, bit_map, strict=True)
         )
-        return self.other_bytes + _varint_bytes(graph) + graph
+        return self.other_bytes + varint_bytes(graph) + graph
 
     def most_overhead_bytes(self) -> int:
         """Return an upper bound of what any file has beyond its layers, in bytes."""
         largest: Sequence[int] = [max(sizes) for sizes in self.layer_bytes]
-        return self.other_bytes + _varint_bytes(self.graph_bytes + sum(largest)) + self.graph_bytes
+        return self.other_bytes + varint_bytes(self.graph_bytes + sum(largest)) + self.graph_bytes
 
 
-def _varint_bytes(number: int) -> int:
-    """The length of a number in a protocol buffer: seven bits a byte."""
+def varint_bytes(number: int) -> int:
+    """Return the length of a number in a protocol buffer: seven bits a byte."""
     return max(1, -(-number.bit_length() // 7))

@@ -103,15 +103,12 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
     Raises:
         InputError: there is no such directory, it is no packed checkpoint, or the manifest is damaged.
     """
-    path = Path(directory) / MANIFEST
-    if not path.is_file():
-        what = "is no packed checkpoint" if path.parent.is_dir() else "there is no such directory"
-        raise InputError(f"{directory}: {what} ({MANIFEST} is missing); {_REMEDY}")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); {_REMEDY}") from None
-    provenance = _table(manifest, "provenance")
+    path, provenance = Path(directory) / MANIFEST, read_provenance(directory)
+    if "onnx" in provenance and "packed" not in provenance:
+        raise InputError(
+            f"{directory}: is an ONNX export, which onnxruntime loads; a packed checkpoint is needed here: export the "
+            "same map with --format packed"
+        )
     if "torchao" in provenance and "packed" not in provenance:
         raise InputError(
             f"{directory}: is a torchao checkpoint, which transformers loads by itself (from_pretrained); a packed one "
@@ -120,6 +117,23 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
     if not isinstance(_table(_table(provenance, "packed"), "sha256").get(WEIGHTS), str):
         raise InputError(f"{path}: is damaged (it does not describe {WEIGHTS}); {_REMEDY}")
     return provenance
+
+
+def read_provenance(directory: str | Path) -> dict[str, Any]:
+    """Return the provenance of an export of any format, packed or other.
+
+    Raises:
+        InputError: there is no such directory, it is no export, or the manifest cannot be read.
+    """
+    path = Path(directory) / MANIFEST
+    if not path.is_file():
+        what = "is no packed checkpoint" if path.parent.is_dir() else "there is no such directory"
+        raise InputError(f"{directory}: {what} ({MANIFEST} is missing); {_REMEDY}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}); {_REMEDY}") from None
+    return _table(manifest, "provenance")
 
 
 def _table(value: object, key: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from objectives.packing.footprint import SizeAxis
+from objectives.packing.footprint import AXIS_NAMES, SizeAxis
 from results.columns import write_csv
 from results.formatting import DAMAGE
 from results.plots.style import BLACK, COLOURS, drawn_heights, save_plot, set_damage_axis
@@ -55,7 +55,7 @@ def draw_comparison(runs: Sequence[tuple[str, Points]], references: Points, axis
             label="reference: the documented map",
         )
     set_damage_axis(axes, f"{DAMAGE}, nats")
-    axes.set_xlabel(f"compression, times ({axis}); further right is smaller")
+    axes.set_xlabel(f"compression, times ({AXIS_NAMES[axis]}); further right is smaller")
     if any(points for _, points in runs) or references:
         axes.legend(loc="lower right")
     else:

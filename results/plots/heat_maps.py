@@ -23,8 +23,7 @@ from results.formatting import DAMAGE
 from results.plots.plot_info import BitsInfo, LayerGrid, bits_table, layer_grid
 from results.plots.style import save_plot
 
-SENSITIVITY_WIDTHS = (2, 3, 4, 5)
-"""The widths drawn; at larger widths hardly any layer does any damage alone."""
+_MOST_SENSITIVITY_WIDTHS = 4  # of the narrowest: at larger widths hardly any layer does any damage alone
 
 _LEAST_DRAWN = 1e-5  # nats a sentence; smaller damages get the same colour
 
@@ -45,7 +44,11 @@ def write_bits_plot(info: BitsInfo, directory: Path) -> str:
 
 
 def write_sensitivity_plot(
-    layers: Sequence[Layer], damages: npt.NDArray[np.float64], measured: npt.NDArray[np.bool_], directory: Path
+    layers: Sequence[Layer],
+    damages: npt.NDArray[np.float64],
+    measured: npt.NDArray[np.bool_],
+    directory: Path,
+    widths: Sequence[int] = WIDTHS,
 ) -> str:
     """Write ``sensitivity.png``, ``.svg`` and ``.csv`` into a directory, each in one step; return the SVG.
 
@@ -54,19 +57,23 @@ def write_sensitivity_plot(
         damages: of each layer alone at each width, ``(n_layers, n_widths)``, nats a sentence.
         measured: whether each was evaluated, ``(n_layers, n_widths)``; the others are estimated from the gradient.
         directory: the folder to write into.
+        widths: those of the columns.
     """
-    write_csv(sensitivity_table(layers, damages, measured), directory / "sensitivity.csv")
-    return save_plot(lambda: draw_sensitivity(layers, damages), directory, "sensitivity")
+    write_csv(sensitivity_table(layers, damages, measured, widths), directory / "sensitivity.csv")
+    return save_plot(lambda: draw_sensitivity(layers, damages, widths), directory, "sensitivity")
 
 
 def sensitivity_table(
-    layers: Sequence[Layer], damages: npt.NDArray[np.float64], measured: npt.NDArray[np.bool_]
+    layers: Sequence[Layer],
+    damages: npt.NDArray[np.float64],
+    measured: npt.NDArray[np.bool_],
+    widths: Sequence[int] = WIDTHS,
 ) -> pd.DataFrame:
     """Return one row a layer and width: ``layer``, ``width``, ``damage`` and its ``source``."""
     rows = [
         (layer.name, width, damages[row, column], "measured" if measured[row, column] else "gradient")
         for row, layer in enumerate(layers)
-        for column, width in enumerate(WIDTHS)
+        for column, width in enumerate(widths)
     ]
     return pd.DataFrame(rows, columns=["layer", "width", "damage", "source"])
 
@@ -79,8 +86,10 @@ def draw_bits(info: BitsInfo) -> Figure:
     return _draw_panels(info.grid, panels, colours, norm, "bits", WIDTHS)
 
 
-def draw_sensitivity(layers: Sequence[Layer], damages: npt.NDArray[np.float64]) -> Figure:
-    """Draw the damage of each layer alone, ``(n_layers, n_widths)``, one panel for each of ``SENSITIVITY_WIDTHS``."""
+def draw_sensitivity(
+    layers: Sequence[Layer], damages: npt.NDArray[np.float64], widths: Sequence[int] = WIDTHS
+) -> Figure:
+    """Draw the damage of each layer alone, ``(n_layers, n_widths)``, one panel for each of the narrowest widths."""
     highest = max(float(damages.max(initial=0.0)), 10 * _LEAST_DRAWN)
     norm = LogNorm(_LEAST_DRAWN, highest)
     panels = [
@@ -89,7 +98,7 @@ def draw_sensitivity(layers: Sequence[Layer], damages: npt.NDArray[np.float64]) 
             np.maximum(column, _LEAST_DRAWN).tolist(),
             [_thousandths(damage) for damage in column],
         )
-        for width, column in ((width, damages[:, WIDTHS.index(width)]) for width in SENSITIVITY_WIDTHS)
+        for width, column in list(zip(widths, damages.T, strict=True))[:_MOST_SENSITIVITY_WIDTHS]
     ]
     label = f"{DAMAGE}, nats a sentence (numbers: thousandths)"
     return _draw_panels(layer_grid(layers), panels, matplotlib.colormaps["cividis_r"], norm, label, ())

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from objectives.layers import WIDTHS
 from objectives.metrics import METRIC_NAMES
+from objectives.packing.footprint import AXIS_NAMES
 from results.columns import write_csv
 from results.formatting import DAMAGE, quality
 from results.plots.plot_info import ParetoInfo, Point, pareto_table
@@ -55,7 +56,7 @@ def draw_pareto(info: ParetoInfo) -> Figure:
         axes.margins(y=0.07)
     _draw_damage(upper, info)
     _draw_metric(lower, info)
-    lower.set_xlabel(f"compression, times ({info.size_axis}); further right is smaller")
+    lower.set_xlabel(f"compression, times ({AXIS_NAMES[info.size_axis]}); further right is smaller")
     lower.set_xlim(*_compression_limits(info))
     lower.xaxis.set_major_locator(MaxNLocator(nbins=13, steps=[1, 2, 5, 10]))
     if info.size_axis == "nominal":

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from objectives.packing.footprint import AXIS_NAMES, SizeAxis
 from results.columns import write_csv
 from results.outcome import Origin
 from results.plots.style import BLUE, DAMAGE_FLOOR, GREEN, ORANGE, VERMILION, save_plot, set_damage_axis
@@ -47,7 +48,7 @@ def write_unseen_plot(analysis: Analysis, directory: Path) -> str:
     return save_plot(lambda: draw_unseen(table, analysis.outcome.size_axis), directory, "unseen")
 
 
-def draw_unseen(table: pd.DataFrame, size_axis: str) -> Figure:
+def draw_unseen(table: pd.DataFrame, size_axis: SizeAxis) -> Figure:
     """Draw damage with its 95% intervals against compression."""
     figure = Figure(figsize=(9.5, 4.6))
     figure.subplots_adjust(left=0.085, right=0.98, bottom=0.12, top=0.86)
@@ -60,7 +61,7 @@ def draw_unseen(table: pd.DataFrame, size_axis: str) -> Figure:
         low, high, middle = (rows[name].clip(lower=DAMAGE_FLOOR) for name in ("damage_low", "damage_high", "damage"))
         axes.vlines(rows.compression, low, high, color=style["color"], alpha=0.4, linewidth=1.2, zorder=2)
         axes.plot(rows.compression, middle, linestyle="none", zorder=5 - index, **style)
-    axes.set_xlabel(f"compression, times ({size_axis}); further right is smaller")
+    axes.set_xlabel(f"compression, times ({AXIS_NAMES[size_axis]}); further right is smaller")
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5), numticks=50))
     figure.legend(loc="upper center", ncols=4)
     return figure

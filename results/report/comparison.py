@@ -12,7 +12,7 @@ import pandas as pd
 from objectives.errors import InputError
 from objectives.files import write_text
 from objectives.metrics import METRIC_NAMES, MetricName
-from objectives.packing.footprint import SizeAxis
+from objectives.packing.footprint import AXIS_NAMES, SizeAxis
 from results import formatting
 from results.columns import Column, Measured, to_frame, to_html
 from results.outcome import Outcome, Trial, Unseen
@@ -50,12 +50,14 @@ class ComparisonInfo:
 
 
 def comparison_info(outcomes: Sequence[Outcome], names: Sequence[str]) -> ComparisonInfo:
-    """Return what a comparison shows; every front is of damage, on the size axis of the first run.
+    """Return what a comparison shows; every front is of damage, on the size axis of the first run if all have it.
 
     Raises:
         InputError: the runs have different metrics.
     """
     axis, metric = outcomes[0].size_axis, outcomes[0].metric
+    if axis == "onnx" and any(outcome.footprint.onnx is None for outcome in outcomes):
+        axis = "nominal"
     for outcome, name in zip(outcomes, names, strict=True):
         if outcome.metric != metric:
             used = f"{METRIC_NAMES[outcome.metric]}, and {names[0]} by {METRIC_NAMES[metric]}"
@@ -64,7 +66,7 @@ def comparison_info(outcomes: Sequence[Outcome], names: Sequence[str]) -> Compar
     for outcome, name in zip(outcomes, names, strict=True):
         analysis = analyse(replace(outcome, quality="damage", size_axis=axis))
         runs.append(ComparedRun(name, analysis, analysis.front))
-    return ComparisonInfo(axis, metric, tuple(runs), tuple(_warnings(outcomes, names)))
+    return ComparisonInfo(axis, metric, tuple(runs), tuple(_warnings(outcomes, names, axis)))
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def map_columns(info: ComparisonInfo) -> list[Column[ComparedMap]]:
         Column("run", "run", lambda row: row.run.name),
         Column("number", "", lambda row: row.trial.number),
         Column("label", "map", lambda row: row.trial.label),
-        Column("", axis, lambda row: row.trial.compression(axis), formatting.times),
+        Column("", AXIS_NAMES[axis], lambda row: row.trial.compression(axis), formatting.times),
         Column("nominal_compression", "", lambda row: row.trial.nominal_compression),
         Column("packed_compression", "", lambda row: row.trial.packed_compression),
         Column("damage", formatting.DAMAGE, lambda row: row.damage, formatting.nats, interval=True),
@@ -149,7 +151,7 @@ def write_comparison(info: ComparisonInfo, directory: Path) -> None:
     write_text(directory / "comparison.html", page)
 
 
-def _warnings(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[str]:
+def _warnings(outcomes: Sequence[Outcome], names: Sequence[str], axis: SizeAxis) -> list[str]:
     first = outcomes[0]
     warnings = []
     for outcome, name in zip(outcomes[1:], names[1:], strict=True):
@@ -167,10 +169,10 @@ def _warnings(outcomes: Sequence[Outcome], names: Sequence[str]) -> list[str]:
                 f"{name} was checked on other unseen sentences than {names[0]}, or only one of the two was: "
                 "their picks were chosen on different sentences."
             )
-        if outcome.size_axis != first.size_axis:
-            warnings.append(
-                f"{name} was searched by {outcome.size_axis} size; this page compares {first.size_axis} sizes."
-            )
+    for outcome, name in zip(outcomes, names, strict=True):
+        if outcome.size_axis != axis:
+            searched = AXIS_NAMES[outcome.size_axis]
+            warnings.append(f"{name} was searched by {searched} size; this page compares {AXIS_NAMES[axis]} sizes.")
     return warnings
 
 

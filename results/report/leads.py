@@ -167,7 +167,7 @@ def _smallest_lead(analysis: Analysis) -> Lead:
     trial = headline.trial
     certainty = confidence(analysis.against_fp32[trial.number].no_worse)
     return (
-        f"{times(trial.packed_compression)} smaller, within {margin} of FP32",
+        f"{times(trial.compression(analysis.outcome.file_axis))} smaller, within {margin} of FP32",
         f"{_map_and_size(analysis, trial)} is no worse than FP32 by more than {margin} with {certainty} confidence",
     )
 
@@ -189,7 +189,7 @@ def _knee_lead(analysis: Analysis) -> Lead | None:
         return None
     trial, against = headline.trial, analysis.against_fp32[headline.trial.number]
     return (
-        f"Beyond {times(trial.packed_compression)} it gets expensive",
+        f"Beyond {times(trial.compression(analysis.outcome.file_axis))} it gets expensive",
         f"{_map_and_size(analysis, trial)} is where the front bends most: damage {nats(headline.trial.scores.damage)}, "
         f"{METRIC_NAMES[analysis.outcome.metric]} {difference_with(against)} against FP32's",
     )
@@ -230,16 +230,16 @@ def _map_and_size(analysis: Analysis, trial: Trial) -> str:
 
     Nominal figures are of the searched layers. They are left out where these are not nearly all of the model.
     """
-    footprint = analysis.outcome.footprint
-    packed, fp32 = (megabytes(size) for size in (footprint.packed_bytes(trial.bit_map), footprint.fp32_packed_bytes))
+    footprint, axis = analysis.outcome.footprint, analysis.outcome.file_axis
+    size, fp32 = (megabytes(size) for size in (footprint.size(trial.bit_map, axis), footprint.fp32_size(axis)))
     nominal = "" if footprint.unsearched else f"; nominal {times(trial.nominal_compression)}, {bits_per_weight(trial)}"
-    return f"{trial.label} ({packed} instead of {fp32}{nominal})"
+    return f"{trial.label} ({size} instead of {fp32}{nominal})"
 
 
 def _times_smaller(analysis: Analysis, trial: Trial) -> str:
     """Return how much smaller a map's file is, as ``4.27x smaller (nominal 5.50x)``; nominal as above."""
     nominal = "" if analysis.outcome.footprint.unsearched else f" (nominal {times(trial.nominal_compression)})"
-    return f"{times(trial.packed_compression)} smaller{nominal}"
+    return f"{times(trial.compression(analysis.outcome.file_axis))} smaller{nominal}"
 
 
 def _with_damage_defined(texts: list[str]) -> list[str]:

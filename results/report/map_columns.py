@@ -52,6 +52,12 @@ def identity_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapC
         has_file = row.trial is not None and row.trial.number in with_files
         return bit_map_path(outcome, row.trial, "txt") if row.trial and has_file else ""
 
+    onnx: MapColumns = []
+    if outcome.footprint.onnx is not None:
+        onnx = [
+            Column("onnx_compression", "ONNX", compression("onnx"), formatting.times),
+            Column("onnx_bytes", "ONNX size", size("onnx"), formatting.megabytes),
+        ]
     return [
         Column("number", "", from_trial(lambda trial: trial.number)),
         Column("label", "map", from_trial(lambda trial: trial.label), link=file),
@@ -60,6 +66,7 @@ def identity_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapC
         Column("packed_compression", "packed", compression("packed"), formatting.times),
         Column("nominal_bits", "", size("nominal")),
         Column("packed_bytes", "packed size", size("packed"), formatting.megabytes),
+        *onnx,
         Column("bits", "", from_trial(lambda trial: "".join(map(str, trial.bit_map)))),
     ]
 

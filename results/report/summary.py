@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from objectives.errors import quoted
 from objectives.metrics import METRIC_NAMES, metric_definition
+from objectives.packing.footprint import AXIS_NAMES
 from results.columns import to_terminal
 from results.formatting import (
     constraint,
@@ -61,7 +62,7 @@ def front_lines(analysis: Analysis) -> list[str]:
     if others:
         composition += f", {len(others):,} not: {_labels(others)}"
     lines = [
-        f"The front of {quality(outcome.quality, outcome.metric)} against {outcome.size_axis} size has "
+        f"The front of {quality(outcome.quality, outcome.metric)} against {AXIS_NAMES[outcome.size_axis]} size has "
         f"{maps(len(analysis.front))} ({evaluated}): {composition}."
     ]
     baselines = [trial for trial in analysis.baselines if trial.scores is not None and trial.feasible]

@@ -163,11 +163,9 @@ def compared_pick_rows(analysis: Analysis) -> list[MapRow]:
 def brief_pick_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the picks' table that fit a terminal; picks are named as ``export --pick`` takes them."""
     outcome = analysis.outcome
-    size = f"{outcome.size_axis}_compression"
+    size, in_bytes = f"{outcome.size_axis}_compression", f"{outcome.file_axis}_bytes"
     columns = {column.name: column for column in pick_columns(analysis)}
-    brief = [
-        columns[name] for name in ("pick", "label", size, "packed_bytes", outcome.metric, "damage", "unseen_damage")
-    ]
+    brief = [columns[name] for name in ("pick", "label", size, in_bytes, outcome.metric, "damage", "unseen_damage")]
     brief[0] = replace(brief[0], text=lambda request: request_with_margin(outcome, request))
     return [replace(column, interval=column.name == outcome.metric) for column in brief]
 

@@ -12,6 +12,7 @@ import numpy as np
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, uniform
 from objectives.metrics import METRIC_NAMES
+from objectives.packing.footprint import AXIS_NAMES
 from results.outcome import Outcome, Trial
 from results.pareto import fp32_size
 from results.statistics.candidates import Candidates, Rule, knee_rule, least_damage_rule, smallest_rule
@@ -95,9 +96,9 @@ def headline_requests(outcome: Outcome) -> tuple[str, ...]:
     """Return the requests that every report answers: the smallest within the margin, then by size, then the knee.
 
     The sizes are the constraint, 8x, 10.67x and 12.8x, without those below the constraint or above the compression of
-    the lowest width everywhere.
+    the smallest map.
     """
-    highest = outcome.footprint.highest_compression(outcome.size_axis)
+    highest = outcome.footprint.highest_compression(outcome.size_axis, outcome.widths)
     beyond = [text for text in HEADLINE_COMPRESSIONS if outcome.min_compression < float(text) <= highest]
     sizes = (f"best@{text}x" for text in (f"{outcome.min_compression:.10g}", *beyond))
     return (SMALLEST, *sizes, KNEE)
@@ -168,5 +169,5 @@ def _why_unanswered(outcome: Outcome, request: str, candidates: Candidates) -> s
     label = trial_by_number(outcome, int(candidates.numbers[smallest])).label
     return (
         f"{request}: no evaluated map is that small; the smallest is {label} of {suggested:g}x "
-        f"({outcome.size_axis}); ask for best@{suggested:g}x or less, or let the search run on"
+        f"({AXIS_NAMES[outcome.size_axis]}); ask for best@{suggested:g}x or less, or let the search run on"
     )

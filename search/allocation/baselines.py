@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from objectives.bit_maps import documented_bit_map, documented_misfit
 from objectives.errors import InputError
 from objectives.layers import WIDTHS, BitMap, Layer, uniform
@@ -24,10 +26,13 @@ class Baseline:
     bit_map: BitMap
 
 
-def first_baselines(layers: Sequence[Layer]) -> tuple[list[Baseline], str]:
-    """Return the baselines that need no sensitivities, and why the reference is missing, or ""."""
+def first_baselines(layers: Sequence[Layer], widths: Sequence[int] = WIDTHS) -> tuple[list[Baseline], str]:
+    """Return the baselines that need no sensitivities, and why the reference is missing, or "".
+
+    The reference keeps its own widths.
+    """
     baselines, reference_note = reference(layers)
-    return baselines + uniform_maps(layers), reference_note
+    return baselines + uniform_maps(layers, widths), reference_note
 
 
 def reference(layers: Sequence[Layer]) -> tuple[list[Baseline], str]:
@@ -38,23 +43,23 @@ def reference(layers: Sequence[Layer]) -> tuple[list[Baseline], str]:
         return [], documented_misfit(len(layers))
 
 
-def uniform_maps(layers: Sequence[Layer]) -> list[Baseline]:
-    """Return the uniform maps, from 2 bits up."""
-    return [Baseline("uniform", f"uniform {width}", uniform(layers, width)) for width in WIDTHS]
+def uniform_maps(layers: Sequence[Layer], widths: Sequence[int] = WIDTHS) -> list[Baseline]:
+    """Return the uniform maps, from the narrowest width up."""
+    return [Baseline("uniform", f"uniform {width}", uniform(layers, width)) for width in widths]
 
 
 def knapsack_maps(damages: Damages, constraint: SizeConstraint) -> list[Baseline]:
     """Return the knapsack's maps, at the size constraint and at some smaller sizes.
 
     Args:
-        damages: damage of each layer alone, ``(n_layers, n_widths)``.
+        damages: damage of each layer alone at the constraint's widths, ``(n_layers, n_widths)``.
         constraint: the size constraint, which the largest map just meets.
     """
     footprint, axis = constraint.footprint, constraint.axis
     maps: dict[BitMap, Baseline] = {}
     for budget in knapsack_budgets(constraint):
         try:
-            bit_map = allocate_bit_map(damages, footprint, axis, budget)
+            bit_map = allocate_bit_map(damages, footprint, axis, budget, constraint.widths)
         except BudgetTooSmallError:
             continue
         compression = footprint.compression(bit_map, axis)
@@ -62,9 +67,25 @@ def knapsack_maps(damages: Damages, constraint: SizeConstraint) -> list[Baseline
     return list(maps.values())
 
 
+def knapsack_map(damages: Damages, constraint: SizeConstraint) -> BitMap:
+    """Return the knapsack's map at the size constraint; the arguments are those of ``knapsack_maps``."""
+    footprint, axis, widths = constraint.footprint, constraint.axis, constraint.widths
+    try:
+        return allocate_bit_map(damages, footprint, axis, constraint.largest_bits, widths)
+    except BudgetTooSmallError:  # sums of sizes can be a few bytes too large: only the smallest map is small enough
+        return footprint.smallest(axis, widths)
+
+
 def knapsack_budgets(constraint: SizeConstraint) -> list[int]:
-    """Return the knapsack's size limits in bits, from the constraint down."""
-    footprint = constraint.footprint
-    fp32_bits = footprint.fp32_nominal_bits if constraint.axis == "nominal" else 8 * footprint.fp32_packed_bytes
-    budgets = [int(fp32_bits / compression) for compression in _COMPRESSIONS]
-    return [constraint.largest_bits, *(budget for budget in budgets if budget < constraint.largest_bits)]
+    """Return the knapsack's size limits in bits, from the constraint down.
+
+    With fewer widths, or in ONNX files, the smallest map may be larger than most of the usual limits. They are then
+    spread evenly, in logarithm, down to that map.
+    """
+    footprint, largest = constraint.footprint, constraint.largest_bits
+    smallest = constraint.size_bits(footprint.smallest(constraint.axis, constraint.widths))
+    usual = constraint.axis != "onnx" and constraint.widths == WIDTHS  # a run of an older version keeps its limits
+    if not usual and constraint.fp32_bits / _COMPRESSIONS[-1] < smallest:
+        return [int(size) for size in np.geomspace(largest, smallest, len(_COMPRESSIONS) + 1, endpoint=False)]
+    budgets = [int(constraint.fp32_bits / compression) for compression in _COMPRESSIONS]
+    return [largest, *(budget for budget in budgets if budget < largest)]

@@ -10,6 +10,7 @@ lambda z[l, c]) - lambda budget``, is a lower bound for any multiplier ``lambda 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -33,22 +34,26 @@ class BudgetTooSmallError(ValueError):
     """No bit map is as small as the budget."""
 
 
-def layer_sizes(footprint: Footprint, axis: SizeAxis) -> tuple[Sizes, int]:
+def layer_sizes(footprint: Footprint, axis: SizeAxis, widths: Sequence[int] = WIDTHS) -> tuple[Sizes, int]:
     """Return what each layer adds to a map's size at each width, and the overhead of every map; both in bits.
 
-    Nominal sizes are exact. Packed sizes are upper bounds, a few bytes above the exact size: the offsets in a larger
-    file's header have more digits, and the longest header is assumed.
+    Nominal sizes are exact. Packed and ONNX sizes are upper bounds, a few bytes above the exact size: the offsets in a
+    larger file's header have more digits, and the longest header is assumed.
     """
+    if axis == "onnx":
+        onnx = footprint.onnx_sizes
+        table = np.array(onnx.layer_bytes, dtype=np.int64)[:, [WIDTHS.index(width) for width in widths]]
+        return 8 * table, 8 * onnx.most_overhead_bytes()
     elements = np.array([layer.elements for layer in footprint.layers], dtype=np.int64)
-    codes = elements[:, None] * np.array(WIDTHS, dtype=np.int64)
+    codes = elements[:, None] * np.array(widths, dtype=np.int64)
     if axis == "nominal":
         return codes, 0
     # Parameters belong to the overhead, except the bytes that they take more at larger widths, as codewords do.
     parameters = np.array(
-        [[footprint.parameter_bytes(layer, width) for width in WIDTHS] for layer in footprint.layers], dtype=np.int64
+        [[footprint.parameter_bytes(layer, width) for width in widths] for layer in footprint.layers], dtype=np.int64
     )
     packed = (codes + 7) // 8 * 8 + 8 * (parameters - parameters[:, :1])
-    return packed, 8 * footprint.packed_bytes((WIDTHS[-1],) * len(elements)) - int(packed[:, -1].sum())
+    return packed, 8 * footprint.packed_bytes((widths[-1],) * len(elements)) - int(packed[:, -1].sum())
 
 
 def allocate(damages: Damages, sizes: Sizes, budget: int) -> npt.NDArray[np.int64]:
@@ -107,24 +112,42 @@ def allocate(damages: Damages, sizes: Sizes, budget: int) -> npt.NDArray[np.int6
     return chosen
 
 
-def allocate_bit_map(damages: Damages, footprint: Footprint, axis: SizeAxis, budget_bits: int) -> BitMap:
+def allocate_bit_map(
+    damages: Damages, footprint: Footprint, axis: SizeAxis, budget_bits: int, widths: Sequence[int] = WIDTHS
+) -> BitMap:
     """Return the knapsack's map of at most ``budget_bits``, counted on the axis.
+
+    Damages are those at ``widths``, ``(n_layers, n_widths)``, and never rise with the width. If two widths of a layer
+    take the same room, it gets the wider one.
 
     Raises:
         ValueError: no map is that small.
     """
-    sizes, overhead = layer_sizes(footprint, axis)
-    return to_bit_map(allocate(damages, sizes, budget_bits - overhead))
+    sizes, overhead = layer_sizes(footprint, axis, widths)
+    return to_bit_map(widest(allocate(damages, sizes, budget_bits - overhead), sizes), widths)
 
 
-def to_bit_map(chosen: npt.NDArray[np.int64]) -> BitMap:
+def widest(chosen: Choice, sizes: Sizes) -> Choice:
+    """Return a choice ``(n_layers,)`` with each layer at the widest width that takes no more room."""
+    rows = np.arange(len(sizes))
+    no_larger = sizes <= sizes[rows, chosen][:, None]
+    return np.asarray(sizes.shape[1] - 1 - no_larger[:, ::-1].argmax(axis=1), dtype=np.int64)
+
+
+def worth_taking(sizes: Sizes) -> npt.NDArray[np.bool_]:
+    """Return for which widths no wider one takes as little room, ``(n_layers, n_widths)``: sizes grow along them."""
+    least_wider = np.minimum.accumulate(sizes[:, :0:-1], axis=1)[:, ::-1]
+    return np.concatenate([sizes[:, :-1] < least_wider, np.ones((len(sizes), 1), dtype=np.bool_)], axis=1)
+
+
+def to_bit_map(chosen: Choice, widths: Sequence[int] = WIDTHS) -> BitMap:
     """Return a choice ``(n_layers,)`` as a bit map."""
-    return tuple(WIDTHS[index] for index in chosen)
+    return tuple(widths[index] for index in chosen)
 
 
-def to_choice(bit_map: BitMap) -> npt.NDArray[np.int64]:
-    """Return a bit map as a choice ``(n_layers,)``."""
-    return np.array(bit_map, dtype=np.int64) - WIDTHS[0]
+def to_choice(bit_map: BitMap, widths: Sequence[int] = WIDTHS) -> Choice:
+    """Return a bit map of these widths as a choice ``(n_layers,)``."""
+    return np.searchsorted(np.array(widths), np.array(bit_map, dtype=np.int64))
 
 
 def _multiplier(damages: Damages, sizes: Sizes, budget: int) -> float:

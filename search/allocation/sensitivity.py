@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +78,9 @@ def measure(
     source: Source = "measured",
     report_progress: ReportProgress = lambda step, done, total, left_s: None,
     should_stop: Callable[[], bool] = lambda: False,
+    widths: Sequence[int] = WIDTHS,
 ) -> Sensitivities | None:
-    """Return the sensitivities; None if ``should_stop`` ended the measurement.
+    """Return the sensitivities at some widths; None if ``should_stop`` ended the measurement.
 
     The gradient gives every width; if ``source`` is "measured", evaluations replace it at ``MEASURED_WIDTHS``. They
     start from remembered hidden states of the FP32 model, so that only the layers above the quantised one run. Results
@@ -91,6 +92,7 @@ def measure(
         source: where the sensitivities come from.
         report_progress: called before each batch of the gradients and before each evaluation.
         should_stop: called just as often; once it returns true, what was measured is kept, and the log says how much.
+        widths: the widths to measure, which rise; one column each in the result.
 
     Raises:
         InputError: the file in the cache is damaged; the message says to delete it.
@@ -99,9 +101,8 @@ def measure(
     # Sensitivities do not depend on the holdout.
     identity = {key: value for key, value in problem.fingerprint.items() if key != "confirmation"}
     path = cache / f"sensitivity-{short_digest(json.dumps(identity, sort_keys=True))}.npz"
-    effects = [(index, width) for index in reversed(range(len(problem.layers))) for width in MEASURED_WIDTHS]
-    if source == "gradient":
-        effects = []
+    evaluated_widths = [width for width in MEASURED_WIDTHS if width in widths] if source == "measured" else []
+    effects = [(index, width) for index in reversed(range(len(problem.layers))) for width in evaluated_widths]
     if path.is_file():
         mark_used(path)
         gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), *problem.fp32_log_odds.shape))
@@ -166,6 +167,9 @@ def measure(
                 log.info("%d of %d sensitivities are measured and kept", done, len(effects))
     if source == "gradient":
         shifts, measured = gradient, np.zeros_like(measured)
+    if tuple(widths) != WIDTHS:  # else no copy of hundreds of megabytes
+        columns = [WIDTHS.index(width) for width in widths]
+        shifts, measured = shifts[:, columns], measured[:, columns]
     return Sensitivities.from_shifts(shifts, measured, problem.fp32_log_odds, problem.head)
 
 

@@ -14,8 +14,8 @@ import typer
 from objectives.errors import InputError
 from objectives.heads import HeadKind
 from search.allocation.knapsack import Source
-from search.cli.options import BitMapFile, ProfileName, console, given_as, help_text, takes_settings
-from search.run.profile import DATA_SETTINGS, Profile, checked_profile, resolve_profile
+from search.cli.options import BitMapFile, ProfileName, console, help_text, takes_settings
+from search.run.profile import DATA_SETTINGS, Profile, checked_profile, given_as, resolve_profile
 
 if TYPE_CHECKING:
     from objectives.loading.fingerprint import Fingerprint
@@ -30,33 +30,42 @@ _MODEL_SETTINGS = ("model", "data", *DATA_SETTINGS, "metric", "quantizer", "grou
 def evaluate(
     bitmap: BitMapFile = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Directory of a packed checkpoint, in place of --bitmap.")
+        Path | None, typer.Option(help="Directory of a packed or ONNX checkpoint, in place of --bitmap.")
     ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of an ONNX checkpoint and what it is timed with.")] = 1,
     profile: ProfileName = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, with every digit.")] = False,
     **flags: Any,
 ) -> None:
-    """Score a bit map or a packed checkpoint: metric, damage (mean KL divergence from FP32), agreement and sizes.
+    """Score a bit map or a checkpoint: metric, damage (mean KL divergence from FP32), agreement and sizes.
 
     A checkpoint is scored with the model and data that it was made from, unless others are named.
     """
     import json
 
     from objectives.bit_maps import quantizer_of, read_bit_map
-    from objectives.metrics import METRIC_NAMES
-    from results.statistics.intervals import score_intervals
-    from results.statistics.metric_draws import TaskMetric
-    from search.run.checkpoints import evaluate_checkpoint
+    from results.export.onnx import check_onnx
+    from search.cli.scoring import intervals_of, score_lines, size_lines
+    from search.run.checkpoints import evaluate_checkpoint, is_onnx
 
+    onnx = None
     if (bitmap is None) == (checkpoint is None):
         raise InputError("give one thing to score: --bitmap FILE or --checkpoint DIR")
     if checkpoint is not None:
         if flags["quantizer"] is not None or flags["group_size"] is not None:
             raise InputError("--quantizer and --group-size apply to --bitmap only; a checkpoint has its own codes")
         flags |= {"quantizer": "affine", "group_size": 0}  # not used; affine needs no calibration
-        settings, problem = _load_original(checkpoint, profile, flags)
-        evaluation, loaded = evaluate_checkpoint(problem, checkpoint)
-        bit_map, footprint = loaded.bit_map, loaded.footprint
+        if is_onnx(checkpoint):
+            check_onnx()  # before anything is loaded
+            from search.cli.onnx_evaluation import evaluate_onnx
+
+            settings, problem = _load_original(checkpoint, profile, flags)
+            onnx = evaluate_onnx(problem, checkpoint, threads)
+            evaluation, sizes = onnx.evaluation, onnx.figures()
+        else:
+            settings, problem = _load_original(checkpoint, profile, flags)
+            evaluation, loaded = evaluate_checkpoint(problem, checkpoint)
+            sizes = loaded.footprint.figures(loaded.bit_map)
     else:
         assert bitmap is not None
         settings, problem = _load(profile, flags)
@@ -68,17 +77,13 @@ def evaluate(
                 f"{problem.fingerprint['quantizer']!r}, which changes quality and size; see --quantizer",
                 "yellow",
             )
-        evaluation, footprint = problem.evaluate(bit_map), problem.footprint
+        evaluation, sizes = problem.evaluate(bit_map), problem.footprint.figures(bit_map)
     quantizer = problem.fingerprint["quantizer"] if checkpoint is None else "the checkpoint's own codes"
-    scores = evaluation.scores
-    sentences = (problem.labels, problem.in_domain, TaskMetric(problem.metric, problem.head))
-    fp32_metric = score_intervals(problem.fp32_log_odds, problem.fp32_log_odds, *sentences).metric
-    intervals = score_intervals(evaluation.log_odds, problem.fp32_log_odds, *sentences)
-    metric, damage, name = intervals.metric, intervals.damage, problem.metric
-    sizes = footprint.figures(bit_map)
     if json_:
+        intervals = intervals_of(problem, evaluation)
+        metric, damage, name = intervals.metric, intervals.damage, problem.metric
         figures = {
-            **scores.record(),
+            **evaluation.scores.record(),
             **{f"{name}_low": metric.low, f"{name}_high": metric.high},
             **{"damage_low": damage.low, "damage_high": damage.high},
             f"fp32_{name}": problem.fp32.metric,
@@ -92,18 +97,8 @@ def evaluate(
         f"{bitmap or checkpoint} on {settings.model}, {len(problem.labels)} validation sentences of {settings.data}"
     )
     typer.echo(f"quantiser    {quantizer}")
-    shown = METRIC_NAMES[name]
-    typer.echo(f"{shown:12} {scores.metric:.4f}  (95% interval {metric.low:.3f} to {metric.high:.3f})")
-    of_fp32 = f"{problem.fp32.metric:.4f}  (95% interval {fp32_metric.low:.3f} to {fp32_metric.high:.3f})"
-    typer.echo(f"{shown + ' of FP32':12} {of_fp32}")
-    typer.echo(
-        f"damage       {scores.damage:.5f} nats a sentence  (95% interval {damage.low:.5f} to {damage.high:.5f}), "
-        "mean KL divergence from FP32"
-    )
-    if scores.agreement is not None:
-        typer.echo(f"agreement    {scores.agreement:.4f} (same answers as FP32); accuracy {scores.accuracy:.4f}")
-    typer.echo(f"nominal      {sizes['nominal_compression']:.4f}x, {sizes['nominal_bits']:,} bits of codes")
-    typer.echo(f"packed       {sizes['packed_compression']:.4f}x, {sizes['packed_bytes']:,} bytes of checkpoint")
+    for line in [*score_lines(problem, evaluation), *(size_lines(sizes) if onnx is None else onnx.lines())]:
+        typer.echo(line)
 
 
 @takes_settings(*_MODEL_SETTINGS)

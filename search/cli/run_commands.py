@@ -7,17 +7,20 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
 from objectives.cache import cache_directory
 from objectives.errors import InputError, printable
-from search.cli.options import BitMapFile, ProfileName, Run, console, given_as, help_text, takes_settings
+from objectives.layers import BitMap
+from results.export.onnx import Activations
+from search.cli.options import BitMapFile, ProfileName, Run, console, help_text, takes_settings
 from search.run.profile import (
     PLACES,
     SETTINGS,
     changed_data_settings,
+    given_as,
     only_limit,
     places_from_here,
     resolve_profile,
@@ -26,6 +29,10 @@ from search.run.profile import (
 Pick = Annotated[str | None, typer.Option(help="A map by rule: best@8x, smallest@margin, smallest@0.02, or knee.")]
 TrialNumber = Annotated[int | None, typer.Option("--trial", help="A map by its trial number.")]
 
+FP32_PICK = "fp32"
+"""What `export --pick` calls the FP32 model."""
+
+_CHECKPOINTS = ("packed", "torchao", "onnx")
 _MAP_NEEDS = ("model", "data", "quantizer", "group_size")  # to be scored as it was searched
 
 
@@ -131,8 +138,12 @@ def export(
     bitmap: BitMapFile = None,
     polished: Annotated[bool, typer.Option("--polished", help="Take the checkpoint that `polish` made.")] = False,
     format_: Annotated[
-        str, typer.Option("--format", help="text or json for the bit map; packed or torchao for a checkpoint.")
+        str, typer.Option("--format", help="text or json for the bit map; packed, torchao or onnx for a checkpoint.")
     ] = "text",
+    activations: Annotated[
+        str,
+        typer.Option(help="With --format onnx: fp32, which is exact, or int8, which is several times faster."),
+    ] = "fp32",
     out: Annotated[
         Path | None,
         typer.Option(help=help_text("File to write; for a checkpoint, a new directory.", "standard output")),
@@ -155,16 +166,21 @@ def export(
     from search.run.reporting import read_outcome
     from search.run.run_directory import RunDirectory
 
-    if format_ not in ("text", "json", "packed", "torchao"):
-        raise InputError(f"--format must be text, json, packed or torchao, not {format_!r}")
-    is_checkpoint = format_ in ("packed", "torchao")
+    if format_ not in ("text", "json", *_CHECKPOINTS):
+        raise InputError(f"--format must be text, json, packed, torchao or onnx, not {format_!r}")
+    if activations not in get_args(Activations):
+        raise InputError(f"--activations must be fp32 or int8, not {activations!r}")
+    if format_ != "onnx" and (activations != "fp32" or pick == FP32_PICK):
+        raise InputError("--activations int8 and --pick fp32 need --format onnx")
+    is_checkpoint = format_ in _CHECKPOINTS
     if is_checkpoint and out is None:
         raise InputError(f"a {format_} checkpoint needs a directory to be written to; give --out DIR")
     if sum(choice is not None for choice in (pick, trial, bitmap)) != 1:
         raise InputError("give one map to export: --pick best@8x, --trial N or --bitmap FILE")
-    if polished and (bitmap is not None or not is_checkpoint):
+    if polished and (bitmap is not None or pick == FP32_PICK or not is_checkpoint):
         raise InputError(
-            "--polished needs --pick or --trial, and --format packed or torchao; polishing does not change a bit map"
+            "--polished needs --pick or --trial, and --format packed, torchao or onnx; polishing does not change a bit "
+            "map"
         )
     if is_checkpoint and out is not None and out.exists():
         raise InputError(f"{out}: exists already; give --out a new directory")
@@ -172,20 +188,23 @@ def export(
     settings = directory.read_settings()
     outcome = read_outcome(directory)
     layers = outcome.footprint.layers
-    if format_ == "torchao":
-        from results.export.torchao import check_torchao
+    if is_checkpoint:
+        from search.run.checkpoints import check_format
 
-        check_torchao(layers, outcome.footprint.scheme)  # before anything is loaded
+        check_format(format_, outcome.footprint, codes=pick != FP32_PICK)  # before anything is loaded
+    bit_map: BitMap | None
     if bitmap is not None:
         bit_map = read_bit_map(bitmap, layers)
         provenance: dict[str, Any] = {"bitmap": printable(bitmap.name), **outcome.footprint.figures(bit_map)}
+    elif pick == FP32_PICK:
+        bit_map, provenance = None, {}
     else:
         chosen = pick_map(outcome, pick) if pick is not None else trial_by_number(outcome, trial or 0)
         if polished:
             from search.run.checkpoints import export_polished
 
             assert out is not None
-            typer.echo(f"written: {out}: {export_polished(run, chosen, out, format_)}")
+            typer.echo(f"written: {out}: {export_polished(run, chosen, out, format_, cast(Activations, activations))}")
             return
         bit_map, provenance = chosen.bit_map, bit_map_provenance(outcome, chosen)
     if is_checkpoint:
@@ -194,8 +213,10 @@ def export(
         assert out is not None
         log_to_console(console)
         problem = problem_of_run(settings, outcome.fp32_log_odds, places)
-        typer.echo(f"written: {out}: {export_checkpoint(problem, bit_map, provenance, out, format_)}")
+        message = export_checkpoint(problem, bit_map, provenance, out, format_, cast(Activations, activations))
+        typer.echo(f"written: {out}: {message}")
         return
+    assert bit_map is not None
     text = to_text(layers, bit_map) if format_ == "text" else to_json(layers, bit_map, provenance)
     if out is None:
         sys.stdout.write(text)

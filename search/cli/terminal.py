@@ -54,8 +54,8 @@ def summary(analysis: Analysis, run: Path) -> str:
     # Imported here because pandas is slow to import and `status` does without.
     from results.report.summary import ending_lines, export_commands
 
-    packed = f"--format packed --out {quoted(f'{run}-packed')}"
-    commands = export_commands(analysis, str(run), packed)
+    format_ = analysis.outcome.file_axis
+    commands = export_commands(analysis, str(run), f"--format {format_} --out {quoted(f'{run}-{format_}')}")
     width = max(80, min(_MAX_COLUMNS, shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns))
     return "\n".join(ending_lines(analysis, str(run), commands[0] if commands else "", width))
 

@@ -13,10 +13,19 @@ from objectives.errors import InputError
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
 from objectives.loading.models import Classifier
+from objectives.packing.footprint import Footprint
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import LogOdds
-from results.export.packed import Checkpoint, load_checkpoint, read_manifest, read_quantized, write_checkpoint
+from results.export.onnx import Activations, check_onnx
+from results.export.packed import (
+    Checkpoint,
+    load_checkpoint,
+    read_manifest,
+    read_provenance,
+    read_quantized,
+    write_checkpoint,
+)
 from results.export.torchao import write_torchao
 from results.formatting import command
 from results.outcome import Trial
@@ -137,40 +146,71 @@ def origin_of(problem: Problem) -> dict[str, Any]:
     }
 
 
+def check_format(format_: str, footprint: Footprint, codes: bool = True) -> None:
+    """Check that a model can be written in a format of checkpoints, before anything is scored.
+
+    Its codes are checked too, unless it is to be written in FP32.
+
+    Raises:
+        InputError: they cannot, or a package is missing; the message says which.
+    """
+    if format_ == "torchao":
+        from results.export.torchao import check_torchao
+
+        check_torchao(footprint.layers, footprint.scheme)
+    if format_ == "onnx":
+        check_onnx()
+        from results.export.onnx.layers import check_scheme
+
+        if codes:
+            check_scheme(footprint.layers, footprint.scheme)
+
+
 def export_checkpoint(
-    problem: Problem, bit_map: BitMap, provenance: Mapping[str, Any], directory: Path, format_: str
+    problem: Problem,
+    bit_map: BitMap | None,
+    provenance: Mapping[str, Any],
+    directory: Path,
+    format_: str,
+    activations: Activations = "fp32",
 ) -> str:
     """Write one map of a run as a checkpoint, and return a message for the user.
 
     Args:
         problem: the run's problem.
-        bit_map: the map.
+        bit_map: the map; None for the FP32 model, with ``onnx`` only.
         provenance: where the map came from, as plain JSON values.
         directory: must not exist.
-        format_: ``packed`` or ``torchao``.
+        format_: ``packed``, ``torchao`` or ``onnx``.
+        activations: of ``onnx``, ``fp32`` or ``int8``.
 
     Raises:
         FileExistsError: the directory exists.
-        InputError: torchao is not installed or does not support the quantiser.
+        InputError: the format's package is not installed or does not support the quantiser.
     """
     provenance = {"model": problem.model, "data": problem.data, **provenance, **origin_of(problem)}
+    if bit_map is None:
+        from results.export.onnx.writer import write_fp32_onnx  # an extra
+
+        return _onnx_written(write_fp32_onnx(problem.classifier, provenance, directory), directory)
     quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, bit_map)
-    return _write(problem.classifier, quantized, provenance, directory, format_)
+    return _write(problem.classifier, quantized, provenance, directory, format_, activations)
 
 
-def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> str:
+def export_polished(run: Path, trial: Trial, directory: Path, format_: str, activations: Activations = "fp32") -> str:
     """Write a polished map of a run as a checkpoint elsewhere, and return a message for the user.
 
     Args:
         run: the run's directory.
         trial: the map before polishing.
         directory: must not exist.
-        format_: ``packed`` or ``torchao``.
+        format_: ``packed``, ``torchao`` or ``onnx``.
+        activations: of ``onnx``, ``fp32`` or ``int8``.
 
     Raises:
         FileExistsError: the directory exists.
         InputError: the map is not polished, or its checkpoint is damaged.
-        InputError: torchao is not installed or does not support the quantiser.
+        InputError: the format's package is not installed or does not support the quantiser.
     """
     checkpoints = {polished.number: run / polished.checkpoint for polished in read_polished(run)}
     if trial.number not in checkpoints:
@@ -180,12 +220,21 @@ def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> s
     classifier, quantized = read_quantized(checkpoints[trial.number])
     provenance = read_manifest(checkpoints[trial.number])
     del provenance["packed"]  # it describes that checkpoint's own files
-    return _write(classifier, quantized, provenance, directory, format_)
+    return _write(classifier, quantized, provenance, directory, format_, activations)
 
 
 def _write(
-    classifier: Classifier, quantized: QuantizedModel, provenance: Mapping[str, Any], directory: Path, format_: str
+    classifier: Classifier,
+    quantized: QuantizedModel,
+    provenance: Mapping[str, Any],
+    directory: Path,
+    format_: str,
+    activations: Activations,
 ) -> str:
+    if format_ == "onnx":
+        from results.export.onnx.writer import write_onnx
+
+        return _onnx_written(write_onnx(classifier, quantized, provenance, directory, activations), directory)
     if format_ == "torchao":
         length = write_torchao(classifier, quantized, provenance, directory)
         packed = quantized.footprint.packed_bytes(quantized.bit_map)
@@ -198,8 +247,30 @@ def _write(
     return f"weights of {length:,} bytes\nnext: {command('evaluate', '--checkpoint', directory)}"
 
 
+def _onnx_written(length: int, directory: Path) -> str:
+    return f"onnx/model.onnx of {length:,} bytes\nnext: {command('evaluate', '--checkpoint', directory)}"
+
+
+def is_onnx(directory: Path) -> bool:
+    """Return whether a directory is an ONNX export.
+
+    Raises:
+        InputError: it is no export at all.
+    """
+    return "onnx" in read_provenance(directory)
+
+
+def _scorable(directory: Path) -> dict[str, Any]:
+    """Return the manifest of an export that ``evaluate`` can score.
+
+    Raises:
+        InputError: there is none.
+    """
+    return read_provenance(directory) if is_onnx(directory) else read_manifest(directory)
+
+
 def checkpoint_places(directory: Path, given: Mapping[str, str | None]) -> list[dict[str, str]]:
-    """Return where the model and data that a packed checkpoint was made from may be, the likeliest first.
+    """Return where the model and data that a checkpoint was made from may be, the likeliest first.
 
     ``given`` is what the user says of them by name; None if nothing.
 
@@ -207,7 +278,7 @@ def checkpoint_places(directory: Path, given: Mapping[str, str | None]) -> list[
         InputError: it is no packed checkpoint, or its manifest does not name them.
         InputError: a directory is neither where it was given nor where it was when the checkpoint was made.
     """
-    manifest = read_manifest(directory)
+    manifest = _scorable(directory)
     chosen = {name: value for name in ("model", "data") if (value := given.get(name)) is not None}
     named = {name: manifest.get(name) for name in ("model", "data") if name not in chosen}
     if unnamed := [f"--{name}" for name, value in named.items() if not isinstance(value, str)]:
@@ -221,12 +292,12 @@ def checkpoint_places(directory: Path, given: Mapping[str, str | None]) -> list[
 
 def checkpoint_data_settings(directory: Path) -> dict[str, Any]:
     """Return the settings of a packed checkpoint's data, by name: which columns and splits it was searched with."""
-    settings = read_manifest(directory).get(_DATA, {"max_eval_samples": 0})  # of 0.2.0 and older, which had no limit
+    settings = _scorable(directory).get(_DATA, {"max_eval_samples": 0})  # of 0.2.0 and older, which had no limit
     return {name: settings[name] for name in DATA_SETTINGS if name in settings} if isinstance(settings, dict) else {}
 
 
 def check_original(directory: Path, place: Mapping[str, str], fingerprint: Fingerprint, same_data: bool) -> None:
-    """Check that a model, and its sentences, are those a packed checkpoint was made from, if its manifest says so.
+    """Check that a model, and its sentences, are those a checkpoint was made from, if its manifest says so.
 
     Args:
         directory: of the checkpoint.
@@ -237,7 +308,7 @@ def check_original(directory: Path, place: Mapping[str, str], fingerprint: Finge
     Raises:
         InputError: the model or the sentences are others, or there is no packed checkpoint.
     """
-    manifest = read_manifest(directory)
+    manifest = _scorable(directory)
     original, given = _recorded(manifest, "model"), fingerprint["model"]
     if original not in (None, given):
         raise InputError(

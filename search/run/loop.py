@@ -22,7 +22,6 @@ from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
 from results.statistics.analysis import Analysis
 from search.allocation.baselines import first_baselines
-from search.allocation.knapsack import Source
 from search.allocation.sensitivity import Sensitivities, measure
 from search.run.final_checks import most_check_passes, run_final_checks
 from search.run.logs import log_start, logging_to, provenance, versions
@@ -97,8 +96,8 @@ def run_search(
         resources.callback(phases.end)
         run.clean_up()
         budget = Budget(profile, started, should_stop)
-        constraint = constraint_of(profile, problem)
-        baselines, reference_note = first_baselines(problem.layers)
+        constraint = constraint_of(profile, problem.footprint)
+        baselines, reference_note = first_baselines(problem.layers, profile.widths)
         # The guided sampler waits for sensitivities; until then no map is proposed.
         first_sampler = "random" if profile.sampler == GUIDED else profile.sampler
         sampler = make_sampler(first_sampler, problem, constraint, None, profile.seed)
@@ -140,7 +139,7 @@ def run_search(
                 trial_s = _score_enqueued(worker, budget, phases)
                 scored = store.patiently(lambda: finished(study), should_stop)
                 report_phase = with_share(phases, budget, scored, trial_s)
-                sensitivities = _measure_sensitivities(profile.sensitivity, problem, files, budget, report_phase)
+                sensitivities = _measure_sensitivities(profile, problem, files, budget, report_phase)
                 if sensitivities is not None:
                     worker.search_with(sensitivities)
             analysis = _loop(worker, job, files, budget, phases, recorded, record_end)
@@ -184,7 +183,7 @@ def _prepare(
     if existing and profile.metric == AUTO:
         profile = replace(profile, metric=run.read_settings()["profile"]["metric"])
     problem = load_searched_problem(profile, log.info, check_problem)
-    constraint = constraint_of(profile, problem)
+    constraint = constraint_of(profile, problem.footprint)
     if profile.polish:
         polishing_sentences(problem)  # raises before the search, if there are none
     if store is not None:
@@ -273,16 +272,18 @@ def _loop(
 
 
 def _measure_sensitivities(
-    source: Source, problem: Problem, files: RunFiles, budget: Budget, report_phase: ReportPhase
+    profile: Profile, problem: Problem, files: RunFiles, budget: Budget, report_phase: ReportPhase
 ) -> Sensitivities | None:
+    assert profile.sensitivity != "none"
+    widths = profile.widths
     started = time.monotonic()
 
     def report_progress(name: str, done: int, total: int, left_s: float | None) -> None:
         files.update_if_due()  # with the baselines, before the first measurement
         report_phase(name, done, total, left_s)
 
-    measured = measure(problem, cache_directory(), source, report_progress, budget.is_over)
+    measured = measure(problem, cache_directory(), profile.sensitivity, report_progress, budget.is_over, widths)
     if measured is not None:
-        write_sensitivity_plot(problem.layers, measured.damages, measured.measured, files.run.path)
+        write_sensitivity_plot(problem.layers, measured.damages, measured.measured, files.run.path, widths)
         log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
     return measured

@@ -11,11 +11,22 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 
 from objectives.errors import InputError, all_faults
 from objectives.files import user_path
+from objectives.layers import WIDTHS
 from objectives.loading import AUTO, NONE
 from objectives.loading.tasks import GLUE, DataOptions, TaskName
 from objectives.metrics import MetricName
@@ -40,6 +51,16 @@ _Whole = Annotated[StrictInt, Field(ge=0, le=2**32 - 1)]
 def _setting(group: str, help_: str, **limits: Any) -> Any:
     """Describe a setting: the heading of its option in the help, its help, and pydantic's limits."""
     return Field(description=help_, json_schema_extra={"group": group}, **limits)
+
+
+def _widths(given: object) -> tuple[int, ...]:
+    """Return widths, given as a list or as the text ``2,4,8``, in their order and each once."""
+    if isinstance(given, str):
+        given = [int(word) if word.strip().isdecimal() else word for word in given.split(",")]
+    items = given if isinstance(given, (list, tuple)) else []
+    if not all(type(item) is int and item in WIDTHS for item in items) or len(set(items)) < 2:
+        raise ValueError  # the message is that of the setting
+    return tuple(sorted(set(items)))
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -89,8 +110,14 @@ class Profile:
         _setting(_SEARCH, "Quality to optimise: damage (mean KL divergence from FP32), mcc (metric), or agreement."),
     ] = "damage"
     size: Annotated[
-        SizeAxis, _setting(_SEARCH, "What counts as size: nominal (bits of codes) or packed (bytes of a checkpoint).")
+        SizeAxis,
+        _setting(_SEARCH, "What counts as size: nominal (bits of codes), or packed or onnx (bytes of a file)."),
     ] = "nominal"
+    widths: Annotated[
+        tuple[Annotated[StrictInt, Field(ge=WIDTHS[0], le=WIDTHS[-1])], ...],
+        _setting(_SEARCH, "Widths that a layer may have, in bits: two or more, as 2,4,8.", min_length=2),
+        BeforeValidator(_widths),
+    ] = WIDTHS
     min_compression: Annotated[
         StrictFloat, _setting(_SEARCH, "Size constraint: at least this many times smaller than FP32.", ge=1, le=10**6)
     ] = 5.5
@@ -131,9 +158,9 @@ class Profile:
 
     # A continued run may change any other setting.
     @property
-    def objective(self) -> dict[str, str | float]:
+    def objective(self) -> dict[str, object]:
         """The settings that a continued run must keep; precision auto stands for whatever it has."""
-        names = ("quality", "size", "min_compression", *(() if self.precision == "auto" else ("precision",)))
+        names = ("quality", "size", "min_compression", "widths", *(() if self.precision == "auto" else ("precision",)))
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -218,6 +245,21 @@ def _path(place: object) -> Path | None:
     return path.resolve() if path.exists() else None
 
 
+def flag(name: str) -> str:
+    """Return a setting's option, as ``--group-size``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def given_as(name: str, value: object) -> list[object]:
+    """Return the words of a command line that give a setting its value."""
+    if value is True:
+        return [flag(name)]
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    if all(isinstance(one, int) for one in values):
+        return [flag(name), ",".join(map(str, values))]
+    return [word for one in values for word in (flag(name), f"{one:.10g}" if isinstance(one, float) else one)]
+
+
 def only_limit(trials: int | None, hours: float | None) -> dict[str, int | float]:
     """Return both limits if just one is given, so that the profile's other limit does not apply."""
     if (trials is None) == (hours is None):
@@ -300,6 +342,9 @@ def _rule(schema: Mapping[str, Any]) -> str:
     if "maximum" in schema:
         kind = "a whole number" if schema["type"] == "integer" else "a number"
         return f"{kind} from {schema['minimum']} to {schema['maximum']}"
+    if schema["type"] == "array" and schema["items"]["type"] == "integer":
+        least, items = schema["minItems"], schema["items"]
+        return f"{least} or more different whole numbers from {items['minimum']} to {items['maximum']}, as 2,4,8"
     if schema["type"] == "array":
         return "a list of non-empty texts" + (f", {schema['maxItems']} at most" if "maxItems" in schema else "")
     return "true or false" if schema["type"] == "boolean" else "a non-empty text"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from objectives.errors import InputError, quoted
-from results.formatting import maps, nats
+from objectives.errors import InputError
+from results.formatting import command, maps, nats
 from results.outcome import Outcome
 from results.pareto import front
 from results.statistics.candidates import Candidates
 from results.statistics.picks import headline_limits, pick
-from search.run.profile import Profile, checked_profile
+from search.run.profile import Profile, checked_profile, given_as
 from search.run.progress import BY_SIGNAL, REFRESH_S
 from search.run.run_directory import RunDirectory
 from search.storage.stores import Store
@@ -162,17 +162,12 @@ def front_line(outcome: Outcome) -> str:
 
 def command_of(profile: Mapping[str, Any], run: RunDirectory, trials: int) -> str:
     """Return the command that repeats a run: up to its number of trials, or its limits if it has none yet."""
-    arguments = ["bitfront", "search", "--run", str(run.path)]
+    arguments: list[object] = ["search", "--run", run.path]
     for field in fields(Profile):
         value = profile[field.name]
         if value in (field.default, []) or (trials and field.name in ("trials", "hours")):
             continue
-        name = f"--{field.name.replace('_', '-')}"
-        if value is True:
-            arguments.append(name)
-            continue
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            arguments += [name, f"{one:.10g}" if isinstance(one, float) else str(one)]
+        arguments += given_as(field.name, value)
     if trials:
-        arguments += ["--trials", str(trials)]
-    return " ".join(map(quoted, arguments))
+        arguments += ["--trials", trials]
+    return command(*arguments)

@@ -24,9 +24,12 @@ from objectives.errors import InputError, NotFiniteError, is_out_of_memory
 from objectives.evaluation.precision import faster_precision
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
+from objectives.loading.models import Classifier
 from objectives.metrics import METRIC_NAMES
+from objectives.packing.footprint import Footprint
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.scores import Precision
+from results.export.onnx import check_onnx
 from search.allocation.baselines import knapsack_maps
 from search.allocation.constraint import NoMapLeftError, SizeConstraint
 from search.allocation.sensitivity import Sensitivities, measure
@@ -56,11 +59,30 @@ def load_searched_problem(
     profile: Profile,
     report_progress: Callable[[str], None],
     check: Callable[[Fingerprint], None] = lambda _: None,
+    check_sizes: Callable[[Footprint], object] = lambda _: None,
 ) -> Problem:
-    """Load the problem of a profile; several workers share its codes in files. ``check`` may refuse its fingerprint.
+    """Load the problem of a profile; several workers share its codes in files.
 
-    Precision auto is FP32 here, until ``with_precision`` decides.
+    ``check`` may refuse its fingerprint, and ``check_sizes`` its layers and how they are stored.
+
+    Precision auto is FP32 here, until ``with_precision`` decides. The sizes of ONNX files are measured if these are
+    what counts.
+
+    Raises:
+        InputError: the package that measures them is missing, the model cannot be used, or no map is small enough.
     """
+    if profile.size == "onnx":
+        check_onnx()
+
+    def sized(classifier: Classifier, footprint: Footprint) -> Footprint:
+        if profile.size == "onnx":
+            from results.export.onnx.model_file import onnx_sizes
+
+            footprint = replace(footprint, onnx=onnx_sizes(classifier, footprint.scheme))
+        constraint_of(profile, footprint)  # refused before minutes of calibration
+        check_sizes(footprint)
+        return footprint
+
     return load_problem(
         profile.model,
         profile.data,
@@ -74,6 +96,7 @@ def load_searched_problem(
         known_scores=check,
         options=profile.data_options,
         metric=profile.metric,
+        sized=sized,
     )
 
 
@@ -87,9 +110,9 @@ def with_precision(
     return replace(profile, precision=problem.search_evaluator.precision), problem
 
 
-def constraint_of(profile: Profile, problem: Problem) -> SizeConstraint:
+def constraint_of(profile: Profile, footprint: Footprint) -> SizeConstraint:
     """Return the size constraint of a profile."""
-    return SizeConstraint(problem.footprint, profile.size, profile.min_compression)
+    return SizeConstraint(footprint, profile.size, profile.min_compression, profile.widths)
 
 
 @dataclass(frozen=True)
@@ -215,7 +238,7 @@ class Worker:
 
     def _write_widths(self, trial: optuna.Trial) -> None:
         with self.store.together():
-            write_widths(trial, self.problem.layers)
+            write_widths(trial, self.problem.layers, self.constraint.widths)
 
     def _record(self, trial: optuna.Trial, write: Callable[[], object]) -> bool:
         """Write to a trial's record; return False if another process has declared the trial dead."""
@@ -310,8 +333,10 @@ def _connect(job: Job, should_stop: Callable[[], bool]) -> Worker:
         raise InputError(f"{profile.model}: weights or sentences changed during the start; start the search again")
     sensitivities = None
     if profile.sensitivity != "none":
-        sensitivities = measure(problem, cache_directory(), profile.sensitivity)  # cached by the parent
-    constraint = constraint_of(profile, problem)
+        sensitivities = measure(
+            problem, cache_directory(), profile.sensitivity, widths=profile.widths
+        )  # cached by the parent
+    constraint = constraint_of(profile, problem.footprint)
     sampler = make_sampler(profile.sampler, problem, constraint, sensitivities, profile.seed)
     store = job.place.open_patiently(should_stop)
     study = store.patiently(

@@ -17,7 +17,7 @@ from objectives.layers import BitMap
 from objectives.scores import LogOdds
 from search.allocation.baselines import knapsack_budgets
 from search.allocation.constraint import SizeConstraint, repair
-from search.allocation.knapsack import Choice, Sizes, allocate, layer_sizes, to_bit_map, to_choice
+from search.allocation.knapsack import Choice, Sizes, allocate, layer_sizes, to_bit_map, to_choice, widest
 from search.allocation.sensitivity import Sensitivities
 from search.samplers.common_mode import Floats
 from search.samplers.local_search import search_locally
@@ -61,12 +61,13 @@ class GuidedSampler(MapSampler):
         seed: int,
         head: Head = TWO_CLASSES,
     ) -> None:
-        """Propose within ``constraint``, with ``sensitivities`` as the prior."""
+        """Propose within ``constraint``, with ``sensitivities`` at its widths as the prior."""
         super().__init__(constraint, seed)
+        self._widths = constraint.widths
         self._sensitivities = sensitivities
         self._fp32_log_odds = fp32_log_odds.ravel()
-        self._sizes, overhead = layer_sizes(constraint.footprint, constraint.axis)
-        smallest, largest = (int(self._sizes[:, width].sum()) for width in (0, -1))
+        self._sizes, overhead = layer_sizes(constraint.footprint, constraint.axis, self._widths)
+        smallest, largest = int(self._sizes.min(axis=1).sum()), int(self._sizes.max(axis=1).sum())
         # Sums of packed sizes can be a little too large (see `layer_sizes`), even for the smallest map.
         largest = min(largest, max(smallest, constraint.largest_bits - overhead))
         # A ladder of budgets, because only repeated work at one budget adds up. Its steps are even in logarithm, as the
@@ -86,7 +87,7 @@ class GuidedSampler(MapSampler):
                 SurrogateModel(sensitivities.of(part, fp32_log_odds, head), fp32_log_odds[part], self.shrinkage, head)
                 for part in self._parts
             ]
-        self._finished = _FinishedMaps(self._names, self._sizes, self.damage_elsewhere)
+        self._finished = _FinishedMaps(self._names, self._widths, self._sizes, self.damage_elsewhere)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -104,7 +105,7 @@ class GuidedSampler(MapSampler):
 
     def damage_elsewhere(self, bit_map: BitMap, log_odds: LogOdds) -> float:
         """Return the damage to expect on unseen sentences of a map with these outputs, in nats a sentence."""
-        return self._model.damage_elsewhere(to_choice(bit_map), log_odds)
+        return self._model.damage_elsewhere(to_choice(bit_map, self._widths), log_odds)
 
     def _budget(self, position: int, rng: np.random.Generator) -> int:
         """Return the budget of the trial at a position: an unbeaten one, or the next of a shuffled round of all."""
@@ -119,7 +120,7 @@ class GuidedSampler(MapSampler):
     def _propose(self, budget: int, rng: np.random.Generator) -> BitMap:
         observations = self._finished.observations(budget, self._fp32_log_odds)
         if observations is None:
-            return to_bit_map(allocate(self._sensitivities.damages, self._sizes, budget))
+            return to_bit_map(allocate(self._sensitivities.damages, self._sizes, budget), self._widths)
         (incumbent,) = self._finished.best([self._starting_budget(budget, rng)])
         start = allocate(self._sensitivities.damages, self._sizes, budget) if incumbent is None else incumbent.chosen
         temperature = 0.0 if rng.random() < _GREEDY_SHARE else rng.uniform(0.0, 1.0)
@@ -134,7 +135,7 @@ class GuidedSampler(MapSampler):
             if incumbent is not None:
                 surrogate = surrogate.passing_through(start, shift)
             _, chosen = search_locally(surrogate, self._sizes, start, budget)
-            if (bit_map := to_bit_map(chosen)) not in self._seen.maps:
+            if (bit_map := to_bit_map(widest(chosen, self._sizes), self._widths)) not in self._seen.maps:
                 break
             temperature += 0.5  # the map is not new: explore more
         return bit_map
@@ -174,12 +175,20 @@ class _FinishedMap:
 
 
 class _FinishedMaps:
-    """The maps of a study's complete trials; each trial is read once."""
+    """The maps of a study's complete trials; each trial is read once.
+
+    Those of other widths, as the reference may have, are left out: the surrogate knows nothing of these.
+    """
 
     def __init__(
-        self, names: tuple[str, ...], sizes: Sizes, damage_elsewhere: Callable[[BitMap, LogOdds], float]
+        self,
+        names: tuple[str, ...],
+        widths: tuple[int, ...],
+        sizes: Sizes,
+        damage_elsewhere: Callable[[BitMap, LogOdds], float],
     ) -> None:
         self._names = names
+        self._widths = widths
         self._layer_sizes = sizes
         self._damage_elsewhere = damage_elsewhere
         self._maps: list[_FinishedMap] = []
@@ -195,9 +204,9 @@ class _FinishedMaps:
                 continue
             self._read.add(trial.number)
             log_odds = recorded_log_odds(trial)
-            if log_odds is not None:
-                bit_map = tuple(trial.params[name] for name in self._names)
-                chosen = to_choice(bit_map)
+            bit_map = tuple(trial.params[name] for name in self._names) if log_odds is not None else ()
+            if log_odds is not None and set(bit_map) <= set(self._widths):
+                chosen = to_choice(bit_map, self._widths)
                 self._maps.append(_FinishedMap(chosen, log_odds, origin_of(trial) != "sampler"))
                 self._damages.append(self._damage_elsewhere(bit_map, log_odds))
                 self._sizes.append(int(self._layer_sizes[np.arange(len(chosen)), chosen].sum()))

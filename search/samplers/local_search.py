@@ -30,13 +30,13 @@ import numpy.typing as npt
 
 from objectives.heads import Curvature, Head
 from objectives.scores import LogOdds
-from search.allocation.knapsack import Choice, Sizes
+from search.allocation.knapsack import Choice, Sizes, worth_taking
 from search.samplers.common_mode import Floats
 from search.samplers.surrogate import Surrogate, blocks
 
 _ROUNDS = 8
 _STEPS = 60
-_REACH = 2  # widths a single change may go up or down
+_REACH = 2  # widths a single change may go up or down, of those that are worth taking
 _SMALLEST_GAIN = 1e-6  # of the largest change that one layer makes in the damage
 
 Rows = npt.NDArray[np.int64]
@@ -72,6 +72,8 @@ class _Expansion:
     def __init__(self, surrogate: Surrogate, sizes: Sizes, start: Choice) -> None:
         self._n_widths = sizes.shape[1]
         self._sizes = sizes
+        self._worth_taking = worth_taking(sizes)
+        self._rank = self._worth_taking.cumsum(axis=1)
         self._chosen = start.copy()
         effects, shift = surrogate.effects(start), surrogate.shift(start)
         common, variance_penalty, shrinkage = surrogate.common, surrogate.variance_penalty, surrogate.shrinkage
@@ -111,8 +113,9 @@ class _Expansion:
 
     def _single_changes(self) -> tuple[Rows, Floats, Sizes]:
         """Return the effects that one change can bring in, with the change in damage and in size of each."""
-        step = np.abs(np.arange(self._n_widths) - self._chosen[:, None])
-        rows = np.flatnonzero((step > 0) & (step <= _REACH))
+        own = self._chosen[:, None]
+        step = np.abs(self._rank - np.take_along_axis(self._rank, own, axis=1))
+        rows = np.flatnonzero(self._worth_taking & (np.arange(self._n_widths) != own) & (step <= _REACH))
         old = self._replaced(rows)
         second = self._second
         changes = self._first[rows] - self._first[old]

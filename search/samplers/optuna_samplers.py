@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from optuna import Study
-from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.layers import WIDTHS, BitMap, Layer
 from search.allocation.constraint import SizeConstraint, repair
-from search.study.trials import map_of, position_of, trials_of
+from search.study.trials import map_of, position_of, trials_of, width_distribution
 
 SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     "nsga2": lambda seed: NSGAIISampler(seed=seed),
@@ -22,9 +22,9 @@ SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
 }
 
 
-def search_space(layers: Sequence[Layer]) -> dict[str, BaseDistribution]:
+def search_space(layers: Sequence[Layer], widths: Sequence[int] = WIDTHS) -> dict[str, BaseDistribution]:
     """Return one integer parameter for each layer, by the layer's name."""
-    return {layer.name: IntDistribution(WIDTHS[0], WIDTHS[-1]) for layer in layers}
+    return {layer.name: width_distribution(widths) for layer in layers}
 
 
 class MapSampler(BaseSampler):
@@ -35,7 +35,7 @@ class MapSampler(BaseSampler):
         self._constraint = constraint
         self._seed = seed
         self._names = tuple(layer.name for layer in constraint.footprint.layers)
-        self._space = search_space(constraint.footprint.layers)
+        self._space = search_space(constraint.footprint.layers, constraint.widths)
         self._seen = SeenMaps(self._names)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

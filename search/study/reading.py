@@ -17,9 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 from objectives.bit_maps import documented_misfit
 from objectives.errors import InputError
 from objectives.heads import Head, head_of_record
-from objectives.layers import Layer
+from objectives.layers import WIDTHS, Layer
 from objectives.metrics import MetricName
 from objectives.packing.footprint import Footprint
+from objectives.packing.onnx_size import OnnxSizes
 from objectives.packing.scheme import Scheme
 from objectives.scores import Scores, score
 from results.outcome import Outcome, Trial
@@ -71,10 +72,11 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
     labels = unpack_array(context["labels"], head.label_type, head.label_shape)
     fp32_log_odds = unpack_array(context["fp32_log_odds"], np.float32, head.shape)
     kept = {key: tuple(shape) for key, shape in context["kept"].items()}
-    footprint = Footprint(
-        layers, kept, Scheme(**context.get("scheme", {}))
-    )  # older studies lack it and have the default
-    constraint = SizeConstraint(footprint, context["size_axis"], context["min_compression"])
+    onnx = OnnxSizes.of_record(context["onnx"]) if "onnx" in context else None
+    scheme = Scheme(**context.get("scheme", {}))  # older studies lack it and have the default, as of the widths
+    footprint = Footprint(layers, kept, scheme, onnx)
+    widths = tuple(context.get("widths", WIDTHS))
+    constraint = SizeConstraint(footprint, context["size_axis"], context["min_compression"], widths)
     names = [layer.name for layer in layers]
     frozen = trials_of(study)
     attributes = study.user_attrs  # one query, if the study is in a database
@@ -109,6 +111,7 @@ def outcome(study: optuna.Study, name: str) -> Outcome:
         holdout=read_holdout(study, len(trials), head),
         unseen=read_unseen(study, len(trials), head),
         unscored=unscored(study),
+        widths=widths,
     )
 
 
@@ -148,7 +151,7 @@ def _trial(
     assert bit_map is not None
     recorded: dict[str, Any] | None = trial.user_attrs.get(EVALUATION) if trial.state == TrialState.COMPLETE else None
     packed_bytes = recorded["packed_bytes"] if recorded else footprint.packed_bytes(bit_map)
-    size_bits = 8 * packed_bytes if constraint.axis == "packed" else footprint.nominal_bits(bit_map)
+    size_bits = 8 * packed_bytes if constraint.axis == "packed" else constraint.size_bits(bit_map)
     elapsed_s = recorded["elapsed_s"] if recorded else 0.0
     recorded = rescored or recorded
     return Trial(
@@ -158,7 +161,8 @@ def _trial(
         bit_map=bit_map,
         nominal_compression=footprint.compression(bit_map, "nominal"),
         packed_compression=footprint.fp32_packed_bytes / packed_bytes,
-        feasible=size_bits <= constraint.largest_bits,
+        onnx_compression=None if footprint.onnx is None else footprint.compression(bit_map, "onnx"),
+        feasible=size_bits <= constraint.largest_bits and constraint.allows(bit_map),
         scores=Scores.of_record(recorded, metric) if recorded else None,
         log_odds=unpack_array(recorded["log_odds"], np.float32, head.shape) if recorded else None,
         elapsed_s=elapsed_s,

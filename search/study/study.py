@@ -24,7 +24,19 @@ from results.outcome import Quality
 from search.allocation.constraint import NoMapLeftError, SizeConstraint
 from search.storage.stores import STUDY_NAME
 from search.study.arrays import pack_array
-from search.study.trials import ATTEMPT, EVALUATION, FAILURE, LABEL, MAP, NO_MAP, ORIGIN, interrupted, map_of, trials_of
+from search.study.trials import (
+    ATTEMPT,
+    EVALUATION,
+    FAILURE,
+    LABEL,
+    MAP,
+    NO_MAP,
+    ORIGIN,
+    interrupted,
+    map_of,
+    trials_of,
+    width_distribution,
+)
 
 if TYPE_CHECKING:  # reading a run loads no model
     from objectives.problem import Evaluation, Problem
@@ -198,7 +210,8 @@ def check_joinable(
 def _check_same(recorded: Mapping[str, Any], context: Mapping[str, Any], subject: str) -> None:
     if recorded.get("schema") != STUDY_SCHEMA:
         raise InputError(f"{subject}: is of another version; give --run another directory")
-    keys = ("quality", "size_axis", "min_compression")
+    keys = ("quality", "size_axis", "min_compression", "widths")
+    recorded = {"widths": list(WIDTHS), **recorded}  # older studies have all
     pairs = [(key.replace("_", " "), recorded.get(key), context[key]) for key in keys]
     # A holdout must be the same on all machines, also if it is missing here.
     fingerprint = {"confirmation": None, **context["fingerprint"]}
@@ -249,9 +262,11 @@ def claim(
     return trial, bit_map
 
 
-def write_widths(trial: optuna.Trial, layers: Sequence[Layer]) -> BitMap:
-    """Write a trial's map as its parameters and return it."""
-    return tuple(trial.suggest_int(layer.name, WIDTHS[0], WIDTHS[-1]) for layer in layers)
+def write_widths(trial: optuna.Trial, layers: Sequence[Layer], widths: Sequence[int] = WIDTHS) -> BitMap:
+    """Write a trial's map as its parameters and return it; the reference may have other widths than ``widths``."""
+    known = set(trial.user_attrs.get(MAP, ())) <= set(widths)
+    space = width_distribution(widths if known else WIDTHS)
+    return tuple(trial.suggest_int(layer.name, space.low, space.high, step=space.step) for layer in layers)
 
 
 def tell(
@@ -290,6 +305,7 @@ def _context(
     provenance: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     problem.fp32.quality(quality)  # refuses one that the head has not
+    onnx = constraint.footprint.onnx
     return {
         "schema": STUDY_SCHEMA,
         "model": problem.model,
@@ -297,11 +313,13 @@ def _context(
         "fingerprint": problem.fingerprint,
         "codes": problem.codes,
         "layers": [asdict(layer) for layer in problem.layers],
+        **({} if onnx is None else {"onnx": asdict(onnx)}),
         "kept": {key: list(shape) for key, shape in problem.footprint.kept.items()},
         "scheme": asdict(problem.footprint.scheme),
         "quality": quality,
         "size_axis": constraint.axis,
         "min_compression": constraint.min_compression,
+        "widths": list(constraint.widths),
         "precision": problem.search_evaluator.precision,
         "labels": pack_array(problem.labels),
         "in_domain": None if problem.in_domain is None else pack_array(problem.in_domain),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from math import gcd
 from typing import Any, cast
 
 import numpy as np
 import optuna
+from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from objectives.layers import BitMap
@@ -21,6 +24,15 @@ MOST_ATTEMPTS = 3
 """A map counts as failed once so many workers have died while they evaluated it."""
 
 
+def width_distribution(widths: Sequence[int]) -> IntDistribution:
+    """Return what Optuna knows of a layer's widths, which rise: the evenly spaced numbers that hold them all.
+
+    Whole numbers, since samplers know their order. A sampler's number that is no width is repaired.
+    """
+    steps = [wider - narrower for narrower, wider in pairwise(widths)]
+    return IntDistribution(widths[0], widths[-1], step=gcd(*steps) or 1)
+
+
 def trials_of(study: optuna.Study) -> list[FrozenTrial]:
     """Return the study's trials as its storage holds them, to be read only.
 
@@ -29,7 +41,8 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
     """
     trials = study.get_trials(deepcopy=False)
     # A trial with scores has all widths; others may have ended before their widths were written.
-    shared = next((trial.distributions for trial in trials if trial.state == TrialState.COMPLETE), None)
+    # The first one may be the reference, which may have other widths.
+    shared = next((trial.distributions for trial in reversed(trials) if trial.state == TrialState.COMPLETE), None)
     for trial in trials:
         widths = trial.distributions
         if widths is not shared and trial.state.is_finished() and widths == shared:

@@ -14,6 +14,7 @@ from objectives.metrics import MetricName
 from objectives.packing.footprint import Footprint, SizeAxis, footprint
 from objectives.scores import Scores, score
 from results.outcome import Origin, Outcome, Quality, Trial, Unseen
+from tests.objectives.onnx_sizes import made_up_onnx_sizes
 
 
 def bert_layers(hidden: int = 32, blocks: int = 12, vocabulary: int = 640) -> tuple[Layer, ...]:
@@ -58,6 +59,7 @@ def made_up_trial(
         bit_map=bit_map,
         nominal_compression=outcome.footprint.compression(bit_map, "nominal"),
         packed_compression=outcome.footprint.compression(bit_map, "packed"),
+        onnx_compression=outcome.footprint.compression(bit_map, "onnx") if outcome.footprint.onnx else None,
         feasible=compression >= outcome.min_compression,
         scores=score(log_odds, outcome.labels, outcome.fp32_log_odds, outcome.head, outcome.metric),
         log_odds=log_odds,
@@ -92,11 +94,14 @@ def empty_outcome(
     labels, fp32_log_odds = predicted(head, sentences, seed)
     if head.kind == "numbers":
         head = Numbers.of(fp32_log_odds)
+    sizes = bert_footprint(tuple(layers) if layers is not None else bert_layers())
+    if size_axis == "onnx":
+        sizes = replace(sizes, onnx=made_up_onnx_sizes(sizes.layers))
     return Outcome(
         name="made-up",
         model="models/made-up",
         data="data/made-up",
-        footprint=bert_footprint(tuple(layers) if layers is not None else bert_layers()),
+        footprint=sizes,
         quality=quality,
         size_axis=size_axis,
         min_compression=min_compression,

@@ -11,7 +11,7 @@ import optuna
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from objectives.layers import BitMap, Layer
+from objectives.layers import WIDTHS, BitMap, Layer
 from objectives.loading.hub import quiet_libraries
 from search.study.study import claim, write_widths
 from tests.objectives.architectures import tiny_model
@@ -62,7 +62,7 @@ def make_tiny_problem(
     return TinyProblem(model=model_directory, data=directory / "data")
 
 
-def ask(study: optuna.Study, layers: Sequence[Layer]) -> tuple[optuna.Trial, BitMap]:
+def ask(study: optuna.Study, layers: Sequence[Layer], widths: Sequence[int] = WIDTHS) -> tuple[optuna.Trial, BitMap]:
     """Begin a trial and return it with its map, if nobody else asks at the same time."""
     trial, _ = claim(study, layers)
-    return trial, write_widths(trial, layers)
+    return trial, write_widths(trial, layers, widths)

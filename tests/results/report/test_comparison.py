@@ -53,6 +53,15 @@ def test_warnings_name_the_runs_that_do_not_compare() -> None:
     ]
 
 
+def test_a_run_that_does_not_know_onnx_sizes_is_compared_by_nominal_sizes() -> None:
+    onnx = made_up_outcome(trials=5, size_axis="onnx", min_compression=2.0)
+    assert comparison_info([onnx, onnx], ["a", "b"]).size_axis == "onnx"
+    info = comparison_info([onnx, made_up_outcome(trials=5)], ["a", "b"])
+    assert info.size_axis == "nominal"
+    assert info.warnings == ("a was searched by ONNX size; this page compares nominal sizes.",)
+    assert comparison_table(info)["nominal_compression"].min() >= 2.0
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_runs_without_a_map_are_compared_too(count: int, tmp_path: Path) -> None:
     outcomes = [empty_outcome(), made_up_outcome(trials=0)][:count]

@@ -13,6 +13,7 @@ from results.formatting import DAMAGE, confidence
 from results.outcome import HoldoutScores, Origin, Outcome, Trial
 from results.report.leads import lead_lines, unseen_lead
 from results.report.summary import ending_lines, export_commands, front_lines
+from results.report.tables import front_table
 from results.statistics.analysis import analyse
 from results.statistics.picks import SMALLEST, pick
 from tests.results.synthetic import empty_outcome, made_up_outcome, made_up_trial, scored, with_trials, with_unseen
@@ -211,3 +212,19 @@ def test_headlines_count_the_bytes_of_the_whole_model_and_name_what_is_not_searc
     nominal = {f"{trial.nominal_compression:.2f}x" for trial in trials}
     assert not any(figure in claim for claim in claims for figure in nominal)
     assert not any(claim == "Not searched." for claim, _ in lead_lines(analyse(eventful_outcome(0.05))))
+
+
+def test_a_search_by_onnx_size_speaks_of_onnx_files() -> None:
+    outcome = replace(made_up_outcome(trials=8, size_axis="onnx", min_compression=2.0, seed=2), margin=0.2)
+    analysis, sizes = analyse(outcome), outcome.footprint
+    smallest = analysis.headline(SMALLEST)
+    assert smallest is not None and smallest.trial is not None
+    file_bytes = sizes.onnx_sizes.file_bytes(smallest.trial.bit_map)
+    lines = ending_lines(analysis, "runs/x", "")
+    assert lines[0].startswith(f"{sizes.onnx_sizes.fp32_bytes / file_bytes:.2f}x smaller, within 0.2 MCC of FP32: ")
+    assert any("against ONNX size" in line for line in front_lines(analysis))
+    assert any(f"{file_bytes / 1e6:.3g} MB" in line for line in lines)
+    table = front_table(analysis)
+    by_number = {trial.number: sizes.size(trial.bit_map, "onnx") for trial in outcome.trials}
+    assert table["onnx_bytes"].tolist() == [by_number[number] for number in table["number"]]
+    assert "onnx_bytes" not in front_table(analyse(made_up_outcome(trials=0)))

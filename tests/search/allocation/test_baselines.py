@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
+import pytest
 
 from objectives.layers import WIDTHS
-from objectives.packing.footprint import footprint
-from search.allocation.baselines import knapsack_maps, uniform_maps
+from objectives.packing.footprint import SizeAxis, footprint
+from search.allocation.baselines import knapsack_budgets, knapsack_maps, uniform_maps
 from search.allocation.constraint import SizeConstraint
 from search.allocation.knapsack import allocate, layer_sizes, to_bit_map
+from tests.objectives.onnx_sizes import made_up_onnx_sizes
 from tests.objectives.random_models import bert_base_layers
 
 LAYERS = bert_base_layers()[:40]
@@ -33,3 +37,22 @@ def test_knapsack_maps_are_exact_and_within_the_constraint() -> None:
                     damages[ROWS, np.array(bit_map) - 2].sum() for bit_map in (uniform.bit_map, baseline.bit_map)
                 )
                 assert knapsack_damage <= damage
+
+
+@pytest.mark.parametrize(
+    ("axis", "widths", "least"), [("nominal", (4, 8), 5.5), ("nominal", (3, 4), 8.5), ("onnx", WIDTHS, 3.0)]
+)
+def test_limits_are_spread_down_to_the_smallest_map(axis: SizeAxis, widths: tuple[int, ...], least: float) -> None:
+    sizes = replace(footprint(LAYERS, {}), onnx=replace(made_up_onnx_sizes(LAYERS), graph_bytes=30_000_000))
+    constraint = SizeConstraint(sizes, axis, least, widths)
+    smallest = constraint.size_bits(sizes.smallest(axis, widths))
+    limits = [*knapsack_budgets(constraint), smallest]
+    assert limits[0] == constraint.largest_bits
+    ratios = np.array(limits[:-1]) / np.array(limits[1:])
+    assert len(ratios) == 8
+    assert ratios == pytest.approx(ratios[0], rel=1e-6) and ratios[0] > 1
+
+
+def test_limits_are_the_usual_ones_if_they_can_be_met() -> None:
+    usual, some = (SizeConstraint(footprint(LAYERS, {}), "nominal", 5.5, widths) for widths in (WIDTHS, (2, 4, 8)))
+    assert knapsack_budgets(usual) == knapsack_budgets(some)

@@ -1,5 +1,7 @@
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
+from math import floor
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from objectives.packing.footprint import Footprint, SizeAxis, footprint
 from objectives.packing.scheme import Scheme
 from search.allocation.constraint import NoMapLeftError, SizeConstraint, repair
 from tests.objectives.example_layers import LAYERS
+from tests.objectives.onnx_sizes import made_up_onnx_sizes
 
 SIZES = footprint(LAYERS, {"classifier.weight": (2, 3)})
 
@@ -101,3 +104,47 @@ def test_an_infeasible_constraint_says_the_highest_reachable() -> None:
         named = str(refused.value).partition("2 bits is ")[2].partition("x")[0]
         SizeConstraint(SIZES, "packed", float(named))
         assert float(named) == pytest.approx(SIZES.highest_compression("packed"), abs=1e-4)
+
+
+def test_a_width_that_is_not_allowed_becomes_one_of_its_neighbours() -> None:
+    constraint = SizeConstraint(SIZES, "nominal", 4.0, (3, 4, 8))
+    reached = {repair((2, 3, 6, 8), constraint, set(), np.random.default_rng(seed)) for seed in range(20)}
+    assert reached == {(3, 3, 4, 8), (3, 3, 8, 8)}
+    maps = {bit_map for bit_map in product((3, 4, 8), repeat=4) if constraint.excess_bits(bit_map) <= 0}
+    for left in sorted(maps)[::9]:
+        assert repair(uniform(LAYERS, 5), constraint, maps - {left}, np.random.default_rng(0)) == left
+
+
+def test_a_map_of_other_widths_violates_the_constraint() -> None:
+    constraint = SizeConstraint(SIZES, "nominal", 5.5, (2, 4, 8))
+    assert constraint.violation((2, 2, 2, 3)) == 0.25
+    assert constraint.violation((2, 2, 2, 4)) < 0
+    assert not constraint.allows((2, 2, 2, 3))
+
+
+def test_what_is_the_smallest_depends_on_the_widths_and_the_axis() -> None:
+    with pytest.raises(InputError, match=r"every layer at 3 bits is 10\.6666x"):
+        SizeConstraint(SIZES, "nominal", 11, (3, 4))
+    sizes = made_up_onnx_sizes(LAYERS)
+    onnx = replace(SIZES, onnx=sizes)
+    narrowest = uniform(LAYERS, 2)
+    assert onnx.figures(narrowest)["onnx_bytes"] == sizes.file_bytes(narrowest)
+    assert onnx.compression(narrowest, "onnx") == sizes.fp32_bytes / sizes.file_bytes(narrowest)
+    smallest = tuple(5 if layer.kind == "embedding" else 8 for layer in LAYERS)
+    assert onnx.smallest("onnx", (5, 6, 8)) == smallest
+    highest = floor(1e4 * sizes.fp32_bytes / sizes.file_bytes(smallest)) / 1e4
+    with pytest.raises(InputError, match=rf"of 9x \(ONNX\): the smallest map is {highest}"):
+        SizeConstraint(onnx, "onnx", 9, (5, 6, 8))
+    SizeConstraint(onnx, "onnx", highest, (5, 6, 8))
+
+
+def test_an_onnx_file_is_repaired_by_its_own_sizes() -> None:
+    onnx = replace(big(), onnx=made_up_onnx_sizes(big().layers))
+    constraint = SizeConstraint(onnx, "onnx", 2.5)
+    rng = np.random.default_rng(0)
+    seen: set[BitMap] = set()
+    for _ in range(100):
+        repaired = repair(tuple(int(width) for width in rng.choice(WIDTHS, size=12)), constraint, seen, rng)
+        assert onnx.exact_compression(repaired, "onnx") >= Fraction(5, 2)
+        assert set(repaired) <= {2, 4, 8}
+        seen.add(repaired)

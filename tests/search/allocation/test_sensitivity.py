@@ -39,6 +39,18 @@ def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path)
     assert np.array_equal(again.shifts, sensitivities.shifts)
 
 
+def test_only_the_widths_of_the_run_are_measured(problem: Problem, tmp_path: Path) -> None:
+    progress: list[int] = []
+    some = measure(problem, tmp_path, report_progress=lambda *step: progress.append(step[2]), widths=(3, 4, 8))
+    assert some is not None
+    assert progress[-1] == len(problem.layers)
+    assert some.measured.tolist() == [[True, False, False]] * len(problem.layers)
+    every = measure(problem, tmp_path)  # goes on with 2 bits
+    assert every is not None
+    assert np.array_equal(every.shifts[:, [1, 2, 6]], some.shifts)
+    assert some.damages.shape == (len(problem.layers), 3)
+
+
 @pytest.mark.parametrize("answers", [[False] * 200, [False] * 4 + [True]])
 def test_hidden_states_are_forgotten_after_the_measurement(
     problem: Problem, tmp_path: Path, answers: list[bool]

@@ -22,6 +22,14 @@ def test_mistakes_are_one_message_and_status_2(
             ("search", "--run", tmp_path / "new", *where, "--sampler", "grid"),
             "sampler must be one of guided, nsga2, tpe, random",
         ),
+        (
+            ("search", "--run", tmp_path / "new", *where, "--widths", "2,9"),
+            "as 2,4,8, not '2,9'",
+        ),
+        (
+            ("search", "--run", tmp_path / "new", *where, "--widths", "4,8", "--min-compression", 9),
+            "every layer at 4 bits is 8.0000x",
+        ),
         (("search", "--run", tmp_path / "new", "--profile", "night"), "no profile 'night'"),
         (("search", "--run", tmp_path / "new", "--model", tmp_path / "nowhere", "--data", tiny.data), "nowhere"),
         (("search", "--run", tmp_path / "new", "--model", tiny.model, "--data", tmp_path / "nowhere"), "nowhere"),

@@ -34,13 +34,9 @@ def test_help_groups_the_settings_and_shows_what_the_model_says(
         _, _, text = shown[schema["group"]].partition(f"--{name.replace('_', '-')} ")
         kinds = {"string": "<str>", "array": "<str>", "integer": "<int>", "number": "<float>", "boolean": "<bool>"}
         kind = "|".join(schema.get("enum", ())) or kinds[schema["type"]]
-        default = (
-            "the profile's"
-            if name in SET_BY_PROFILES
-            else schema["default"]
-            if schema["default"] != []
-            else "usual names"
-        )
+        default = "the profile's" if name in SET_BY_PROFILES else schema["default"]
+        if isinstance(default, list):
+            default = ",".join(map(str, default)) or "usual names"
         expected = f"{kind} {schema['description']}" + ("" if kind == "<bool>" else f" [default: {default}]")
         assert text.startswith(expected), name
 

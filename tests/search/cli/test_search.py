@@ -84,10 +84,11 @@ def test_another_model_data_or_objective_is_refused_before_anything_is_scored(
     result = bitfront("search", "--run", finished_run, "--quantizer", "affine")
     assert result.status == 2
     assert "quantizer was 'calibrated' and is now 'affine'" in " ".join(result.err.split())
-    result = bitfront("search", "--run", finished_run, "--quality", "mcc", "--min-compression", "8")
+    result = bitfront("search", "--run", finished_run, "--quality", "mcc", "--min-compression", "8", "--widths", "2,4")
     assert result.status == 2
     assert "quality was 'damage' and is now 'mcc'" in result.err
     assert "min_compression was 5.5 and is now 8.0" in result.err
+    assert "widths was (2, 3, 4, 5, 6, 7, 8) and is now (2, 4)" in result.err
 
 
 def test_a_run_whose_journal_is_gone_is_not_begun_anew_over_its_tables(

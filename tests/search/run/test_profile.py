@@ -4,6 +4,7 @@ from typing import Any, get_args
 import pytest
 
 from objectives.errors import InputError
+from objectives.layers import WIDTHS
 from objectives.loading.tasks import DataOptions
 from search.run.profile import (
     GUIDED,
@@ -12,6 +13,7 @@ from search.run.profile import (
     Profile,
     Sampler,
     checked_profile,
+    given_as,
     only_limit,
     places_to_try,
     resolve_profile,
@@ -74,6 +76,26 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path.write_text('model = "a"\ndata = "b"\nmin_compression = 8\nquality = "mcc"\n', encoding="utf-8")
     profile = resolve_profile(str(path), {})
     assert (profile.min_compression, profile.quality) == (8.0, "mcc")
+
+
+def test_widths_are_a_list_or_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('model = "a"\ndata = "b"\nwidths = [8, 2, 4, 4]\n', encoding="utf-8")
+    assert resolve_profile(str(path), {}).widths == (2, 4, 8)
+    assert resolve_profile(str(path), {"widths": "3, 5"}).widths == (3, 5)
+    assert checked_profile(NEEDED, "x").widths == WIDTHS
+    for wrong in ("4", "1,2", "2-4", [2, 4.0], 3, []):
+        with pytest.raises(InputError) as refused:
+            checked_profile(NEEDED | {"widths": wrong}, "x")
+        rule = "2 or more different whole numbers from 2 to 8, as 2,4,8"
+        assert str(refused.value) == f"x: widths must be {rule}, not {wrong!r}"
+
+
+def test_settings_are_given_as_the_command_line_takes_them() -> None:
+    assert given_as("widths", (2, 4, 8)) == ["--widths", "2,4,8"]
+    assert given_as("text_column", ("a", "b")) == ["--text-column", "a", "--text-column", "b"]
+    assert given_as("min_compression", 8.0) == ["--min-compression", "8"]
+    assert given_as("polish", True) == ["--polish"]
 
 
 def test_whole_numbers_and_floats_make_the_same_fingerprint() -> None:

@@ -22,8 +22,9 @@ from search.samplers.guided import GuidedSampler
 from search.samplers.optuna_samplers import SAMPLERS, FeasibleSampler
 from search.storage.stores import JournalStore
 from search.study.reading import NoStudyError, load_study, outcome
-from search.study.study import check_joinable, fail, open_study, tell
+from search.study.study import CONTEXT, check_joinable, fail, open_study, tell
 from search.study.trials import finished, trials_of
+from tests.objectives.onnx_sizes import made_up_onnx_sizes
 from tests.search.studies import guess_of_sensitivities, run
 from tests.search.tiny_problem import ask
 
@@ -160,6 +161,33 @@ def test_packed_sizes_are_read_back_rather_than_counted_again(
     result = outcome(study, "x").trials
     assert counting.call_count <= 2  # the FP32 model, and the smallest map for whether the constraint can be met
     assert [trial.feasible for trial in result] == [width < 4 for width in WIDTHS]
+
+
+def test_a_study_keeps_its_widths_and_its_onnx_sizes(tmp_path: Path, problem: Problem) -> None:
+    onnx = made_up_onnx_sizes(problem.layers)
+    sized = replace(problem, footprint=replace(problem.footprint, onnx=onnx))
+    least = 0.9 * sized.footprint.highest_compression("onnx")
+    constraint = SizeConstraint(sized.footprint, "onnx", least, (2, 4, 8))
+    sampler = FeasibleSampler("random", constraint, 0)
+    storage = JournalStore(tmp_path / "j").backend
+    study = open_study(storage, sized, "damage", constraint, sampler, uniform_maps(sized.layers, (2, 4, 8)))
+    maps = run(study, sized, 4, constraint=constraint)
+    result = outcome(load_study(tmp_path / "j"), "x")
+    assert (result.widths, result.footprint.onnx, result.size_axis) == ((2, 4, 8), onnx, "onnx")
+    assert [trial.onnx_compression for trial in result.trials] == [
+        onnx.fp32_bytes / onnx.file_bytes(bit_map) for bit_map in maps
+    ]
+    assert [trial.feasible for trial in result.trials] == [constraint.excess_bits(bit_map) <= 0 for bit_map in maps]
+    other = SizeConstraint(sized.footprint, "onnx", least)
+    with pytest.raises(InputError, match=r"widths was \[2, 4, 8\] and is now \[2, 3, 4, 5, 6, 7, 8\]"):
+        check_joinable(storage, study.study_name, sized, "damage", other)
+
+
+def test_a_study_of_an_older_version_has_all_widths(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    context = {key: value for key, value in study.user_attrs[CONTEXT].items() if key != "widths"}
+    study.set_user_attr(CONTEXT, context)
+    assert outcome(open_at(tmp_path / "j", problem), "x").widths == WIDTHS
 
 
 def test_two_equal_baselines_are_evaluated_once(tmp_path: Path, problem: Problem) -> None:

@@ -1,0 +1,118 @@
+"""Writes ONNX exports: the model's file, and beside it config, tokenizer, bit map and manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from objectives.bit_maps import to_json, to_text
+from objectives.errors import InputError
+from objectives.files import replacing_directory
+from objectives.layers import BitMap, Layer
+from objectives.loading.models import Classifier, save_all_but_weights
+from objectives.packing.scheme import PER_ROW
+from objectives.quantization.quantized_model import QuantizedModel
+from results.export.onnx import Activations
+from results.export.onnx.fragments import Fragment
+from results.export.onnx.graph import Network
+from results.export.onnx.layers import Place, check_scheme, fp32_layer, quantized_layer
+from results.export.onnx.model_file import metadata_of, model_of, onnx_sizes
+from results.export.onnx_session import ONNX_FILE
+from results.export.packed import BIT_MAP, MANIFEST
+
+_MOST_BYTES = 2**31 - 1  # of a protocol buffer
+
+
+def write_onnx(
+    classifier: Classifier,
+    quantized: QuantizedModel,
+    provenance: Mapping[str, Any],
+    directory: str | Path,
+    activations: Activations = "fp32",
+) -> int:
+    """Write a quantised model as ONNX and return the length of its file in bytes.
+
+    Args:
+        classifier: the FP32 model, for its config, tokenizer and shapes.
+        quantized: the quantised model.
+        provenance: the origin of the map, as plain JSON values.
+        directory: the new directory; it appears once everything is written.
+        activations: what linear layers multiply; ``int8`` is faster, and not exact.
+
+    Raises:
+        InputError: ONNX runtimes cannot express the model, or its file would be too large.
+        FileExistsError: the directory exists.
+    """
+    layers, bit_map, scheme = quantized.layers, quantized.bit_map, quantized.scheme
+    check_scheme(layers, scheme)
+    network = Network(classifier, lambda name: quantized.kept[name].cpu().numpy())
+    coded = dict(zip((layer.name for layer in layers), zip(bit_map, quantized.entries, strict=True), strict=True))
+
+    def fragment_of(place: Place) -> Fragment:
+        width, entry = coded[place.layer.name]
+        return quantized_layer(place, width, scheme, activations, entry)
+
+    length = onnx_sizes(classifier, scheme, activations).file_bytes(bit_map)
+    metadata = metadata_of(layers, bit_map, scheme, activations)
+    described = {**provenance, "onnx": {"activations": activations}}
+    _write(classifier, network, fragment_of, metadata, length, (layers, bit_map), described, Path(directory))
+    return length
+
+
+def write_fp32_onnx(classifier: Classifier, provenance: Mapping[str, Any], directory: str | Path) -> int:
+    """Write a model as ONNX in FP32, for comparison, and return the length of its file in bytes.
+
+    Args:
+        classifier: the FP32 model.
+        provenance: its origin, as plain JSON values.
+        directory: the new directory; it appears once everything is written.
+
+    Raises:
+        InputError: ONNX runtimes cannot express the model, or its file would be too large.
+        FileExistsError: the directory exists.
+    """
+    state = classifier.model.state_dict()
+    network = Network(classifier, lambda name: state[name].cpu().numpy())
+
+    def fragment_of(place: Place) -> Fragment:
+        return fp32_layer(place, lambda: state[place.layer.parameter].cpu().numpy())
+
+    length = onnx_sizes(classifier, PER_ROW).fp32_bytes
+    described = {**provenance, "onnx": {"weights": "fp32", "activations": "fp32"}}
+    _write(classifier, network, fragment_of, {}, length, ((), ()), described, Path(directory))
+    return length
+
+
+def _write(
+    classifier: Classifier,
+    network: Network,
+    fragment_of: Callable[[Place], Fragment],
+    metadata: dict[str, str],
+    length: int,
+    map_: tuple[tuple[Layer, ...], BitMap],
+    provenance: dict[str, Any],
+    directory: Path,
+) -> None:
+    if length > _MOST_BYTES:
+        raise InputError(
+            f"--format onnx: the file would take {length:,} bytes, and an ONNX file holds at most {_MOST_BYTES:,}; "
+            "export a map of fewer bits, or --format packed"
+        )
+    with replacing_directory(directory) as temporary:
+        save_all_but_weights(classifier, temporary)
+        path = temporary / ONNX_FILE
+        path.parent.mkdir()
+        path.write_bytes(model_of(network, fragment_of, metadata).SerializeToString(deterministic=True))
+        assert path.stat().st_size == length
+        if map_[0]:
+            (temporary / BIT_MAP).write_text(to_text(*map_), encoding="utf-8")
+        described = {**provenance["onnx"], "file_bytes": length, "sha256": _hashes(temporary)}
+        (temporary / MANIFEST).write_text(to_json(*map_, {**provenance, "onnx": described}), encoding="utf-8")
+
+
+def _hashes(directory: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file below a directory, by its path from there."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
