@@ -82,7 +82,7 @@ def write_checkpoint(
         FileExistsError: the directory exists.
     """
     sizes = quantized.footprint
-    tensors = _packed_tensors(quantized)
+    tensors = packed_tensors(quantized)
     with replacing_directory(Path(directory)) as temporary:
         save_all_but_weights(classifier, temporary)
         save_tensors(temporary / WEIGHTS, tensors, sizes.packed_metadata)
@@ -293,7 +293,8 @@ def _scheme(metadata: Mapping[str, str] | None, path: Path) -> Scheme:
         raise InputError(f"{path}: its format is unknown to this version of bitfront; {_REMEDY}") from None
 
 
-def _packed_tensors(quantized: QuantizedModel) -> dict[str, Tensor]:
+def packed_tensors(quantized: QuantizedModel) -> dict[str, Tensor]:
+    """Return the tensors of a quantised model's packed file, by name."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in quantized.kept.items()}
     for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
         tensors[f"{layer.name}.codes"] = torch.from_numpy(pack(codes.cpu().numpy().ravel(), parameters.width))

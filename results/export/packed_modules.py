@@ -185,7 +185,7 @@ class PackedEmbedding(PackedLayer, nn.Embedding):
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < self.layer.rows:
             asked = f"{int(rows.min())} to {int(rows.max())}"
             raise IndexError(f"{self.layer.name}: has {self.layer.rows} rows, was asked for rows {asked}")
-        return self.decoded(torch.empty(len(rows), self.layer.columns), rows).view(*input.shape, -1)
+        return self.decoded(torch.empty(len(rows), self.layer.columns), rows).view(*input.shape, self.layer.columns)
 
     def unpacked(self) -> nn.Embedding:
         """Return an ordinary embedding with the decoded weight."""
