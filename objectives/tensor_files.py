@@ -54,9 +54,9 @@ def read_tensors(path: Path, into: Mapping[str, Tensor]) -> tuple[dict[str, Tens
         digest = hashlib.sha256(length + header)
         described = json.loads(header)
         described.pop("__metadata__", None)
-        for name, entry in sorted(described.items(), key=lambda item: item[1]["data_offsets"]):  # type: ignore[no-any-return]
+        for name, entry in sorted(described.items(), key=lambda item: item[1]["data_offsets"]):
             tensor = into[name] if name in into else torch.empty(entry["shape"], dtype=_TYPES[entry["dtype"]])
-            content = tensor.detach().view(-1).view(torch.uint8).numpy()
+            content = tensor.detach().view(-1).view(torch.uint8).numpy().data
             file.readinto(content)
             digest.update(content)
             tensors[name] = tensor

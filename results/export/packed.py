@@ -182,7 +182,7 @@ def _load_packed(directory: str | Path) -> Checkpoint:
         decoded = pack_layers(classifier.model, sizes, stored.bit_map, tensors, stored.check)
         for name in sizes.kept:
             stored.check_kept(name, state[name])
-        classifier.model.save_pretrained = refuse_to_save
+        classifier.model.save_pretrained = refuse_to_save  # type: ignore[method-assign]
     decoded |= unpack_read_layers(classifier.model, classifier.model.config.pad_token_id)
     give_back_freed()
     return Checkpoint(

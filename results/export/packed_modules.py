@@ -144,10 +144,11 @@ class PackedLayer(nn.Module):
                 f"a model with packed=True computes in FP32 on the CPU and cannot be moved to {moved.dtype} on "
                 f"{moved.device}; {_UNPACKED}"
             )
-        return super()._apply(fn, recurse)
+        result: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return result
 
 
-class PackedLinear(PackedLayer, nn.Linear):
+class PackedLinear(PackedLayer, nn.Linear):  # type: ignore[override]
     """A linear layer that decodes its weights at each call."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
@@ -172,7 +173,7 @@ class PackedLinear(PackedLayer, nn.Linear):
         return plain.train(self.training)
 
 
-class PackedEmbedding(PackedLayer, nn.Embedding):
+class PackedEmbedding(PackedLayer, nn.Embedding):  # type: ignore[override]
     """An embedding that decodes the rows it is asked for."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)

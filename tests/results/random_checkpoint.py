@@ -21,7 +21,7 @@ from objectives.quantization.quantized_model import QuantizedModel
 from results.export.packed import load_checkpoint, write_checkpoint
 from tests.objectives.tiny_bert import SPECIAL, WORDS
 
-WARM_UP = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+WARM_UP: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
 def write_random_checkpoint(

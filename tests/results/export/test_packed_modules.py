@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_outputs_are_those_of_the_decoded_model(model_type: str) -> None:
         assert len(packed_layers(packed)) == len(quantized.layers) - len(kept_apart)
         assert torch.equal(logits_of(packed), logits_of(decoded))
         for layer in quantized.layers:
-            module = packed.get_submodule(layer.name)
+            module: Any = packed.get_submodule(layer.name)
             assert torch.equal(module.weight, decoded.get_parameter(layer.parameter))
 
 
@@ -137,7 +138,7 @@ def test_a_call_in_one_mode_does_not_spoil_the_next_in_another(checkpoint: Check
 
 
 def test_a_head_can_be_trained_and_nothing_before_it(checkpoint: Checkpoint) -> None:
-    model = checkpoint.model
+    model: Any = checkpoint.model
     model.classifier.requires_grad_(True)
     model.train()
     model(input_ids=SENTENCES, labels=torch.tensor([0, 1])).loss.backward()
@@ -156,16 +157,16 @@ def test_other_types_and_devices_are_refused(move: Callable[[nn.Module], object]
 
 
 def test_what_a_packed_model_cannot_do_is_said(directory: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    model: Any = checkpoint.model
     with pytest.raises(InputError, match="cannot be saved"):
-        checkpoint.model.save_pretrained(tmp_path / "saved")
+        model.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
     with pytest.raises(InputError, match="decodes on the CPU, not on cuda"):
         load_checkpoint(directory, "cuda", packed=True)
     for row in (-1, 20):
         with pytest.raises(IndexError, match="has 20 rows, was asked for rows"):
             logits_of(checkpoint.model, torch.tensor([[2, row]]))
-    embedding = checkpoint.model.get_input_embeddings()
-    assert embedding(torch.empty(2, 0, dtype=torch.int32)).shape == (2, 0, 16)
+    assert model.get_input_embeddings()(torch.empty(2, 0, dtype=torch.int32)).shape == (2, 0, 16)
 
 
 def negate(tensors: dict[str, torch.Tensor]) -> None:
@@ -191,7 +192,7 @@ def test_damaged_values_are_refused(
 
 
 def test_layers_that_share_a_weight_are_decoded(classifier: Classifier) -> None:
-    model = copy.deepcopy(classifier.model)
+    model: Any = copy.deepcopy(classifier.model)
     query, key = (model.bert.encoder.layer[0].attention.self.get_submodule(name) for name in ("query", "key"))
     key.weight = query.weight
     quantized = quantize(model, PER_ROW)
@@ -206,7 +207,12 @@ NEEDS_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tel
 @NEEDS_LINUX
 def test_loading_and_calling_takes_the_packed_size_and_one_layer(tmp_path: Path) -> None:
     """The table of tokens has 31 MB in FP32, and 8 MB as 64-bit numbers of a byte each would show too."""
-    shapes = {"vocab_size": 30_000, "hidden_size": 256, "num_attention_heads": 4, "num_hidden_layers": 2}
+    shapes: dict[str, Any] = {
+        "vocab_size": 30_000,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+    }
     write_random_checkpoint(tmp_path / "packed", 3, intermediate_size=1024, **shapes)
     size = (tmp_path / "packed" / WEIGHTS).stat().st_size
     give_back_freed()
