@@ -69,8 +69,8 @@ def write_checkpoint(
 ) -> int:
     """Write a packed checkpoint and return the length in bytes of its weights file, which is the map's packed size.
 
-    The directory also holds the config, the tokenizer, the bit map as text, and a manifest: the map as JSON with its
-    provenance and the hashes of all other files.
+    The directory also holds the config, the tokenizer, the bit map as text, a model card, and a manifest: the map as
+    JSON with its provenance and the hashes of all other files but the card, which may be edited.
 
     Args:
         classifier: the FP32 model, for its config and tokenizer.
@@ -81,6 +81,8 @@ def write_checkpoint(
     Raises:
         FileExistsError: the directory exists.
     """
+    from results.export.model_card import write_card  # with pandas, which loading does not need
+
     sizes = quantized.footprint
     tensors = packed_tensors(quantized)
     with replacing_directory(Path(directory)) as temporary:
@@ -89,6 +91,7 @@ def write_checkpoint(
         length = (temporary / WEIGHTS).stat().st_size
         assert length == sizes.packed_bytes(quantized.bit_map)
         write_map(quantized, temporary)
+        write_card(temporary, Path(directory).name, "packed", length, sizes, quantized.bit_map, provenance)
         packed = {"packed_bytes": length, "sha256": _hashes(temporary)}
         write_manifest(quantized, {**provenance, "packed": packed}, temporary)
     return length

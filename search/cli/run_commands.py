@@ -183,9 +183,13 @@ def export(
             from search.run.checkpoints import export_polished
 
             assert out is not None
-            typer.echo(f"written: {out}: {export_polished(run, chosen, out, format_)}")
+            typer.echo(f"written: {out}: {export_polished(run, outcome, chosen, out, format_)}")
             return
         bit_map, provenance = chosen.bit_map, bit_map_provenance(outcome, chosen)
+        if is_checkpoint:
+            from results.export.model_card import FIGURES, figures_of
+
+            provenance |= {FIGURES: figures_of(outcome, chosen)}
     if is_checkpoint:
         from search.run.checkpoints import export_checkpoint, problem_of_run
 

@@ -12,14 +12,16 @@ from objectives.batching import device_of
 from objectives.errors import InputError
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
+from objectives.loading.hub import license_of
 from objectives.loading.models import Classifier
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import LogOdds
+from results.export.model_card import FIGURES, LICENSE, figures_of
 from results.export.packed import Checkpoint, load_checkpoint, read_manifest, read_quantized, write_checkpoint
 from results.export.torchao import write_torchao
 from results.formatting import command
-from results.outcome import Trial
+from results.outcome import Outcome, Trial
 from results.report.polished import read_polished
 from search.run.profile import (
     DATA_SETTINGS,
@@ -134,6 +136,7 @@ def origin_of(problem: Problem) -> dict[str, Any]:
         FINGERPRINT: problem.fingerprint,
         "resolved": resolved_places({"model": problem.model, "data": problem.data}),
         _DATA: changed_data_settings(asdict(problem.options)),
+        LICENSE: license_of(problem.classifier.source),
     }
 
 
@@ -158,11 +161,12 @@ def export_checkpoint(
     return _write(problem.classifier, quantized, provenance, directory, format_)
 
 
-def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> str:
+def export_polished(run: Path, outcome: Outcome, trial: Trial, directory: Path, format_: str) -> str:
     """Write a polished map of a run as a checkpoint elsewhere, and return a message for the user.
 
     Args:
         run: the run's directory.
+        outcome: its outcome.
         trial: the map before polishing.
         directory: must not exist.
         format_: ``packed`` or ``torchao``.
@@ -180,6 +184,7 @@ def export_polished(run: Path, trial: Trial, directory: Path, format_: str) -> s
     classifier, quantized = read_quantized(checkpoints[trial.number])
     provenance = read_manifest(checkpoints[trial.number])
     del provenance["packed"]  # it describes that checkpoint's own files
+    provenance[FIGURES] = figures_of(outcome, trial)
     return _write(classifier, quantized, provenance, directory, format_)
 
 
