@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -150,6 +151,7 @@ def write_card(
     (directory / CARD).write_text(text, encoding="utf-8")
 
 
+@cache
 def _template() -> Any:
     # Markdown: texts of others are escaped where they are put together, and code must stay as it is.
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701
@@ -197,8 +199,10 @@ def _metadata(name: str, format_: Format, base: str, figures: Mapping[str, Any],
         "tags": ["bitfront", "mixed-precision", format_],
         "datasets": [data] if data else None,
         "metrics": [_METRICS[figures["metric"]]] if results else None,
+        "model_name": name if results else None,
+        "eval_results": results or None,
     }
-    return ModelCardData(**values, **({"model_name": name, "eval_results": results} if results else {})).to_yaml()
+    return ModelCardData(**values).to_yaml()
 
 
 def _hub_name(provenance: Mapping[str, Any], what: str) -> str:

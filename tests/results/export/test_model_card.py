@@ -55,14 +55,15 @@ def card_of(
     card = ModelCard.load(directory / CARD)
     assert isinstance(card.data, ModelCardData)
     assert HOME not in card.content
-    assert metadata_load(directory / CARD) == card.data.to_dict()  # nothing that the hub's classes do not know
+    known: Any = card.data
+    assert metadata_load(directory / CARD) == known.to_dict()
     return card.data, card.text
 
 
 def test_a_card_tells_the_hub_what_the_model_is(outcome: Outcome, tmp_path: Path) -> None:
     data, _ = card_of(outcome, provenance_of(outcome), tmp_path)
     assert data.base_model == "owner/bert-cola"
-    assert data.to_dict()["base_model_relation"] == "quantized"
+    assert data.get("base_model_relation") == "quantized"
     assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "bitfront", "text-classification")
     assert data.datasets is None  # they are local
     assert data.metrics == ["matthews_correlation"]
