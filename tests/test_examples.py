@@ -38,10 +38,14 @@ def test_a_packed_checkpoint_is_served(
     write_checkpoint(classifier, quantized, {}, tmp_path / "small")
     lines = (miniature.data / "raw" / "in_domain_dev.tsv").read_text(encoding="utf-8").splitlines()[:20]
     labels, sentences = zip(*((line.split("\t")[1], line.split("\t")[3]) for line in lines), strict=True)
-    monkeypatch.setattr(sys, "argv", ["serve_checkpoint.py", str(tmp_path / "small")])
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(sentences)))
-    runpy.run_path(str(ROOT / "examples" / "serve_checkpoint.py"), run_name="__main__")
-    printed = capsys.readouterr().out.splitlines()
+    outputs = []
+    for flags in ([], ["--packed"]):
+        monkeypatch.setattr(sys, "argv", ["serve_checkpoint.py", str(tmp_path / "small"), *flags])
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(sentences)))
+        runpy.run_path(str(ROOT / "examples" / "serve_checkpoint.py"), run_name="__main__")
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+    printed = outputs[0].splitlines()
     assert [line.split("  ", 1)[1] for line in printed] == list(sentences)
     names = ["acceptable" if label == "1" else "unacceptable" for label in labels]
     assert sum(line.startswith(f"{name} ") for line, name in zip(printed, names, strict=True)) >= 17
