@@ -63,10 +63,14 @@ def test_a_packed_checkpoint_is_served(
 ) -> None:
     write_checkpoint(*eight_bits, {}, tmp_path / "small")
     names, sentences = labelled(miniature)
-    monkeypatch.setattr(sys, "argv", ["serve_checkpoint.py", str(tmp_path / "small")])
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(sentences)))
-    runpy.run_path(str(ROOT / "examples" / "serve_checkpoint.py"), run_name="__main__")
-    check_served(capsys.readouterr().out.splitlines(), names, sentences)
+    outputs = []
+    for flags in ([], ["--packed"]):
+        monkeypatch.setattr(sys, "argv", ["serve_checkpoint.py", str(tmp_path / "small"), *flags])
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(sentences)))
+        runpy.run_path(str(ROOT / "examples" / "serve_checkpoint.py"), run_name="__main__")
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+    check_served(outputs[0].splitlines(), names, sentences)
 
 
 def test_an_onnx_export_is_served_without_torch(

@@ -230,6 +230,8 @@ def test_packed_checkpoints_behind_their_hashes(name: str, scheme: Scheme, count
                 assert all(torch.equal(tensor, weights[key]) for key, tensor in state.items())
                 return
             stored = load(damaged)
+            packed = load_checkpoint(directory, packed=True).model.state_dict()
+            assert all(tensor.equal(stored[key]) for key, tensor in packed.items())
             assert all(torch.equal(state[key], stored[key]) for key in quantized.kept)
             assert all(tensor.isfinite().all() for tensor in state.values())
 

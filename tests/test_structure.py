@@ -24,7 +24,9 @@ ROOMS = {
 """The rooms of each package, from the bottom up: a room imports only from those before it."""
 INDEPENDENT = {"search.storage", "search.allocation"}  # side by side: neither imports the other
 LOADING = ("objectives/loading/", "objectives/training/")
-EXPORTED_MODELS = {"results/export/packed.py", "results/export/torchao.py"}  # tensors leave the product here
+EXPORTED_MODELS = {
+    *("results/export/packed.py", "results/export/packed_modules.py", "results/export/torchao.py")
+}  # tensors leave the product here
 FENCES: dict[str, Callable[[str], bool]] = {
     "optuna": lambda path: path.startswith("search/"),
     "transformers": lambda path: path.startswith(LOADING),

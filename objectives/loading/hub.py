@@ -23,6 +23,8 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from objectives.errors import InputError, is_out_of_memory
 
+_CARD = "README.md"
+_LICENSE = re.compile(r"[\w.+-][\w.+ -]*")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _LONGEST_POINTER = 1024  # bytes, by the specification of Git LFS
@@ -49,6 +51,26 @@ def local_directory(source: str, what: str) -> Path | None:
     if source.startswith(("/", ".", "~")) or source.endswith("/") or "\\" in source or source.count("/") > 1:
         raise InputError(f"{what} {source}: there is no such directory (looked for {path.absolute()}); check the path")
     return None
+
+
+def license_of(source: str) -> dict[str, str]:
+    """Return the license that a model's card names, by the hub's keys; empty if none is known here.
+
+    Nothing is downloaded: ``hub_snapshot`` has the card of a hub's model.
+
+    Args:
+        source: a model's directory or hub name.
+    """
+    directory = local_directory(source, "model")
+    card = directory / _CARD if directory else huggingface_hub.try_to_load_from_cache(source, _CARD)
+    if not isinstance(card, str | Path) or not Path(card).is_file():
+        return {}
+    try:
+        metadata = huggingface_hub.metadata_load(card) or {}
+    except Exception:  # somebody else's YAML, which can be faulty in any way; the license is then unknown
+        return {}
+    named = {key: metadata.get(key) for key in ("license", "license_name")}
+    return {key: value for key, value in named.items() if isinstance(value, str) and _LICENSE.fullmatch(value)}
 
 
 def hub_snapshot(name: str, kind: Literal["model", "dataset"], patterns: Sequence[str], instead: str) -> Path:

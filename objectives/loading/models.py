@@ -47,6 +47,7 @@ _NOT_WEIGHTS = (
 _SAFETENSORS = ("model.safetensors*", "model-*.safetensors")
 _PICKLED = ("pytorch_model.bin*", "pytorch_model-*.bin")
 _MANIFEST = "bitfront.json"  # of exported checkpoints
+_CARD = ("README.md",)
 _LOCAL_MODEL = "name a local model directory with --model DIR"
 
 
@@ -245,7 +246,7 @@ def model_directory(source: str) -> Path:
     """
     directory = local_directory(source, "model")
     if directory is None:
-        directory = hub_snapshot(source, "model", _NOT_WEIGHTS + _SAFETENSORS, _LOCAL_MODEL)
+        directory = hub_snapshot(source, "model", _NOT_WEIGHTS + _SAFETENSORS + _CARD, _LOCAL_MODEL)
         if not any(directory.glob("model*safetensors*")):  # older models have pickled weights only
             directory = hub_snapshot(source, "model", _NOT_WEIGHTS + _PICKLED, _LOCAL_MODEL)
     # The hub's client makes no directory if the repository has none of these files.

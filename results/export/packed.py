@@ -25,9 +25,10 @@ from objectives.packing.bitstream import pack, unpack
 from objectives.packing.footprint import Footprint
 from objectives.packing.scheme import Scheme
 from objectives.quantization.dispatch import stored_parameters
-from objectives.quantization.parameters import Entry, decode
+from objectives.quantization.parameters import Entry, Parameters, decode
 from objectives.quantization.quantized_model import QuantizedModel
-from objectives.tensor_files import save_tensors
+from objectives.tensor_files import read_tensors, save_tensors
+from results.export.packed_modules import pack_layers, refuse_to_save, unpack_read_layers
 
 WEIGHTS, BIT_MAP, MANIFEST = "packed.safetensors", "bitmap.txt", "bitfront.json"
 
@@ -36,15 +37,19 @@ _REMEDY = "export it again with `bitfront export --format packed`"
 
 @dataclass(frozen=True, repr=False)
 class Checkpoint:
-    """A loaded checkpoint: the model with its tokenizer, its bit map, and the footprint of its model."""
+    """A loaded checkpoint: the model with its tokenizer, its bit map, and the footprint of its model.
+
+    ``decoded`` are the names of the layers whose weights are in memory as FP32: all, unless it was loaded packed.
+    """
 
     classifier: Classifier
     bit_map: BitMap
     footprint: Footprint
+    decoded: tuple[str, ...]
 
     @property
     def model(self) -> nn.Module:
-        """The model, an ordinary ``transformers`` classifier with decoded weights."""
+        """The model, an ordinary ``transformers`` classifier."""
         return self.classifier.model
 
     @property
@@ -54,7 +59,9 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         size = f"{len(self.bit_map)} layers, {self.footprint.packed_bytes(self.bit_map):,} bytes packed"
-        return f"Checkpoint({self.classifier.source!r}: {type(self.model).__name__}, {size})"
+        packed = len(self.bit_map) - len(self.decoded)
+        memory = f", {packed} layers packed in memory" if packed else ""
+        return f"Checkpoint({self.classifier.source!r}: {type(self.model).__name__}, {size}{memory})"
 
 
 def write_checkpoint(
@@ -62,8 +69,8 @@ def write_checkpoint(
 ) -> int:
     """Write a packed checkpoint and return the length in bytes of its weights file, which is the map's packed size.
 
-    The directory also holds the config, the tokenizer, the bit map as text, and a manifest: the map as JSON with its
-    provenance and the hashes of all other files.
+    The directory also holds the config, the tokenizer, the bit map as text, a model card, and a manifest: the map as
+    JSON with its provenance and the hashes of all other files but the card, which may be edited.
 
     Args:
         classifier: the FP32 model, for its config and tokenizer.
@@ -74,14 +81,17 @@ def write_checkpoint(
     Raises:
         FileExistsError: the directory exists.
     """
+    from results.export.model_card import write_card  # with pandas, which loading does not need
+
     sizes = quantized.footprint
-    tensors = _packed_tensors(quantized)
+    tensors = packed_tensors(quantized)
     with replacing_directory(Path(directory)) as temporary:
         save_all_but_weights(classifier, temporary)
         save_tensors(temporary / WEIGHTS, tensors, sizes.packed_metadata)
         length = (temporary / WEIGHTS).stat().st_size
         assert length == sizes.packed_bytes(quantized.bit_map)
         write_map(quantized, temporary)
+        write_card(temporary, Path(directory).name, "packed", length, sizes, quantized.bit_map, provenance)
         packed = {"packed_bytes": length, "sha256": _hashes(temporary)}
         write_manifest(quantized, {**provenance, "packed": packed}, temporary)
     return length
@@ -142,30 +152,59 @@ def _table(value: object, key: str) -> dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
-def load_checkpoint(directory: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
-    """Return an ordinary ``transformers`` classifier with the decoded weights, its tokenizer, and its bit map.
+def load_checkpoint(directory: str | Path, device: str | torch.device = "cpu", *, packed: bool = False) -> Checkpoint:
+    """Return a ``transformers`` classifier with the checkpoint's weights, its tokenizer, and its bit map.
 
-    It unpacks one layer at a time, the largest first. The model's memory fills as it goes, so that the peak is little
-    more than the model.
+    Without ``packed``, it unpacks one layer at a time, the largest first. The model's memory fills as it goes, so that
+    the peak is little more than the FP32 model.
 
     Args:
         directory: a directory that ``write_checkpoint`` wrote.
         device: the device of the model; codes are decoded there.
+        packed: keep linear layers and embeddings packed in memory, and decode each at its call, on the CPU. Outputs
+            are the same to the last bit. Gradients cannot go through these layers. Layers whose weights the model
+            shares or reads without calling them are decoded now; ``Checkpoint.decoded`` names them. Threads may share
+            the model; each running call has a buffer as large as the largest linear layer in FP32.
 
     Raises:
         InputError: a file or tensor is missing, damaged, or does not fit the bit map.
+        InputError: ``packed`` with a device other than the CPU.
     """
-    with _open_checkpoint(directory) as packed, torch.no_grad():
-        state = packed.classifier.model.to(device).state_dict()  # type: ignore[arg-type]
-        layers = zip(packed.footprint.layers, packed.bit_map, strict=True)
+    if packed:
+        if torch.device(device).type != "cpu":
+            raise InputError(f"packed=True decodes on the CPU, not on {device}; load it without packed=True")
+        return _load_packed(directory)
+    with _open_checkpoint(directory) as stored, torch.no_grad():
+        state = stored.classifier.model.to(device).state_dict()  # type: ignore[arg-type]
+        layers = zip(stored.footprint.layers, stored.bit_map, strict=True)
         for layer, width in sorted(layers, key=lambda pair: -pair[0].elements):
-            codes, parameters = packed.entry(layer, width, device)
+            codes, parameters = stored.entry(layer, width, device)
             decode(codes, parameters, out=state[layer.parameter])
             del codes, parameters
             give_back_freed()
-        for name, tensor in packed.kept():
+        for name, tensor in stored.kept():
             state[name].copy_(tensor)
-        return Checkpoint(packed.classifier, packed.bit_map, packed.footprint)
+        return Checkpoint(
+            stored.classifier, stored.bit_map, stored.footprint, tuple(layer.name for layer in stored.footprint.layers)
+        )
+
+
+def _load_packed(directory: str | Path) -> Checkpoint:
+    with _open_checkpoint(directory, hash_weights=False) as stored, torch.no_grad():
+        classifier, sizes = stored.classifier, stored.footprint
+        state = classifier.model.state_dict()
+        tensors, sha256 = read_tensors(stored.path, into={name: state[name] for name in sizes.kept})
+        if sha256 != stored.sha256:
+            raise _not_described(stored.path)
+        decoded = pack_layers(classifier.model, sizes, stored.bit_map, tensors, stored.check)
+        for name in sizes.kept:
+            stored.check_kept(name, state[name])
+        classifier.model.save_pretrained = refuse_to_save  # type: ignore[method-assign]
+    decoded |= unpack_read_layers(classifier.model, classifier.model.config.pad_token_id)
+    give_back_freed()
+    return Checkpoint(
+        classifier, stored.bit_map, sizes, tuple(layer.name for layer in sizes.layers if layer.name in decoded)
+    )
 
 
 def read_quantized(directory: str | Path) -> tuple[Classifier, QuantizedModel]:
@@ -191,6 +230,7 @@ class _Packed:
     bit_map: BitMap
     footprint: Footprint
     path: Path
+    sha256: str  # of the file at path, by the manifest
 
     def entry(self, layer: Layer, width: int, device: str | torch.device = "cpu") -> Entry:
         """Return a layer's codes and parameters on a device."""
@@ -201,30 +241,40 @@ class _Packed:
             codes = torch.from_numpy(unpack(stream, width, layer.elements)).view(layer.rows, layer.columns).to(device)
             parts = {part: stored.get_tensor(f"{layer.name}.{part}").to(device) for part in scheme.parts(layer, width)}
         parameters = stored_parameters(scheme, codes, width, parts)
+        self.check(layer, parameters)
+        return codes, parameters
+
+    def check(self, layer: Layer, parameters: Parameters) -> None:
+        """Refuse parameters of a layer that decode nothing."""
         if fault := parameters.fault():
             raise InputError(f"{self.path}: {layer.name} has {fault}; {_REMEDY}")
-        return codes, parameters
 
     def kept(self) -> Iterator[tuple[str, Tensor]]:
         """Yield name and value of each tensor that stays in full precision."""
         with safe_open(self.path, framework="pt") as stored:
             for name in self.footprint.kept:
                 tensor: Tensor = stored.get_tensor(name)
-                if not tensor.isfinite().all():
-                    raise InputError(f"{self.path}: {name} has infinite or NaN values; {_REMEDY}")
+                self.check_kept(name, tensor)
                 yield name, tensor
+
+    def check_kept(self, name: str, tensor: Tensor) -> None:
+        """Refuse a tensor in full precision that is not finite."""
+        if not tensor.isfinite().all():
+            raise InputError(f"{self.path}: {name} has infinite or NaN values; {_REMEDY}")
 
 
 @contextmanager
-def _open_checkpoint(where: str | Path) -> Iterator[_Packed]:
+def _open_checkpoint(where: str | Path, hash_weights: bool = True) -> Iterator[_Packed]:
+    """Check and open a checkpoint; without ``hash_weights``, that hash is left to the caller."""
     directory = Path(where)
-    packed, present = read_manifest(directory)["packed"], _hashes(directory)
+    packed = read_manifest(directory)["packed"]
     described = packed["sha256"]
+    present = _hashes(directory, {} if hash_weights else {WEIGHTS: described[WEIGHTS]})
     for name in sorted({*described, *present}):
         if name not in described:  # a tokenizer could read it: tokenizers have optional files
             raise InputError(f"{directory / name}: not listed in {MANIFEST}; remove it")
         if present.get(name) != described[name]:
-            raise InputError(f"{directory / name}: missing, or not the file that {MANIFEST} describes; {_REMEDY}")
+            raise _not_described(directory / name)
     path, manifest = directory / WEIGHTS, directory / MANIFEST
     classifier = empty_classifier(directory)
     try:
@@ -241,9 +291,13 @@ def _open_checkpoint(where: str | Path) -> Iterator[_Packed]:
                 actual = stored.get_slice(name)
                 if actual.get_dtype() != tensor.dtype or tuple(actual.get_shape()) != tensor.shape:
                     raise InputError(f"{path}: the type or shape of {name} does not fit its bit map; {_REMEDY}")
-        yield _Packed(classifier, bit_map, sizes, path)
+        yield _Packed(classifier, bit_map, sizes, path, described[WEIGHTS])
     except SafetensorError as error:
         raise InputError(f"{path}: cannot be read ({error}); {_REMEDY}") from None
+
+
+def _not_described(path: Path) -> InputError:
+    return InputError(f"{path}: missing, or not the file that {MANIFEST} describes; {_REMEDY}")
 
 
 def _scheme(metadata: Mapping[str, str] | None, path: Path) -> Scheme:
@@ -256,7 +310,8 @@ def _scheme(metadata: Mapping[str, str] | None, path: Path) -> Scheme:
         raise InputError(f"{path}: its format is unknown to this version of bitfront; {_REMEDY}") from None
 
 
-def _packed_tensors(quantized: QuantizedModel) -> dict[str, Tensor]:
+def packed_tensors(quantized: QuantizedModel) -> dict[str, Tensor]:
+    """Return the tensors of a quantised model's packed file, by name."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in quantized.kept.items()}
     for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
         tensors[f"{layer.name}.codes"] = torch.from_numpy(pack(codes.cpu().numpy().ravel(), parameters.width))
@@ -266,11 +321,16 @@ def _packed_tensors(quantized: QuantizedModel) -> dict[str, Tensor]:
     return tensors
 
 
-def _hashes(directory: Path) -> dict[str, str]:
-    """Return the hash of each file of a checkpoint, without the manifest and files that no loader reads."""
-    hashes = {}
-    for path in sorted(directory.iterdir()):
-        if path.is_file() and path.name != MANIFEST and path.suffix != ".md" and not path.name.startswith("."):
-            with path.open("rb") as file:
-                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+def _hashes(directory: Path, known: Mapping[str, str] = {}) -> dict[str, str]:
+    """Return the hash of each file of a checkpoint, without the manifest and files that no loader reads.
+
+    Files whose hashes are ``known`` are not read.
+    """
+    paths = [path for path in sorted(directory.iterdir()) if path.is_file() and path.name != MANIFEST]
+    read = [path for path in paths if path.suffix != ".md" and not path.name.startswith(".")]
+    return {path.name: known.get(path.name) or _hash(path) for path in read}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

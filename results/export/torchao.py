@@ -24,6 +24,7 @@ from objectives.packing.scheme import Scheme
 from objectives.quantization.affine import AffineParameters
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.tensor_files import save_tensors
+from results.export.model_card import write_card
 from results.export.packed import write_manifest, write_map
 
 WEIGHTS = "model.safetensors"
@@ -121,5 +122,8 @@ def write_torchao(
         save_tensors(temporary / WEIGHTS, tensors, {"format": "pt", **metadata})
         length = (temporary / WEIGHTS).stat().st_size
         write_map(quantized, temporary)
+        write_card(
+            temporary, Path(directory).name, "torchao", length, quantized.footprint, quantized.bit_map, provenance
+        )
         write_manifest(quantized, {**provenance, "torchao": {"file_bytes": length}}, temporary)
     return length

@@ -204,9 +204,14 @@ def export(
             from search.run.checkpoints import export_polished
 
             assert out is not None
-            typer.echo(f"written: {out}: {export_polished(run, chosen, out, format_, cast(Activations, activations))}")
+            message = export_polished(run, outcome, chosen, out, format_, cast(Activations, activations))
+            typer.echo(f"written: {out}: {message}")
             return
         bit_map, provenance = chosen.bit_map, bit_map_provenance(outcome, chosen)
+        if is_checkpoint:
+            from results.export.model_card import FIGURES, card_figures
+
+            provenance |= {FIGURES: card_figures(outcome, chosen)}
     if is_checkpoint:
         from search.run.checkpoints import export_checkpoint, problem_of_run
 

@@ -12,11 +12,13 @@ from objectives.batching import device_of
 from objectives.errors import InputError
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import Fingerprint
+from objectives.loading.hub import license_of
 from objectives.loading.models import Classifier
 from objectives.packing.footprint import Footprint
 from objectives.problem import Evaluation, Problem, load_problem
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import LogOdds
+from results.export.model_card import FIGURES, LICENSE, card_figures
 from results.export.onnx import Activations, check_onnx
 from results.export.packed import (
     Checkpoint,
@@ -28,7 +30,7 @@ from results.export.packed import (
 )
 from results.export.torchao import write_torchao
 from results.formatting import command
-from results.outcome import Trial
+from results.outcome import Outcome, Trial
 from results.report.polished import read_polished
 from search.run.profile import (
     DATA_SETTINGS,
@@ -143,6 +145,7 @@ def origin_of(problem: Problem) -> dict[str, Any]:
         FINGERPRINT: problem.fingerprint,
         "resolved": resolved_places({"model": problem.model, "data": problem.data}),
         _DATA: changed_data_settings(asdict(problem.options)),
+        LICENSE: license_of(problem.classifier.source),
     }
 
 
@@ -197,11 +200,14 @@ def export_checkpoint(
     return _write(problem.classifier, quantized, provenance, directory, format_, activations)
 
 
-def export_polished(run: Path, trial: Trial, directory: Path, format_: str, activations: Activations = "fp32") -> str:
+def export_polished(
+    run: Path, outcome: Outcome, trial: Trial, directory: Path, format_: str, activations: Activations = "fp32"
+) -> str:
     """Write a polished map of a run as a checkpoint elsewhere, and return a message for the user.
 
     Args:
         run: the run's directory.
+        outcome: its outcome.
         trial: the map before polishing.
         directory: must not exist.
         format_: ``packed``, ``torchao`` or ``onnx``.
@@ -220,6 +226,7 @@ def export_polished(run: Path, trial: Trial, directory: Path, format_: str, acti
     classifier, quantized = read_quantized(checkpoints[trial.number])
     provenance = read_manifest(checkpoints[trial.number])
     del provenance["packed"]  # it describes that checkpoint's own files
+    provenance[FIGURES] = card_figures(outcome, trial)
     return _write(classifier, quantized, provenance, directory, format_, activations)
 
 

@@ -13,6 +13,7 @@ from objectives.problem import Evaluation, Problem, polishing_sentences
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.training.distillation import polish
 from results.export.bit_map_files import bit_map_path, bit_map_provenance
+from results.export.model_card import FIGURES, card_figures
 from results.export.packed import read_manifest, write_checkpoint
 from results.outcome import Outcome, Trial
 from results.report.polished import (
@@ -97,6 +98,7 @@ def polish_maps(
             )
             provenance = bit_map_provenance(outcome, trial) | {
                 "polished": figures_of(polished, problem.metric) | {"seed": seed, "epochs": epochs},
+                FIGURES: card_figures(outcome, trial),
                 **origin_of(problem),
             }
             write_checkpoint(problem.classifier, result.model, provenance, folder)

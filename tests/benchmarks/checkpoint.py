@@ -1,7 +1,8 @@
 """What loading a packed checkpoint costs, against loading the FP32 one, and against quantising that too.
 
 bert-base-uncased's shapes with random weights and the documented map. Each way loads in a process of its own, which
-tells its seconds and by how much its peak memory grew.
+tells its seconds and by how much its peak memory grew. Then a model that stays packed in memory is timed against the
+decoded one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,10 +25,14 @@ from objectives.loading.models import load_classifier
 from objectives.quantization.bank import WeightBank
 from objectives.quantization.quantized_model import QuantizedModel
 from results.export.packed import load_checkpoint, write_checkpoint
+from tests.benchmarks.timing import medians_s
 from tests.objectives.tiny_bert import SPECIAL, WORDS
+from tests.results.random_checkpoint import memory_bytes
 
 REPEATS = 3
 PACKED, PLAIN, FP32 = "packed", "FP32", "FP32 and quantised"
+STAYS = "packed in memory"
+BATCHES = ((1, 11), (1, 64), (32, 11), (32, 64))  # sentences, tokens
 
 
 def main(arguments: list[str]) -> None:
@@ -36,17 +42,35 @@ def main(arguments: list[str]) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         directories = {PACKED: Path(folder) / "packed", PLAIN: Path(folder) / "fp32", FP32: Path(folder) / "fp32"}
+        directories[STAYS] = directories[PACKED]
         _write(directories)
         results = {way: [_measured(way, directory) for _ in range(REPEATS)] for way, directory in directories.items()}
+        ratios = _slower(directories[PACKED])
     print("memory is the process's resident memory (RSS) at its peak, and once the model is loaded")
     for way, runs in results.items():
         seconds, grown = sorted(run["seconds"] for run in runs)[REPEATS // 2], max(run["grown"] for run in runs)
-        model = runs[0]["model_bytes"]
+        model = results[PLAIN][0]["model_bytes"]
         held = max(run["held"] for run in runs)
         print(
             f"{way:20} {seconds:6.2f} s, peak {grown / 2**20:6.0f} MiB more, {grown / model:.2f} of the model; "
             f"loaded {held / 2**20:6.0f} MiB more, {held / model:.2f}"
         )
+    for (sentences, tokens), ratio in ratios.items():
+        print(f"a batch of {sentences} x {tokens} tokens takes {ratio:.2f} of the decoded model's time")
+
+
+def _slower(directory: Path) -> dict[tuple[int, int], float]:
+    """Return the time of a batch in the model that stays packed over that in the decoded one."""
+    models = {packed: load_checkpoint(directory, packed=packed).model for packed in (False, True)}
+    ratios = {}
+    with torch.inference_mode():
+        for batch in BATCHES:
+            ids = torch.randint(5, 30_000, batch)
+            assert torch.equal(models[True](input_ids=ids).logits, models[False](input_ids=ids).logits)
+            runs = {str(packed): partial(model, input_ids=ids) for packed, model in models.items()}
+            seconds = medians_s(runs, REPEATS)
+            ratios[batch] = seconds["True"] / seconds["False"]
+    return ratios
 
 
 def _write(directories: dict[str, Path]) -> None:
@@ -77,10 +101,10 @@ def _measured(way: str, directory: Path) -> dict[str, float]:
 
 
 def _load(way: str, directory: Path) -> None:
-    before = _memory_bytes("VmRSS")
+    before = memory_bytes("VmRSS")
     started = time.perf_counter()
-    if way == PACKED:
-        model = load_checkpoint(directory).model
+    if way in (PACKED, STAYS):
+        model = load_checkpoint(directory, packed=way == STAYS).model
     elif way == PLAIN:
         model = load_classifier(str(directory)).model
     else:
@@ -89,14 +113,8 @@ def _load(way: str, directory: Path) -> None:
         model = QuantizedModel.of(fp32, WeightBank(fp32, find_layers(fp32)), bit_map).decoded(fp32)
     figures = {
         "seconds": time.perf_counter() - started,
-        "held": _memory_bytes("VmRSS") - before,
-        "grown": _memory_bytes("VmHWM") - before,
+        "held": memory_bytes("VmRSS") - before,
+        "grown": memory_bytes("VmHWM") - before,
         "model_bytes": sum(tensor.nbytes for tensor in model.state_dict().values()),
     }
     print(json.dumps(figures))
-
-
-def _memory_bytes(field: str) -> int:
-    # Linux alone tells this; ru_maxrss would count what the parent held when it started this process.
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))

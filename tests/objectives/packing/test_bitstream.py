@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from objectives.layers import WIDTHS
 from objectives.packing import bitstream
-from objectives.packing.bitstream import pack, packed_length, unpack
+from objectives.packing.bitstream import pack, packed_length, unpack, unpack_range, unpack_rows
 
 
 @given(st.sampled_from(WIDTHS), st.integers(0, 70), st.integers(0, 2**32 - 1))
@@ -14,6 +14,17 @@ def test_what_is_packed_comes_back(width: int, count: int, seed: int) -> None:
     stream = pack(codes, width)
     assert len(stream) == packed_length(count, width) == -(-count * width // 8)
     assert np.array_equal(unpack(stream, width, count), codes)
+
+
+@given(st.sampled_from(WIDTHS), st.integers(1, 19), st.integers(0, 2**32 - 1))
+def test_any_part_of_a_stream_comes_back_alone(width: int, columns: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 2**width, size=(11, columns)).astype(np.uint8)
+    stream = pack(codes.ravel(), width)
+    start, stop = sorted(rng.integers(0, codes.size + 1, size=2).tolist())
+    assert np.array_equal(unpack_range(stream, width, start, stop), codes.ravel()[start:stop])
+    rows = rng.integers(0, 11, size=rng.integers(0, 20))
+    assert np.array_equal(unpack_rows(stream, width, columns, rows), codes[rows])
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -345,8 +345,9 @@ def test_random_maps_of_odd_shapes_load_bit_for_bit(
         assert (directory / WEIGHTS).stat().st_size == length == quantized.footprint.packed_bytes(bit_map)
         stored = load_file(directory / WEIGHTS)
         checkpoint = load_checkpoint(directory)
-    assert checkpoint.bit_map == bit_map
-    assert checkpoint.footprint == quantized.footprint
+        packed = load_checkpoint(directory, packed=True) if seed < 8 else checkpoint
+    assert checkpoint.bit_map == packed.bit_map == bit_map
+    assert checkpoint.footprint == packed.footprint == quantized.footprint
     loaded = checkpoint.classifier.model
     for layer, width in zip(layers, bit_map, strict=True):
         codes = slowly_unpacked(stored[f"{layer.name}.codes"].numpy().tobytes(), width, layer.elements)
@@ -357,6 +358,9 @@ def test_random_maps_of_odd_shapes_load_bit_for_bit(
         assert torch.equal(weight, expected)
         slowly = slowly_decoded(stored, layer, codes, width, quantized.scheme.group_size)
         np.testing.assert_allclose(weight.double().numpy(), slowly, rtol=1e-6)
+    tokens = torch.from_numpy(rng.integers(5, vocabulary, size=(2, 7)))
+    with torch.inference_mode():
+        assert torch.equal(packed.model(input_ids=tokens).logits, loaded(input_ids=tokens).logits)
     sentences = [[int(token) for token in rng.integers(5, vocabulary, size=length)] for length in (3, 9, 5, 9)]
     searched = Evaluator(model, layers, sentences, bank=bank).log_odds(bit_map)
     np.testing.assert_allclose(Evaluator(loaded, layers, sentences).fp32_log_odds(), searched, atol=1e-5)

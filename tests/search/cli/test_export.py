@@ -77,6 +77,9 @@ def test_a_packed_checkpoint_has_the_claimed_size_and_scores_what_the_search_sai
     assert (packed / "packed.safetensors").stat().st_size == int(best["packed_bytes"])
     assert f"\nnext: bitfront evaluate --checkpoint {packed}\n" in result.out
     assert "scoring the FP32 model" not in result.err  # the run has its scores
+    card = (packed / "README.md").read_text(encoding="utf-8")
+    assert f"{float(best['mcc']):.3f} ({float(best['mcc_low']):.3f} to {float(best['mcc_high']):.3f})" in card
+    assert str(tmp_path) not in card and "base_model" not in card  # they are this machine's
     result = bitfront("evaluate", "--checkpoint", packed, "--json")  # its manifest names the model and the data
     assert result.status == 0, result.err
     assert bitfront("evaluate", "--checkpoint", packed, *where, "--json").out == result.out
