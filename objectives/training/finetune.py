@@ -25,13 +25,12 @@ from transformers import (
 from objectives.errors import InputError, all_faults
 from objectives.files import replacing_directory
 from objectives.heads import Array, Head, HeadKind
-from objectives.labels import fitting_labels
 from objectives.loading.hub import quiet_libraries
-from objectives.loading.labels import LabelArray
 from objectives.loading.models import Classifier, load_base
 from objectives.loading.tasks import ALL_DEFAULT, DataOptions
 from objectives.loading.tokenization import Text
 from objectives.metrics import METRIC_NAMES, MetricName, chance_level, metric_of, metric_value
+from objectives.model_labels import LabelArray, fitting_labels
 from objectives.tensor_files import safetensor_errors_as_os_errors
 from objectives.training.targets import Targets, Unit, load_targets
 

@@ -13,10 +13,9 @@ from transformers import PreTrainedModel
 
 from objectives.errors import InputError
 from objectives.heads import Head, HeadKind, head_of_kind
-from objectives.labels import fitting_labels
-from objectives.loading.labels import order_by_names, reordered
 from objectives.loading.sentences import Sentences, load_sentences
 from objectives.loading.tasks import DataOptions
+from objectives.model_labels import fitting_labels, order_by_names, reordered
 
 _SHOWN = 10
 

@@ -164,10 +164,11 @@ def _figures(provenance: Mapping[str, Any]) -> dict[str, Any]:
     figures: dict[str, Any] = dict(provenance.get(FIGURES, {}))
     polished = provenance.get("polished")
     if figures and polished:
-        after = {
-            score: [polished[f"{score}_after{end}"] for end in ("", "_low", "_high")] for score in ("mcc", "damage")
-        }
-        searched = figures["searched"] | {"metric": after["mcc"], "damage": after["damage"]}
+        name = figures["metric"] if f"{figures['metric']}_after" in polished else "mcc"  # so did older versions
+        metric, damage = (
+            [polished[f"{score}_after{end}"] for end in ("", "_low", "_high")] for score in (name, "damage")
+        )
+        searched = figures["searched"] | {"metric": metric, "damage": damage}
         return {"metric": figures["metric"], "searched": searched}
     return figures
 
@@ -254,6 +255,8 @@ def _notes(figures: Mapping[str, Any], provenance: Mapping[str, Any]) -> Iterato
     yield f"The best of many maps are searched and picked by such figures, so they are a little too good{but}."
     if "polished" in provenance:
         yield "Its scales were tuned after the search (`bitfront polish`)."
+    if provenance.get("onnx", {}).get("activations") == "int8":
+        yield "The figures are those of FP32 activations; this file rounds activations to int8."
 
 
 def _widths_by_pattern(layers: Sequence[Layer], bit_map: BitMap) -> list[tuple[str, str]]:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from objectives.bit_maps import to_json, to_text
+from objectives.bit_maps import to_json
 from objectives.errors import InputError
 from objectives.files import replacing_directory
-from objectives.layers import BitMap, Layer
 from objectives.loading.models import Classifier, save_all_but_weights
 from objectives.packing.scheme import PER_ROW
 from objectives.quantization.quantized_model import QuantizedModel
+from results.export.model_card import write_card
 from results.export.onnx import Activations
 from results.export.onnx.fragments import Fragment
 from results.export.onnx.graph import Network
 from results.export.onnx.layers import Place, check_scheme, fp32_layer, quantized_layer
 from results.export.onnx.model_file import metadata_of, model_of, onnx_sizes
 from results.export.onnx_session import ONNX_FILE
-from results.export.packed import BIT_MAP, MANIFEST
+from results.export.packed import MANIFEST, write_map
 
 _MOST_BYTES = 2**31 - 1  # of a protocol buffer
 
@@ -47,10 +48,8 @@ def write_onnx(
     """
     length = onnx_sizes(classifier, quantized.scheme, activations).file_bytes(quantized.bit_map)
     described = {**provenance, "onnx": {"activations": activations}}
-    map_ = quantized.layers, quantized.bit_map
-    _write(
-        classifier, lambda: model_bytes(classifier, quantized, activations), length, map_, described, Path(directory)
-    )
+    content = partial(model_bytes, classifier, quantized, activations)
+    _write(classifier, content, length, quantized, described, Path(directory))
     return length
 
 
@@ -94,7 +93,7 @@ def write_fp32_onnx(classifier: Classifier, provenance: Mapping[str, Any], direc
 
     length = onnx_sizes(classifier, PER_ROW).fp32_bytes
     described = {**provenance, "onnx": {"weights": "fp32", "activations": "fp32"}}
-    _write(classifier, content, length, ((), ()), described, Path(directory))
+    _write(classifier, content, length, None, described, Path(directory))
     return length
 
 
@@ -102,7 +101,7 @@ def _write(
     classifier: Classifier,
     content: Callable[[], bytes],
     length: int,
-    map_: tuple[tuple[Layer, ...], BitMap],
+    quantized: QuantizedModel | None,
     provenance: dict[str, Any],
     directory: Path,
 ) -> None:
@@ -117,13 +116,20 @@ def _write(
         path.parent.mkdir()
         path.write_bytes(content())
         assert path.stat().st_size == length
-        if map_[0]:
-            (temporary / BIT_MAP).write_text(to_text(*map_), encoding="utf-8")
-        described = {**provenance["onnx"], "file_bytes": length, "sha256": _hashes(temporary)}
-        (temporary / MANIFEST).write_text(to_json(*map_, {**provenance, "onnx": described}), encoding="utf-8")
+        described = {**provenance["onnx"], "file_bytes": length}
+        if quantized is not None:
+            write_map(quantized, temporary)
+        described["sha256"] = _hashes(temporary)
+        if quantized is None:
+            manifest = to_json((), (), {**provenance, "onnx": described})
+        else:
+            footprint, bit_map = quantized.footprint, quantized.bit_map
+            write_card(temporary, directory.name, "onnx", length, footprint, bit_map, provenance)
+            manifest = to_json(quantized.layers, bit_map, {**provenance, "onnx": described})
+        (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
 
 
 def _hashes(directory: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a directory, by its path from there."""
+    """Return the SHA-256 of each file below a directory, by its path from there; the card comes later, to be edited."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     return {path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
