@@ -14,8 +14,8 @@ import typer
 from objectives.errors import InputError
 from objectives.heads import HeadKind
 from search.allocation.knapsack import Source
-from search.cli.options import BitMapFile, ProfileName, console, given_as, help_text, takes_settings
-from search.run.profile import DATA_SETTINGS, Profile, checked_profile, resolve_profile
+from search.cli.options import BitMapFile, ProfileName, console, help_text, takes_settings
+from search.run.profile import DATA_SETTINGS, Profile, checked_profile, given_as, resolve_profile
 
 if TYPE_CHECKING:
     from objectives.loading.fingerprint import Fingerprint

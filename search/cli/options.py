@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from objectives.files import user_path
-from search.run.profile import SETTINGS
+from search.run.profile import SETTINGS, flag_of
 
 SET_BY_PROFILES = ("model", "data", "trials", "hours")
 """Settings that the shipped profiles choose; the help shows no other default for them."""
@@ -79,16 +79,6 @@ def takes_settings(*names: str, default: str = "") -> Callable[[Callable[..., No
     return decorate
 
 
-def given_as(name: str, value: object) -> list[object]:
-    """Return the words of a command line that give a setting its value."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [word for one in values for word in (_flag(name), one)]
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def help_text(text: str, default: object) -> str:
     """Return an option's help with its default; typer itself would put a default given as text in round brackets."""
     return f"{text} [dim]\\[default: {default}][/dim]"
@@ -101,7 +91,7 @@ def _option(name: str, default: object) -> inspect.Parameter:
     default = default or ("the profile's" if name in SET_BY_PROFILES else usual)
     option = typer.Option(
         None,
-        _flag(name),
+        flag_of(name),
         help=description if kind is bool else help_text(description, default),
         metavar="|".join(schema["enum"]) if "enum" in schema else "<str>" if kind == list[str] else None,
         show_default=False,

@@ -13,11 +13,12 @@ import typer
 
 from objectives.cache import cache_directory
 from objectives.errors import InputError, printable
-from search.cli.options import BitMapFile, ProfileName, Run, console, given_as, help_text, takes_settings
+from search.cli.options import BitMapFile, ProfileName, Run, console, help_text, takes_settings
 from search.run.profile import (
     PLACES,
     SETTINGS,
     changed_data_settings,
+    given_as,
     only_limit,
     places_from_here,
     resolve_profile,

@@ -156,6 +156,17 @@ def changed_data_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if value != SETTINGS[name]["default"]}
 
 
+def given_as(name: str, value: object) -> list[object]:
+    """Return the words of a command line that give a setting its value."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [word for one in values for word in (flag_of(name), one)]
+
+
+def flag_of(name: str) -> str:
+    """Return the option of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
 PLACES = ("model", "data", "confirm", "calibration")
 """The settings that may name a file or a directory."""
 

@@ -17,7 +17,7 @@ from results.outcome import Outcome
 from results.pareto import front
 from results.statistics.candidates import Candidates
 from results.statistics.picks import headline_limits, pick
-from search.run.profile import Profile, checked_profile
+from search.run.profile import Profile, checked_profile, flag_of, given_as
 from search.run.progress import BY_SIGNAL, REFRESH_S
 from search.run.run_directory import RunDirectory
 from search.storage.stores import Store
@@ -167,8 +167,11 @@ def command_of(profile: Mapping[str, Any], run: RunDirectory, trials: int) -> st
         value = profile[field.name]
         if value == field.default or (trials and field.name in ("trials", "hours")):
             continue
-        name = f"--{field.name.replace('_', '-')}"
-        arguments += [name] if value is True else [name, f"{value:.10g}" if isinstance(value, float) else str(value)]
+        if value is True:
+            arguments.append(flag_of(field.name))
+        else:
+            words = given_as(field.name, f"{value:.10g}" if isinstance(value, float) else value)
+            arguments += map(str, words)
     if trials:
         arguments += ["--trials", str(trials)]
     return " ".join(map(quoted, arguments))

@@ -100,6 +100,8 @@ def test_the_command_that_makes_a_run_again_has_its_trials_or_of_a_run_without_a
     many, none = (command_of(profile, run, trials).split() for trials in (24, 0))
     assert many[-2:] == ["--trials", "24"] and "--hours" not in many
     assert none[none.index("--hours") + 1] == f"{profile['hours']:g}" and "--trials" not in none
+    columns = resolve_profile("cola", {"label_column": ["mild", "hot"], "text_column": ["a"]}).to_dict()
+    assert "--text-column a --label-column mild --label-column hot" in command_of(columns, run, 24)
     assert many[:-2] == [word for at, word in enumerate(none) if "--hours" not in none[max(0, at - 1) : at + 1]]
 
 
