@@ -67,13 +67,13 @@ def test_a_real_encoder_is_finetuned_searched_and_exported(
     data.mkdir()
     for name in ("train.csv", "validation.csv"):
         lines = (SICK / name).read_text(encoding="utf-8").splitlines(keepends=True)
-        (data / name).write_text("".join(lines[:401]), encoding="utf-8")
+        (data / name).write_text("".join(lines[: 401 if name == "train.csv" else 151]), encoding="utf-8")
     model, run, packed = tmp_path / "model", tmp_path / "run", tmp_path / "packed"
     source = ("--data", data, "--label-column", column)
-    ended = bitfront("finetune", "--model", ENCODER, *source, "--epochs", 2, "--learning-rate", "1e-4", "--out", model)
+    ended = bitfront("finetune", "--model", ENCODER, *source, "--epochs", 1, "--learning-rate", "2e-4", "--out", model)
     assert ended.status == 0, ended.err
     assert "its encoder, with a new head for" in ended.err
-    few = ("--trials", 6, "--quantizer", "affine", "--sensitivity", "gradient", "--unseen", 0, "--device", "cpu")
+    few = ("--trials", 4, "--quantizer", "affine", "--sensitivity", "gradient", "--unseen", 0, "--device", "cpu")
     ended = bitfront("search", "--model", model, *source, *few, "--run", run)
     assert ended.status == 0, ended.err
     best = min(rows(run / "front.csv"), key=lambda row: float(row["damage"]))

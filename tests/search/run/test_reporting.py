@@ -102,6 +102,8 @@ def test_the_command_that_makes_a_run_again_has_its_trials_or_of_a_run_without_a
     assert none[none.index("--hours") + 1] == f"{profile['hours']:g}" and "--trials" not in none
     pairs = command_of({**profile, "text_column": ["a", "b c"]}, run, 24)
     assert "--text-column a --text-column 'b c'" in pairs
+    columns = resolve_profile("cola", {"label_column": ["mild", "hot"], "text_column": ["a"]}).to_dict()
+    assert "--text-column a --label-column mild --label-column hot" in command_of(columns, run, 24)
     assert many[:-2] == [word for at, word in enumerate(none) if "--hours" not in none[max(0, at - 1) : at + 1]]
 
 
