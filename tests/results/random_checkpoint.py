@@ -20,6 +20,7 @@ from objectives.quantization.dispatch import stored_parameters
 from objectives.quantization.quantized_model import QuantizedModel
 from results.export.packed import load_checkpoint, write_checkpoint
 from tests.objectives.tiny_bert import SPECIAL, WORDS
+from tests.shared import ROOT
 
 WARM_UP: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
@@ -59,7 +60,8 @@ def memory_of(directory: Path, batch: int, tokens: int) -> dict[str, int]:
     tiny = directory.with_name(f"{directory.name}-tiny")
     write_random_checkpoint(tiny, 3, vocab_size=30, **WARM_UP)
     command = [sys.executable, "-m", "tests.results.random_checkpoint", *map(str, (tiny, directory, batch, tokens))]
-    figures: dict[str, int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    figures: dict[str, int] = json.loads(told)
     return figures
 
 
