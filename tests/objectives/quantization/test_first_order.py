@@ -53,7 +53,8 @@ def test_each_of_many_outputs_shifts_as_that_of_two_classes(model_type: str) -> 
     shifts = first_order_shifts(model, layers, sentences, bank)
     assert shifts is not None
     assert shifts.shape == (len(layers), len(WIDTHS), 3, 6)
-    head: Any = model.classifier if model_type == "bert" else model.classifier.out_proj
+    classifier: Any = model.classifier
+    head = classifier if model_type == "bert" else classifier.out_proj
     weight, bias = head.weight.data, head.bias.data
     model.config.num_labels = 2
     for output in (3, 4):  # the last of a group, and the first of the next
