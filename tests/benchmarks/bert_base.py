@@ -3,10 +3,14 @@
 `python -m tests.benchmarks bert_base [MAPS]` runs `bitfront search` with nothing in its cache, until so many maps (16)
 are scored, baselines included: random weights, a classification head that is right more often than not, and CoLA's
 sentences. Each line of its log has the peak memory since the line before it; Linux only.
+
+`bert_base mnli [MAPS] [PAIRS]` does the same with a head of three classes and random pairs as long as MNLI's (3 maps,
+2,000 pairs), the quantiser `affine` and sensitivities by gradients. The head's own predictions are the labels.
 """
 
 from __future__ import annotations
 
+import csv
 import os
 import resource
 import subprocess
@@ -20,14 +24,19 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from objectives.evaluation.evaluator import Evaluator
 from objectives.heads import TWO_CLASSES
+from objectives.layers import uniform
 from objectives.loading.hub import quiet_libraries
 from objectives.loading.layer_discovery import find_layers
+from objectives.loading.models import load_classifier
 from objectives.loading.sentences import load_sentences
 from objectives.loading.tokenization import tokenize
 from objectives.metrics import metric_value
+from objectives.quantization.bank import FP32_WIDTH
 from tests.shared import ABSENT, COLA, MODEL
 
 MAPS = 16
+PAIRS = 2000
+PAIR_WORDS = (20, 10)  # on average in premises and hypotheses, as in MNLI
 
 
 def main(arguments: list[str]) -> None:
@@ -35,11 +44,17 @@ def main(arguments: list[str]) -> None:
     if ABSENT:
         print(ABSENT)
         return
-    maps = arguments[0] if arguments else str(MAPS)
+    numbers = [int(argument) for argument in arguments if argument.isdigit()]
     with tempfile.TemporaryDirectory() as folder:
-        model, run = Path(folder) / "bert-base", Path(folder) / "run"
-        write_model(model)
-        flags = {"--run": run, "--model": model, "--data": COLA, "--trials": maps, "--unseen": 0}
+        model, run, data = (Path(folder) / name for name in ("bert-base", "run", "pairs.csv"))
+        if "mnli" in arguments:
+            maps, pairs = [*numbers, *(3, PAIRS)[len(numbers) :]]
+            write_pairs(model, data, pairs)
+            flags = {"--data": data, "--trials": maps, "--quantizer": "affine", "--sensitivity": "gradient"}
+        else:
+            write_model(model)
+            flags = {"--data": COLA, "--trials": [*numbers, MAPS][0]}
+        flags |= {"--run": run, "--model": model, "--unseen": 0}
         words = [str(word) for pair in flags.items() for word in pair]
         environment = os.environ | {"BITFRONT_CACHE": str(Path(folder) / "cache")}
         bitfront = Path(sys.executable).with_name("bitfront")
@@ -84,3 +99,30 @@ def write_model(directory: Path) -> None:
     with quiet_libraries():
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
+
+
+def write_pairs(directory: Path, data: Path, pairs: int) -> None:
+    """Write a random bert-base of three classes, and random pairs that it labels, each class a third of them."""
+    torch.manual_seed(0)
+    config = BertConfig()
+    config.num_labels = 3
+    rng = np.random.default_rng(0)
+    words = sorted({word for text in load_sentences(str(COLA), "validation").texts for word in str(text).split()})
+    lengths = np.clip(rng.gamma(4.0, np.array(PAIR_WORDS) / 4.0, size=(pairs, 2)).round(), 2, 80).astype(int)
+    texts = [(" ".join(rng.choice(words, one)), " ".join(rng.choice(words, two))) for one, two in lengths]
+    with quiet_libraries():
+        BertForSequenceClassification(config).save_pretrained(directory)
+        AutoTokenizer.from_pretrained(MODEL).save_pretrained(directory)
+    classifier = load_classifier(str(directory))
+    model, layers = classifier.model, find_layers(classifier.model)
+    tokens = classifier.encode(texts)
+    print(f"{pairs} pairs, {sum(map(len, tokens.ids))} tokens", flush=True)
+    logits = Evaluator(model, layers, tokens.ids, token_types=tokens.types).logits(uniform(layers, FP32_WIDTH))
+    middle = np.median(logits, axis=0)
+    model.get_parameter("classifier.bias").data -= torch.from_numpy(middle)
+    labels = (logits - middle).argmax(axis=1)
+    with data.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerow(("sentence1", "sentence2", "label"))
+        csv.writer(file).writerows((*both, label) for both, label in zip(texts, labels.tolist(), strict=True))
+    with quiet_libraries():
+        model.save_pretrained(directory)

@@ -17,16 +17,8 @@ from tests.search.tiny_problem import make_tiny_problem
 LEAN = ("roberta", "xlm-roberta", "distilbert", "electra")
 
 
-@pytest.mark.parametrize(
-    "model_type",
-    [
-        "electra",
-        *(
-            pytest.param(other, marks=pytest.mark.slow)
-            for other in ("roberta", "xlm-roberta", "distilbert", "albert", "deberta-v2", "mpnet", "modernbert")
-        ),
-    ],
-)
+@pytest.mark.slow  # tests/search/run/test_architectures.py does it without commands
+@pytest.mark.parametrize("model_type", [*LEAN, "albert", "deberta-v2", "mpnet", "modernbert"])
 def test_a_map_is_searched_exported_and_loaded(model_type: str, bitfront: Command, tmp_path: Path) -> None:
     made = make_tiny_problem(tmp_path, model_type=model_type)
     run, packed = tmp_path / "run", tmp_path / "packed"
