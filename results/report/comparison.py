@@ -48,6 +48,11 @@ class ComparisonInfo:
     runs: tuple[ComparedRun, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def axis_name(self) -> str:
+        """The size axis as people read it."""
+        return AXIS_NAMES[self.size_axis]
+
 
 def comparison_info(outcomes: Sequence[Outcome], names: Sequence[str]) -> ComparisonInfo:
     """Return what a comparison shows; every front is of damage, on the size axis of the first run if all have it.
