@@ -129,7 +129,7 @@ def _costs(problem: Problem, name: str, file: Path, session: OnnxSession, thread
     sentences = [batch for index in chosen for _, batch in _batches(problem, [index])]
     batches = [batch for _, batch in _batches(problem, chosen)]
     with tempfile.TemporaryDirectory() as folder:
-        files, models = {name: file}, {name: session.logits}
+        files, models = {name: file}, dict[str, Callable[[Batch], object]]({name: session.logits})
         if name != FP32:
             write_fp32_onnx(problem.classifier, {}, Path(folder) / "fp32")
             files[FP32] = Path(folder) / "fp32" / ONNX_FILE

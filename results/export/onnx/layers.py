@@ -143,7 +143,8 @@ class _Coded:
         """Return the zero points of MatMulNBits at so many stored bits, ``(rows, n_groups)``."""
         if stored == 8:
             return self.part("zero_point")
-        return np.minimum(np.rint(self.zero_points()), 2**stored - 1).astype(np.uint8)
+        whole: npt.NDArray[np.uint8] = np.minimum(np.rint(self.zero_points()), 2**stored - 1).astype(np.uint8)
+        return whole
 
 
 def _linear(place: Place, coded: _Coded, activations: Activations) -> Fragment:
