@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from objectives.bit_maps import to_json, to_text
+from objectives.bit_maps import to_json
 from objectives.errors import InputError
 from objectives.files import replacing_directory
-from objectives.layers import BitMap, Layer
 from objectives.loading.models import Classifier, save_all_but_weights
 from objectives.packing.scheme import PER_ROW
 from objectives.quantization.quantized_model import QuantizedModel
@@ -20,7 +19,7 @@ from results.export.onnx.graph import Network
 from results.export.onnx.layers import Place, check_scheme, fp32_layer, quantized_layer
 from results.export.onnx.model_file import metadata_of, model_of, onnx_sizes
 from results.export.onnx_session import ONNX_FILE
-from results.export.packed import BIT_MAP, MANIFEST
+from results.export.packed import MANIFEST, write_map
 
 _MOST_BYTES = 2**31 - 1  # of a protocol buffer
 
@@ -47,10 +46,11 @@ def write_onnx(
     """
     length = onnx_sizes(classifier, quantized.scheme, activations).file_bytes(quantized.bit_map)
     described = {**provenance, "onnx": {"activations": activations}}
-    map_ = quantized.layers, quantized.bit_map
-    _write(
-        classifier, lambda: model_bytes(classifier, quantized, activations), length, map_, described, Path(directory)
-    )
+
+    def content() -> bytes:
+        return model_bytes(classifier, quantized, activations)
+
+    _write(classifier, content, length, quantized, described, Path(directory))
     return length
 
 
@@ -94,7 +94,7 @@ def write_fp32_onnx(classifier: Classifier, provenance: Mapping[str, Any], direc
 
     length = onnx_sizes(classifier, PER_ROW).fp32_bytes
     described = {**provenance, "onnx": {"weights": "fp32", "activations": "fp32"}}
-    _write(classifier, content, length, ((), ()), described, Path(directory))
+    _write(classifier, content, length, None, described, Path(directory))
     return length
 
 
@@ -102,10 +102,11 @@ def _write(
     classifier: Classifier,
     content: Callable[[], bytes],
     length: int,
-    map_: tuple[tuple[Layer, ...], BitMap],
+    quantized: QuantizedModel | None,
     provenance: dict[str, Any],
     directory: Path,
 ) -> None:
+    """Write an export's directory: of a quantised model, or of the FP32 one, which has no map."""
     if length > _MOST_BYTES:
         raise InputError(
             f"--format onnx: the file would take {length:,} bytes, and an ONNX file holds at most {_MOST_BYTES:,}; "
@@ -117,13 +118,15 @@ def _write(
         path.parent.mkdir()
         path.write_bytes(content())
         assert path.stat().st_size == length
-        if map_[0]:
-            (temporary / BIT_MAP).write_text(to_text(*map_), encoding="utf-8")
+        layers, bit_map = ((), ()) if quantized is None else (quantized.layers, quantized.bit_map)
+        if quantized is not None:
+            write_map(quantized, temporary)
         described = {**provenance["onnx"], "file_bytes": length, "sha256": _hashes(temporary)}
-        (temporary / MANIFEST).write_text(to_json(*map_, {**provenance, "onnx": described}), encoding="utf-8")
+        manifest = to_json(layers, bit_map, {**provenance, "onnx": described})
+        (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
 
 
 def _hashes(directory: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a directory, by its path from there."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    """Return the SHA-256 of each file below a directory by its path from there, but of none that no loader reads."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.suffix != ".md")
     return {path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
