@@ -25,7 +25,7 @@ from results.export.onnx import writer
 from results.export.onnx.model_file import onnx_sizes
 from results.export.onnx.writer import write_fp32_onnx, write_onnx
 from results.export.onnx_session import ONNX_FILE, OnnxSession, described_file, padded
-from results.export.packed import load_checkpoint, read_provenance, write_checkpoint
+from results.export.packed import load_checkpoint, read_provenance, read_quantized, write_checkpoint
 from tests.objectives.architectures import tiny_model
 from tests.objectives.random_models import random_bert, random_sentences, random_types
 from tests.objectives.tiny_bert import make_tiny_bert
@@ -90,6 +90,8 @@ def test_a_packed_twin_and_the_export_compute_the_same(tiny: Classifier, tmp_pat
     quantized = quantized_by(tiny.model, random_map(tiny.model, 5))
     write_onnx(tiny, quantized, {}, tmp_path / "onnx")
     write_checkpoint(tiny, quantized, {}, tmp_path / "packed")
+    write_onnx(*read_quantized(tmp_path / "packed"), {}, tmp_path / "again")  # as polished maps are exported
+    assert (tmp_path / "again" / ONNX_FILE).read_bytes() == (tmp_path / "onnx" / ONNX_FILE).read_bytes()
     twin = load_checkpoint(tmp_path / "packed").classifier
     ids = tiny.encode(["the cat sees a bird .", "who ?", ("the dog sleeps", "a cat likes the bird")]).ids
     ours = Evaluator(twin.model, quantized.layers, ids).logits(uniform(quantized.layers, 32))
