@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from results.export.onnx_session import ONNX_FILE, Batch, OnnxSession, described
 from results.export.packed import MANIFEST, read_provenance
 from search.run.checkpoints import check_original
 
+FP32 = "FP32 ONNX"
 _BATCH = 32
 _TIMED = 64  # sentences
 
@@ -106,7 +107,8 @@ def evaluate_onnx(problem: Problem, directory: Path, threads: int) -> OnnxScores
     outputs = problem.head.outputs(torch.from_numpy(np.concatenate(logits)[order])).numpy()
     scores = score(outputs, problem.labels, problem.fp32_log_odds, problem.head, problem.metric)
     evaluation = Evaluation(scores, outputs, "fp32", time.perf_counter() - started)
-    costs = _costs(problem, file, session, str(described.get("activations", "")), threads)
+    name = FP32 if bit_map is None else f"ONNX, {described.get('activations')} activations"
+    costs = _costs(problem, name, file, session, threads)
     return OnnxScores(evaluation, problem.footprint, bit_map, file.stat().st_size, costs)
 
 
@@ -121,31 +123,26 @@ def _batches(problem: Problem, indices: Sequence[int]) -> list[tuple[list[int], 
     ]
 
 
-def _costs(problem: Problem, file: Path, session: OnnxSession, activations: str, threads: int) -> list[dict[str, Any]]:
+def _costs(problem: Problem, name: str, file: Path, session: OnnxSession, threads: int) -> list[dict[str, Any]]:
+    """Return the costs of an export called ``name``, of the FP32 model as ONNX, and of that in torch."""
     chosen = np.linspace(0, len(problem.token_ids) - 1, min(_TIMED, len(problem.token_ids))).astype(int).tolist()
     sentences = [batch for index in chosen for _, batch in _batches(problem, [index])]
     batches = [batch for _, batch in _batches(problem, chosen)]
-    ours = f"ONNX, {activations} activations"
     with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "fp32"
-        plain_bytes = write_fp32_onnx(problem.classifier, {}, plain)
-        plain_file = plain / ONNX_FILE
-        models: Mapping[str, Callable[[Batch], object]] = {
-            ours: session.logits,
-            "FP32 ONNX": OnnxSession(plain_file, threads).logits,
-            "FP32 torch": _torch_logits(problem),
-        }
+        files, models = {name: file}, {name: session.logits}
+        if name != FP32:
+            write_fp32_onnx(problem.classifier, {}, Path(folder) / "fp32")
+            files[FP32] = Path(folder) / "fp32" / ONNX_FILE
+            models[FP32] = OnnxSession(files[FP32], threads).logits
+        models["FP32 torch"] = _torch_logits(problem)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
             taken = seconds(models, sentences, batches)
         finally:
             torch.set_num_threads(before)
-        held = {
-            ours: (file.stat().st_size, resident_bytes("onnx", file)),
-            "FP32 ONNX": (plain_bytes, resident_bytes("onnx", plain_file)),
-            "FP32 torch": (problem.footprint.fp32_packed_bytes, resident_bytes("torch", problem.classifier.source)),
-        }
+        held = {name: (file.stat().st_size, resident_bytes("onnx", file)) for name, file in files.items()}
+    held["FP32 torch"] = problem.footprint.fp32_packed_bytes, resident_bytes("torch", problem.classifier.source)
     return [
         {
             "model": name,

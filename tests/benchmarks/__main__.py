@@ -12,6 +12,7 @@ from tests.benchmarks import (
     evaluate,
     floor,
     luck,
+    onnx_export,
     overhead,
     quantizers,
     screening,
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "workers": workers.main,
     "shrinkage": shrinkage.main,
     "contention": contention.main,
+    "onnx": onnx_export.main,
 }
 
 

@@ -3,17 +3,17 @@
 Notation, for one row of a weight (see ``objectives.quantization.affine``):
     w = s (q - z), with a byte Z = z 2^(8 - b) for the zero point
 
-MatMulNBits holds codes of 2, 4 or 8 bits and computes x . s' (q' - d). Its zero points d are whole, and products are
-fast only with the default d, the middle of the codes; so a rank-1 term adds the rest: sum(x) s' (d - z').
+MatMulNBits holds codes q' of 2, 4 or 8 bits and computes x . s' (q' - d) with whole zero points d. A rank-one term adds
+the rest, sum(x) s (d - z).
 
-    b          q'                 d     s'            z'
-    2          q                  2     s             z
-    3          q + 4              8     s             z + 4      (in the middle of 4 bits)
-    4          q                  8     s             z
-    5 to 8     q 2^(8 - b)        Z     s / 2^(8-b)   Z          (8 bits: zero points are bytes, so exact)
+    b          q'                 s'             d
+    2          q                  s              round(z), at most 3
+    3, 4       q                  s              round(z), at most 15
+    5 to 8     q 2^(8 - b)        s / 2^(8-b)    Z, exact, so nothing rests
 
-For products in FP32, 5 to 8 bits are two nodes of 4 bits each, q' = 16 h + l, that share their scales: with
-16 x . s' (h - 8) + x . s' (l - 8), d is 136. A node of 8 bits would decode its weights at each call.
+It is exact that d is near z: most weights are small, and q' - d is too. For products in FP32, 5 to 8 bits are two nodes
+of 4 bits each, the halves of q' = 16 h + l and of Z, that share their scales: 16 x . s' (h - d) + x . s' (l - d). A
+node of 8 bits would decode its weights at each call.
 """
 
 from __future__ import annotations
@@ -135,42 +135,59 @@ class _Coded:
         part: Values = self.entry[1].stored()[name].cpu().numpy().reshape(self.layer.rows, self.n_groups)
         return part
 
+    def zero_points(self) -> npt.NDArray[np.float32]:
+        """Return the zero points, ``(rows, n_groups)``."""
+        return self.part("zero_point").astype(np.float32) * np.float32(2.0 ** (self.width - 8))
+
+    def whole_zero_points(self, stored: int) -> npt.NDArray[np.uint8]:
+        """Return the zero points of MatMulNBits at so many stored bits, ``(rows, n_groups)``."""
+        if stored == 8:
+            return self.part("zero_point")
+        return np.minimum(np.rint(self.zero_points()), 2**stored - 1).astype(np.uint8)
+
 
 def _linear(place: Place, coded: _Coded, activations: Activations) -> Fragment:
     layer, width = coded.layer, coded.width
     stored = 2 if width == 2 else 4 if width <= 4 else 8
-    shift = 2 ** (8 - width) if stored == 8 else 1  # q' = q shift + offset
-    offset = 4 if width == 3 else 0
-    nibbles = stored == 8 and activations == "fp32"
-    bits = 4 if nibbles else stored
+    shift = 2 ** (8 - width) if stored == 8 else 1
+    halves = stored == 8 and activations == "fp32"
+    bits = 4 if halves else stored
     block = _block(coded, bits)
     n_blocks = -(-layer.columns // block)
     fragment = Fragment()
 
-    def codes() -> npt.NDArray[np.uint8]:
-        padded = np.zeros((layer.rows, n_blocks * block), np.uint8)
-        padded[:, : layer.columns] = coded.codes() * np.uint8(shift) + np.uint8(offset)
-        return padded
-
-    def codes_tensor(name: str, low: int) -> str:
-        def packed() -> Values:
-            part = (codes() >> low & 2**bits - 1).ravel()
-            return pack(part, bits).reshape(layer.rows, n_blocks, block * bits // 8)
-
-        return fragment.tensor(f"{layer.name}.{name}", "uint8", (layer.rows, n_blocks, block * bits // 8), packed)
-
-    def scale() -> Values:
-        return coded.part("scale") / np.float32(shift)
+    def packed(values: npt.NDArray[np.uint8], low: int, count: int) -> Values:
+        """Return the bits of values ``(rows, n)`` from ``low`` on, padded to ``count`` a row, as packed rows."""
+        padded = np.zeros((layer.rows, count), np.uint8)
+        padded[:, : values.shape[1]] = values >> low & 2**bits - 1
+        return pack(padded.ravel(), bits).reshape(layer.rows, -1)
 
     def by_block(values: Values) -> Values:
         return np.repeat(values, -(-coded.group_size // block), axis=1)[:, :n_blocks]
 
+    def scale() -> Values:
+        return coded.part("scale") / np.float32(shift)
+
     scales = fragment.tensor(f"{layer.name}.scale", "float32", (layer.rows, n_blocks), lambda: by_block(scale()))
 
-    def product(x: str, codes: str, output: str, zero_points: str = "", bias: str = "") -> str:
-        inputs = [x, codes, scales, zero_points, "", bias]
-        while not inputs[-1]:
-            inputs.pop()
+    def product(x: str, output: str, part: str = "", low: int = 0, bias: str = "") -> str:
+        """Add a node that multiplies the bits of the codes from ``low`` on."""
+
+        def codes() -> Values:
+            rows = packed(coded.codes() * np.uint8(shift), low, n_blocks * block)
+            return rows.reshape(shape)
+
+        def zero_points() -> Values:
+            return packed(by_block(coded.whole_zero_points(stored)), low, zeros * 8 // bits)
+
+        shape, zeros = (layer.rows, n_blocks, block * bits // 8), -(-n_blocks * bits // 8)
+        inputs = [
+            x,
+            fragment.tensor(f"{layer.name}.codes{part}", "uint8", shape, codes),
+            scales,
+            fragment.tensor(f"{layer.name}.zero_point{part}", "uint8", (layer.rows, zeros), zero_points),
+            *(["", bias] if bias else []),
+        ]
         return fragment.node(
             "MatMulNBits",
             inputs,
@@ -182,30 +199,23 @@ def _linear(place: Place, coded: _Coded, activations: Activations) -> Fragment:
             accuracy_level=_ACCURACY_LEVELS[activations],
         )
 
-    if bits == 8:
-        zero_points = fragment.tensor(
-            f"{layer.name}.zero_point", "uint8", (layer.rows, n_blocks), lambda: by_block(coded.part("zero_point"))
-        )
-        product(place.input, codes_tensor("codes", 0), place.output, zero_points, place.bias)
-        return fragment
-    middle = 136.0 if nibbles else float(2 ** (bits - 1))
-
-    def rest() -> Values:
-        zero_point = coded.part("zero_point").astype(np.float32) * np.float32(shift * 2.0 ** (width - 8)) + offset
-        rests: Values = (scale() * (np.float32(middle) - zero_point)).T
-        return rests
-
-    if nibbles:
+    if halves:
         sixteen = fragment.scalar(f"{layer.name}.sixteen", 16)
         raised = fragment.node("Mul", [place.input, sixteen], f"{layer.name}.raised")
-        high = product(raised, codes_tensor("codes_high", 4), f"{layer.name}.high", bias=place.bias)
-        low = product(place.input, codes_tensor("codes_low", 0), f"{layer.name}.low")
-        whole = fragment.node("Add", [high, low], f"{layer.name}.product")
+        high = product(raised, f"{layer.name}.high", "_high", low=4, bias=place.bias)
+        low = product(place.input, f"{layer.name}.low", "_low")
+        fragment.node("Add", [high, low], place.output)
+    elif stored == 8:
+        product(place.input, place.output, bias=place.bias)
     else:
-        whole = product(place.input, codes_tensor("codes", 0), f"{layer.name}.product", bias=place.bias)
-    rests = fragment.tensor(f"{layer.name}.zero_point", "float32", (coded.n_groups, layer.rows), rest)
-    term = _rank_one(fragment, place, coded, rests)
-    fragment.node("Add", [whole, term], place.output)
+        whole = product(place.input, f"{layer.name}.product", bias=place.bias)
+
+        def rest() -> Values:
+            rests: Values = scale() * (coded.whole_zero_points(stored) - coded.zero_points())
+            return rests.T
+
+        rests = fragment.tensor(f"{layer.name}.rest", "float32", (coded.n_groups, layer.rows), rest)
+        fragment.node("Add", [whole, _rank_one(fragment, place, coded, rests)], place.output)
     return fragment
 
 

@@ -45,6 +45,17 @@ def write_onnx(
         InputError: ONNX runtimes cannot express the model, or its file would be too large.
         FileExistsError: the directory exists.
     """
+    length = onnx_sizes(classifier, quantized.scheme, activations).file_bytes(quantized.bit_map)
+    described = {**provenance, "onnx": {"activations": activations}}
+    map_ = quantized.layers, quantized.bit_map
+    _write(
+        classifier, lambda: model_bytes(classifier, quantized, activations), length, map_, described, Path(directory)
+    )
+    return length
+
+
+def model_bytes(classifier: Classifier, quantized: QuantizedModel, activations: Activations = "fp32") -> bytes:
+    """Return the content of a quantised model's ONNX file; as ``write_onnx``. Equal models have equal bytes."""
     layers, bit_map, scheme = quantized.layers, quantized.bit_map, quantized.scheme
     check_scheme(layers, scheme)
     network = Network(classifier, lambda name: quantized.kept[name].cpu().numpy())
@@ -54,11 +65,9 @@ def write_onnx(
         width, entry = coded[place.layer.name]
         return quantized_layer(place, width, scheme, activations, entry)
 
-    length = onnx_sizes(classifier, scheme, activations).file_bytes(bit_map)
     metadata = metadata_of(layers, bit_map, scheme, activations)
-    described = {**provenance, "onnx": {"activations": activations}}
-    _write(classifier, network, fragment_of, metadata, length, (layers, bit_map), described, Path(directory))
-    return length
+    written: bytes = model_of(network, fragment_of, metadata).SerializeToString(deterministic=True)
+    return written
 
 
 def write_fp32_onnx(classifier: Classifier, provenance: Mapping[str, Any], directory: str | Path) -> int:
@@ -74,22 +83,24 @@ def write_fp32_onnx(classifier: Classifier, provenance: Mapping[str, Any], direc
         FileExistsError: the directory exists.
     """
     state = classifier.model.state_dict()
-    network = Network(classifier, lambda name: state[name].cpu().numpy())
 
     def fragment_of(place: Place) -> Fragment:
         return fp32_layer(place, lambda: state[place.layer.parameter].cpu().numpy())
 
+    def content() -> bytes:
+        network = Network(classifier, lambda name: state[name].cpu().numpy())
+        written: bytes = model_of(network, fragment_of, {}).SerializeToString(deterministic=True)
+        return written
+
     length = onnx_sizes(classifier, PER_ROW).fp32_bytes
     described = {**provenance, "onnx": {"weights": "fp32", "activations": "fp32"}}
-    _write(classifier, network, fragment_of, {}, length, ((), ()), described, Path(directory))
+    _write(classifier, content, length, ((), ()), described, Path(directory))
     return length
 
 
 def _write(
     classifier: Classifier,
-    network: Network,
-    fragment_of: Callable[[Place], Fragment],
-    metadata: dict[str, str],
+    content: Callable[[], bytes],
     length: int,
     map_: tuple[tuple[Layer, ...], BitMap],
     provenance: dict[str, Any],
@@ -104,7 +115,7 @@ def _write(
         save_all_but_weights(classifier, temporary)
         path = temporary / ONNX_FILE
         path.parent.mkdir()
-        path.write_bytes(model_of(network, fragment_of, metadata).SerializeToString(deterministic=True))
+        path.write_bytes(content())
         assert path.stat().st_size == length
         if map_[0]:
             (temporary / BIT_MAP).write_text(to_text(*map_), encoding="utf-8")
