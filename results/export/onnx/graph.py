@@ -16,8 +16,9 @@ from objectives.evaluation.architectures import Architecture, architecture_of
 from objectives.layers import Layer
 from objectives.loading.layer_discovery import find_layers
 from objectives.loading.models import Classifier
+from results.export.onnx.coded import Place
 from results.export.onnx.fragments import Fragment, Stored, Values
-from results.export.onnx.layers import Place, fp32_layer
+from results.export.onnx.layers import fp32_layer
 
 TensorOf = Callable[[str], Values]
 """Returns the value of a tensor of the model's state dict by its name."""
