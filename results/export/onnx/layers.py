@@ -11,9 +11,9 @@ the rest, sum(x) s (d - z).
     3, 4       q                  s              round(z), at most 15
     5 to 8     q 2^(8 - b)        s / 2^(8-b)    Z, exact, so nothing rests
 
-With d near z no digits are lost: most weights are small, and then q' - d is too. For products in FP32, 5 to 8 bits are two nodes
-of 4 bits each, the halves of q' = 16 h + l and of Z, that share their scales: 16 x . s' (h - d) + x . s' (l - d). A
-node of 8 bits would decode its weights at each call.
+With d near z no digits are lost: most weights are small, and then q' - d is too. For products in FP32, 5 to 8 bits are
+two nodes of 4 bits each, the halves of q' = 16 h + l and of Z, that share their scales:
+16 x . s' (h - d) + x . s' (l - d). A node of 8 bits would decode its weights at each call.
 """
 
 from __future__ import annotations
