@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from objectives.layers import BitMap
 from objectives.packing.footprint import SizeAxis
 from results.outcome import Outcome, Quality, Trial
 from results.pareto import Costs, beaten_by, exact_sizes, front, non_dominated, quality_cost
@@ -79,12 +80,22 @@ def test_the_better_quality_costs_less(quality: Quality, better: dict[str, float
 @pytest.mark.parametrize("axis", get_args(SizeAxis))
 @pytest.mark.parametrize("hidden", [32, 768])
 def test_exact_sizes_are_those_of_the_footprint(axis: SizeAxis, hidden: int) -> None:
-    outcome = empty_outcome(layers=bert_layers(hidden=hidden, vocabulary=30522), sentences=10)
+    layers = bert_layers(hidden=hidden, vocabulary=30522)
+    outcome = empty_outcome(layers=layers, sentences=10, size_axis=axis)
     random = np.random.default_rng(hidden)
     maps = [tuple(int(width) for width in random.integers(2, 9, size=76)) for _ in range(30)]
     trials = [made_up_trial(outcome, number, bit_map) for number, bit_map in enumerate(maps)]
-    weigh = outcome.footprint.nominal_bits if axis == "nominal" else outcome.footprint.packed_bytes
-    assert exact_sizes(outcome.footprint, trials, axis).tolist() == [weigh(bit_map) for bit_map in maps]
+    sizes = [size_of(outcome, bit_map) for bit_map in maps]
+    assert exact_sizes(outcome.footprint, trials, axis).tolist() == sizes
+
+
+def size_of(outcome: Outcome, bit_map: BitMap) -> int:
+    """Return the size on the outcome's axis by the footprint's own methods."""
+    sizes = outcome.footprint
+    if outcome.size_axis == "onnx":
+        assert sizes.onnx is not None
+        return sizes.onnx.file_bytes(bit_map)
+    return sizes.nominal_bits(bit_map) if outcome.size_axis == "nominal" else sizes.packed_bytes(bit_map)
 
 
 def beats(one: tuple[float, int], other: tuple[float, int]) -> bool:
@@ -97,8 +108,7 @@ def cost_and_size(outcome: Outcome, trial: Trial) -> tuple[float, int]:
     assert trial.scores is not None
     assert trial.scores.agreement is not None
     costs = {"damage": trial.scores.damage, "mcc": 1 - trial.scores.metric, "agreement": 1 - trial.scores.agreement}
-    weigh = outcome.footprint.nominal_bits if outcome.size_axis == "nominal" else outcome.footprint.packed_bytes
-    return costs[outcome.quality], weigh(trial.bit_map)
+    return costs[outcome.quality], size_of(outcome, trial.bit_map)
 
 
 @pytest.mark.parametrize("quality", get_args(Quality))
