@@ -31,7 +31,7 @@ MEASURED_WIDTHS = (2, 3)
 
 ReportProgress = Callable[[str, int, int, float | None], object]
 """Takes the name of a step, how much of it is done, of how much, and the seconds left (None if unknown)."""
-_FIRST_ORDER, _MEASURING = "sensitivities by gradients, batches", "measuring sensitivities"
+_FIRST_ORDER, MEASURING = "sensitivities by gradients, batches", "measuring sensitivities"
 
 log = logging.getLogger("bitfront")
 
@@ -128,7 +128,7 @@ def measure(
     missing = [(index, width) for index, width in effects if not measured[index, WIDTHS.index(width)]]
     if missing:
         kept = len(effects) - len(missing)
-        report_progress(_MEASURING, kept, len(effects), None)
+        report_progress(MEASURING, kept, len(effects), None)
         fp32 = (FP32_WIDTH,) * len(problem.layers)
         problem.evaluator.log_odds(fp32, remember=True)
         # The first evaluations run only the layers at the top, the last ones the whole model.
@@ -137,10 +137,10 @@ def measure(
         save_s = 0.0
         try:
             for evaluated, (index, width) in enumerate(missing):
+                left_s = _left_s(began, work[evaluated], work[-1])
+                report_progress(MEASURING, kept + evaluated, len(effects), left_s)
                 if should_stop():
                     return None
-                left_s = _left_s(began, work[evaluated], work[-1])
-                report_progress(_MEASURING, kept + evaluated, len(effects), left_s)
                 if measured[index, WIDTHS.index(width)]:
                     continue  # another search has measured it meanwhile
                 log_odds = problem.evaluator.log_odds((*fp32[:index], width, *fp32[index + 1 :]))
