@@ -26,7 +26,7 @@ from results.statistics.analysis import Analysis, Headline
 from results.statistics.picks import SMALLEST
 from results.statistics.proof import Proof, proof_of
 
-SMALL, GOOD, AGAINST, CERTAIN = "How small", "How good", "Against what", "How certain"
+SMALL, GOOD, AGAINST, CERTAIN = "How small", "How good", "Against", "How certain"
 NOT_COMPLETE, NOT_SEARCHED, WHY = "Not complete", "Not searched", "Why"
 
 
@@ -93,8 +93,8 @@ def _how_small(analysis: Analysis, pick: Headline, trial: Trial) -> str:
     size, fp32 = (megabytes(size) for size in (footprint.size(trial.bit_map, axis), footprint.fp32_size(axis)))
     place = "as an ONNX file" if axis == "onnx" else "on disk"
     width = "" if footprint.unsearched else f", {bits(32 / trial.nominal_compression)} bits a weight"
-    chosen = trial.label if pick.request == SMALLEST else f"{pick.request}: {trial.label}"
-    return f"{size} instead of {fp32}, {times_smaller(trial.compression(axis))} {place}{width} ({chosen})"
+    chosen = trial.label if pick.request == SMALLEST else f"{trial.label}, {pick.request}"
+    return f"{size} instead of {fp32}, {times_smaller(trial.compression(axis))} {place}{width}: {chosen}"
 
 
 def _how_good(analysis: Analysis, proof: Proof) -> str:
@@ -112,10 +112,11 @@ def _how_certain(analysis: Analysis, pick: Headline, trial: Trial, proof: Proof)
     if outcome.unscored:
         parts.append(f"{maps(outcome.unscored)} must still be scored on unseen sentences, and picks may change")
     if not proof.proven:
-        parts += [f"{sure}, and 95% are needed", _what_would_prove(proof, margin)]
+        parts += [f"{sure} (95% needed)", _what_would_prove(proof, margin)]
     elif proof.source == "holdout":
-        chosen = "" if pick.request == SMALLEST else "; the validation sentences alone do not prove it"
-        parts.append(f"{sure}, on sentences that nothing saw before{chosen}. It holds for texts like these")
+        parts.append(f"{sure} in texts like these, which nothing saw before")
+        if pick.request != SMALLEST:
+            parts.append("the validation sentences do not prove it")
     else:
         parts.append(f"{sure}, the smallest tested size that passes")
         parts.append(_what_would_confirm(analysis, trial, proof))
@@ -127,10 +128,7 @@ def _what_would_prove(proof: Proof, margin: str) -> str:
     if proof.needed is None and against.difference > -against.margin:
         return "no number of such sentences would: their labels are all equal, or the loss is too near the margin"
     if proof.needed is None:
-        return (
-            f"no number of sentences like these would prove it, since the loss seen is not below {margin}: take a "
-            "larger map or margin"
-        )
+        return f"no number of sentences would prove it, as {margin} or more is lost here: take a larger map or margin"
     return f"with changes like these, about {proof.needed:,} labelled sentences would prove it"
 
 
@@ -190,8 +188,8 @@ def _over_all_sizes(analysis: Analysis) -> str:
         better = "neither is clearly better"
     sizes = "At 1 size" if gain.sizes == 1 else f"Over {gain.sizes} sizes"
     interval = f"95%: {gain.interval.low:.0%} to {gain.interval.high:.0%}"
-    old = f" as of {maps(unseen.trials)}, since when the search went on" if unseen.outdated else ""
-    return f". {sizes} {better}{old}: searched maps do {gain.ratio:.0%} of the knapsack's damage ({interval})"
+    old = f", as of {maps(unseen.trials)}," if unseen.outdated else ""
+    return f". {sizes}{old} {better}: searched maps do {gain.ratio:.0%} of the knapsack's damage ({interval})"
 
 
 def _margin(analysis: Analysis) -> str:

@@ -24,6 +24,7 @@ from objectives.problem import Problem
 from objectives.quantization.bank import FP32_WIDTH
 from objectives.quantization.first_order import first_order_shifts
 from objectives.scores import LogOdds
+from search.allocation.phases import MEASURING
 from search.allocation.knapsack import Damages, Source
 
 MEASURED_WIDTHS = (2, 3)
@@ -31,7 +32,7 @@ MEASURED_WIDTHS = (2, 3)
 
 ReportProgress = Callable[[str, int, int, float | None], object]
 """Takes the name of a step, how much of it is done, of how much, and the seconds left (None if unknown)."""
-_FIRST_ORDER, MEASURING = "sensitivities by gradients, batches", "measuring sensitivities"
+_FIRST_ORDER = "sensitivities by gradients, batches"
 
 log = logging.getLogger("bitfront")
 

@@ -22,7 +22,8 @@ from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
 from results.statistics.analysis import Analysis
 from search.allocation.baselines import first_baselines
-from search.allocation.sensitivity import MEASURING, Sensitivities, measure
+from search.allocation.phases import MEASURING
+from search.allocation.sensitivity import Sensitivities, measure
 from search.run.final_checks import most_check_passes, run_final_checks
 from search.run.logs import log_start, logging_to, provenance, versions
 from search.run.polishing import maps_to_polish, polish_maps

@@ -17,7 +17,7 @@ from results.outcome import Outcome
 from results.pareto import front
 from results.statistics.candidates import Candidates
 from results.statistics.picks import headline_limits, pick
-from search.allocation.sensitivity import MEASURING
+from search.allocation.phases import MEASURING
 from search.run.profile import Profile, checked_profile, given_as
 from search.run.progress import BY_SIGNAL, REFRESH_S, read_phase
 from search.run.run_directory import RunDirectory
