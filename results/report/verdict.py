@@ -118,7 +118,7 @@ def _how_certain(analysis: Analysis, pick: Headline, trial: Trial, proof: Proof)
         if pick.request != SMALLEST:
             parts.append("the validation sentences do not prove it")
     else:
-        parts.append(f"{sure}, the smallest tested size that passes")
+        parts.append(f"{sure}; no smaller tested size passes")
         parts.append(_what_would_confirm(analysis, trial, proof))
     return ". ".join(map(_sentence_case, parts))
 

@@ -81,7 +81,7 @@ class TaskMetric:
         if isinstance(self.head, Classes):
             draws = min(draws, _MANY_CLASSES_DRAWS) if self.head.shape else draws
             counts = counts_of(labels, answers, others, self.head.n_classes)
-            return draws_of(counts if factor == 1 else factor * counts, draws, self.name)
+            return draws_of(counts if factor == 1 else counts * np.float64(factor), draws, self.name)
         return self._weighted(labels, answers, others, min(draws, _MOST_DRAWS), factor)
 
     def standard_error(self, labels: Labels, answers: Answers, others: Answers | None = None) -> float:

@@ -124,5 +124,5 @@ def sentences_needed(task: TaskMetric, labels: Labels, answers: Answers, others:
 
 def _rounded_up(number: float) -> int:
     """Return a number of 1 or more, rounded up to two digits."""
-    unit = 10 ** max(floor(log10(max(number, 1.0))) - 1, 0)
+    unit: int = 10 ** max(floor(log10(max(number, 1.0))) - 1, 0)
     return ceil(number / unit) * unit

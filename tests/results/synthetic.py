@@ -170,9 +170,9 @@ def with_holdout(outcome: Outcome, *, noise: float = 1.0, withdrawn: bool = Fals
     return replace(outcome, holdout_source="0.3", holdout=scores)
 
 
-def eventful_outcome(margin: float) -> Outcome:
+def eventful_outcome(margin: float, trials: int = 60) -> Outcome:
     """Return a run with a holdout, unseen sentences, knapsack maps, and a search that went on after its checks."""
-    outcome = replace(made_up_outcome(sentences=800), margin=margin)
+    outcome = replace(made_up_outcome(trials=trials, sentences=800), margin=margin)
     maps = [replace(trial, origin="plain") if trial.origin == "uniform" else trial for trial in outcome.trials]
     outcome = with_unseen(with_trials(outcome, maps), [trial for trial in maps if trial.feasible or not trial.number])
     assert outcome.unseen is not None
