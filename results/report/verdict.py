@@ -93,7 +93,7 @@ def _how_small(analysis: Analysis, pick: Headline, trial: Trial) -> str:
     size, fp32 = (megabytes(size) for size in (footprint.size(trial.bit_map, axis), footprint.fp32_size(axis)))
     place = "as an ONNX file" if axis == "onnx" else "on disk"
     width = "" if footprint.unsearched else f", {bits(32 / trial.nominal_compression)} bits a weight"
-    chosen = trial.label if pick.request == SMALLEST else f"{trial.label}, {pick.request}"
+    chosen = trial.label if pick.request == SMALLEST else pick.request
     return f"{size} instead of {fp32}, {times_smaller(trial.compression(axis))} {place}{width}: {chosen}"
 
 
@@ -113,6 +113,8 @@ def _how_certain(analysis: Analysis, pick: Headline, trial: Trial, proof: Proof)
         parts.append(f"{maps(outcome.unscored)} must still be scored on unseen sentences, and picks may change")
     if not proof.proven:
         parts += [f"{sure} (95% needed)", _what_would_prove(proof, margin)]
+        if proof.source == "validation" and outcome.holdout_source:
+            parts.append(_what_would_confirm(analysis, trial, proof))
     elif proof.source == "holdout":
         parts.append(f"{sure} in texts like these, which nothing saw before")
         if pick.request != SMALLEST:

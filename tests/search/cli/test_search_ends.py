@@ -40,7 +40,7 @@ def test_a_signal_ends_the_search_with_everything_written(
     recorded = outcome(load_study(run / "study.journal"), "x").trials
     assert len(rows(run / "trials.csv")) == len(recorded) >= 7
     assert "stopped by a signal" in log.read_text()
-    assert f"signal stopped it after {len(recorded):,} " in (run / "report.md").read_text().splitlines()[2]
+    assert f"- **Not complete:** A signal stopped it after {len(recorded):,} " in (run / "report.md").read_text()
     assert capfd.readouterr().out.splitlines()[-1] == f"continue: bitfront search --run {run}"
 
 

@@ -93,7 +93,7 @@ def test_a_search_that_a_signal_stops_opens_nothing(
     where = ("--model", tiny.model, "--data", tiny.data, "--sensitivity", "gradient", "--run", run)
     spoken = bitfront("search", *where, "--confirm", "0.4", "--trials", 9)
     assert spoken.status == 0, spoken.err
-    assert "Holdout set not scored yet: " in spoken.out
+    assert "The holdout set (0.4) is scored when the search ends." in " ".join(spoken.out.split())
     assert holdout_scored_after(load_study(run / "study.journal")) == 0
 
 
