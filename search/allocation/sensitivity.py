@@ -24,8 +24,8 @@ from objectives.problem import Problem
 from objectives.quantization.bank import FP32_WIDTH
 from objectives.quantization.first_order import first_order_shifts
 from objectives.scores import LogOdds
-from search.allocation.phases import MEASURING
 from search.allocation.knapsack import Damages, Source
+from search.allocation.phases import MEASURING
 
 MEASURED_WIDTHS = (2, 3)
 """Where a layer's change is too large for the gradient's first order, which is within a few percent from 4 bits on."""
