@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -65,10 +65,13 @@ _BY_CLASS = {
 }
 
 
-def architecture_of(model: nn.Module) -> Architecture | None:
-    """Return the architecture of a ``transformers`` sequence classifier; None if only ``transformers`` computes it."""
+def architecture_of(model: nn.Module, activations: Collection[str] = ("gelu",)) -> Architecture | None:
+    """Return the architecture of a ``transformers`` sequence classifier; None if only ``transformers`` computes it.
+
+    ``activations`` are those that the caller computes between encoder layers' products, by their names in configs.
+    """
     config = model.config
     plain = (
         getattr(config, "activation", None) or getattr(config, "hidden_act", None)  # DistilBERT's name, and all others'
-    ) == "gelu" and getattr(config, "position_embedding_type", "absolute") == "absolute"
+    ) in activations and getattr(config, "position_embedding_type", "absolute") == "absolute"
     return _BY_CLASS.get(type(model).__name__) if plain and not getattr(config, "is_decoder", False) else None

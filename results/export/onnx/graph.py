@@ -16,8 +16,9 @@ from objectives.evaluation.architectures import Architecture, architecture_of
 from objectives.layers import Layer
 from objectives.loading.layer_discovery import find_layers
 from objectives.loading.models import Classifier
+from results.export.onnx.coded import Place
 from results.export.onnx.fragments import Fragment, Stored, Values
-from results.export.onnx.layers import Place, fp32_layer
+from results.export.onnx.layers import fp32_layer
 
 TensorOf = Callable[[str], Values]
 """Returns the value of a tensor of the model's state dict by its name."""
@@ -62,11 +63,12 @@ class Network:
         self._fragment = Fragment()
         self.steps: list[Fragment | Place] = [self._fragment]
         self.inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if classifier.takes_types else [])]
-        architecture = architecture_of(self._model)
+        architecture = architecture_of(self._model, _ACTIVATIONS)
         if architecture is None:
             raise InputError(
-                f"--format onnx: {self.name} with its config is none of the architectures that can be "
-                "exported (BERT, RoBERTa, XLM-R, CamemBERT, DistilBERT and ELECTRA); export --format packed"
+                f"--format onnx: {self.name} with its config cannot be exported, only BERT, RoBERTa, XLM-R, CamemBERT, "
+                f"DistilBERT and ELECTRA with absolute positions and one of {', '.join(_ACTIVATIONS)}; export "
+                "--format packed"
             )
         self._build(architecture)
 
@@ -183,11 +185,6 @@ class Network:
         return self._node("Transpose", [split], f"{name}.by_head", perm=order)
 
     def _activated(self, function: str, x: str, name: str) -> str:
-        if function not in _ACTIVATIONS:
-            raise InputError(
-                f"--format onnx: the activation function {function!r} cannot be exported, only "
-                f"{', '.join(_ACTIVATIONS)}; export --format packed"
-            )
         operator, attributes = _ACTIVATIONS[function]
         return self._node(operator, [x], name, **attributes)
 

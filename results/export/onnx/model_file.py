@@ -12,9 +12,10 @@ from objectives.loading.models import Classifier
 from objectives.packing.onnx_size import OnnxSizes
 from objectives.packing.scheme import Scheme
 from results.export.onnx import Activations
+from results.export.onnx.coded import Place
 from results.export.onnx.fragments import Fragment, Values, empty_model
 from results.export.onnx.graph import Network
-from results.export.onnx.layers import Place, check_scheme, fp32_layer, quantized_layer
+from results.export.onnx.layers import check_scheme, fp32_layer, quantized_layer
 
 
 def metadata_of(layers: tuple[Layer, ...], bit_map: BitMap, scheme: Scheme, activations: Activations) -> dict[str, str]:

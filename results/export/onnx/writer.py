@@ -15,9 +15,10 @@ from objectives.packing.scheme import PER_ROW
 from objectives.quantization.quantized_model import QuantizedModel
 from results.export.model_card import write_card
 from results.export.onnx import Activations
+from results.export.onnx.coded import Place
 from results.export.onnx.fragments import Fragment
 from results.export.onnx.graph import Network
-from results.export.onnx.layers import Place, check_scheme, fp32_layer, quantized_layer
+from results.export.onnx.layers import check_scheme, fp32_layer, quantized_layer
 from results.export.onnx.model_file import metadata_of, model_of, onnx_sizes
 from results.export.onnx_session import ONNX_FILE
 from results.export.packed import MANIFEST, write_map

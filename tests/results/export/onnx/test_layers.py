@@ -13,10 +13,12 @@ from objectives.errors import InputError
 from objectives.layers import WIDTHS, Layer
 from objectives.packing.scheme import PER_ROW, Scheme
 from objectives.quantization.affine import AffineParameters, column_groups, storable_zero_point
+from objectives.quantization.dispatch import round_to_nearest
 from objectives.quantization.parameters import Entry, decode
 from results.export.onnx import Activations
+from results.export.onnx.coded import Place
 from results.export.onnx.fragments import Fragment
-from results.export.onnx.layers import Place, check_scheme, fp32_layer, quantized_layer
+from results.export.onnx.layers import check_scheme, fp32_layer, quantized_layer
 
 ROWS = 21
 TOKENS = 5
@@ -85,6 +87,23 @@ def test_each_width_computes_the_exact_products(columns: int, group_size: int, a
         expected.append(x.astype(np.float64) @ decode(codes, parameters).double().numpy().T + bias)
     for width, got, wanted in zip(WIDTHS, computed(fragments, outputs, x), expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=3e-6 * np.abs(wanted).max(), err_msg=str(width))
+
+
+def test_rows_with_one_large_weight_lose_no_digits() -> None:
+    """Nearly all their codes are the zero point, far from the middle of the codes, and inputs add up to much."""
+    rng = np.random.default_rng(0)
+    x = (5 + rng.normal(size=(TOKENS, 768))).astype(np.float32)
+    weight = torch.from_numpy(rng.normal(scale=1e-3, size=(ROWS, 768)).astype(np.float32))
+    weight[:, 3] = 1
+    fragments, outputs, expected = [], [], []
+    for width in WIDTHS:
+        layer = Layer(f"layer.{width}", "linear", ROWS, 768)
+        entry = round_to_nearest(PER_ROW, weight, width)
+        fragments.append(quantized_layer(Place(layer, "x", f"y.{width}"), width, PER_ROW, "fp32", entry))
+        outputs.append(f"y.{width}")
+        expected.append(x.astype(np.float64) @ decode(*entry).double().numpy().T)
+    for width, got, wanted in zip(WIDTHS, computed(fragments, outputs, x), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=2e-6, err_msg=str(width))
 
 
 @pytest.mark.parametrize("rows", [3, 40])  # few rows are decoded at once

@@ -77,6 +77,8 @@ def test_each_architecture_computes_what_ours_does(
         {"num_labels": 1, "problem_type": "regression"},
         {"num_labels": 4, "problem_type": "multi_label_classification"},
         {"type_vocab_size": 1},
+        {"hidden_act": "gelu_new"},
+        {"hidden_act": "relu"},
         {"hidden_size": 18, "intermediate_size": 30},  # no multiples of 8, nor of any block
         {"num_hidden_layers": 1, "vocab_size": 53},
     ],
@@ -181,7 +183,8 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(
             write_onnx(classifier_of(model, tiny.tokenizer), quantized, {}, tmp_path / "export")
         assert not list(tmp_path.iterdir())
 
-    refused(tiny_model("albert"), "AlbertForSequenceClassification .* --format packed")
+    refused(tiny_model("albert"), "AlbertForSequenceClassification .*--format packed")
+    refused(random_bert(hidden_act="silu"), "only BERT, .* gelu_new")
     refused(random_bert(), "evenly spaced levels", Scheme("codebook"))
     refused(random_bert(), "groups of 5", Scheme(group_size=5))
     monkeypatch.setattr(writer, "_MOST_BYTES", 10_000)
