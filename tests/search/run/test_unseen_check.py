@@ -59,7 +59,8 @@ def test_a_search_ends_with_its_best_maps_scored_on_unseen_sentences(
     run = tmp_path / "run"
     result = searched(bitfront, roomy, run, "--trials", 24, "--unseen", 20)
     assert result.status == 0, result.err
-    assert "unseen training sentences, searched maps do" in " ".join(result.out.split())
+    said = " ".join(result.out.split())
+    assert "on 20 unseen sentences; " in said and ": searched maps do " in said
     found = outcome(load_study(run / "study.journal"), "run")
     assert found.unseen is not None
     assert {trial.number for trial in found.trials if trial.origin == "uniform" and trial.feasible} <= set(
