@@ -10,7 +10,7 @@ import pandas as pd
 from objectives.metrics import METRIC_NAMES
 from results import formatting
 from results.columns import Column, to_frame
-from results.export.bit_map_files import bit_map_path
+from results.export.bit_map_files import bit_map_path, maps_with_files
 from results.outcome import Outcome, Trial
 from results.pareto import beaten_by, front, least_damage
 from results.report.map_columns import (
@@ -55,7 +55,7 @@ def picks_table(analysis: Analysis) -> pd.DataFrame:
     """Return ``picks.csv``: one row for each request that a map answers; see :func:`front_table`.
 
     ``confirmed_*`` is on the holdout set. ``corrected_*`` is the expected score of a map chosen this way, on sentences
-    that had no part in the choice.
+    that had no part in the choice. The last two columns name the map's files.
     """
     return to_frame(pick_columns(analysis), pick_rows(analysis))
 
@@ -84,8 +84,7 @@ def front_columns(analysis: Analysis) -> MapColumns:
         *identity_columns(outcome, analysis.front_numbers),
         *score_columns(analysis),
         *further_score_columns(outcome),
-        Column("bit_map_text", "", from_trial(lambda trial: bit_map_path(outcome, trial, "txt"))),
-        Column("bit_map_json", "", from_trial(lambda trial: bit_map_path(outcome, trial, "json"))),
+        *file_columns(outcome),
     ]
 
 
@@ -98,7 +97,7 @@ def baseline_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the table of the documented map and the baselines."""
     outcome = analysis.outcome
     return [
-        *identity_columns(outcome, analysis.front_numbers),
+        *identity_columns(outcome, _with_files(analysis)),
         *score_columns(analysis),
         Column("", "outcome", from_trial(lambda trial: _baseline_remark(analysis, trial))),
     ]
@@ -126,7 +125,7 @@ def pick_columns(analysis: Analysis) -> MapColumns:
 
     return [
         Column("pick", "pick", lambda row: row.pick, lambda pick: request_text(outcome, pick)),
-        *identity_columns(outcome, analysis.front_numbers),
+        *identity_columns(outcome, _with_files(analysis)),
         *score_columns(analysis),
         metric_column(f"confirmed_{metric}", f"{name}, holdout", holdout),
         difference_column(f"confirmed_{metric}_minus_fp32", f"{name} against FP32, holdout", holdout_against_fp32),
@@ -146,6 +145,7 @@ def pick_columns(analysis: Analysis) -> MapColumns:
         ),
         Column("", "best baseline of that size", lambda row: _best_baseline(analysis, row)),
         *further_score_columns(outcome),
+        *file_columns(outcome),
     ]
 
 
@@ -183,6 +183,18 @@ def request_text(outcome: Outcome, request: str) -> str:
     if request == KNEE:
         return "Knee of the front"
     return f"{request.removeprefix('best@')} or more" if request.startswith("best@") else request
+
+
+def file_columns(outcome: Outcome) -> MapColumns:
+    """Return the columns of CSV that name a map's files."""
+    return [
+        Column("bit_map_text", "", from_trial(lambda trial: bit_map_path(outcome, trial, "txt"))),
+        Column("bit_map_json", "", from_trial(lambda trial: bit_map_path(outcome, trial, "json"))),
+    ]
+
+
+def _with_files(analysis: Analysis) -> set[int]:
+    return {trial.number for trial in maps_with_files(analysis)}
 
 
 def _best_baseline(analysis: Analysis, row: MapRow) -> str | None:
