@@ -137,7 +137,7 @@ def _point(analysis: Analysis, trial: Trial, axes: Sequence[SizeAxis]) -> dict[s
 
 def _with_map(analysis: Analysis, trial: Trial, point: dict[str, Any]) -> dict[str, Any]:
     intervals, unseen = analysis.intervals.get(trial.number), analysis.unseen.get(trial.number)
-    ends = {"unseen": unseen.interval} if unseen else {}
+    ends: dict[str, Interval] = {"unseen": unseen.interval} if unseen else {}
     ends |= {"damage": intervals.damage, "metric": intervals.metric} if intervals else {}
     picks = [line.request for line in analysis.headlines if line.trial and line.trial.number == trial.number]
     return {

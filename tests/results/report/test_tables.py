@@ -46,7 +46,7 @@ PICK_NAMES = [
         )
         for end in ("", "_low", "_high")
     ),
-    *("agreement", "accuracy", "cross_entropy"),
+    *("agreement", "accuracy", "cross_entropy", "bit_map_text", "bit_map_json"),
 ]
 
 
