@@ -120,8 +120,9 @@ def _point(analysis: Analysis, trial: Trial, axes: Sequence[SizeAxis]) -> dict[s
     assert trial.scores is not None
     unseen = analysis.unseen.get(trial.number)
     agreement = {"agreement": trial.scores.agreement} if analysis.outcome.quality == "agreement" else {}
+    compressions: dict[str, float | None] = {axis: trial.compression(axis) for axis in axes}
     figures = {
-        **{axis: trial.compression(axis) for axis in axes},
+        **compressions,
         "damage": trial.scores.damage,
         "metric": trial.scores.metric,
         **agreement,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ import torch
 from objectives.errors import InputError
 from objectives.problem import Problem
 from results.export.packed import load_checkpoint
+from results.report.document import as_json, report_document
 from results.statistics.picks import pick
 from search.api import open_run
 from tests.shared import ROOT
@@ -45,6 +48,22 @@ def test_a_runs_map_is_a_classifier_or_a_checkpoint(finished_run: Path, problem:
     assert not torch.equal(next(iter(own.values())), next(iter(problem.network.state_dict().values())))
     with pytest.raises(InputError, match="exists already"):
         run.checkpoint("best@8x", written)
+
+
+def test_the_code_in_the_docs_runs(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "x").symlink_to(finished_run)
+    monkeypatch.chdir(tmp_path)
+    document = report_document(open_run("runs/x").analysis, "runs/x", {})
+    (tmp_path / "report.json").write_text(as_json(document), encoding="utf-8")
+    text = (ROOT / "docs" / "file-formats.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        names: dict[str, Any] = {}
+        exec(block, names)  # our own
+    assert (tmp_path / "small" / "packed.safetensors").is_file()
+    assert names["front"]["number"].tolist() == [row["number"] for row in document["front"]]
 
 
 def test_mistakes_are_input_errors(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-// The plot of all maps. Its points are the rows of a table, which keyboards and screen readers reach too.
+// The plot of all maps. Arrow keys go through its marks, and a table lists the same maps for screen readers.
 const explore = document.getElementById("explore");
 if (explore) {
   const data = JSON.parse(document.getElementById("explore-data").textContent);
@@ -84,7 +84,7 @@ if (explore) {
   const detail = make("section", { "aria-live": "polite", "aria-label": "The chosen map", id: "explore-map" });
   const below = make("section", { "aria-label": "Its bits, and how to export it", id: "explore-bits" });
   const shapes = {
-    sampler: (x, y) => `M${x - 5},${y}a5,5 0 1,0 10,0a5,5 0 1,0 -10,0`,
+    sampler: (x, y) => `M${x - 4.5},${y}a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0`,
     uniform: (x, y) => `M${x},${y - 7}l7,7l-7,7l-7,-7z`,
     plain: (x, y) => `M${x},${y - 7}l6.5,12h-13z`,
     reference: (x, y) =>
@@ -193,14 +193,13 @@ if (explore) {
       mark.addEventListener("focus", () => { if (mark.matches(":focus-visible")) hover(one); });
       mark.addEventListener("blur", () => hover(null));
       marks.push(mark);
-      svg.append(mark);
       if (point.origin === "reference" || (point.origin === "uniform" && new Set(point.bits).size === 1)) {
         const text = point.origin === "reference" ? point.label : point.bits[0];
         const end = one.x > width - right - 80;
         names.append(draw("text", { class: "name", x: one.x + (end ? -11 : 10), y: one.y - 7, "text-anchor": end ? "end" : "start" }, text));
       }
     }
-    svg.append(names);
+    svg.append(...[...marks].sort((a, b) => a.classList.contains("pick") - b.classList.contains("pick")), names); // picks on top
     (svg.querySelector(`#mark-${CSS.escape(state.map)}`) ?? marks[0])?.setAttribute("tabindex", 0);
     if (!isScore(y) && shown.some((point) => point[y] < data.floor))
       svg.append(draw("text", { x: width - right, y: height - bottom - 6, "text-anchor": "end" }, `damage below ${data.floor} is drawn at ${data.floor}`));
@@ -399,7 +398,8 @@ if (explore) {
     drawDetail();
     for (const row of body.rows) row.classList.toggle("chosen", row.dataset.number === state.map);
   };
-  explore.append(switches, make("div", { class: "halves" }, make("div", {}, canvas, key), detail), below, all);
+  const hint = make("p", { class: "note" }, "Point at a map for its figures; click or tap it for its bits and the commands that export it.");
+  explore.append(hint, switches, make("div", { class: "halves" }, make("div", {}, canvas, key), detail), below, all);
   explore.hidden = false;
   const picture = document.getElementById("front-picture");
   picture.open = false;
