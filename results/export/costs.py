@@ -29,7 +29,7 @@ def resident_bytes(kind: Literal["onnx", "torch"], source: Path | str) -> int | 
 
 # The new process imports this module, so it imports here only what its kind of model needs.
 def _added_by_onnx(file: str) -> int | None:
-    from results.export.onnx.model_file import one_node_model
+    from results.export.onnx.fragments import one_node_model
     from results.export.onnx_session import OnnxSession
 
     _smallest = OnnxSession(one_node_model())  # the first session loads what all share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from objectives.batching import by_length
 from objectives.bit_maps import parse_bit_map
 from objectives.layers import BitMap
 from objectives.packing.footprint import Footprint
@@ -100,11 +99,10 @@ def evaluate_onnx(problem: Problem, directory: Path, threads: int) -> OnnxScores
     )
     session = OnnxSession(file, threads)
     started = time.perf_counter()
-    logits, batches = [], _batches(problem, range(len(problem.token_ids)))
-    for _, batch in batches:
-        logits.append(session.logits(batch))
-    order = np.argsort([index for indices, _ in batches for index in indices])
-    outputs = problem.head.outputs(torch.from_numpy(np.concatenate(logits)[order])).numpy()
+    order = _by_length(problem, range(len(problem.token_ids)))
+    make = _batch_maker(problem)
+    logits = np.concatenate([session.logits(make(part)) for part in _parts(order)])[np.argsort(order)]
+    outputs = problem.head.outputs(torch.from_numpy(logits)).numpy()
     scores = score(outputs, problem.labels, problem.fp32_log_odds, problem.head, problem.metric)
     evaluation = Evaluation(scores, outputs, "fp32", time.perf_counter() - started)
     name = FP32 if bit_map is None else f"ONNX, {described.get('activations')} activations"
@@ -112,24 +110,30 @@ def evaluate_onnx(problem: Problem, directory: Path, threads: int) -> OnnxScores
     return OnnxScores(evaluation, problem.footprint, bit_map, file.stat().st_size, costs)
 
 
-def _batches(problem: Problem, indices: Sequence[int]) -> list[tuple[list[int], Batch]]:
-    """Return sentences in padded batches by ascending length, each with the indices of its sentences."""
-    ids = problem.token_ids
-    types = types_of(problem.network, ids)
-    ordered = [indices[place] for _, places in by_length([ids[index] for index in indices]) for place in places]
-    parts = [ordered[start : start + _BATCH] for start in range(0, len(ordered), _BATCH)]
-    return [
-        (part, padded([ids[index] for index in part], types and [types[index] for index in part])) for part in parts
-    ]
+def _batch_maker(problem: Problem) -> Callable[[Sequence[int]], Batch]:
+    """Return what makes one padded batch of the sentences at these indices."""
+    ids, types = problem.token_ids, types_of(problem.network, problem.token_ids)
+    return lambda part: padded([ids[index] for index in part], types and [types[index] for index in part])
+
+
+def _by_length(problem: Problem, indices: Iterable[int]) -> list[int]:
+    """Return indices of sentences by the sentences' ascending length."""
+    return sorted(indices, key=lambda index: len(problem.token_ids[index]))
+
+
+def _parts(indices: Sequence[int]) -> list[Sequence[int]]:
+    return [indices[start : start + _BATCH] for start in range(0, len(indices), _BATCH)]
 
 
 def _costs(problem: Problem, name: str, file: Path, session: OnnxSession, threads: int) -> list[dict[str, Any]]:
     """Return the costs of an export called ``name``, of the FP32 model as ONNX, and of that in torch."""
     chosen = np.linspace(0, len(problem.token_ids) - 1, min(_TIMED, len(problem.token_ids))).astype(int).tolist()
-    sentences = [batch for index in chosen for _, batch in _batches(problem, [index])]
-    batches = [batch for _, batch in _batches(problem, chosen)]
+    make = _batch_maker(problem)
+    sentences = [make([index]) for index in chosen]
+    batches = [make(part) for part in _parts(_by_length(problem, chosen))]
     with tempfile.TemporaryDirectory() as folder:
-        files, models = {name: file}, dict[str, Callable[[Batch], object]]({name: session.logits})
+        files = {name: file}
+        models: dict[str, Callable[[Batch], object]] = {name: session.logits}
         if name != FP32:
             write_fp32_onnx(problem.classifier, {}, Path(folder) / "fp32")
             files[FP32] = Path(folder) / "fp32" / ONNX_FILE

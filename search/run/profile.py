@@ -245,7 +245,7 @@ def _path(place: object) -> Path | None:
     return path.resolve() if path.exists() else None
 
 
-def flag(name: str) -> str:
+def flag_of(name: str) -> str:
     """Return a setting's option, as ``--group-size``."""
     return f"--{name.replace('_', '-')}"
 
@@ -253,11 +253,11 @@ def flag(name: str) -> str:
 def given_as(name: str, value: object) -> list[object]:
     """Return the words of a command line that give a setting its value."""
     if value is True:
-        return [flag(name)]
+        return [flag_of(name)]
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     if all(isinstance(one, int) for one in values):
-        return [flag(name), ",".join(map(str, values))]
-    return [word for one in values for word in (flag(name), f"{one:.10g}" if isinstance(one, float) else one)]
+        return [flag_of(name), ",".join(map(str, values))]
+    return [word for one in values for word in (flag_of(name), f"{one:.10g}" if isinstance(one, float) else one)]
 
 
 def only_limit(trials: int | None, hours: float | None) -> dict[str, int | float]:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from objectives.packing.onnx_size import varint_bytes
 
 Values = npt.NDArray[Any]
 
+_OPERATORS = [("", 20), ("com.microsoft", 1)]
+_IR_VERSION = 9  # of that operator set
 _TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8, "int64": TensorProto.INT64}
 
 
@@ -95,3 +97,19 @@ class Fragment:
 def _in_field(length: int) -> int:
     """Return what so many bytes take as a field of a protocol buffer, with their tag and length."""
     return 1 + varint_bytes(length) + length
+
+
+def empty_model() -> ModelProto:
+    """Return a model without a graph."""
+    model = ModelProto(ir_version=_IR_VERSION, producer_name="bitfront")
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in _OPERATORS)
+    return model
+
+
+def one_node_model() -> bytes:
+    """Return the smallest model, for what a runtime takes by itself."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    model = empty_model()
+    model.graph.CopyFrom(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one node", [x], [y]))
+    smallest: bytes = model.SerializeToString()
+    return smallest

@@ -142,9 +142,10 @@ class _Coded:
     def whole_zero_points(self, stored: int) -> npt.NDArray[np.uint8]:
         """Return the zero points of MatMulNBits at so many stored bits, ``(rows, n_groups)``."""
         if stored == 8:
-            return self.part("zero_point")
-        whole: npt.NDArray[np.uint8] = np.minimum(np.rint(self.zero_points()), 2**stored - 1).astype(np.uint8)
-        return whole
+            byte: npt.NDArray[np.uint8] = self.part("zero_point")
+            return byte
+        nearest: npt.NDArray[np.uint8] = np.minimum(np.rint(self.zero_points()), 2**stored - 1).astype(np.uint8)
+        return nearest
 
 
 def _linear(place: Place, coded: _Coded, activations: Activations) -> Fragment:

@@ -12,12 +12,9 @@ from objectives.loading.models import Classifier
 from objectives.packing.onnx_size import OnnxSizes
 from objectives.packing.scheme import Scheme
 from results.export.onnx import Activations
-from results.export.onnx.fragments import Fragment, Values
+from results.export.onnx.fragments import Fragment, Values, empty_model
 from results.export.onnx.graph import Network
 from results.export.onnx.layers import Place, check_scheme, fp32_layer, quantized_layer
-
-_OPERATORS = [("", 20), ("com.microsoft", 1)]
-_IR_VERSION = 9  # of that operator set
 
 
 def metadata_of(layers: tuple[Layer, ...], bit_map: BitMap, scheme: Scheme, activations: Activations) -> dict[str, str]:
@@ -82,8 +79,7 @@ def _other_bytes(metadata: dict[str, str]) -> int:
 
 
 def _without_graph(metadata: dict[str, str]) -> ModelProto:
-    model = ModelProto(ir_version=_IR_VERSION, producer_name="bitfront")
-    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in _OPERATORS)
+    model = empty_model()
     helper.set_model_props(model, metadata)
     return model
 
@@ -92,13 +88,3 @@ def _empty_graph(network: Network) -> GraphProto:
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"]) for name in network.inputs]
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", network.n_logits])
     return helper.make_graph([], network.name, inputs, [output])
-
-
-def one_node_model() -> bytes:
-    """Return the smallest model, for what a runtime takes by itself."""
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "one node", [x], [y])
-    model = _without_graph({})
-    model.graph.CopyFrom(graph)
-    smallest: bytes = model.SerializeToString()
-    return smallest

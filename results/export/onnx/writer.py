@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,10 @@ def write_onnx(
     """
     length = onnx_sizes(classifier, quantized.scheme, activations).file_bytes(quantized.bit_map)
     described = {**provenance, "onnx": {"activations": activations}}
-    content = partial(model_bytes, classifier, quantized, activations)
+
+    def content() -> bytes:
+        return model_bytes(classifier, quantized, activations)
+
     _write(classifier, content, length, quantized, described, Path(directory))
     return length
 
@@ -105,6 +107,7 @@ def _write(
     provenance: dict[str, Any],
     directory: Path,
 ) -> None:
+    """Write an export's directory: of a quantised model, or of the FP32 one, which has no map."""
     if length > _MOST_BYTES:
         raise InputError(
             f"--format onnx: the file would take {length:,} bytes, and an ONNX file holds at most {_MOST_BYTES:,}; "
@@ -116,20 +119,16 @@ def _write(
         path.parent.mkdir()
         path.write_bytes(content())
         assert path.stat().st_size == length
-        described = {**provenance["onnx"], "file_bytes": length}
+        layers, bit_map = ((), ()) if quantized is None else (quantized.layers, quantized.bit_map)
         if quantized is not None:
             write_map(quantized, temporary)
-        described["sha256"] = _hashes(temporary)
-        if quantized is None:
-            manifest = to_json((), (), {**provenance, "onnx": described})
-        else:
-            footprint, bit_map = quantized.footprint, quantized.bit_map
-            write_card(temporary, directory.name, "onnx", length, footprint, bit_map, provenance)
-            manifest = to_json(quantized.layers, bit_map, {**provenance, "onnx": described})
+            write_card(temporary, directory.name, "onnx", length, quantized.footprint, bit_map, provenance)
+        described = {**provenance["onnx"], "file_bytes": length, "sha256": _hashes(temporary)}
+        manifest = to_json(layers, bit_map, {**provenance, "onnx": described})
         (temporary / MANIFEST).write_text(manifest, encoding="utf-8")
 
 
 def _hashes(directory: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a directory, by its path from there; the card comes later, to be edited."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    """Return the SHA-256 of each file below a directory by its path from there, but of none that no loader reads."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.suffix != ".md")
     return {path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}

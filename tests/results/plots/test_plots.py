@@ -15,7 +15,13 @@ import pytest
 from objectives.layers import WIDTHS, Layer, uniform
 from results.outcome import Outcome, Quality
 from results.pareto import front
-from results.plots.heat_maps import draw_bits, draw_sensitivity, write_bits_plot, write_sensitivity_plot
+from results.plots.heat_maps import (
+    draw_bits,
+    draw_sensitivity,
+    sensitivity_table,
+    write_bits_plot,
+    write_sensitivity_plot,
+)
 from results.plots.pareto import draw_pareto, write_pareto_plot
 from results.plots.plot_info import MOST_PICKED_MAPS, bits_info, bits_table, pareto_info, pareto_table
 from results.plots.progress import draw_progress, write_progress_plot
@@ -252,3 +258,13 @@ def test_the_sensitivity_plot_has_a_panel_for_each_small_width_and_its_numbers_b
 def test_sensitivities_of_a_model_without_damage_are_drawn() -> None:
     layers = bert_layers()
     assert draw_sensitivity(layers, np.zeros((len(layers), len(WIDTHS)))).axes
+
+
+def test_sensitivities_are_shown_at_the_widths_of_the_run() -> None:
+    layers = bert_layers()[:3]
+    damages = np.array([[0.4, 0.2], [0.3, 0.1], [0.2, 0.0]])
+    table = sensitivity_table(layers, damages, damages > 0.25, (4, 8))
+    assert table.width.tolist() == [4, 8] * 3
+    assert table.source.tolist() == ["measured", "gradient", "measured", *["gradient"] * 3]
+    titles = [text.get_text() for axes in draw_sensitivity(layers, damages, (4, 8)).axes for text in axes.texts]
+    assert [title for title in titles if title.endswith(" bits")] == ["4 bits", "8 bits"]

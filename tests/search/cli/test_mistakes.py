@@ -37,7 +37,7 @@ def test_mistakes_are_one_message_and_status_2(
         (("export", "--run", finished_run), "give one map to export"),
         (
             ("export", "--run", finished_run, "--trial", 1, "--format", "png"),
-            "--format must be text, json, packed or torchao",
+            "--format must be text, json, packed, torchao or onnx",
         ),
         (("export", "--run", finished_run, "--trial", 9999), "9999"),
         (("export", "--run", finished_run, "--pick", "best@99x"), "best@99x"),

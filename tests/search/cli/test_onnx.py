@@ -89,7 +89,7 @@ def test_a_missing_extra_is_named(
 @needs_onnx
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the resident memory")
 def test_memory_is_that_of_the_model_alone(tmp_path: Path) -> None:
-    from results.export.onnx.model_file import one_node_model
+    from results.export.onnx.fragments import one_node_model
 
     (tmp_path / "small.onnx").write_bytes(one_node_model())
     held = costs.resident_bytes("onnx", tmp_path / "small.onnx")
