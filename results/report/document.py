@@ -66,7 +66,7 @@ def report_document(analysis: Analysis, run: str, settings: Mapping[str, Any]) -
             {"name": layer.name, "kind": layer.kind, "rows": layer.rows, "columns": layer.columns}
             for layer in outcome.footprint.layers
         ],
-        "verdict": [{"claim": claim, "reason": reason} for claim, reason in lead_lines(analysis)],
+        "verdict": [{"heading": heading, "text": text} for heading, text in lead_lines(analysis)],
         "fp32": _fp32(analysis),
         "picks": [
             {**record, "request": export.request, "commands": export.commands}

@@ -47,7 +47,7 @@ def test_the_document_has_the_tables_values(analysis: Analysis) -> None:
     assert document["trials"][-1]["damage"] is None and document["trials"][-1]["state"] == "failed"
     assert document["trials"][0]["bits"] == "".join(map(str, analysis.outcome.trials[0].bit_map))
     assert document["settings"] == {"seed": 0}
-    assert [(line["claim"], line["reason"]) for line in document["verdict"]] == lead_lines(analysis)
+    assert [(line["heading"], line["text"]) for line in document["verdict"]] == lead_lines(analysis)
     assert document["fp32"]["mcc"] == analysis.outcome.fp32.metric and document["fp32"]["damage"] == 0
     assert document["fp32"]["onnx_bytes"] == analysis.outcome.footprint.fp32_size("onnx")
     assert len(document["layers"]) == 76 and len(document["baselines"]) == 8
