@@ -138,7 +138,8 @@ def report(
 
     directory = RunDirectory(run)
     analysis = analyse(read_outcome(directory, margin))
-    write_report(analysis, run, running_line(directory) if directory.is_locked() else "")
+    trials = len(analysis.outcome.trials)
+    write_report(analysis, run, running_line(directory, trials) if directory.is_locked() else "")
     if format_ == "md":
         typer.echo((run / "report.md").read_text(encoding="utf-8"), nl=False)
     elif format_ == "json":

@@ -18,7 +18,7 @@ from results.pareto import front
 from results.statistics.candidates import Candidates
 from results.statistics.picks import headline_limits, pick
 from search.run.profile import Profile, checked_profile, given_as
-from search.run.progress import BY_SIGNAL, REFRESH_S, read_phase
+from search.run.progress import BY_SIGNAL, REFRESH_S, SEARCHING, Phase, read_phase
 from search.run.run_directory import RunDirectory
 from search.storage.stores import Store
 from search.study.reading import load_study, outcome
@@ -112,7 +112,7 @@ class RunFiles:
         from results.statistics.analysis import analyse
 
         analysis = analyse(outcome_of_run(self.study, self.run))
-        write_report(analysis, self.run.path, "" if has_ended else running_line(self.run))
+        write_report(analysis, self.run.path, "" if has_ended else running_line(self.run, len(analysis.outcome.trials)))
         return analysis
 
     def _try_to_write(self) -> str:
@@ -123,15 +123,17 @@ class RunFiles:
             return ""
 
 
-def running_line(run: RunDirectory) -> str:
+def running_line(run: RunDirectory, trials: int) -> str:
     """Return how far a run's search is, as ``searching: 40/150, 9 min left``; empty if its settings say that it ended.
 
+    ``trials`` is how many maps have been evaluated: the phase's own record may be some seconds older.
     Only the process that holds the run's lock, or that has seen that another holds it, knows that the search is alive.
     """
     if "ended" in run.read_settings().get("start", {"ended": None}):
         return ""
-    phase = read_phase(run)
-    return "searching" if phase is None else phase[0].line
+    record = read_phase(run)
+    phase = Phase(SEARCHING) if record is None else record[0]
+    return (replace(phase, done=trials) if phase.name == SEARCHING else phase).line
 
 
 def unfinished_because(start: Mapping[str, Any], trials: int, trial_limit: int) -> str:

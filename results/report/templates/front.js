@@ -59,7 +59,10 @@ if (explore) {
     show();
   };
   const chosen = () => byNumber.get(Number(state.map));
-  const choose = (point) => change({ map: String(point.number) });
+  const choose = (point) => {
+    change({ map: String(point.number) });
+    spoken.textContent = describe(point).join(", ");
+  };
 
   // Switches
   const fieldset = (name, legend, choices) => {
@@ -81,7 +84,8 @@ if (explore) {
   const tip = make("div", { class: "tip", hidden: "" });
   const canvas = make("div", { class: "canvas" }, svg, tip);
   const key = make("ul", { class: "key" });
-  const detail = make("section", { "aria-live": "polite", "aria-label": "The chosen map", id: "explore-map" });
+  const detail = make("section", { "aria-label": "The chosen map", id: "explore-map" });
+  const spoken = make("p", { class: "spoken", role: "status" }); // screen readers say which map was chosen
   const below = make("section", { "aria-label": "Its bits, and how to export it", id: "explore-bits" });
   const shapes = {
     sampler: (x, y) => `M${x - 4.5},${y}a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0`,
@@ -271,6 +275,7 @@ if (explore) {
   };
   svg.addEventListener("pointermove", (event) => { const one = nearest(event); if (one !== hovered) hover(one); });
   svg.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") hover(null); });
+  svg.addEventListener("pointercancel", () => hover(null)); // a finger scrolls
   svg.addEventListener("click", (event) => {
     const one = nearest(event);
     if (one) choose(one.point);
@@ -399,7 +404,7 @@ if (explore) {
     for (const row of body.rows) row.classList.toggle("chosen", row.dataset.number === state.map);
   };
   const hint = make("p", { class: "note" }, "Point at a map for its figures; click or tap it for its bits and the commands that export it.");
-  explore.append(hint, switches, make("div", { class: "halves" }, make("div", {}, canvas, key), detail), below, all);
+  explore.append(hint, spoken, switches, make("div", { class: "halves" }, make("div", {}, canvas, key), detail), below, all);
   explore.hidden = false;
   const picture = document.getElementById("front-picture");
   picture.open = false;

@@ -173,6 +173,8 @@ def test_a_point_shows_its_figures_and_a_click_its_bits_and_commands(
     chromium.await_load()
     assert text_of(chromium, "#explore-map h3") == analysis.front[-4].label
     assert chromium.reported("Runtime.exceptionThrown") == []
+    asked = [request["request"]["url"].partition("#")[0] for request in chromium.reported("Network.requestWillBeSent")]
+    assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
 
 
 def test_switches_change_the_plot_and_survive_a_reload(page: tuple[Path, Analysis], chromium: Browser) -> None:
