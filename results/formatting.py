@@ -8,7 +8,7 @@ from objectives.errors import quoted
 from objectives.layers import WIDTHS
 from objectives.metrics import METRIC_NAMES, MetricName
 from objectives.packing.footprint import AXIS_NAMES
-from results.outcome import Origin, Outcome, Quality, Trial
+from results.outcome import Origin, Outcome, Quality
 from results.statistics.intervals import Comparison
 
 DAMAGE = "damage (mean KL divergence from FP32)"
@@ -28,6 +28,11 @@ def command(*words: object) -> str:
 def times(compression: float) -> str:
     """Format a compression as ``8.00x``."""
     return f"{compression:.2f}x"
+
+
+def times_smaller(compression: float) -> str:
+    """Format a compression as ``7.7 times smaller``."""
+    return f"{compression:.1f} times smaller"
 
 
 def megabytes(size_bytes: int) -> str:
@@ -52,9 +57,9 @@ def difference(metric_difference: float) -> str:
 
 
 def difference_with(comparison: Comparison) -> str:
-    """Format a difference in a metric with its interval, as ``+0.002 (-0.012 to +0.018)``."""
+    """Format a difference in a metric with its interval, as ``+0.002 (95%: -0.012 to +0.018)``."""
     interval = comparison.interval
-    return f"{difference(comparison.difference)} ({difference(interval.low)} to {difference(interval.high)})"
+    return f"{difference(comparison.difference)} (95%: {difference(interval.low)} to {difference(interval.high)})"
 
 
 def confidence(probability: float) -> str:
@@ -69,9 +74,9 @@ def loss(margin: float, name: MetricName) -> str:
     return f"{margin:.10g} {METRIC_NAMES[name]}"
 
 
-def bits_per_weight(trial: Trial) -> str:
-    """Format the mean width of a map's weights as ``3.99 bits per weight``."""
-    return f"{32 / trial.nominal_compression:.2f} bits per weight"
+def bits(width: float) -> str:
+    """Format a mean width in bits as ``3.73``, and as ``4`` if it is as good as whole."""
+    return f"{width:.3g}"
 
 
 def proposer(origin: Origin) -> str:

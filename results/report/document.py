@@ -13,7 +13,6 @@ from objectives.metrics import METRIC_NAMES, metric_definition
 from results.columns import to_records
 from results.outcome import Outcome
 from results.report.commands import pick_exports
-from results.report.leads import lead_lines
 from results.report.map_columns import MapRow
 from results.report.tables import (
     baseline_columns,
@@ -24,6 +23,7 @@ from results.report.tables import (
     pick_rows,
     trial_columns,
 )
+from results.report.verdict import verdict_of
 from results.statistics.analysis import Analysis
 
 SCHEMA = "bitfront-report-1"
@@ -40,7 +40,7 @@ def report_document(analysis: Analysis, run: str, settings: Mapping[str, Any]) -
         settings: every setting of the run, by name.
     """
     outcome = analysis.outcome
-    exports = pick_exports(analysis, run)
+    exports, verdict = pick_exports(analysis, run), verdict_of(analysis)
     picks = to_records(pick_columns(analysis), pick_rows(analysis))
     return {
         "schema": SCHEMA,
@@ -66,7 +66,7 @@ def report_document(analysis: Analysis, run: str, settings: Mapping[str, Any]) -
             {"name": layer.name, "kind": layer.kind, "rows": layer.rows, "columns": layer.columns}
             for layer in outcome.footprint.layers
         ],
-        "verdict": [{"heading": heading, "text": text} for heading, text in lead_lines(analysis)],
+        "verdict": [{"heading": heading, "text": text} for heading, text in ((verdict.claim, ""), *verdict.points)],
         "fp32": _fp32(analysis),
         "picks": [
             {**record, "request": export.request, "commands": export.commands}

@@ -16,6 +16,7 @@ from results.outcome import Outcome, Trial
 from results.pareto import exact_sizes, fp32_size
 from results.statistics.analysis import Analysis, Headline
 from results.statistics.intervals import Comparison, Estimate
+from results.statistics.spread import Spread
 from results.statistics.unseen import UnseenDamage
 
 
@@ -69,6 +70,15 @@ def identity_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapC
         *onnx,
         Column("bits", "", from_trial(lambda trial: "".join(map(str, trial.bit_map)))),
     ]
+
+
+def bits_column() -> Column[MapRow]:
+    """Return the column of the mean width over the searched weights."""
+
+    def width(row: MapRow) -> float:
+        return 32.0 if row.trial is None else 32 / row.trial.nominal_compression
+
+    return Column("bits_per_weight", "bits a weight", width, formatting.bits)
 
 
 def score_columns(analysis: Analysis) -> MapColumns:
@@ -153,6 +163,23 @@ def damage_column(
         return None if estimate is None else Measured(estimate.damage, estimate.interval)
 
     return Column(name, heading, value, formatting.nats, present, interval=True)
+
+
+def spread_columns(name: str, heading: str, get: Callable[[MapRow], Spread | None]) -> MapColumns:
+    """Return the columns of how damage spreads over the sentences: of its mean, of 99% of them, and of the worst."""
+
+    def value(attribute: str) -> Callable[[MapRow], float | None]:
+        def of_row(row: MapRow) -> float | None:
+            spread = get(row)
+            return None if spread is None else float(getattr(spread, attribute))
+
+        return of_row
+
+    return [
+        Column(f"{name}_standard_error", f"{heading}, standard error", value("standard_error"), formatting.nats),
+        Column(f"{name}_99_percent", f"{heading}, 99% of sentences below", value("of_99_percent"), formatting.nats),
+        Column(f"{name}_largest", f"{heading}, worst sentence", value("largest"), formatting.nats),
+    ]
 
 
 def difference_column(name: str, heading: str, get: Callable[[MapRow], Comparison | None]) -> Column[MapRow]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from results.columns import escaped, to_markdown
-from results.report.leads import lead_lines
 from results.report.summary import caution_lines, front_lines, no_reference_lines
-from results.report.tables import compared_pick_rows, pick_columns
+from results.report.tables import brief_columns, compared_pick_rows, pick_columns
+from results.report.verdict import verdict_of
 from results.statistics.analysis import Analysis
 
 
 def summary_markdown(analysis: Analysis, commands: Sequence[str]) -> str:
     """Return a heading, the answer as sentences, the table of picks, and the commands that export them."""
-    outcome = analysis.outcome
+    outcome, verdict = analysis.outcome, verdict_of(analysis)
+    columns = brief_columns(analysis, pick_columns(analysis))
     lines = [f"## Bits a layer: {escaped(outcome.name)}", ""]
-    lines += [f"- **{escaped(claim)}** {escaped(reason)}" for claim, reason in lead_lines(analysis)]
-    lines += ["", *to_markdown(pick_columns(analysis), compared_pick_rows(analysis)), ""]
+    lines += [f"**{escaped(verdict.claim)}.**", ""]
+    lines += [f"- **{question}:** {escaped(answer)}." for question, answer in verdict.points]
+    lines += ["", *to_markdown(columns, compared_pick_rows(analysis)), ""]
     lines += [
         escaped(line) for line in (*front_lines(analysis), *no_reference_lines(analysis), *caution_lines(analysis))
     ]

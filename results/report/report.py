@@ -26,22 +26,30 @@ from results.plots.progress import write_progress_plot
 from results.plots.progress_info import progress_info
 from results.plots.unseen import write_unseen_plot
 from results.report.commands import pick_exports
-from results.report.leads import lead_lines
 from results.report.markdown import summary_markdown
 from results.report.page_data import page_json
 from results.report.polished import PolishedMap, polished_columns, read_polished
-from results.report.summary import caution_lines, export_commands, front_lines, no_reference_lines
+from results.report.summary import (
+    caution_lines,
+    checkpoint_command,
+    export_commands,
+    front_lines,
+    no_reference_lines,
+)
 from results.report.tables import (
     baseline_columns,
     baseline_rows,
+    brief_columns,
     compared_pick_rows,
     front_columns,
     front_rows,
     front_table,
+    further_pick_columns,
     pick_columns,
     picks_table,
     trials_table,
 )
+from results.report.verdict import verdict_of
 from results.statistics.analysis import Analysis
 
 _MOST_LABELS = 6  # whose sentences are counted
@@ -126,22 +134,26 @@ def report_page(
         polished: the polished maps, if there are any.
         running: how far the search is; None once it has ended.
     """
-    outcome = analysis.outcome
+    outcome, compared = analysis.outcome, compared_pick_rows(analysis)
     return render(
         "report.html.j2",
         outcome=outcome,
         analysis=analysis,
-        lead=lead_lines(analysis),
+        verdict=verdict_of(analysis),
+        checkpoint=checkpoint_command(analysis, run),
         about_front=front_lines(analysis),
         caution=caution_lines(analysis),
         no_reference=no_reference_lines(analysis),
-        picks=to_html(pick_columns(analysis), compared_pick_rows(analysis), "cards"),
+        picks=to_html(brief_columns(analysis, pick_columns(analysis)), compared, "cards"),
+        more_of_picks=[to_html(columns, compared, "cards") for columns in further_pick_columns(analysis)],
         unanswered=[(line.request, line.missing) for line in analysis.headlines if line.trial is None],
-        front=to_html(front_columns(analysis), front_rows(analysis), "sortable"),
-        baselines=to_html(baseline_columns(analysis), rows, "sortable") if (rows := baseline_rows(analysis)) else "",
+        front=to_html(brief_columns(analysis, front_columns(analysis)), front_rows(analysis), "sortable cards"),
+        baselines=to_html(baseline_columns(analysis), rows, "sortable cards")
+        if (rows := baseline_rows(analysis))
+        else "",
         failures=[(trial.label, trial.failure) for trial in analysis.failed[:MOST_FAILURES]],
         unlisted_failures=max(len(analysis.failed) - MOST_FAILURES, 0),
-        polished=to_html(polished_columns(outcome.metric), polished) if polished else "",
+        polished=to_html(polished_columns(outcome.metric), polished, "cards") if polished else "",
         exports=pick_exports(analysis, run),
         explore=page_json(analysis, run),
         running=running,

@@ -16,8 +16,8 @@ from results.formatting import (
 )
 from results.outcome import Trial
 from results.pareto import beaten_by, front
-from results.report.leads import verdict_leads
-from results.report.tables import brief_pick_columns, compared_pick_rows, request_with_margin
+from results.report.tables import compared_pick_rows, request_with_margin, terminal_pick_columns
+from results.report.verdict import verdict_of
 from results.statistics.analysis import Analysis
 
 
@@ -32,11 +32,16 @@ def ending_lines(analysis: Analysis, run: str, export: str, width: int = 100) ->
         export: the command that exports a pick; empty if there is none yet.
         width: of a line, in characters.
     """
-    verdict = [f"{claim}: {reason}." for claim, reason in verdict_leads(analysis)]
-    lines = [line for sentence in verdict for line in textwrap.wrap(sentence, width, break_on_hyphens=False)]
+    verdict = verdict_of(analysis)
+    lines = textwrap.wrap(f"{verdict.claim}.", width, break_on_hyphens=False)
+    indent = 2 + max((len(question) for question, _ in verdict.points), default=0)
+    for question, answer in verdict.points:
+        lines += textwrap.wrap(
+            f"{question:{indent}}{answer}.", width, subsequent_indent=" " * indent, break_on_hyphens=False
+        )
     if not analysis.outcome.trials:  # FP32 alone is no table of picks
         return [*lines, "", f"report: {run}/report.html"]
-    lines += ["", *to_terminal(brief_pick_columns(analysis), compared_pick_rows(analysis), width), ""]
+    lines += ["", *to_terminal(terminal_pick_columns(analysis), compared_pick_rows(analysis), width), ""]
     lines.append(f"report: {run}/report.html")
     if export and len(f"export: {export}") > width:
         pick, _, target = export.partition(" --format ")
@@ -113,6 +118,13 @@ def export_commands(analysis: Analysis, run: str, target: str = "--format text")
     answered = [headline.request for headline in analysis.headlines if headline.trial is not None]
     requests = (request_with_margin(analysis.outcome, request) for request in answered)
     return [f"bitfront export --run {quoted(run)} --pick {request} {target}" for request in requests]
+
+
+def checkpoint_command(analysis: Analysis, run: str) -> str:
+    """Return the command that exports the recommended pick as a checkpoint; empty without a pick."""
+    axis = analysis.outcome.file_axis
+    commands = export_commands(analysis, run, f"--format {axis} --out {quoted(f'{run}-{axis}')}")
+    return commands[0] if commands else ""
 
 
 def _labels(trials: list[Trial]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from objectives.metrics import METRIC_NAMES
+from objectives.packing.footprint import AXIS_NAMES
 from results import formatting
 from results.columns import Column, to_frame
 from results.export.bit_map_files import bit_map_path, maps_with_files
@@ -16,6 +17,7 @@ from results.pareto import beaten_by, front, least_damage
 from results.report.map_columns import (
     MapColumns,
     MapRow,
+    bits_column,
     damage_column,
     difference_column,
     from_scores,
@@ -25,10 +27,12 @@ from results.report.map_columns import (
     metric_column,
     no_worse,
     score_columns,
+    spread_columns,
 )
 from results.statistics.analysis import Analysis
 from results.statistics.intervals import Comparison, Estimate
 from results.statistics.picks import KNEE, SMALLEST
+from results.statistics.spread import seen_spread, unseen_spread
 
 
 def trials_table(outcome: Outcome) -> pd.DataFrame:
@@ -46,7 +50,7 @@ def front_table(analysis: Analysis) -> pd.DataFrame:
 
     ``*_low`` to ``*_high`` are 95% intervals over the sentences. ``no_worse_than_fp32`` is the confidence that the
     metric is no worse than FP32's by more than ``margin``. ``unseen_damage`` is on training sentences, NaN if the map
-    was not scored on them. The last two columns name the map's files.
+    was not scored on them. ``bit_map_*`` name the map's files.
     """
     return to_frame(front_columns(analysis), front_rows(analysis))
 
@@ -55,7 +59,8 @@ def picks_table(analysis: Analysis) -> pd.DataFrame:
     """Return ``picks.csv``: one row for each request that a map answers; see :func:`front_table`.
 
     ``confirmed_*`` is on the holdout set. ``corrected_*`` is the expected score of a map chosen this way, on sentences
-    that had no part in the choice. The last two columns name the map's files.
+    that had no part in the choice. ``*_standard_error``, ``*_99_percent`` and ``*_largest`` are of damage over the
+    sentences. ``bit_map_*`` name the map's files.
     """
     return to_frame(pick_columns(analysis), pick_rows(analysis))
 
@@ -85,6 +90,7 @@ def front_columns(analysis: Analysis) -> MapColumns:
         *score_columns(analysis),
         *further_score_columns(outcome),
         *file_columns(outcome),
+        bits_column(),
     ]
 
 
@@ -95,10 +101,10 @@ def front_rows(analysis: Analysis) -> list[MapRow]:
 
 def baseline_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the table of the documented map and the baselines."""
-    outcome = analysis.outcome
+    identity = identity_columns(analysis.outcome, _with_files(analysis))
+    columns = [*identity, *score_columns(analysis), bits_column()]
     return [
-        *identity_columns(outcome, _with_files(analysis)),
-        *score_columns(analysis),
+        *brief_columns(analysis, columns),
         Column("", "outcome", from_trial(lambda trial: _baseline_remark(analysis, trial))),
     ]
 
@@ -145,8 +151,34 @@ def pick_columns(analysis: Analysis) -> MapColumns:
         ),
         Column("", "best baseline of that size", lambda row: _best_baseline(analysis, row)),
         *further_score_columns(outcome),
+        bits_column(),
+        *spread_columns("damage", "damage", from_trial(lambda trial: seen_spread(analysis, trial))),
+        *spread_columns("unseen_damage", "damage, unseen", from_trial(lambda trial: unseen_spread(analysis, trial))),
         *file_columns(outcome),
     ]
+
+
+def brief_columns(analysis: Analysis, columns: MapColumns) -> MapColumns:
+    """Return the columns that answer a reader's first questions: which map, how small and how good."""
+    named = {column.name: column for column in columns}
+    brief = [named[name] for name in _brief_names(analysis.outcome) if name in named]
+    headings = _BRIEF_HEADINGS | {
+        analysis.outcome.metric: f"validation {METRIC_NAMES[analysis.outcome.metric]} (95% interval)"
+    }
+    return [replace(column, heading=headings.get(column.name, column.heading)) for column in brief]
+
+
+def further_pick_columns(analysis: Analysis) -> tuple[MapColumns, MapColumns]:
+    """Return the columns that the brief ones leave out, each after the pick: of sizes and the metric, and of damage.
+
+    Damages come with how they spread, so those of the brief columns are there again.
+    """
+    columns = pick_columns(analysis)
+    pick, brief = columns[0], set(_brief_names(analysis.outcome))
+    of_damage = [column for column in columns if column.heading and "damage" in column.name]
+    of_damage.sort(key=lambda column: ("unseen" in column.name, "confirmed" in column.name))
+    others = [column for column in columns if column.heading and column.name not in brief and column not in of_damage]
+    return [pick, *others], [pick, *of_damage]
 
 
 def pick_rows(analysis: Analysis) -> list[MapRow]:
@@ -160,14 +192,14 @@ def compared_pick_rows(analysis: Analysis) -> list[MapRow]:
     return [MapRow(None, "FP32"), *documented, *pick_rows(analysis)]
 
 
-def brief_pick_columns(analysis: Analysis) -> MapColumns:
+def terminal_pick_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the picks' table that fit a terminal; picks are named as ``export --pick`` takes them."""
     outcome = analysis.outcome
-    size, in_bytes = f"{outcome.size_axis}_compression", f"{outcome.file_axis}_bytes"
-    columns = {column.name: column for column in pick_columns(analysis)}
-    brief = [columns[name] for name in ("pick", "label", size, in_bytes, outcome.metric, "damage", "unseen_damage")]
-    brief[0] = replace(brief[0], text=lambda request: request_with_margin(outcome, request))
-    return [replace(column, interval=column.name == outcome.metric) for column in brief]
+    columns = [
+        column for column in brief_columns(analysis, pick_columns(analysis)) if not column.name.endswith("_minus_fp32")
+    ]
+    columns[0] = replace(columns[0], text=lambda request: request_with_margin(outcome, request))
+    return [replace(column, interval=column.name == outcome.metric) for column in columns]
 
 
 def request_with_margin(outcome: Outcome, request: str) -> str:
@@ -177,12 +209,33 @@ def request_with_margin(outcome: Outcome, request: str) -> str:
 
 
 def request_text(outcome: Outcome, request: str) -> str:
-    """Return a request as people read it: ``8x or more``."""
+    """Return a request as people read it: ``8x nominal or more``."""
     if request == SMALLEST:
         return f"Smallest within {formatting.loss(outcome.margin, outcome.metric)} of FP32"
     if request == KNEE:
         return "Knee of the front"
-    return f"{request.removeprefix('best@')} or more" if request.startswith("best@") else request
+    if not request.startswith("best@"):
+        return request
+    # The column of sizes beside it counts files.
+    axis = "" if outcome.size_axis == outcome.file_axis else f" {AXIS_NAMES[outcome.size_axis]}"
+    return f"{request.removeprefix('best@')}{axis} or more"
+
+
+_BRIEF_HEADINGS = {
+    "packed_bytes": "size",
+    "onnx_bytes": "size",
+    "packed_compression": "smaller",
+    "onnx_compression": "smaller",
+    "damage": "validation damage",
+    "unseen_damage": "unseen damage",
+}
+"""Shorter than in a table of all columns; the verdict above defines damage, and sizes are of the file."""
+
+
+def _brief_names(outcome: Outcome) -> tuple[str, ...]:
+    axis, metric = outcome.file_axis, outcome.metric
+    sizes = (f"{axis}_bytes", f"{axis}_compression", "bits_per_weight")
+    return ("pick", "label", *sizes, metric, f"{metric}_minus_fp32", "damage", "unseen_damage")
 
 
 def file_columns(outcome: Outcome) -> MapColumns:

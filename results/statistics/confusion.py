@@ -94,14 +94,14 @@ def unseen_weights(draws: int, random: np.random.Generator) -> Floats:
     return np.asarray(-np.log1p(-(random.permutation(draws) + 0.5) / draws))
 
 
-def draws_of(counts: Counts, draws: int = DRAWS, metric: MetricName = "mcc") -> Draws:
-    """Return the draws for counts n_yab, ``(C, C, C)``, or ``(C, C, 1)`` for a map alone."""
+def draws_of(counts: Counts | Floats, draws: int = DRAWS, metric: MetricName = "mcc") -> Draws:
+    """Return the draws for counts n_yab, ``(C, C, C)``, or ``(C, C, 1)`` for a map alone; they need not be whole."""
     return _draws_of(tuple(counts.ravel().tolist()), counts.shape, draws, metric)
 
 
 @lru_cache(maxsize=256)  # folds and comparisons ask for the same counts again
-def _draws_of(flat: tuple[int, ...], shape: tuple[int, ...], draws: int, metric: MetricName) -> Draws:
-    counts = np.array(flat, dtype=np.int64).reshape(shape)
+def _draws_of(flat: tuple[float, ...], shape: tuple[int, ...], draws: int, metric: MetricName) -> Draws:
+    counts = np.array(flat).reshape(shape)
     paired = counts.shape[-1] > 1
     point = float(difference(counts, metric))
     if np.count_nonzero(counts.any(axis=(1, 2))) < 2:  # the MCC is undefined for a single label
@@ -188,7 +188,7 @@ class _Cells:
     metric: MetricName
 
     @classmethod
-    def of(cls, counts: Counts, tried: list[Kind], metric: MetricName) -> _Cells:
+    def of(cls, counts: Counts | Floats, tried: list[Kind], metric: MetricName) -> _Cells:
         occupied = (counts > 0) | (len(counts) == 2)  # of two classes all: there are few
         for kind in tried:
             occupied[kind] = True
@@ -224,7 +224,7 @@ class _Cells:
         return metric_of_margins(self.metric, hits @ weights.T, answered @ weights.T, labelled)
 
 
-def _worst_kinds(counts: Counts, metric: MetricName, *, wrong: bool) -> list[Kind]:
+def _worst_kinds(counts: Counts | Floats, metric: MetricName, *, wrong: bool) -> list[Kind]:
     """Return the kinds in which the map is wrong, or right, and the other is the opposite, that move d most."""
     paired = counts.shape[-1] > 1
     of_label = counts.sum(axis=(1, 2))

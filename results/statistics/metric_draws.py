@@ -55,7 +55,15 @@ class TaskMetric:
     name: MetricName = "mcc"
     head: Head = TWO_CLASSES
 
-    def draws(self, labels: Labels, answers: Answers, others: Answers | None = None, *, draws: int = DRAWS) -> Draws:
+    def draws(
+        self,
+        labels: Labels,
+        answers: Answers,
+        others: Answers | None = None,
+        *,
+        draws: int = DRAWS,
+        factor: float = 1.0,
+    ) -> Draws:
         """Return the metric of a map, or its difference to another's, on random weights of the sentences.
 
         For classes the draws depend on the counts alone: two maps of the same counts have the same interval.
@@ -65,14 +73,16 @@ class TaskMetric:
             answers: the map's, in the same shape.
             others: those of another map; None for the metric of the map itself.
             draws: their number, at most 4,000 for more than two classes, and 2,000 for labels and numbers.
+            factor: as if there were so many times these sentences, with the same shares of each kind.
 
         Raises:
             ValueError: the shapes differ, or there is no sentence.
         """
         if isinstance(self.head, Classes):
             draws = min(draws, _MANY_CLASSES_DRAWS) if self.head.shape else draws
-            return draws_of(counts_of(labels, answers, others, self.head.n_classes), draws, self.name)
-        return self._weighted(labels, answers, others, min(draws, _MOST_DRAWS))
+            counts = counts_of(labels, answers, others, self.head.n_classes)
+            return draws_of(counts if factor == 1 else counts * np.float64(factor), draws, self.name)
+        return self._weighted(labels, answers, others, min(draws, _MOST_DRAWS), factor)
 
     def standard_error(self, labels: Labels, answers: Answers, others: Answers | None = None) -> float:
         """Return the standard error of the metric of a map, or of its difference to another's.
@@ -90,7 +100,7 @@ class TaskMetric:
         """Return the metric of each map of answers ``(n_maps, n_sentences, *head.label_shape)``."""
         return metric_values(self.name, self.head, answers, labels)
 
-    def _weighted(self, labels: Labels, answers: Answers, others: Answers | None, draws: int) -> Draws:
+    def _weighted(self, labels: Labels, answers: Answers, others: Answers | None, draws: int, factor: float) -> Draws:
         given = [answers] if others is None else [answers, others]
         for own in given:
             if own.shape != labels.shape or not len(labels):
@@ -101,7 +111,7 @@ class TaskMetric:
         worst, best = (_unseen_sentences(sides, wrong=wrong) for wrong in (True, False))
         if not worst:
             return Draws.unknown(point, self.name, paired=others is not None)
-        weights, one_more = _weights(len(labels), draws)
+        weights, one_more = _weights(len(labels), draws, factor)
         sums = [weights @ side.features for side in sides]
 
         def with_one_more(kinds: list[list[Floats]]) -> Floats:
@@ -170,7 +180,9 @@ def _unseen_sentences(sides: Sequence[_Side], *, wrong: bool) -> list[list[Float
 
 
 @lru_cache(maxsize=2)  # those of all sentences and of a fold
-def _weights(n_sentences: int, draws: int) -> tuple[npt.NDArray[Any], Floats]:
-    """Return the weights w, ``(draws, n_sentences)``, and e, ``(draws,)``."""
+def _weights(n_sentences: int, draws: int, factor: float = 1.0) -> tuple[npt.NDArray[Any], Floats]:
+    """Return the weights w, ``(draws, n_sentences)``, each of so many sentences, and e, ``(draws,)``."""
     random = np.random.default_rng(0)
-    return random.standard_exponential((draws, n_sentences)), unseen_weights(draws, random)
+    shape = (draws, n_sentences)
+    weights = random.standard_exponential(shape) if factor == 1 else random.standard_gamma(factor, shape)
+    return weights, unseen_weights(draws, random)

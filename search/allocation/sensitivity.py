@@ -25,13 +25,14 @@ from objectives.quantization.bank import FP32_WIDTH
 from objectives.quantization.first_order import first_order_shifts
 from objectives.scores import LogOdds
 from search.allocation.knapsack import Damages, Source
+from search.allocation.phases import MEASURING
 
 MEASURED_WIDTHS = (2, 3)
 """Where a layer's change is too large for the gradient's first order, which is within a few percent from 4 bits on."""
 
 ReportProgress = Callable[[str, int, int, float | None], object]
 """Takes the name of a step, how much of it is done, of how much, and the seconds left (None if unknown)."""
-_FIRST_ORDER, _MEASURING = "sensitivities by gradients, batches", "measuring sensitivities"
+_FIRST_ORDER = "sensitivities by gradients, batches"
 
 log = logging.getLogger("bitfront")
 
@@ -128,7 +129,7 @@ def measure(
     missing = [(index, width) for index, width in effects if not measured[index, WIDTHS.index(width)]]
     if missing:
         kept = len(effects) - len(missing)
-        report_progress(_MEASURING, kept, len(effects), None)
+        report_progress(MEASURING, kept, len(effects), None)
         fp32 = (FP32_WIDTH,) * len(problem.layers)
         problem.evaluator.log_odds(fp32, remember=True)
         # The first evaluations run only the layers at the top, the last ones the whole model.
@@ -137,10 +138,10 @@ def measure(
         save_s = 0.0
         try:
             for evaluated, (index, width) in enumerate(missing):
+                left_s = _left_s(began, work[evaluated], work[-1])
+                report_progress(MEASURING, kept + evaluated, len(effects), left_s)
                 if should_stop():
                     return None
-                left_s = _left_s(began, work[evaluated], work[-1])
-                report_progress(_MEASURING, kept + evaluated, len(effects), left_s)
                 if measured[index, WIDTHS.index(width)]:
                     continue  # another search has measured it meanwhile
                 log_odds = problem.evaluator.log_odds((*fp32[:index], width, *fp32[index + 1 :]))

@@ -15,7 +15,6 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as ProgressBar
 
-from objectives.errors import quoted
 from results.formatting import duration
 from results.statistics.analysis import Analysis
 from search.cli.options import PipeSafeConsole
@@ -52,12 +51,10 @@ def progress_display(console: PipeSafeConsole) -> Iterator[Display]:
 def summary(analysis: Analysis, run: Path) -> str:
     """Return the text that a search ends with, as wide as the terminal within 80 to 100 characters."""
     # Imported here because pandas is slow to import and `status` does without.
-    from results.report.summary import ending_lines, export_commands
+    from results.report.summary import checkpoint_command, ending_lines
 
-    format_ = analysis.outcome.file_axis
-    commands = export_commands(analysis, str(run), f"--format {format_} --out {quoted(f'{run}-{format_}')}")
     width = max(80, min(_MAX_COLUMNS, shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns))
-    return "\n".join(ending_lines(analysis, str(run), commands[0] if commands else "", width))
+    return "\n".join(ending_lines(analysis, str(run), checkpoint_command(analysis, str(run)), width))
 
 
 def status_line(progress: Progress) -> str:

@@ -22,6 +22,7 @@ from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
 from results.statistics.analysis import Analysis
 from search.allocation.baselines import first_baselines
+from search.allocation.phases import MEASURING
 from search.allocation.sensitivity import Sensitivities, measure
 from search.run.final_checks import most_check_passes, run_final_checks
 from search.run.logs import log_start, logging_to, provenance, versions
@@ -139,7 +140,7 @@ def run_search(
                 trial_s = _score_enqueued(worker, budget, phases)
                 scored = store.patiently(lambda: finished(study), should_stop)
                 report_phase = with_share(phases, budget, scored, trial_s)
-                sensitivities = _measure_sensitivities(profile, problem, files, budget, report_phase)
+                sensitivities = _measure_sensitivities(profile, problem, files, budget, report_phase, start)
                 if sensitivities is not None:
                     worker.search_with(sensitivities)
             analysis = _loop(worker, job, files, budget, phases, recorded, record_end)
@@ -272,18 +273,27 @@ def _loop(
 
 
 def _measure_sensitivities(
-    profile: Profile, problem: Problem, files: RunFiles, budget: Budget, report_phase: ReportPhase
+    profile: Profile,
+    problem: Problem,
+    files: RunFiles,
+    budget: Budget,
+    report_phase: ReportPhase,
+    start: dict[str, Any],
 ) -> Sensitivities | None:
+    """Return the sensitivities; None if the budget ended first, and ``start`` then says how many are kept."""
     assert profile.sensitivity != "none"
     widths = profile.widths
     started = time.monotonic()
 
     def report_progress(name: str, done: int, total: int, left_s: float | None) -> None:
         files.update_if_due()  # with the baselines, before the first measurement
+        if name == MEASURING:
+            start["sensitivities"] = f"{done} of {total}"
         report_phase(name, done, total, left_s)
 
     measured = measure(problem, cache_directory(), profile.sensitivity, report_progress, budget.is_over, widths)
     if measured is not None:
+        start.pop("sensitivities", None)
         write_sensitivity_plot(problem.layers, measured.damages, measured.measured, files.run.path, widths)
         log.info("sensitivities of %d layers after %.0f s", len(problem.layers), time.monotonic() - started)
     return measured

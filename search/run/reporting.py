@@ -17,6 +17,7 @@ from results.outcome import Outcome
 from results.pareto import front
 from results.statistics.candidates import Candidates
 from results.statistics.picks import headline_limits, pick
+from search.allocation.phases import MEASURING
 from search.run.profile import Profile, checked_profile, given_as
 from search.run.progress import BY_SIGNAL, REFRESH_S, SEARCHING, Phase, read_phase
 from search.run.run_directory import RunDirectory
@@ -56,7 +57,11 @@ def outcome_of_run(study: optuna.Study, run: RunDirectory, margin: float | None 
     # No single command repeats a run that was continued with another sampler.
     resampled = THEN in dict(result.provenance).get("sampler", "")
     command = "" if resampled else command_of(profile, run, len(result.trials))
-    unfinished = unfinished_because(settings.get("start", {}), len(result.trials), profile["trials"])
+    start = settings.get("start", {})
+    phase = read_phase(run)  # of a search that runs, or was killed
+    if "ended" not in start and phase is not None and phase[0].name == MEASURING:
+        start["sensitivities"] = f"{phase[0].done} of {phase[0].total}"
+    unfinished = unfinished_because(start, len(result.trials), profile["trials"])
     return replace(result, margin=margin, command=command, unfinished=unfinished)
 
 
@@ -148,10 +153,14 @@ def unfinished_because(start: Mapping[str, Any], trials: int, trial_limit: int) 
     again = "the same command continues it"
     if not start:
         return ""
+    if measured := start.get("sensitivities"):
+        evaluated += f" and {measured} sensitivities (kept)"
     if "ended" not in start:
         return f"after {evaluated} it was still running when this was written, or was interrupted; {again}"
     if start.get("by") == BY_SIGNAL:
         return f"a signal stopped it after {evaluated}; {again}"
+    if measured:
+        return f"its time was over after {evaluated}; {again}"
     if waiting := start.get("waiting"):
         return (
             f"its final checks had no time for {maps(int(waiting))}, those that picks and verdict need least; "

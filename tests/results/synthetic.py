@@ -13,7 +13,7 @@ from objectives.layers import BitMap, Layer, uniform
 from objectives.metrics import MetricName
 from objectives.packing.footprint import Footprint, SizeAxis, footprint
 from objectives.scores import Scores, score
-from results.outcome import Origin, Outcome, Quality, Trial, Unseen
+from results.outcome import HoldoutScores, Origin, Outcome, Quality, Trial, Unseen
 from tests.objectives.onnx_sizes import made_up_onnx_sizes
 
 
@@ -156,6 +156,27 @@ def with_unseen(outcome: Outcome, trials: Iterable[Trial], sentences: int = 300,
         size = np.std(trial.log_odds - outcome.fp32_log_odds) * (luck if trial.origin == "sampler" else 1.0)
         scored[trial.number] = fp32 + random.normal(scale=size, size=shape).astype(np.float32)
     return replace(outcome, unseen=Unseen(fp32, scored, len(outcome.trials)))
+
+
+def with_holdout(outcome: Outcome, *, noise: float = 1.0, withdrawn: bool = False) -> Outcome:
+    """Return the outcome after its holdout was scored: a copy of its sentences, with ``noise`` times the shifts."""
+    log_odds = {
+        trial.number: outcome.fp32_log_odds + np.float32(noise) * (trial.log_odds - outcome.fp32_log_odds)
+        for trial in outcome.trials
+        if trial.log_odds is not None
+    }
+    sentences = (outcome.labels, outcome.in_domain, outcome.fp32_log_odds)
+    scores = HoldoutScores("0.3", *sentences, log_odds, len(outcome.trials) - withdrawn, withdrawn)
+    return replace(outcome, holdout_source="0.3", holdout=scores)
+
+
+def eventful_outcome(margin: float, trials: int = 60) -> Outcome:
+    """Return a run with a holdout, unseen sentences, knapsack maps, and a search that went on after its checks."""
+    outcome = replace(made_up_outcome(trials=trials, sentences=800), margin=margin)
+    maps = [replace(trial, origin="plain") if trial.origin == "uniform" else trial for trial in outcome.trials]
+    outcome = with_unseen(with_trials(outcome, maps), [trial for trial in maps if trial.feasible or not trial.number])
+    assert outcome.unseen is not None
+    return replace(with_holdout(outcome), unseen=replace(outcome.unseen, trials=40, outdated=True))
 
 
 def made_up_outcome(

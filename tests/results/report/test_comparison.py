@@ -33,7 +33,7 @@ def test_fronts_are_of_damage_on_the_axis_of_the_first_run(tmp_path: Path) -> No
     assert table["run"].value_counts(sort=False).tolist() == [len(run.front) for run in info.runs]
     assert (table["damage_low"] < table["damage"]).all() and (table["mcc"] < table["mcc_high"]).all()
     page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
-    for words in ("_one against two $", info.warnings[0], "8x or more", "Knee of the front"):
+    for words in ("_one against two $", info.warnings[0], "8x nominal or more", "Knee of the front"):
         assert words in page
     lines = [("_one", [(8.0, 0.1)]), ("two $", [(8.0, 0.2), (9.0, 0.3)])]
     [axes] = draw_comparison(lines, [(5.6, 0.1)], "nominal").axes
@@ -78,9 +78,9 @@ def test_every_run_has_its_picks_beside_what_they_were_made_by() -> None:
     rows = picks_comparison(info)
     [pick, unseen] = [column for column in map_columns(info) if column.heading in ("pick", "damage, unseen")]
     assert [(pick.line(row), row.run.name) for row in rows[:3]] == [
-        ("5.5x or more", "checked"),
-        ("8x or more", "tight"),
-        ("8x or more", "checked"),
+        ("5.5x nominal or more", "checked"),
+        ("8x nominal or more", "tight"),
+        ("8x nominal or more", "checked"),
     ]
     assert pick.line(rows[-1]) == "Knee of the front"
     assert all(bool(unseen.line(row)) == (row.run.name == "checked") for row in rows)

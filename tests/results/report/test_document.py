@@ -16,9 +16,9 @@ from objectives.packing.footprint import SizeAxis
 from results.outcome import Quality
 from results.pareto import front
 from results.report.document import SCHEMA, as_json, report_document
-from results.report.leads import lead_lines
 from results.report.page_data import page_data, page_json
 from results.report.tables import front_table, picks_table, trials_table
+from results.report.verdict import verdict_of
 from results.statistics.analysis import Analysis, analyse
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, with_trials, with_unseen
 
@@ -47,7 +47,8 @@ def test_the_document_has_the_tables_values(analysis: Analysis) -> None:
     assert document["trials"][-1]["damage"] is None and document["trials"][-1]["state"] == "failed"
     assert document["trials"][0]["bits"] == "".join(map(str, analysis.outcome.trials[0].bit_map))
     assert document["settings"] == {"seed": 0}
-    assert [(line["heading"], line["text"]) for line in document["verdict"]] == lead_lines(analysis)
+    claim, *points = [(line["heading"], line["text"]) for line in document["verdict"]]
+    assert claim == (verdict_of(analysis).claim, "") and tuple(points) == verdict_of(analysis).points
     assert document["fp32"]["mcc"] == analysis.outcome.fp32.metric and document["fp32"]["damage"] == 0
     assert document["fp32"]["onnx_bytes"] == analysis.outcome.footprint.fp32_size("onnx")
     assert len(document["layers"]) == 76 and len(document["baselines"]) == 8

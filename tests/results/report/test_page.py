@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,17 +13,17 @@ import numpy as np
 import pytest
 
 from objectives.layers import WIDTHS
-from results.formatting import DAMAGE
 from results.pareto import front
 from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import Running, report_page, write_report
+from results.report.verdict import AGAINST, CERTAIN, GOOD, SMALL
 from results.statistics.analysis import Analysis, analyse
 from tests.results.browser import Browser, browser, needs_browser
 from tests.results.synthetic import made_up_outcome, with_trials, with_unseen
 
 pytestmark = needs_browser
 
-DESKTOP, PHONE = 1280, 390
+DESKTOP, PHONE = 1200, 390
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +60,33 @@ def test_the_page_is_quiet_and_fits(width: int, page: tuple[Path, Analysis], chr
     assert chromium.evaluate("document.querySelector('#front-picture').open") is False  # the plot to touch replaces it
     # The answer is in the first screen, whatever its size.
     assert chromium.evaluate("document.querySelector('.answer').getBoundingClientRect().bottom") < 900
+    answer = chromium.evaluate("document.querySelector('.answer').textContent")
     assert "MCC of FP32" in chromium.evaluate("document.querySelector('.answer b').textContent")
+    for question in (SMALL, GOOD, AGAINST, CERTAIN, "How to get it"):
+        assert question in answer
+    # No table is cut off, not even that of all columns; only plots scroll.
+    chromium.evaluate("document.querySelector('details').open = true")
+    cut = "[...document.querySelectorAll('.wide:has(> table)')].filter(box => box.scrollWidth > box.clientWidth).length"
+    assert chromium.evaluate(cut) == 0
+    if width == DESKTOP:
+        picks = "document.querySelector('#picks + .wide').getBoundingClientRect().bottom"
+        assert chromium.evaluate(picks) <= 900
     assert analysis.front
     chromium.screenshot(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 50_000
+
+
+def test_a_printed_page_has_two_sides_and_no_interval_larger_than_its_value(
+    page: tuple[Path, Analysis], chromium: Browser
+) -> None:
+    chromium.open(page[0], DESKTOP)
+    printed = chromium.ask("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"]
+    assert len(re.findall(rb"/Type ?/Page\b", base64.b64decode(printed))) == 2
+    chromium.ask("Emulation.setEmulatedMedia", media="print")
+    size = "parseFloat(getComputedStyle(document.querySelector('SELECTOR')).fontSize)"
+    value, interval = (chromium.evaluate(size.replace("SELECTOR", f"#picks + .wide {of}")) for of in ("td", "td small"))
+    chromium.ask("Emulation.setEmulatedMedia", media="")
+    assert interval < value
 
 
 def test_the_front_sorts_by_every_column(page: tuple[Path, Analysis], chromium: Browser) -> None:
@@ -73,7 +98,7 @@ def test_the_front_sorts_by_every_column(page: tuple[Path, Analysis], chromium: 
     labels = f"[...{rows}.tBodies[0].rows].map(row => row.cells[0].textContent)"
     by_size = [trial.label for trial in analysis.front]
     assert chromium.evaluate(labels) == by_size
-    for name in ("MCC (95% interval)", DAMAGE, "nominal"):
+    for name in ("validation MCC (95% interval)", "validation damage", "smaller"):
         at = heads.index(name)
         click = f"{rows}.tHead.rows[0].cells[{at}].querySelector('button').click()"
         chromium.evaluate(click)

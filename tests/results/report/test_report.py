@@ -14,14 +14,22 @@ import pytest
 
 from objectives.bit_maps import parse_bit_map, read_bit_map
 from objectives.files import write_text
+from results.columns import shown
 from results.export.bit_map_files import remove_stale_bit_maps, write_bit_maps
-from results.formatting import difference_with
-from results.outcome import HoldoutScores, Outcome
+from results.outcome import Outcome
 from results.pareto import front
-from results.report.leads import lead_lines
 from results.report.report import write_report
 from results.report.summary import caution_lines, front_lines
-from results.report.tables import baseline_columns, baseline_rows, compared_pick_rows, pick_columns, picks_table
+from results.report.tables import (
+    baseline_columns,
+    baseline_rows,
+    brief_columns,
+    compared_pick_rows,
+    further_pick_columns,
+    pick_columns,
+    picks_table,
+)
+from results.report.verdict import verdict_of
 from results.statistics.analysis import analyse
 from tests.results.synthetic import (
     empty_outcome,
@@ -29,6 +37,7 @@ from tests.results.synthetic import (
     made_up_outcome,
     made_up_trial,
     scored,
+    with_holdout,
     with_trials,
     with_unseen,
 )
@@ -144,7 +153,8 @@ def test_the_page_says_what_was_found(directory: Path, outcome: Outcome) -> None
     for line in (
         *front_lines(analysis),
         *caution_lines(analysis),
-        *(part for pair in lead_lines(analysis) for part in pair),
+        f"{verdict_of(analysis).claim}.",
+        *(part for pair in verdict_of(analysis).points for part in pair),
     ):
         assert line in text
     assert "log-odds were <NaN>" in text  # escaped in the file, or it would be a tag here
@@ -255,7 +265,7 @@ def baselines_only() -> Outcome:
         ),
         (
             all_failed,
-            ["No answer yet. No map has been scored: all 33 evaluations failed", "and 13 more, in trials.csv"],
+            ["No answer yet.", "No map has been scored: all 33 evaluations failed", "and 13 more, in trials.csv"],
         ),
         (
             none_feasible,
@@ -337,59 +347,40 @@ def test_the_page_says_by_how_much_each_baseline_is_beaten_or_that_it_is_not(tmp
     assert "on the front; the sampler has no map that small" in text  # uniform 2
 
 
-def confirmed(outcome: Outcome, withdrawn: bool) -> Outcome:
-    """Return the outcome after its holdout set was scored: copies of its own, with twice the noise."""
-    doubled = {
-        trial.number: 2 * trial.log_odds - outcome.fp32_log_odds
-        for trial in outcome.trials
-        if trial.log_odds is not None
-    }
-    scores = HoldoutScores(
-        source="0.3",
-        labels=outcome.labels,
-        in_domain=outcome.in_domain,
-        fp32_log_odds=outcome.fp32_log_odds,
-        log_odds=doubled,
-        trials=len(outcome.trials) - withdrawn,
-        withdrawn=withdrawn,
-    )
-    return replace(outcome, holdout_source="0.3", holdout=scores)
-
-
 @pytest.mark.usefixtures("unrendered")
-def test_only_what_the_holdout_set_says_is_called_confirmed(tmp_path: Path) -> None:
-    outcome = made_up_outcome(trials=30)
-    outcomes = {
-        "No holdout set.": outcome,
-        "Holdout set not scored yet.": replace(outcome, holdout_source="0.3"),
-        "Holdout result out of date.": confirmed(outcome, withdrawn=True),
-        "Scored on the holdout set.": confirmed(outcome, withdrawn=False),  # no map is said to be within that margin
-        "Not confirmed on the holdout set.": confirmed(replace(outcome, margin=0.15), withdrawn=False),
-        "Confirmed on the holdout set.": confirmed(replace(outcome, margin=1.0), withdrawn=False),
-    }
-    for claim, made in outcomes.items():
-        analysis = analyse(made)
-        assert lead_lines(analysis)[-1][0] == claim
-        scored = claim in (
-            "Confirmed on the holdout set.",
-            "Scored on the holdout set.",
-            "Not confirmed on the holdout set.",
-        )
-        assert bool(analysis.holdout) == scored
-        assert picks_table(analysis)["confirmed_mcc"].notna().all() == scored
-    analysis = analyse(outcomes["Confirmed on the holdout set."])
+def test_the_page_names_which_sentences_its_figures_are_of(tmp_path: Path) -> None:
+    outcome = with_holdout(replace(made_up_outcome(trials=30), margin=1.0), noise=2.0)
+    analysis = analyse(outcome)
     for trial in outcome.trials:
         holdout = analysis.holdout[trial.number]
         assert holdout.metric_interval.low <= holdout.metric <= holdout.metric_interval.high
         assert trial.scores is not None and holdout.damage > trial.scores.damage
-    text = lead_lines(analysis)[-1][1]
-    assert "On 200 sentences that the search has not seen" in text
-    assert re.search(r"the sampler's picks do \d(\.\d)? times the damage that the search saw", text)
-    write_report(analyse(outcomes["Confirmed on the holdout set."]), tmp_path)
-    for name in ("report.html", "report.md"):
-        content = (tmp_path / name).read_text(encoding="utf-8")
-        assert "against FP32, holdout" in content
-    documented = next(line for line in content.splitlines() if line.startswith("| documented |"))
-    reference = next(trial.number for trial in outcome.trials if trial.origin == "reference")
-    assert f"| {difference_with(analysis.holdout[reference].against_fp32)} |" in documented
-    assert "0.3: 200 sentences, scored after 38 maps" in page_of(tmp_path).text
+    write_report(analysis, tmp_path)
+    assert picks_table(analysis)["confirmed_mcc"].notna().all()
+    page, summary = page_of(tmp_path).text, (tmp_path / "report.md").read_text(encoding="utf-8")
+    for text in (page, summary):
+        assert "validation MCC (95% interval)" in text and "on 200 holdout sentences" in text
+    assert "MCC against FP32, holdout" in page
+    assert "0.3: 200 sentences, scored after 38 maps" in page
+    withdrawn = analyse(with_holdout(outcome, withdrawn=True))
+    assert not withdrawn.holdout and picks_table(withdrawn)["confirmed_mcc"].isna().all()
+
+
+def test_the_page_says_how_damage_spreads_but_only_with_the_further_columns() -> None:
+    outcome = made_up_outcome(trials=30)
+    analysis = analyse(with_unseen(outcome, outcome.trials))
+    rows = compared_pick_rows(analysis)
+    brief = [column.heading for column in shown(brief_columns(analysis, pick_columns(analysis)), rows)]
+    assert brief == [
+        *("pick", "map", "size", "smaller", "bits a weight", "validation MCC (95% interval)", "MCC against FP32"),
+        *("validation damage", "unseen damage"),
+    ]
+    sizes, damages = ([column.heading for column in shown(more, rows)] for more in further_pick_columns(analysis))
+    assert not {*sizes[1:], *damages[1:]} & {*brief}
+    assert "nominal" in sizes and "best baseline of that size" in sizes
+    everything = {column.heading for column in shown(pick_columns(analysis), rows)}
+    assert len(everything) == len({*sizes, *damages}) + 6  # map, size, smaller, bits, MCC, and MCC against FP32
+    assert damages[1:5] == [
+        *("damage (mean KL divergence from FP32)", "damage, standard error", "damage, 99% of sentences below"),
+        "damage, worst sentence",
+    ]

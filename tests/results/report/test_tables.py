@@ -28,6 +28,7 @@ FRONT_NAMES = " ".join(
         "mcc_high",
         "mcc_minus_fp32 mcc_minus_fp32_low mcc_minus_fp32_high no_worse_than_fp32 margin damage damage_low damage_high",
         "unseen_damage unseen_damage_low unseen_damage_high agreement accuracy cross_entropy bit_map_text bit_map_json",
+        "bits_per_weight",
     ]
 ).split()
 PICK_NAMES = [
@@ -46,7 +47,9 @@ PICK_NAMES = [
         )
         for end in ("", "_low", "_high")
     ),
-    *("agreement", "accuracy", "cross_entropy", "bit_map_text", "bit_map_json"),
+    *("agreement", "accuracy", "cross_entropy", "bits_per_weight"),
+    *(f"{name}_{of}" for name in ("damage", "unseen_damage") for of in ("standard_error", "99_percent", "largest")),
+    *("bit_map_text", "bit_map_json"),
 ]
 
 
@@ -93,6 +96,7 @@ def test_front_table_has_the_front_with_its_intervals() -> None:
         assert row["mcc_minus_fp32_low"] <= row["mcc_minus_fp32"] <= row["mcc_minus_fp32_high"]
         assert 0 <= row["no_worse_than_fp32"] <= 1
         assert row["damage_low"] < row["damage"] < row["damage_high"]
+        assert row["bits_per_weight"] == pytest.approx(32 / trial.nominal_compression)
         assert row["bit_map_json"] == row["bit_map_text"].removesuffix("txt") + "json"
 
 

@@ -212,14 +212,16 @@ def test_a_search_in_bf16_confirms_what_it_shows_in_fp32(
     with monkeypatch.context() as patched:  # there is no time for the final checks
         patched.setattr("search.run.loop.checks_limit_s", lambda searched_s: 1e-9)
         ended = bitfront(*start, "--trials", 40)
-        assert ended.status == 0 and ended.out.startswith("This run is not complete: its final checks had no time for ")
+        assert ended.status == 0 and ended.out.splitlines()[1].startswith(
+            "Not complete  Its final checks had no time for "
+        )
     before = rows(run / "trials.csv")
     assert {row["precision"] for row in before} == {"bf16"}
     assert "not scored again in FP32 yet" in (run / "report.html").read_text()
     assert outcome(load_study(run / "study.journal"), "x").unscored
     result = bitfront(*start, "--trials", 40)  # nothing to search: what is open is confirmed
     assert result.status == 0, result.err
-    assert "not complete" not in result.out and not (run / "phase.json").exists()
+    assert "Not complete" not in result.out and not (run / "phase.json").exists()
     assert "lean BERT forward in bf16" in (run / "search.log").read_text()
     after = rows(run / "trials.csv")
     told = {row["number"] for table in ("picks.csv", "unseen.csv") for row in rows(run / table)}

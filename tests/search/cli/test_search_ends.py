@@ -10,6 +10,7 @@ import pytest
 
 from objectives.layers import WIDTHS
 from objectives.problem import Problem
+from search.allocation.phases import MEASURING
 from search.cli.app import main
 from search.run.run_directory import RunDirectory
 from search.study.reading import load_study, outcome
@@ -40,7 +41,7 @@ def test_a_signal_ends_the_search_with_everything_written(
     recorded = outcome(load_study(run / "study.journal"), "x").trials
     assert len(rows(run / "trials.csv")) == len(recorded) >= 7
     assert "stopped by a signal" in log.read_text()
-    assert f"signal stopped it after {len(recorded):,} " in (run / "report.md").read_text().splitlines()[2]
+    assert f"- **Not complete:** A signal stopped it after {len(recorded):,} " in (run / "report.md").read_text()
     assert capfd.readouterr().out.splitlines()[-1] == f"continue: bitfront search --run {run}"
 
 
@@ -54,7 +55,7 @@ def test_a_stop_before_the_sampler_begins_leaves_a_report_of_what_was_scored(
 
     def stopped(*arguments: Any) -> None:
         report_progress = arguments[3]
-        report_progress("measuring", 0, 9, None)
+        report_progress(MEASURING, 3, 9, None)
         assert [row["label"] for row in rows(run / "trials.csv")] == uniform
         assert rows(run / "front.csv") and "uniform 2" in (run / "report.html").read_text(encoding="utf-8")
         signal.raise_signal(signal.SIGTERM)
@@ -68,7 +69,10 @@ def test_a_stop_before_the_sampler_begins_leaves_a_report_of_what_was_scored(
         patched.setattr("search.run.loop.measure", stopped)
         result = bitfront("search", *where, "--trials", 17)
     assert result.status == 0, result.err
-    assert "scoring baselines: 0/7" in result.err and "measuring: 0/9" in result.err
+    # What an interruption keeps is said.
+    kept = "A signal stopped it after 7 of 17 trials and 3 of 9 sensitivities (kept); the same command continues it."
+    assert kept in " ".join(result.out.split()) and kept in (run / "report.md").read_text(encoding="utf-8")
+    assert "scoring baselines: 0/7" in result.err and "measuring sensitivities: 3/9" in result.err
     assert [row["label"] for row in rows(run / "trials.csv")] == uniform
     assert "A signal stopped it after 7 of 17 trials" in (run / "report.html").read_text(encoding="utf-8")
     result = bitfront("search", *where, "--trials", 17)

@@ -40,7 +40,8 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
     where = ("--model", tiny.model, "--data", tiny.data, "--sensitivity", "gradient", "--run", run)
     spoken = bitfront("search", *where, "--confirm", "0.4", "--trials", 14, "--margin", 1)
     assert spoken.status == 0, spoken.err
-    assert "Confirmed on the holdout set: on 32 sentences that the search has not seen" in " ".join(spoken.out.split())
+    said = " ".join(spoken.out.split())
+    assert "within 1 MCC of FP32: confirmed on the holdout set." in said and "on 32 holdout sentences." in said
     found = outcome(load_study(run / "study.journal"), "x")
     searched, held = split_holdout(load_sentences(str(tiny.data), "validation"), "0.4")
     assert held is not None
@@ -60,13 +61,14 @@ def test_a_share_is_opened_once_at_the_end_and_withdrawn_when_the_search_goes_on
     assert "MCC, holdout" in (run / "report.html").read_text(encoding="utf-8")
 
     again = bitfront("search", "--run", run)  # nothing to search, nothing to open
-    assert "Confirmed on the holdout set: " in again.out
+    assert ": confirmed on the holdout set." in again.out
     assert (run / "search.log").read_text(encoding="utf-8").count("on the holdout set of 32 sentences") == 1
 
     spoken = bitfront("search", "--run", run, "--trials", 15)
     assert "more maps put its scores out of date" in " ".join(spoken.err.split())
-    assert "Holdout result out of date: " in spoken.out
-    assert "Confirmed on" not in spoken.out
+    said = " ".join(spoken.out.split())
+    assert "The holdout set was scored after 14 maps, and the search went on: it confirms nothing now." in said
+    assert "confirmed on" not in said
     assert holdout_scored_after(load_study(run / "study.journal")) == 14
     assert (run / "search.log").read_text(encoding="utf-8").count("on the holdout set of 32 sentences") == 1
     assert not any(row["confirmed_mcc"] for row in rows(run / "picks.csv"))
@@ -91,7 +93,7 @@ def test_a_search_that_a_signal_stops_opens_nothing(
     where = ("--model", tiny.model, "--data", tiny.data, "--sensitivity", "gradient", "--run", run)
     spoken = bitfront("search", *where, "--confirm", "0.4", "--trials", 9)
     assert spoken.status == 0, spoken.err
-    assert "Holdout set not scored yet: " in spoken.out
+    assert "The holdout set (0.4) is scored when the search ends." in " ".join(spoken.out.split())
     assert holdout_scored_after(load_study(run / "study.journal")) == 0
 
 

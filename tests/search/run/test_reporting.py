@@ -117,6 +117,21 @@ def test_the_command_that_makes_a_run_again_has_its_trials_or_of_a_run_without_a
         ({"ended": 1, "by": "its budget", "waiting": 0}, 60, ""),
         ({"at": 1}, 60, "after 24 of 60 trials it was still running when this was written, or was interrupted; "),
         ({"ended": 1, "by": "a signal", "waiting": 0}, 0, "a signal stopped it after 24 trials; "),
+        (
+            {"at": 1, "sensitivities": "49 of 152"},
+            60,
+            "after 24 of 60 trials and 49 of 152 sensitivities (kept) ",
+        ),
+        (
+            {"ended": 1, "by": "a signal", "sensitivities": "49 of 152"},
+            0,
+            "a signal stopped it after 24 trials and 49 of 152 sensitivities (kept); ",
+        ),
+        (
+            {"ended": 1, "by": "its budget", "sensitivities": "49 of 152"},
+            0,
+            "its time was over after 24 trials and 49 ",
+        ),
         ({"ended": 1, "by": "its budget", "waiting": 7}, 60, "its final checks had no time for 7 maps, "),
     ],
 )
