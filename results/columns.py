@@ -97,6 +97,12 @@ def to_frame(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> pd.DataFram
     )
 
 
+def to_records(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the table for JSON: a dictionary a row with the names and values of :func:`to_frame`."""
+    named = {name: values for column in columns if column.name for name, values in column.series(rows).items()}
+    return [dict(zip(named, values, strict=True)) for values in zip(*named.values(), strict=True)]
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table as CSV atomically: a reader sees the old file or the new one.
 

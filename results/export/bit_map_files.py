@@ -1,4 +1,4 @@
-"""The front's maps as files in the run directory."""
+"""The maps of the front and the picks as files in the run directory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from typing import Any
 from objectives.bit_maps import to_json, to_text
 from objectives.files import write_text
 from results.outcome import Outcome, Trial
+from results.statistics.analysis import Selection
 
 FOLDER = "bitmaps"
 _WRITTEN_NAME = re.compile(r"[0-9]{2,}\.[0-9]{2}x-[a-z0-9-]+\.(txt|json)")
+
+
+def maps_with_files(selection: Selection) -> tuple[Trial, ...]:
+    """Return the maps that have files: the front, then the picks that are not on it, each once."""
+    on_front = selection.front_numbers
+    picks = {line.trial.number: line.trial for line in selection.headlines if line.trial is not None}
+    return (*selection.front, *(trial for number, trial in picks.items() if number not in on_front))
 
 
 def bit_map_path(outcome: Outcome, trial: Trial, suffix: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from objectives.heads import Classes
 from objectives.metrics import metric_definition
 from results import formatting
 from results.columns import to_html, write_csv
-from results.export.bit_map_files import remove_stale_bit_maps, write_bit_maps
+from results.export.bit_map_files import maps_with_files, remove_stale_bit_maps, write_bit_maps
 from results.outcome import Outcome
 from results.plots.heat_maps import write_bits_plot
 from results.plots.pareto import write_pareto_plot
@@ -23,7 +25,9 @@ from results.plots.plot_info import bits_info, pareto_info
 from results.plots.progress import write_progress_plot
 from results.plots.progress_info import progress_info
 from results.plots.unseen import write_unseen_plot
+from results.report.commands import pick_exports
 from results.report.markdown import summary_markdown
+from results.report.page_data import page_json
 from results.report.polished import PolishedMap, polished_columns, read_polished
 from results.report.summary import (
     caution_lines,
@@ -61,24 +65,41 @@ _PLOT_DESCRIPTIONS = {
 }
 
 
-def write_report(analysis: Analysis, directory: Path) -> None:
+@dataclass(frozen=True)
+class Running:
+    """How far a search is that still runs: the page says it, and refreshes itself.
+
+    Attributes:
+        line: its phase, as ``searching: 40/150, 9 min left``.
+        check: the command that says whether it still runs.
+        written_s: when this was so, seconds since 1970.
+    """
+
+    line: str
+    check: str
+    written_s: int
+
+
+def write_report(analysis: Analysis, directory: Path, running: str = "") -> None:
     """Write a run's results into its directory, each file in one step.
 
     The files are ``trials.csv``, ``front.csv``, ``picks.csv``, ``{pareto,bits,progress}.{png,svg,csv}``,
-    ``report.html``, ``report.md`` and the front's maps in ``bitmaps/``. If maps were scored on unseen sentences, there
-    is ``unseen.{png,svg,csv}`` too. The page shows ``sensitivity.svg`` if the directory has it. Maps that left the
-    front are removed from ``bitmaps/`` last, so that no table names a missing file.
+    ``report.html``, ``report.md``, and the maps of the front and the picks in ``bitmaps/``. If maps were scored on
+    unseen sentences, there is ``unseen.{png,svg,csv}`` too. The page shows ``sensitivity.svg`` if the directory has it.
+    Files of other maps are removed from ``bitmaps/`` last, so that no table names a missing file.
 
     Args:
         analysis: of any run, also one without trials, without feasible trials or with failed ones.
         directory: the run directory; created if it is missing.
+        running: how far the search is, without a full stop; empty if it has ended.
 
     Raises:
         OSError: the directory cannot be written.
         InputError: the table of polished maps cannot be read.
     """
     outcome = analysis.outcome
-    write_bit_maps(outcome, analysis.front, directory)
+    with_files = maps_with_files(analysis)
+    write_bit_maps(outcome, with_files, directory)
     write_csv(trials_table(outcome), directory / "trials.csv")
     write_csv(front_table(analysis), directory / "front.csv")
     write_csv(picks_table(analysis), directory / "picks.csv")
@@ -91,12 +112,19 @@ def write_report(analysis: Analysis, directory: Path) -> None:
         plots["unseen"] = write_unseen_plot(analysis, directory)
     if (directory / "sensitivity.svg").is_file():
         plots["sensitivity"] = (directory / "sensitivity.svg").read_text(encoding="utf-8")
-    write_text(directory / "report.html", report_page(analysis, str(directory), plots, read_polished(directory)))
+    live = Running(running, formatting.command("status", "--run", directory), int(time.time())) if running else None
+    write_text(directory / "report.html", report_page(analysis, str(directory), plots, read_polished(directory), live))
     write_text(directory / "report.md", summary_markdown(analysis, export_commands(analysis, str(directory))))
-    remove_stale_bit_maps(outcome, analysis.front, directory)
+    remove_stale_bit_maps(outcome, with_files, directory)
 
 
-def report_page(analysis: Analysis, run: str, plots: dict[str, str], polished: Sequence[PolishedMap] = ()) -> str:
+def report_page(
+    analysis: Analysis,
+    run: str,
+    plots: dict[str, str],
+    polished: Sequence[PolishedMap] = (),
+    running: Running | None = None,
+) -> str:
     """Return the page as HTML that needs no other file and no network.
 
     Args:
@@ -104,6 +132,7 @@ def report_page(analysis: Analysis, run: str, plots: dict[str, str], polished: S
         run: the run directory, as the commands on the page name it.
         plots: matplotlib's SVG by name; ``sensitivity`` and ``unseen`` may be missing.
         polished: the polished maps, if there are any.
+        running: how far the search is; None once it has ended.
     """
     outcome, compared = analysis.outcome, compared_pick_rows(analysis)
     return render(
@@ -125,7 +154,9 @@ def report_page(analysis: Analysis, run: str, plots: dict[str, str], polished: S
         failures=[(trial.label, trial.failure) for trial in analysis.failed[:MOST_FAILURES]],
         unlisted_failures=max(len(analysis.failed) - MOST_FAILURES, 0),
         polished=to_html(polished_columns(outcome.metric), polished, "cards") if polished else "",
-        commands=export_commands(analysis, run),
+        exports=pick_exports(analysis, run),
+        explore=page_json(analysis, run),
+        running=running,
         facts=_facts(analysis),
         quality=formatting.quality(outcome.quality, outcome.metric),
         constraint=formatting.constraint(outcome),

@@ -11,7 +11,7 @@ from objectives.metrics import METRIC_NAMES
 from objectives.packing.footprint import AXIS_NAMES
 from results import formatting
 from results.columns import Column, to_frame
-from results.export.bit_map_files import bit_map_path
+from results.export.bit_map_files import bit_map_path, maps_with_files
 from results.outcome import Outcome, Trial
 from results.pareto import beaten_by, front, least_damage
 from results.report.map_columns import (
@@ -59,8 +59,8 @@ def picks_table(analysis: Analysis) -> pd.DataFrame:
     """Return ``picks.csv``: one row for each request that a map answers; see :func:`front_table`.
 
     ``confirmed_*`` is on the holdout set. ``corrected_*`` is the expected score of a map chosen this way, on sentences
-    that had no part in the choice. ``*_standard_error``, ``*_99_percent`` and ``*_largest`` are of
-    damage over the sentences.
+    that had no part in the choice. ``*_standard_error``, ``*_99_percent`` and ``*_largest`` are of damage over the
+    sentences. ``bit_map_*`` name the map's files.
     """
     return to_frame(pick_columns(analysis), pick_rows(analysis))
 
@@ -89,8 +89,7 @@ def front_columns(analysis: Analysis) -> MapColumns:
         *identity_columns(outcome, analysis.front_numbers),
         *score_columns(analysis),
         *further_score_columns(outcome),
-        Column("bit_map_text", "", from_trial(lambda trial: bit_map_path(outcome, trial, "txt"))),
-        Column("bit_map_json", "", from_trial(lambda trial: bit_map_path(outcome, trial, "json"))),
+        *file_columns(outcome),
         bits_column(),
     ]
 
@@ -102,7 +101,8 @@ def front_rows(analysis: Analysis) -> list[MapRow]:
 
 def baseline_columns(analysis: Analysis) -> MapColumns:
     """Return the columns of the table of the documented map and the baselines."""
-    columns = [*identity_columns(analysis.outcome, analysis.front_numbers), *score_columns(analysis), bits_column()]
+    identity = identity_columns(analysis.outcome, _with_files(analysis))
+    columns = [*identity, *score_columns(analysis), bits_column()]
     return [
         *brief_columns(analysis, columns),
         Column("", "outcome", from_trial(lambda trial: _baseline_remark(analysis, trial))),
@@ -131,7 +131,7 @@ def pick_columns(analysis: Analysis) -> MapColumns:
 
     return [
         Column("pick", "pick", lambda row: row.pick, lambda pick: request_text(outcome, pick)),
-        *identity_columns(outcome, analysis.front_numbers),
+        *identity_columns(outcome, _with_files(analysis)),
         *score_columns(analysis),
         metric_column(f"confirmed_{metric}", f"{name}, holdout", holdout),
         difference_column(f"confirmed_{metric}_minus_fp32", f"{name} against FP32, holdout", holdout_against_fp32),
@@ -154,6 +154,7 @@ def pick_columns(analysis: Analysis) -> MapColumns:
         bits_column(),
         *spread_columns("damage", "damage", from_trial(lambda trial: seen_spread(analysis, trial))),
         *spread_columns("unseen_damage", "damage, unseen", from_trial(lambda trial: unseen_spread(analysis, trial))),
+        *file_columns(outcome),
     ]
 
 
@@ -235,6 +236,18 @@ def _brief_names(outcome: Outcome) -> tuple[str, ...]:
     axis, metric = outcome.file_axis, outcome.metric
     sizes = (f"{axis}_bytes", f"{axis}_compression", "bits_per_weight")
     return ("pick", "label", *sizes, metric, f"{metric}_minus_fp32", "damage", "unseen_damage")
+
+
+def file_columns(outcome: Outcome) -> MapColumns:
+    """Return the columns of CSV that name a map's files."""
+    return [
+        Column("bit_map_text", "", from_trial(lambda trial: bit_map_path(outcome, trial, "txt"))),
+        Column("bit_map_json", "", from_trial(lambda trial: bit_map_path(outcome, trial, "json"))),
+    ]
+
+
+def _with_files(analysis: Analysis) -> set[int]:
+    return {trial.number for trial in maps_with_files(analysis)}
 
 
 def _best_baseline(analysis: Analysis, row: MapRow) -> str | None:

@@ -108,8 +108,18 @@ def report(
     compare: Annotated[bool, typer.Option("--compare", help="Compare several runs on one plot.")] = False,
     runs: Annotated[list[Path] | None, typer.Argument(help="With --compare: directories of the runs.")] = None,
     out: Annotated[Path, typer.Option(help="With --compare: directory to write.")] = Path("comparison"),
+    format_: Annotated[
+        str, typer.Option("--format", help="What to print: html, the verdict and where the page is; or md, json.")
+    ] = "html",
 ) -> None:
-    """Write the tables, plots, report and bit maps of a run again, or compare several runs."""
+    """Write the tables, plots, report and bit maps of a run again, or compare several runs.
+
+    All files are written in any format; md and json print the report instead of its summary.
+    """
+    if format_ not in ("html", "md", "json"):
+        raise InputError(f"--format must be html, md or json, not {format_!r}")
+    if compare and format_ != "html":
+        raise InputError("--compare writes a page only; leave --format out")
     if compare:
         from search.cli.comparing import compare_runs
 
@@ -119,15 +129,24 @@ def report(
         return
     if run is None or runs:
         raise InputError("give one run, as --run runs/x, or several to compare, as --compare runs/x runs/y")
+    from results.report.document import as_json, report_document
     from results.report.report import write_report
     from results.statistics.analysis import analyse
     from search.cli.terminal import summary
-    from search.run.reporting import read_outcome
+    from search.run.reporting import read_outcome, running_line
     from search.run.run_directory import RunDirectory
 
-    analysis = analyse(read_outcome(RunDirectory(run), margin))
-    write_report(analysis, run)
-    typer.echo(summary(analysis, run))
+    directory = RunDirectory(run)
+    analysis = analyse(read_outcome(directory, margin))
+    trials = len(analysis.outcome.trials)
+    write_report(analysis, run, running_line(directory, trials) if directory.is_locked() else "")
+    if format_ == "md":
+        typer.echo((run / "report.md").read_text(encoding="utf-8"), nl=False)
+    elif format_ == "json":
+        settings = directory.read_settings()["profile"] | {"margin": analysis.outcome.margin}
+        typer.echo(as_json(report_document(analysis, str(run), settings), indent=1))
+    else:
+        typer.echo(summary(analysis, run))
 
 
 @takes_settings(*PLACES, default="the run's")

@@ -19,7 +19,7 @@ from results.statistics.candidates import Candidates
 from results.statistics.picks import headline_limits, pick
 from search.allocation.phases import MEASURING
 from search.run.profile import Profile, checked_profile, given_as
-from search.run.progress import BY_SIGNAL, REFRESH_S, read_phase
+from search.run.progress import BY_SIGNAL, REFRESH_S, SEARCHING, Phase, read_phase
 from search.run.run_directory import RunDirectory
 from search.storage.stores import Store
 from search.study.reading import load_study, outcome
@@ -106,18 +106,18 @@ class RunFiles:
         except BaseException as error:
             # A second Ctrl-C may come while the files are written: write all again, so that they agree.
             with suppress(OSError, InputError):  # the user must see the first error
-                self.store.patiently(self._write, lambda: True)
+                self.store.patiently(lambda: self._write(has_ended=True), lambda: True)
             if isinstance(error, (OSError, MemoryError)):
                 log.warning("all finished maps are recorded; start the same command again to continue")
             raise
 
-    def _write(self) -> Analysis:
+    def _write(self, has_ended: bool = False) -> Analysis:
         # Imported here because pandas is slow to import and `status` does without.
         from results.report.report import write_report
         from results.statistics.analysis import analyse
 
         analysis = analyse(outcome_of_run(self.study, self.run))
-        write_report(analysis, self.run.path)
+        write_report(analysis, self.run.path, "" if has_ended else running_line(self.run, len(analysis.outcome.trials)))
         return analysis
 
     def _try_to_write(self) -> str:
@@ -126,6 +126,19 @@ class RunFiles:
         except (OSError, InputError) as error:  # no result is lost: the storage has them
             log.warning("cannot write the report for now (%s); the search goes on", error)
             return ""
+
+
+def running_line(run: RunDirectory, trials: int) -> str:
+    """Return how far a run's search is, as ``searching: 40/150, 9 min left``; empty if its settings say that it ended.
+
+    ``trials`` is how many maps have been evaluated: the phase's own record may be some seconds older.
+    Only the process that holds the run's lock, or that has seen that another holds it, knows that the search is alive.
+    """
+    if "ended" in run.read_settings().get("start", {"ended": None}):
+        return ""
+    record = read_phase(run)
+    phase = Phase(SEARCHING) if record is None else record[0]
+    return (replace(phase, done=trials) if phase.name == SEARCHING else phase).line
 
 
 def unfinished_because(start: Mapping[str, Any], trials: int, trial_limit: int) -> str:

@@ -62,7 +62,14 @@ class Browser:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         self.ask("Page.navigate", url=page.as_uri())
-        if not self.reported("Page.loadEventFired"):
+        self.await_load()
+
+    def await_load(self) -> None:
+        """Wait until the page has loaded, if it has not since its last event was looked at."""
+        loaded = [event for event in self.events if event.get("method") == "Page.loadEventFired"]
+        for event in loaded:
+            self.events.remove(event)
+        if not loaded:
             self._read_until(lambda message: message.get("method") == "Page.loadEventFired")
 
     def screenshot(self, path: Path) -> None:

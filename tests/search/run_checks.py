@@ -46,7 +46,8 @@ def check(run: RunDirectory, wanted: int) -> None:
     assert {int(row["number"]) for row in rows(run.path / "front.csv")} == front
     texts = list((run.path / "bitmaps").glob("*.txt"))
     exported = {parse_bit_map(path.read_text(), found.footprint.layers, path.name) for path in texts}
-    assert exported == {trial.bit_map for trial in found.trials if trial.number in front}
-    assert len(texts) == len(front)
+    with_files = front | {int(row["number"]) for row in rows(run.path / "picks.csv")}
+    assert exported == {trial.bit_map for trial in found.trials if trial.number in with_files}
+    assert len(texts) == len(with_files)
     hidden = {path.name for path in run.path.rglob(".*")}
     assert hidden <= LOCKS

@@ -1,22 +1,25 @@
-"""The report in a real browser: it sorts, says nothing to the console, and asks for nothing outside its file."""
+"""The report in a real browser: quiet, sortable, with a plot to touch; it asks for nothing outside its file."""
 
 from __future__ import annotations
 
 import base64
 import re
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from objectives.layers import WIDTHS
+from results.pareto import front
 from results.plots.heat_maps import write_sensitivity_plot
-from results.report.report import write_report
+from results.report.report import Running, report_page, write_report
 from results.report.verdict import AGAINST, CERTAIN, GOOD, SMALL
 from results.statistics.analysis import Analysis, analyse
 from tests.results.browser import Browser, browser, needs_browser
-from tests.results.synthetic import made_up_outcome, with_unseen
+from tests.results.synthetic import made_up_outcome, with_trials, with_unseen
 
 pytestmark = needs_browser
 
@@ -53,7 +56,8 @@ def test_the_page_is_quiet_and_fits(width: int, page: tuple[Path, Analysis], chr
     assert chromium.reported("Log.entryAdded") == []
     # Wide tables and plots scroll by themselves; the page does not.
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width
-    assert chromium.evaluate("document.querySelectorAll('svg').length") == 5
+    assert chromium.evaluate("document.querySelectorAll('.wide svg').length") == 5
+    assert chromium.evaluate("document.querySelector('#front-picture').open") is False  # the plot to touch replaces it
     # The answer is in the first screen, whatever its size.
     assert chromium.evaluate("document.querySelector('.answer').getBoundingClientRect().bottom") < 900
     answer = chromium.evaluate("document.querySelector('.answer').textContent")
@@ -120,5 +124,185 @@ def test_the_page_works_without_its_script(page: tuple[Path, Analysis], chromium
         ids = chromium.ask("DOM.querySelectorAll", nodeId=root, selector="table.sortable tbody tr")["nodeIds"]
         assert len(ids) >= len(analysis.front)
         assert chromium.ask("DOM.querySelectorAll", nodeId=root, selector="th button")["nodeIds"] == []
+        for selector in ("#front-picture[open] svg", "#explore[hidden]"):
+            assert chromium.ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
     finally:
         chromium.ask("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def centre(chromium: Browser, selector: str) -> tuple[float, float]:
+    """Scroll an element into the middle of the window and return where it then is."""
+    element = f"document.querySelector({selector!r})"
+    chromium.evaluate(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    box = f"(box => [box.x + box.width / 2, box.y + box.height / 2])({element}.getBoundingClientRect())"
+    x, y = chromium.evaluate(box)
+    return x, y
+
+
+def mouse(chromium: Browser, selector: str, click: bool) -> None:
+    x, y = centre(chromium, selector)
+    chromium.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    for kind in ("mousePressed", "mouseReleased") if click else ():
+        chromium.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+
+def press(chromium: Browser, key: str) -> None:
+    code = {"Enter": 13, "Tab": 9, "ArrowRight": 39, "End": 35, "Escape": 27}[key]
+    text = {"text": "\r"} if key == "Enter" else {}
+    for kind in ("keyDown", "keyUp"):
+        chromium.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+
+
+def text_of(chromium: Browser, selector: str) -> str:
+    return str(chromium.evaluate(f"document.querySelector({selector!r}).textContent"))
+
+
+def test_a_point_shows_its_figures_and_a_click_its_bits_and_commands(
+    page: tuple[Path, Analysis], chromium: Browser
+) -> None:
+    path, analysis = page
+    chromium.open(path, DESKTOP)
+    trial, neighbour = analysis.front[-3], analysis.front[-2]
+    assert trial.scores is not None
+    mouse(chromium, f"#mark-{trial.number}", click=False)
+    shown = text_of(chromium, ".tip")
+    for text in (
+        *(trial.label, f"{trial.nominal_compression:.2f}x nominal", f"damage {trial.scores.damage:.3g}"),
+        *(f"MCC {trial.scores.metric:.3f}", "proposed by"),
+    ):
+        assert text in shown
+    mouse(chromium, f"#mark-{trial.number}", click=True)
+    assert chromium.evaluate("location.hash") == f"#map={trial.number}"
+    assert text_of(chromium, "#explore-map h3") == trial.label
+    cells = "[...document.querySelectorAll('#explore-bits figure:nth-of-type(AT) td')].map(cell => cell.textContent)"
+    assert "".join(chromium.evaluate(cells.replace("AT", "1"))) == "".join(map(str, trial.bit_map))
+    captions = chromium.evaluate("[...document.querySelectorAll('figcaption')].map(one => one.textContent)")
+    assert captions == [
+        f"this map{trial.label}",
+        f"larger, on the front{analysis.front[-4].label}",
+        f"smaller, on the front{neighbour.label}",
+        "referencedocumented",
+    ]
+    differing = "document.querySelectorAll('#explore-bits figure:nth-of-type(3) .differs').length"
+    assert chromium.evaluate(differing) == sum(
+        one != other for one, other in zip(trial.bit_map, neighbour.bit_map, strict=True)
+    )
+    run = path.parent
+    assert chromium.evaluate("[...document.querySelectorAll('.commands code')].map(one => one.textContent)") == [
+        f"bitfront export --run {run} --trial {trial.number} --format {kind} --out {run}-trial-{trial.number}-{kind}"
+        for kind in ("packed", "torchao", "onnx")
+    ]
+    mouse(chromium, "#explore-map thead .link", click=True)  # on to a neighbour
+    assert text_of(chromium, "#explore-map h3") == analysis.front[-4].label
+    chromium.ask("Page.reload")
+    chromium.await_load()
+    assert text_of(chromium, "#explore-map h3") == analysis.front[-4].label
+    assert chromium.reported("Runtime.exceptionThrown") == []
+    asked = [request["request"]["url"].partition("#")[0] for request in chromium.reported("Network.requestWillBeSent")]
+    assert {url for url in asked if not url.startswith("data:")} == {path.as_uri()}
+
+
+def test_switches_change_the_plot_and_survive_a_reload(page: tuple[Path, Analysis], chromium: Browser) -> None:
+    path, analysis = page
+    chromium.open(path, DESKTOP)
+    marks = "[...document.querySelectorAll('.canvas .mark.sampler')].map(one => Number(one.id.slice(5)))"
+    assert set(chromium.evaluate(marks)) >= {one.number for one in analysis.front if one.origin == "sampler"}
+    centre(chromium, "#explore-quality")
+    for switch in ("quality-metric", "size-packed"):
+        mouse(chromium, f"label:has(#explore-{switch})", click=True)
+    packed = replace(analysis.outcome, quality="mcc", size_axis="packed")
+    by_metric = {trial.number for trial in front(packed) if trial.origin == "sampler"}
+    picks = {line.trial.number for line in analysis.headlines if line.trial and line.trial.origin == "sampler"}
+    for _ in range(2):
+        assert set(chromium.evaluate(marks)) == by_metric | picks
+        assert chromium.evaluate("location.hash") == "#quality=metric&size=packed"
+        assert "(packed)" in text_of(chromium, ".canvas svg")
+        assert chromium.evaluate("document.querySelectorAll('.canvas .fp32').length") == 1
+        chromium.ask("Page.reload")
+        chromium.await_load()
+    mouse(chromium, "label:has(#explore-view-unseen)", click=True)
+    assert chromium.evaluate("document.querySelector('#explore-quality').disabled")
+    assert "damage on the search's own sentences" in text_of(chromium, ".canvas svg")
+    assert chromium.reported("Runtime.exceptionThrown") == []
+
+
+def test_keys_and_the_table_reach_every_map(page: tuple[Path, Analysis], chromium: Browser) -> None:
+    path, analysis = page
+    chromium.open(path, DESKTOP)
+    chromium.evaluate("document.querySelector('.mark[tabindex=\"0\"]').focus()")
+    press(chromium, "End")
+    last = analysis.front[-1]
+    assert text_of(chromium, ".tip b") == last.label
+    press(chromium, "Enter")
+    assert text_of(chromium, "#explore-map h3") == last.label
+    assert chromium.evaluate("document.activeElement.id") == f"mark-{last.number}"
+    assert text_of(chromium, f"#explore-table tr[data-number='{last.number}'].chosen button") == last.label
+    assert chromium.evaluate("document.querySelectorAll('#explore-table tbody tr').length") == analysis.complete
+    chromium.evaluate("document.querySelector('#explore-table').open = true")
+    beaten = next(one for one in analysis.outcome.trials if one.origin == "sampler" and one not in analysis.front)
+    chromium.evaluate(f"document.querySelector('#explore-table tr[data-number=\"{beaten.number}\"] button').click()")
+    assert text_of(chromium, "#explore-map h3") == beaten.label
+    assert chromium.evaluate("document.querySelectorAll('#explore-table thead button').length") == 8  # it sorts, too
+
+
+def test_a_finger_chooses_on_a_phone(page: tuple[Path, Analysis], chromium: Browser) -> None:
+    path, analysis = page
+    chromium.ask("Emulation.setTouchEmulationEnabled", enabled=True)
+    try:
+        chromium.open(path, PHONE)
+        trial = analysis.front[-1]
+        x, y = centre(chromium, f"#mark-{trial.number}")
+        near = [{"x": x - 6, "y": y + 8}]  # beside the mark, as fingers do
+        chromium.ask("Input.dispatchTouchEvent", type="touchStart", touchPoints=near)
+        chromium.ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        assert text_of(chromium, "#explore-map h3") == trial.label
+        assert text_of(chromium, ".tip b") == trial.label
+        assert chromium.evaluate("document.documentElement.scrollWidth") <= PHONE
+    finally:
+        chromium.ask("Emulation.setTouchEmulationEnabled", enabled=False)
+
+
+PLOTS = dict.fromkeys(("pareto", "bits", "progress"), "<svg></svg>")
+
+
+def test_hostile_names_stay_text(chromium: Browser, tmp_path: Path) -> None:
+    hostile = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>"
+    outcome = made_up_outcome(trials=3)
+    trials = [replace(trial, label=f"{trial.label}{hostile}") for trial in outcome.trials]
+    path = tmp_path / "report.html"
+    path.write_text(report_page(analyse(with_trials(outcome, trials)), "runs/<b>x", PLOTS), encoding="utf-8")
+    chromium.open(path, DESKTOP)
+    assert chromium.evaluate("document.title") == "made-up: bits a layer"
+    assert chromium.evaluate("document.images.length") == 0
+    assert hostile in text_of(chromium, "#explore-map h3")
+    assert "--run 'runs/<b>x' --trial" in text_of(chromium, ".commands code")
+    assert chromium.reported("Runtime.exceptionThrown") == []
+
+
+def test_the_page_of_a_running_search_refreshes_until_it_has_ended(chromium: Browser, tmp_path: Path) -> None:
+    analysis = analyse(made_up_outcome(trials=3))
+    running = Running("searching: 40/150, 9 min left", "bitfront status --run runs/x", int(time.time()))
+    path = tmp_path / "report.html"
+    path.write_text(report_page(analysis, "runs/x", PLOTS, (), running), encoding="utf-8")
+    chromium.open(path, DESKTOP)
+    assert "Still running: searching: 40/150, 9 min left." in text_of(chromium, "#running")
+    for fragment in ("#refresh=off", ""):
+        mouse(chromium, "#running button", click=True)
+        assert chromium.evaluate("location.hash") == fragment
+    mouse(chromium, "label:has(#explore-quality-metric)", click=True)
+    place = chromium.evaluate("scrollY")
+    assert place > 0
+    path.write_text(report_page(analysis, "runs/x", PLOTS), encoding="utf-8")  # the search has ended meanwhile
+    chromium.events.clear()
+    chromium.evaluate("(now => { Date.now = () => now + 1e6; })(Date.now())")  # ten minutes and more later
+    chromium.await_load()
+    assert chromium.evaluate("document.querySelector('#running')") is None
+    assert chromium.evaluate("location.hash") == "#quality=metric"
+    assert chromium.evaluate("document.activeElement.id") == "explore-quality-metric"
+    assert chromium.evaluate("scrollY") == place
+
+
+def test_script_and_style_are_small(page: tuple[Path, Analysis]) -> None:
+    html = page[0].read_text(encoding="utf-8")
+    ours = html.split("<style>")[1].split("</style>")[0] + html.split("<script>")[1].split("</script>")[0]
+    assert len(ours.encode()) < 60_000

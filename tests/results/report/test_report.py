@@ -204,6 +204,29 @@ def test_the_report_itself_removes_stale_bit_maps(tmp_path: Path) -> None:
     assert names(tmp_path / "bitmaps") == {"08.00x-trial-0.txt", "08.00x-trial-0.json"}
 
 
+@pytest.mark.usefixtures("unrendered")
+def test_picks_off_the_front_have_files_until_they_are_picks_no_more(tmp_path: Path) -> None:
+    """Picks minimise damage on unseen sentences, so the front of the search's own may lack them."""
+    outcome = made_up_outcome(trials=12)
+    feasible = [trial for trial in outcome.trials if trial.feasible]
+    beaten = next(trial for trial in feasible if trial not in front(outcome) and trial.nominal_compression >= 8)
+    unseen = with_unseen(outcome, [beaten])
+    analysis = analyse(unseen)
+    write_report(analysis, tmp_path)
+    table = pd.read_csv(tmp_path / "picks.csv")
+    picked = table[table["number"] == beaten.number]
+    assert len(picked) >= 2
+    text, document = (tmp_path / picked[name].iloc[0] for name in ("bit_map_text", "bit_map_json"))
+    assert read_bit_map(text, outcome.footprint.layers) == beaten.bit_map
+    assert json.loads(document.read_text(encoding="utf-8"))["provenance"]["trial"] == beaten.number
+    links = [link for link in page_of(tmp_path).references if link.startswith("bitmaps/")]
+    assert links.count(picked["bit_map_text"].iloc[0]) >= 2 * len(picked)  # in the table, and beside the commands
+    assert all((tmp_path / link).is_file() for link in links)
+    write_report(analyse(outcome), tmp_path)
+    assert not text.exists() and not document.exists()
+    assert len(names(tmp_path / "bitmaps")) == 2 * len(front(outcome))
+
+
 def update_bit_maps(outcome: Outcome, directory: Path) -> None:
     write_bit_maps(outcome, front(outcome), directory)
     remove_stale_bit_maps(outcome, front(outcome), directory)

@@ -49,6 +49,7 @@ PICK_NAMES = [
     ),
     *("agreement", "accuracy", "cross_entropy", "bits_per_weight"),
     *(f"{name}_{of}" for name in ("damage", "unseen_damage") for of in ("standard_error", "99_percent", "largest")),
+    *("bit_map_text", "bit_map_json"),
 ]
 
 

@@ -1,7 +1,9 @@
 """The `report` command."""
 
+import json
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -46,6 +48,40 @@ def test_the_margin_and_the_command_are_the_runs(finished_run: Path, bitfront: C
     assert f"--seed 3 --trials {count}" in page
     assert bitfront("report", "--run", finished_run, "--margin", 2).status == 2
     assert bitfront("export", "--run", finished_run, "--pick", "smallest@0.9").status == 0
+
+
+def test_the_report_is_printed_as_markdown_and_as_json(finished_run: Path, bitfront: Command) -> None:
+    for format_ in ("md", "json"):
+        (finished_run / "front.csv").unlink()
+        result = bitfront("report", "--run", finished_run, "--format", format_, "--margin", 0.25)
+        assert result.status == 0, result.err
+        assert (finished_run / "front.csv").is_file()  # all files are written, whatever is printed
+        if format_ == "md":
+            assert result.out == (finished_run / "report.md").read_text(encoding="utf-8")
+    document = json.loads(result.out)
+    assert document["settings"]["seed"] == 3 and document["settings"]["margin"] == 0.25
+    assert [str(trial["number"]) for trial in document["trials"]] == [
+        row["number"] for row in rows(finished_run / "trials.csv")
+    ]
+    assert document["run"]["command"].startswith(f"bitfront search --run {finished_run}")
+    assert bitfront("report", "--run", finished_run, "--format", "xml").status == 2
+    assert bitfront("report", "--compare", finished_run, finished_run, "--format", "json").status == 2
+
+
+def test_only_the_page_of_a_running_search_refreshes_itself(finished_run: Path, bitfront: Command) -> None:
+    page, settings = finished_run / "report.html", finished_run / "run.toml"
+    assert 'id="running"' not in page.read_text(encoding="utf-8")
+    started = re.sub(r"(?m)^(ended|by|waiting) = .*\n", "", settings.read_text(encoding="utf-8"))
+    settings.write_text(started, encoding="utf-8")
+    (finished_run / "phase.json").write_text(
+        '{"name": "searching", "done": 11, "total": 50, "left_s": null, "share": "", "checks_s": 0, "at": 0}',
+        encoding="utf-8",
+    )
+    bitfront("report", "--run", finished_run)
+    assert 'id="running"' not in page.read_text(encoding="utf-8")  # it was killed: nobody holds its lock
+    with RunDirectory(finished_run).locked():
+        bitfront("report", "--run", finished_run)
+    assert ">Still running: searching: 20/50.<" in page.read_text(encoding="utf-8")
 
 
 def test_a_run_whose_name_is_no_utf_8_has_a_report_and_commands_that_find_it(

@@ -55,7 +55,8 @@ def test_the_front_is_non_dominated_feasible_and_its_maps_are_what_they_say(
     for path in (finished_run / "bitmaps").glob("*.txt"):
         parsed = parse_bit_map(path.read_text(encoding="utf-8"), problem.layers, path.name)
         assert f"{problem.footprint.compression(parsed, 'nominal'):05.2f}x" in path.name
-    assert len(list((finished_run / "bitmaps").glob("*.txt"))) == len(front)
+    named = {row["bit_map_text"] for row in [*front, *rows(finished_run / "picks.csv")]}
+    assert {f"bitmaps/{path.name}" for path in (finished_run / "bitmaps").glob("*.txt")} == named
 
 
 def test_starting_it_again_continues_it(finished_run: Path, bitfront: Command) -> None:

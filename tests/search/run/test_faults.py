@@ -234,12 +234,12 @@ def test_a_report_that_fails_is_tried_again_later_and_ends_no_search(
 ) -> None:
     run, tries = tmp_path / "run", 0
 
-    def fails_once(found: Analysis, directory: Path) -> None:
+    def fails_once(found: Analysis, directory: Path, running: str) -> None:
         nonlocal tries
         tries += 1
         if tries == 1:
             raise error
-        write_report(found, directory)
+        write_report(found, directory, running)
 
     monkeypatch.setattr("results.report.report.write_report", fails_once)
     monkeypatch.setattr("search.run.reporting.REFRESH_S", float("inf"))

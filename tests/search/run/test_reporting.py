@@ -61,6 +61,7 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
 ) -> None:
     fronts: list[str] = []
     worked_out: list[Outcome] = []
+    running: list[str] = []
 
     def counted(outcome: Outcome) -> str:
         worked_out.append(outcome)
@@ -74,7 +75,7 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
             fronts.append(progress.front)
 
     monkeypatch.setattr("search.run.reporting.front_line", counted)
-    monkeypatch.setattr("results.report.report.write_report", lambda *_: None)
+    monkeypatch.setattr("results.report.report.write_report", lambda *given: running.append(given[2]))
     monkeypatch.setattr("search.run.reporting.REFRESH_S", float("inf"))
     profile = Profile(
         str(tiny.model),
@@ -91,6 +92,7 @@ def test_a_search_works_out_its_front_line_only_where_it_writes_its_files(
     assert set(fronts) == {fronts[0]}
     assert fronts[0].startswith("front of 1 map; damage at ")  # after the first map
     assert len(worked_out) == 1
+    assert running == ["searching: 1/10", ""]  # pages refresh themselves until the last
 
 
 def test_the_command_that_makes_a_run_again_has_its_trials_or_of_a_run_without_any_its_limits(tmp_path: Path) -> None:
