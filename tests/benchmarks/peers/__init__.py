@@ -7,7 +7,7 @@
 
 PACKAGES are the peer's, as PEERS lists them; all of them fit in one environment. Options: `--sentences N` scores on few
 sentences, to try; `--run RUN` adds the best maps of a finished run; `--sensitivity measured` is for our side. NAME
-`ours` prints our maps alone, at sizes from 9 to 32 MB.
+`ours` prints our maps alone, at most as large as `--at BYTES ...`.
 
 Sizes are counted by one rule for all: codes at their width, scales and floating-point zero points at 16 bits, whole
 zero points at the width of the codes, and everything else in FP32. A tool that keeps scales in FP32 is so counted as if
@@ -28,13 +28,13 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tests.benchmarks.peers.bed import Bed, Result
+from tests.benchmarks.peers.bed import HAND_WIDTHS, Bed, Result
 from tests.benchmarks.peers.ours import Ours, Split
 from tests.shared import ABSENT
 
 PEERS = {
     "nncf": ("nncf==3.4.0", "openvino==2026.4.1"),
-    "onnxruntime": ("onnxruntime==1.32.0", "onnx==1.23.2"),
+    "onnxruntime": ("onnxruntime==1.32.0", "onnx==1.23.2", "onnx-ir==1.1.0"),
     "torchao": ("torchao==0.18.0",),
     "quanto": ("optimum-quanto==0.2.7",),
     "hqq": ("hqq==0.2.8.post1",),
@@ -43,9 +43,7 @@ PEERS = {
 }
 """The peers and their packages."""
 
-HAND_WIDTHS = (8, 4)
-OURS_AT = (9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22, 24, 28, 32)
-"""Megabytes."""
+OURS_AT = tuple(round(1e6 * megabytes) for megabytes in (9.5, 10.5, 12, 13, 14, 15, 16, 17, 18, 20, 24, 28, 33))
 _HEADINGS = f"{'':58} {'stored':>11} {'file':>11} {'damage':>8} {'unseen':>8} {'MCC':>6} {'CPU s':>7}"
 
 
@@ -56,6 +54,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--sentences", type=int, help="how many of each kind score")
     parser.add_argument("--run", type=Path, help="a finished run on the shared model")
     parser.add_argument("--sensitivity", choices=["gradient", "measured"], default="gradient")
+    parser.add_argument("--at", type=int, nargs="+", help="of ours: the most bytes")
     parser.add_argument("--alone", action="store_true", help="without our maps")
     options = parser.parse_args(arguments)
     if ABSENT or not options.name:
@@ -72,8 +71,9 @@ def main(arguments: list[str]) -> None:
     print(f"{' '.join(PEERS.get(options.name, ()))}; {counts['validation']} validation sentences, {counts['unseen']} unseen")
     print(_HEADINGS, flush=True)
     if options.name == "ours":
-        for megabytes in OURS_AT:
-            _print_ours(ours, megabytes * 10**6)
+        for most_bytes in options.at or OURS_AT:
+            print(f"at most {most_bytes:,} bytes")
+            _print_ours(ours, most_bytes)
         return
     peer = importlib.import_module(f"tests.benchmarks.peers.{options.name}_")
     for result in _with_hand(bed, peer.results):

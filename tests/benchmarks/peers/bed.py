@@ -25,6 +25,9 @@ from tests.shared import COLA, MODEL
 CALIBRATION, UNSEEN = 2048, 500
 """Training sentences for calibration (as many as ours), and others that nothing is calibrated or allocated on."""
 
+HAND_WIDTHS = (8, 4)
+"""Bits of embeddings that are coded by hand."""
+
 TokenIds = Sequence[Sequence[int]]
 Logits = Callable[[Tensor], npt.NDArray[np.float32]]
 """Takes the tokens of sentences of one length, ``(n, length)``, and returns logits ``(n, 2)``."""

@@ -17,7 +17,6 @@ def results(bed: Bed) -> Iterator[Result]:
         (qint8, None),
         (qint4, MaxOptimizer()),
         (qint4, HqqOptimizer()),
-        (qint2, MaxOptimizer()),
         (qint2, HqqOptimizer()),
     ):
         model, taken = bed.model(), list[float]()
