@@ -68,7 +68,8 @@ def main(arguments: list[str]) -> None:
     bed = Bed.load(options.sentences)
     ours = Ours(bed, options.sensitivity, options.run)
     counts = {name: len(sentences) for name, sentences in bed.sentences.items()}
-    print(f"{' '.join(PEERS.get(options.name, ()))}; {counts['validation']} validation sentences, {counts['unseen']} unseen")
+    packages = " ".join(PEERS.get(options.name, ("bitfront",)))
+    print(f"{packages}; {counts['validation']} validation sentences, {counts['unseen']} unseen")
     print(_HEADINGS, flush=True)
     if options.name == "ours":
         for most_bytes in options.at or OURS_AT:

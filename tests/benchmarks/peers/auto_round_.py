@@ -9,7 +9,7 @@ import torch
 
 from tests.benchmarks.peers.bed import Bed, Result, linear_layers, saved_bytes, timed
 
-SENTENCES, BATCH, LENGTH = 512, 8, 16
+SENTENCES, BATCH, LENGTH = 256, 8, 16
 """Of calibration. The tool needs batches of one length: sentences are padded to 16 tokens, or cut."""
 STEPS = 200
 """The tool's own default."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.benchmarks.peers.bed import Bed, Result, linear_layers, timed
 
-SENTENCES, GROUP = 512, 64
+SENTENCES, GROUP = 256, 64
 
 
 def results(bed: Bed) -> Iterator[Result]:
@@ -36,7 +36,6 @@ def results(bed: Bed) -> Iterator[Result]:
         ("RTN", mtq.INT4_BLOCKWISE_WEIGHT_ONLY_CFG, 4),
         ("AWQ", mtq.INT4_AWQ_CFG, 4),
         ("AWQ", mtq.INT4_AWQ_CFG, 3),
-        ("AWQ", mtq.INT4_AWQ_CFG, 2),
     ):
         model, taken = bed.model(), list[float]()
         with timed(taken):

@@ -52,7 +52,9 @@ def results(bed: Bed) -> Iterator[Result]:
             openvino.save_model(model, path, compress_to_fp16=False)
             length = path.stat().st_size + path.with_suffix(".bin").stat().st_size
             compiled = core.compile_model(
-                model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+                model,
+                "CPU",
+                {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0},
             )
             yield Result(f"nncf {name}", {}, taken[0], length, _logits(compiled), _stored_bits(model))
 
