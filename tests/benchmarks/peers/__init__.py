@@ -24,7 +24,7 @@ import argparse
 import importlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -55,6 +55,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--run", type=Path, help="a finished run on the shared model")
     parser.add_argument("--sensitivity", choices=["gradient", "measured"], default="gradient")
     parser.add_argument("--at", type=int, nargs="+", help="of ours: the most bytes")
+    splits = ["training", "validation"]
+    parser.add_argument("--split", choices=splits, nargs="+", default=splits, help="sentences of our sensitivities")
     parser.add_argument("--alone", action="store_true", help="without our maps")
     options = parser.parse_args(arguments)
     if ABSENT or not options.name:
@@ -74,14 +76,14 @@ def main(arguments: list[str]) -> None:
     if options.name == "ours":
         for most_bytes in options.at or OURS_AT:
             print(f"at most {most_bytes:,} bytes")
-            _print_ours(ours, most_bytes)
+            _print_ours(ours, most_bytes, options.split)
         return
     peer = importlib.import_module(f"tests.benchmarks.peers.{options.name}_")
     for result in _with_hand(bed, peer.results):
         stored = bed.stored_bytes(result)
         _print_row(result.setting, stored, result.file_bytes, bed.scores(result), result.seconds)
         if not options.alone:
-            _print_ours(ours, stored)
+            _print_ours(ours, stored, options.split)
 
 
 def _with_hand(bed: Bed, results: Callable[[Bed], Iterator[Result]]) -> Iterator[Result]:
@@ -93,8 +95,7 @@ def _with_hand(bed: Bed, results: Callable[[Bed], Iterator[Result]]) -> Iterator
                 yield bed.with_embeddings(result, width)
 
 
-def _print_ours(ours: Ours, most_bytes: int) -> None:
-    splits: tuple[Split, ...] = ("training", "validation")
+def _print_ours(ours: Ours, most_bytes: int, splits: Sequence[Split]) -> None:
     for split in splits:
         label = f"  ours, sensitivities on {split} sentences"
         if (bit_map := ours.allocated(most_bytes, split)) is None:
