@@ -14,6 +14,7 @@ from tests.benchmarks import (
     luck,
     onnx_export,
     overhead,
+    peers,
     quantizers,
     screening,
     search,
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "shrinkage": shrinkage.main,
     "contention": contention.main,
     "onnx": onnx_export.main,
+    "peers": peers.main,
 }
 
 
