@@ -33,7 +33,8 @@ _NEIGHBOURHOOD = 0.25  # natural logarithm of the ratio of sizes up to which ano
 _ATTEMPTS = 4
 _RUNGS_A_STEP = 4  # budgets from one knapsack baseline to the next
 _NEAREST = 256  # maps that the surrogate is fitted to
-_MOST_OUTPUTS = 2048  # of a part of the sentences, if that leaves it enough of them
+_MOST_OUTPUTS = 2048  # of all sentences at once
+_OUTPUTS_A_PART = 1024  # of a part of more, if that leaves it enough sentences
 _FEWEST_SENTENCES = 500
 
 
@@ -155,7 +156,9 @@ class GuidedSampler(MapSampler):
 
 def _parts(n_sentences: int, head: Head) -> list[slice]:
     """Return the sentences of each part: every second one, every third, ..."""
-    count = max(1, min(-(-n_sentences * head.n_outputs // _MOST_OUTPUTS), n_sentences // _FEWEST_SENTENCES))
+    outputs = n_sentences * head.n_outputs
+    wanted = -(-outputs // _OUTPUTS_A_PART) if outputs > _MOST_OUTPUTS else 1
+    count = max(1, min(wanted, n_sentences // _FEWEST_SENTENCES))
     return [slice(part, None, count) for part in range(count)]
 
 

@@ -82,6 +82,7 @@ def test_parts_of_many_sentences_take_turns(monkeypatch: pytest.MonkeyPatch) -> 
     constraint = SizeConstraint(problem.footprint, "nominal", 5.5)
     sensitivities = guess_of_sensitivities(problem)
     monkeypatch.setattr(guided, "_MOST_OUTPUTS", 41)
+    monkeypatch.setattr(guided, "_OUTPUTS_A_PART", 40)
     monkeypatch.setattr(guided, "_FEWEST_SENTENCES", 20)
     assert [len(range(60)[part]) for part in guided._parts(60, problem.head)] == [20, 20, 20]  # of 40 outputs
     assert guided._parts(20, TWO_CLASSES) == guided._parts(39, Classes(9)) == [slice(0, None, 1)]
