@@ -21,7 +21,7 @@ def results(bed: Bed) -> Iterator[Result]:
 
     def made(width: int, steps: int, symmetric: bool) -> Result:
         model, taken = bed.model(), list[float]()
-        model.name_or_path = bed.problem.classifier.source
+        model.name_or_path = bed.problem.classifier.source  # type: ignore[assignment] # it is a text
         names = [*linear_layers(model)]
         with timed(taken):
             tool = AutoRound(
