@@ -98,7 +98,7 @@ class Bed:
         if result.logits is not None:
             return -(-result.stored_bits // 8)
         state = self.problem.network.state_dict()
-        kept = sum(32 * tensor.numel() for name, tensor in state.items() if name not in result.weights)
+        kept: int = sum(32 * tensor.numel() for name, tensor in state.items() if name not in result.weights)
         return -(-(kept + sum(bits for _, bits in result.weights.values())) // 8)
 
     def with_embeddings(self, result: Result, width: int) -> Result:

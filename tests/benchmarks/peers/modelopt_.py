@@ -68,7 +68,7 @@ def results(bed: Bed) -> Iterator[Result]:
 def _weights(model: nn.Module) -> dict[str, tuple[torch.Tensor, int]]:
     weights = {}
     for name in linear_layers(model):
-        layer = model.get_submodule(name)
+        layer: Any = model.get_submodule(name)
         quantizer = layer.weight_quantizer
         if not quantizer.is_enabled:
             continue

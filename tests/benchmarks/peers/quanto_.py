@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ def results(bed: Bed) -> Iterator[Result]:
             freeze(model)
         weights = {}
         for name in names:
-            weight = model.get_submodule(name).weight
+            weight: Any = model.get_submodule(name).weight
             scales = weight._scale.numel() * 16  # a shift is a number of floating point, too
             shifts = 0 if qtype == qint8 else weight._shift.numel() * 16
             decoded = weight.dequantize()

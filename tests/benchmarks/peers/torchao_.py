@@ -36,7 +36,8 @@ def results(bed: Bed) -> Iterator[Result]:
                 quantize_(model, coded, filter_fn=lambda module, _: isinstance(module, nn.Embedding))
         weights = {}
         for name, module in model.named_modules():
-            if type(weight := getattr(module, "weight", None)).__name__ == "IntxUnpackedToInt8Tensor":
+            weight: Any = getattr(module, "weight", None)
+            if type(weight).__name__ == "IntxUnpackedToInt8Tensor":
                 bits = width if name in linear else embedding_width
                 zero_points = bits if name not in linear or algorithm == Algorithm.AFFINE else 0
                 stored = weight.numel() * bits + weight.scale.numel() * (16 + zero_points)
