@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -20,8 +21,9 @@ def results(bed: Bed) -> Iterator[Result]:
     from auto_round import AutoRound
 
     def made(width: int, steps: int, symmetric: bool) -> Result:
-        model, taken = bed.model(), list[float]()
-        model.name_or_path = bed.problem.classifier.source  # type: ignore[assignment] # it is a text
+        taken = list[float]()
+        model: Any = bed.model()
+        model.name_or_path = bed.problem.classifier.source
         names = [*linear_layers(model)]
         with timed(taken):
             tool = AutoRound(

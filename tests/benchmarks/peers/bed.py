@@ -99,8 +99,7 @@ class Bed:
             return -(-result.stored_bits // 8)
         state = self.problem.network.state_dict()
         kept: int = sum(32 * tensor.numel() for name, tensor in state.items() if name not in result.weights)
-        bits = kept + sum(bits for _, bits in result.weights.values())
-        return -(-bits // 8)
+        return -(-(kept + sum(bits for _, bits in result.weights.values())) // 8)
 
     def with_embeddings(self, result: Result, width: int) -> Result:
         """Return a result with the embeddings that it leaves in FP32 coded by hand, at ``width`` bits."""

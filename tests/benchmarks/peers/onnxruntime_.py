@@ -86,7 +86,9 @@ def _stored_bits(model: Any, by_hand: dict[str, int]) -> int:
             continue
         kind = onnx.TensorProto.DataType.Name(initializer.data_type)
         elements = int(np.prod(initializer.dims, dtype=np.int64))
-        scale = "scale" in initializer.name.rsplit(".", 1)[-1].lower() and initializer.name != "attention.scale"
+        # HQQ's zero points are numbers of floating point, too.
+        last = initializer.name.rsplit(".", 1)[-1].lower()
+        scale = kind == "FLOAT" and any(part in last for part in ("_scale", "_zero_point", "_zp"))
         width = _SUBBYTE.get(kind) or 8 * np.dtype(onnx.helper.tensor_dtype_to_np_dtype(initializer.data_type)).itemsize
         total += elements * (16 if scale else int(width))
     return total
