@@ -10,7 +10,6 @@ from math import floor
 import numpy as np
 
 from objectives.errors import InputError
-from objectives.layers import WIDTHS, uniform
 from objectives.metrics import METRIC_NAMES
 from objectives.packing.footprint import AXIS_NAMES
 from results.outcome import Outcome, Trial
@@ -119,12 +118,12 @@ def headline_limits(outcome: Outcome) -> list[tuple[str, Fraction]]:
 def ladder(outcome: Outcome) -> list[int]:
     """Return the sizes at which ``smallest@margin`` tests a map, largest first, on the outcome's size axis.
 
-    They are the constraint, the compressions beyond it that ``LADDER`` lists, and the lowest width everywhere.
+    They are the constraint, the compressions beyond it that ``LADDER`` lists, and the smallest map of its widths.
     """
     texts = [f"{outcome.min_compression:.10g}", *(text for text in LADDER if float(text) > outcome.min_compression)]
     limits = {_size_limit(outcome, _least_compression(f"best@{text}x")[0]) for text in texts}
-    lowest = uniform(outcome.footprint.layers, WIDTHS[0])
-    smallest = _size_limit(outcome, outcome.footprint.exact_compression(lowest, outcome.size_axis))
+    footprint, axis = outcome.footprint, outcome.size_axis
+    smallest = footprint.size(footprint.smallest(axis, outcome.widths), axis)
     return sorted({limit for limit in limits if limit > smallest} | {smallest}, reverse=True)
 
 
