@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -183,6 +184,12 @@ def user_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise InputError(f"{path}: there is no such home directory; write the path in full") from None
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, read piece by piece, as manifests of checkpoints have it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _follow_umask(path: Path) -> None:

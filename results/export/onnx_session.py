@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from objectives.errors import InputError
+from objectives.files import file_hash
 
 ONNX_FILE = "onnx/model.onnx"
 """The model's place in an export, where optimum and transformers.js look for it."""
@@ -89,6 +89,6 @@ def described_file(directory: Path, described: Mapping[str, Any]) -> Path:
     path = directory / ONNX_FILE
     hashes = described.get("sha256")
     expected = hashes.get(ONNX_FILE) if isinstance(hashes, dict) else None
-    if not path.is_file() or expected != hashlib.sha256(path.read_bytes()).hexdigest():
+    if not path.is_file() or expected != file_hash(path):
         raise InputError(f"{path}: missing, or not the file that the manifest describes; {_REMEDY}")
     return path

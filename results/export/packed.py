@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from objectives.bit_maps import parse_bit_map, to_json, to_text
 from objectives.errors import InputError
-from objectives.files import replacing_directory
+from objectives.files import file_hash, replacing_directory
 from objectives.layers import BitMap, Layer
 from objectives.loading.layer_discovery import footprint_of
 from objectives.loading.models import Classifier, empty_classifier, save_all_but_weights
@@ -328,9 +327,4 @@ def _hashes(directory: Path, known: Mapping[str, str] = {}) -> dict[str, str]:
     """
     paths = [path for path in sorted(directory.iterdir()) if path.is_file() and path.name != MANIFEST]
     read = [path for path in paths if path.suffix != ".md" and not path.name.startswith(".")]
-    return {path.name: known.get(path.name) or _hash(path) for path in read}
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {path.name: known.get(path.name) or file_hash(path) for path in read}

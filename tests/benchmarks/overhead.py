@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial
 from transformers import BertConfig, BertForSequenceClassification
 
 from objectives.evaluation.evaluator import Evaluator
-from objectives.heads import TWO_CLASSES, Classes, Head
+from objectives.heads import TWO_CLASSES, Classes
 from objectives.layers import WIDTHS, BitMap
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier
@@ -102,16 +102,9 @@ def main(arguments: list[str]) -> None:
 class TimedSampler(GuidedSampler):
     """Notes the seconds that each proposal takes."""
 
-    def __init__(
-        self,
-        constraint: SizeConstraint,
-        sensitivities: Sensitivities,
-        fp32_log_odds: LogOdds,
-        seed: int,
-        head: Head = TWO_CLASSES,
-    ) -> None:
+    def __init__(self, *arguments: Any) -> None:
         """Propose as the guided sampler does."""
-        super().__init__(constraint, sensitivities, fp32_log_odds, seed, head)
+        super().__init__(*arguments)
         self.taken_s: list[float] = []
 
     def sample_relative(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from objectives.bit_maps import to_json
 from objectives.errors import InputError
-from objectives.files import replacing_directory
+from objectives.files import file_hash, replacing_directory
 from objectives.loading.models import Classifier, save_all_but_weights
 from objectives.packing.scheme import PER_ROW
 from objectives.quantization.quantized_model import QuantizedModel
@@ -132,4 +131,4 @@ def _write(
 def _hashes(directory: Path) -> dict[str, str]:
     """Return the SHA-256 of each file below a directory by its path from there, but of none that no loader reads."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.suffix != ".md")
-    return {path.relative_to(directory).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {path.relative_to(directory).as_posix(): file_hash(path) for path in paths}
