@@ -188,6 +188,9 @@ def test_the_ladder_begins_at_the_constraint_and_ends_at_the_lowest_width(axis: 
     assert rungs == sorted(set(rungs), reverse=True)
     lowest = uniform(sizes.layers, 2)
     assert rungs[-1] == (sizes.nominal_bits(lowest) if axis == "nominal" else sizes.packed_bytes(lowest))
+    wider = uniform(sizes.layers, 4)
+    last = ladder(replace(outcome, widths=(4, 8)))[-1]
+    assert last == (sizes.nominal_bits(wider) if axis == "nominal" else sizes.packed_bytes(wider))
     if axis == "nominal":
         assert [fp32 / rung for rung in rungs] == pytest.approx(
             [6, 6.4, 8, 9.2, 10.665, 11.6, 12.8, 14.2, 16], rel=1e-5
