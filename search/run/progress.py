@@ -22,7 +22,7 @@ REFRESH_S = 30.0
 BY_SIGNAL = "a signal"
 """What run.toml gives as the end of a start that a signal stopped."""
 
-PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, POLISHING = (
+PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, DISTILLING = (
     "preparing",
     "scoring baselines",
     "searching",
@@ -30,7 +30,7 @@ PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, POLI
     "scoring on unseen sentences",
     "scoring on the holdout set",
     "writing the report",
-    "polishing",
+    "distilling",
 )
 """The phases of a search by name; those of the sensitivities are named where they are measured."""
 

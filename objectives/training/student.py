@@ -1,0 +1,298 @@
+"""The student of a distillation: a quantised model whose levels, and perhaps codes, are trained.
+
+Each row of a layer has a gain and a shift of its levels, both of which cost no bits. With scale s and zero point z of
+the search, and spread d, the standard deviation of the row:
+
+    w = gain * (s * (c - z) + shift * d)
+
+Codes c are fixed, or follow latent FP32 weights v (quantisation-aware training):
+
+    c = clip(round(v / s + z))
+
+Rounding passes gradients straight through (Bengio et al., 2013, arXiv:1308.3432): the gradient of w moves v. Latent
+weights stay within half a step of the levels, so that each can change its code at any time. Training starts at the
+search's codes, bit for bit, and zero points are always storable, so that what is trained is what is stored.
+
+The network computes with decoded weights only. After each step one pass decodes them again, in blocks that fit into a
+core's cache; of embeddings only the rows that a batch uses. In FP32, bytes a weight are: latent 4, gradient 4, AdamW 8,
+decoded 4, and the teacher's 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from objectives.quantization.affine import AffineParameters
+from objectives.quantization.parameters import Parameters, row_chunks
+from objectives.quantization.quantized_model import QuantizedModel
+
+Trained = Literal["scales", "weights"]
+"""What is trained beside biases, normalisations and the head: ``scales`` only, or codes with them (``weights``)."""
+
+_WIDEST_SHIFTED = 4  # bits; the stored zero points of wider codes are too coarse to tune
+_LATENT_RATE, _LEVEL_RATE, _OTHER_RATE = 1e-4, 1e-3, 3e-4
+_INSIDE = 0.499  # steps from a level within which a latent weight starts
+
+
+@dataclass(eq=False)
+class _Layer:
+    """One layer: the network's ``weight``, and what it is decoded from.
+
+    Attributes:
+        weight: decoded, in the network's type; of an embedding only the rows of the last batch are up to date.
+        codes: those of the search.
+        start: their parameters.
+        latent: latent weights, FP32, that codes follow; None if codes are fixed.
+        log_gain: of each row, ``(rows,)``, as are shift and spread.
+    """
+
+    weight: nn.Parameter
+    codes: Tensor
+    start: Parameters
+    latent: Tensor | None
+    log_gain: Tensor = field(init=False)
+    shift: Tensor = field(init=False)
+    spread: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.spread = self.weight.detach().float().std(dim=1, correction=0)
+        self.log_gain, self.shift = torch.zeros_like(self.spread), torch.zeros_like(self.spread)
+
+    @property
+    def is_shifted(self) -> bool:
+        return self.start.shiftable and self.start.width <= _WIDEST_SHIFTED
+
+    def levels(self) -> Parameters:
+        """Return the parameters that decode the codes now."""
+        return self.start.adjusted(self.log_gain.exp(), self.shift * self.spread)
+
+    def codes_now(self, rows: Tensor | slice) -> Tensor:
+        """Return the codes of these rows: uint8, or FP32 if they follow latent weights."""
+        if self.latent is None:
+            return self.codes[rows]
+        return _rounded(self.latent[rows], self.start, rows)
+
+    def decode(self, rows: Tensor | None = None) -> None:
+        """Write the weight, or these rows of it, into the network."""
+        levels = self.levels()
+        for chunk in row_chunks(self.weight) if rows is None else [rows]:
+            if self.latent is not None:
+                self.latent[chunk] = _confined(self.latent[chunk], self.start, chunk)
+            codes = self.codes_now(chunk)
+            part = codes if self.latent is not None else torch.empty(codes.shape, device=codes.device)
+            levels.select_rows(chunk).write(codes, part)
+            self.weight.data[chunk] = part.to(self.weight.dtype)
+
+    def take_gradient(self) -> None:
+        """Pass the weight's gradient on to what it is decoded from."""
+        assert self.weight.grad is not None
+        gradient, self.weight.grad = self.weight.grad.float(), None
+        if self.latent is not None:
+            self.latent.grad = gradient
+        self.log_gain.grad = (gradient * self.weight.detach()).sum(dim=1)
+        if self.is_shifted:
+            self.shift.grad = gradient.sum(dim=1) * self.log_gain.exp() * self.spread
+
+    def after_step(self) -> None:
+        """Decode again, and drop the gradient."""
+        if self.latent is not None:
+            self.latent.grad = None
+        self.decode()
+
+
+@dataclass(eq=False)
+class _Embedding(_Layer):
+    """A layer whose rows are looked up; a batch decodes its own rows, and they alone get gradients.
+
+    Rows that are read in another way than by calling the module stay as they are.
+    """
+
+    lookups: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    used: Tensor | None = None
+
+    def watch(self, module: nn.Module) -> None:
+        """Follow what the module looks up."""
+        self.weight.requires_grad_(False)
+        module.register_forward_pre_hook(self._before)
+        module.register_forward_hook(self._after)
+
+    def _before(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(inputs[0], Tensor):  # else positions addressed by their number, which stay unchanged
+            with torch.no_grad():
+                self.decode(inputs[0].unique())
+
+    def _after(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() and isinstance(inputs[0], Tensor)):
+            return output
+        output = output.detach().requires_grad_()
+        self.lookups.append((inputs[0], output))
+        return output
+
+    def take_gradient(self) -> None:
+        trained = [self.log_gain, *([self.shift] if self.is_shifted else [])]
+        trained += [] if self.latent is None else [self.latent]
+        for tensor in trained:
+            if tensor.grad is None:
+                tensor.grad = torch.zeros_like(tensor)
+            elif self.used is not None:
+                tensor.grad[self.used] = 0.0
+        if not self.lookups:
+            return
+        rows = torch.cat([ids.expand(output.shape[:-1]).flatten() for ids, output in self.lookups])
+        gradient = torch.cat([_gradient(output).flatten(0, -2) for _, output in self.lookups])
+        decoded = torch.cat([output.detach().flatten(0, -2) for _, output in self.lookups])
+        if self.latent is not None:
+            _gradient(self.latent).index_add_(0, rows, gradient)
+        _gradient(self.log_gain).index_add_(0, rows, (gradient * decoded).sum(dim=1))
+        if self.is_shifted:
+            unit = (self.log_gain.exp() * self.spread)[rows]
+            _gradient(self.shift).index_add_(0, rows, gradient.sum(dim=1) * unit)
+        self.used = rows.unique()
+        self.lookups.clear()
+
+    def after_step(self) -> None:
+        """Do nothing: the next batch decodes its rows."""
+
+
+class Student:
+    """A quantised model in training; see the module's docstring.
+
+    Attributes:
+        network: the model that computes, in evaluation mode: dropout would only add noise to a match of outputs.
+    """
+
+    def __init__(
+        self, quantized: QuantizedModel, fp32: nn.Module, trained: Trained, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Copy a quantised model.
+
+        Args:
+            quantized: the model to start from; ``weights`` needs evenly spaced levels.
+            fp32: the model that it was quantised from; not changed.
+            trained: what to train.
+            dtype: of the network; what is trained is FP32.
+        """
+        self.network = quantized.decoded(fp32).to(dtype).eval().requires_grad_(True)
+        self._quantized = quantized
+        self._layers: list[_Layer] = []
+        for layer, (codes, parameters) in zip(quantized.layers, quantized.entries, strict=True):
+            weight, latent = self.network.get_parameter(layer.parameter), None
+            if trained == "weights":
+                latent = _latent_weights(fp32.get_parameter(layer.parameter).detach(), codes, parameters)
+            kind = _Layer if layer.kind == "linear" else _Embedding
+            self._layers.append(kind(weight, codes, parameters, latent))
+            if isinstance(own := self._layers[-1], _Embedding):
+                own.watch(self.network.get_submodule(layer.name))
+        searched = {layer.parameter for layer in quantized.layers}
+        self._others = {name: own for name, own in self.network.named_parameters() if name not in searched}
+        self._masters = {
+            name: own if own.dtype == torch.float32 else quantized.kept[name].to(own.device, torch.float32).clone()
+            for name, own in self._others.items()
+        }
+        self._groups = (
+            ([layer.latent for layer in self._layers if layer.latent is not None], _LATENT_RATE),
+            ([layer.log_gain for layer in self._layers], _LEVEL_RATE),
+            ([layer.shift for layer in self._layers if layer.is_shifted], _LEVEL_RATE),
+            (list(self._masters.values()), _OTHER_RATE),
+        )
+        groups = [{"params": tensors} for tensors, _ in self._groups if tensors]
+        self._rates = [rate for tensors, rate in self._groups if tensors]
+        self._optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        """Update what is trained after a backward pass, with the learning rates times ``factor``."""
+        for layer in self._layers:
+            layer.take_gradient()
+        for name, own in self._others.items():
+            if own is not self._masters[name] and own.grad is not None:
+                self._masters[name].grad, own.grad = own.grad.float(), None
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        self._optimizer.step()
+        for layer in self._layers:
+            layer.after_step()
+        for master in self._masters.values():
+            master.grad = None
+        self._copy_masters()
+
+    @torch.no_grad()
+    def quantized(self) -> QuantizedModel:
+        """Return the quantised model as it is now."""
+        entries = []
+        for layer in self._layers:
+            codes = layer.codes if layer.latent is None else torch.empty_like(layer.codes)
+            for rows in row_chunks(codes) if layer.latent is not None else ():
+                codes[rows] = layer.codes_now(rows).to(torch.uint8)
+            entries.append((codes, layer.levels()))
+        masters = {name: tensor.detach().clone() for name, tensor in self._masters.items()}
+        kept = {name: masters.get(name, tensor) for name, tensor in self._quantized.kept.items()}
+        return replace(self._quantized, entries=tuple(entries), kept=kept)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that the next step depends on, by name: what is trained, and the optimiser's moments."""
+        tensors = {}
+        for group, (trained, _) in enumerate(self._groups):
+            for index, tensor in enumerate(trained):
+                tensors[f"{group}.{index}"] = tensor.detach()
+                for name, value in self._optimizer.state[tensor].items():
+                    tensors[f"{group}.{index}.{name}"] = value
+        return tensors
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a state of a student of the same model and type."""
+        for group, (trained, _) in enumerate(self._groups):
+            for index, tensor in enumerate(trained):
+                tensor.copy_(state[f"{group}.{index}"])
+                for name in ("step", "exp_avg", "exp_avg_sq"):
+                    value = state.get(f"{group}.{index}.{name}")
+                    if value is not None:
+                        self._optimizer.state[tensor][name] = value.to(tensor.device).clone()
+        self._copy_masters()
+        for layer in self._layers:
+            layer.decode()
+
+    def _copy_masters(self) -> None:
+        for name, own in self._others.items():
+            if own is not self._masters[name]:
+                own.copy_(self._masters[name])
+
+
+def _latent_weights(fp32: Tensor, codes: Tensor, parameters: Parameters) -> Tensor:
+    """Return the FP32 weights, each moved into the interval that rounds to its code."""
+    latent = torch.empty_like(fp32)
+    for rows in row_chunks(codes):
+        scale, zero_point = _per_column(parameters, rows, codes.shape[1])
+        level, reach = (codes[rows] - zero_point) * scale, _INSIDE * scale
+        latent[rows] = torch.maximum(torch.minimum(fp32[rows], level + reach), level - reach)
+        missed = _rounded(latent[rows], parameters, rows) != codes[rows]  # by rounding in FP32, on fine grids
+        latent[rows] = torch.where(missed, level, latent[rows])
+    return latent
+
+
+def _rounded(latent: Tensor, parameters: Parameters, rows: Tensor | slice) -> Tensor:
+    """Return the codes, FP32, of latent weights of these rows."""
+    scale, zero_point = _per_column(parameters, rows, latent.shape[1])
+    return (latent / scale).add_(zero_point).round_().clamp_(0, 2**parameters.width - 1)
+
+
+def _confined(latent: Tensor, parameters: Parameters, rows: Tensor | slice) -> Tensor:
+    """Return latent weights of these rows moved to within half a step of the levels; in place if that is possible."""
+    scale, zero_point = _per_column(parameters, rows, latent.shape[1])
+    return latent.clamp_((-0.5 - zero_point) * scale, (2**parameters.width - 0.5 - zero_point) * scale)
+
+
+def _per_column(parameters: Parameters, rows: Tensor | slice, columns: int) -> tuple[Tensor, Tensor]:
+    assert isinstance(parameters, AffineParameters)
+    return parameters.select_rows(rows).per_column(0, columns)
+
+
+def _gradient(tensor: Tensor) -> Tensor:
+    assert tensor.grad is not None
+    return tensor.grad.float()
