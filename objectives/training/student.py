@@ -5,13 +5,13 @@ the search, and spread d, the standard deviation of the row:
 
     w = gain * (s * (c - z) + shift * d)
 
-Codes c are fixed, or follow latent FP32 weights v (quantisation-aware training):
+Codes c are fixed, or follow latent FP32 weights v, in steps of s (quantisation-aware training):
 
-    c = clip(round(v / s + z))
+    c = round(v),    -1/2 < v < 2^b - 1/2
 
-Rounding passes gradients straight through (Bengio et al., 2013, arXiv:1308.3432): the gradient of w moves v. Latent
-weights stay within half a step of the levels, so that each can change its code at any time. Training starts at the
-search's codes, bit for bit, and zero points are always storable, so that what is trained is what is stored.
+Rounding passes gradients straight through (Bengio et al., 2013, arXiv:1308.3432): the gradient of w moves v, which
+starts at the FP32 weight w / s + z, moved to within 0.2 steps of the search's code. So training starts at these codes,
+bit for bit. Zero points are always storable: what is trained is what is stored.
 
 The network computes with decoded weights only. After each step one pass decodes them again, in blocks that fit into a
 core's cache; of embeddings only the rows that a batch uses. In FP32, bytes a weight are: latent 4, gradient 4, AdamW 8,
@@ -36,7 +36,8 @@ Trained = Literal["scales", "weights"]
 
 _WIDEST_SHIFTED = 4  # bits; the stored zero points of wider codes are too coarse to tune
 _LATENT_RATE, _LEVEL_RATE, _OTHER_RATE = 1e-4, 1e-3, 3e-4
-_INSIDE = 0.499  # steps from a level within which a latent weight starts
+_START_INSIDE = 0.2  # steps from a code; nearer to its edges, the first noisy steps would undo the search's rounding
+_INSIDE = 0.499  # steps from a code; FP32 then rounds every latent weight of up to 8 bits to it
 
 
 @dataclass(eq=False)
@@ -71,32 +72,41 @@ class _Layer:
         """Return the parameters that decode the codes now."""
         return self.start.adjusted(self.log_gain.exp(), self.shift * self.spread)
 
-    def codes_now(self, rows: Tensor | slice) -> Tensor:
-        """Return the codes of these rows: uint8, or FP32 if they follow latent weights."""
-        if self.latent is None:
-            return self.codes[rows]
-        return _rounded(self.latent[rows], self.start, rows)
-
     def decode(self, rows: Tensor | None = None) -> None:
         """Write the weight, or these rows of it, into the network."""
         levels = self.levels()
         for chunk in row_chunks(self.weight) if rows is None else [rows]:
-            if self.latent is not None:
-                self.latent[chunk] = _confined(self.latent[chunk], self.start, chunk)
-            codes = self.codes_now(chunk)
-            part = codes if self.latent is not None else torch.empty(codes.shape, device=codes.device)
+            part = self.weight.data[chunk]  # of a slice in FP32, the weight itself: no other memory is touched
+            if part.dtype != torch.float32:
+                part = torch.empty_like(part, dtype=torch.float32)
+            if self.latent is None:
+                codes = self.codes[chunk]
+            else:
+                self.latent[chunk] = latent = self._confined(self.latent[chunk])
+                codes = torch.round(latent, out=part)
             levels.select_rows(chunk).write(codes, part)
             self.weight.data[chunk] = part.to(self.weight.dtype)
+
+    def final_codes(self) -> Tensor:
+        """Return the codes as they are now."""
+        if self.latent is None:
+            return self.codes
+        return self._confined(self.latent.clone()).round_().to(torch.uint8)
+
+    def _confined(self, latent: Tensor) -> Tensor:
+        return latent.clamp_(-_INSIDE, 2**self.start.width - 1 + _INSIDE)
 
     def take_gradient(self) -> None:
         """Pass the weight's gradient on to what it is decoded from."""
         assert self.weight.grad is not None
-        gradient, self.weight.grad = self.weight.grad.float(), None
+        gradient, self.weight.grad = self.weight.grad, None
         if self.latent is not None:
-            self.latent.grad = gradient
-        self.log_gain.grad = (gradient * self.weight.detach()).sum(dim=1)
+            # That of the latent weights is s times as large in each row; Adam's steps do not depend on it.
+            self.latent.grad = gradient.float()
+        ones = gradient.new_ones(gradient.shape[1])  # a product with them is the fastest sum of rows
+        self.log_gain.grad = ((gradient * self.weight.detach()) @ ones).float()
         if self.is_shifted:
-            self.shift.grad = gradient.sum(dim=1) * self.log_gain.exp() * self.spread
+            self.shift.grad = (gradient @ ones).float() * self.log_gain.exp() * self.spread
 
     def after_step(self) -> None:
         """Decode again, and drop the gradient."""
@@ -194,8 +204,12 @@ class Student:
             name: own if own.dtype == torch.float32 else quantized.kept[name].to(own.device, torch.float32).clone()
             for name, own in self._others.items()
         }
-        self._groups = (
-            ([layer.latent for layer in self._layers if layer.latent is not None], _LATENT_RATE),
+        self._groups: tuple[tuple[list[Tensor], float], ...] = (
+            *(
+                ([layer.latent], _LATENT_RATE / float(layer.start.scale.mean()))
+                for layer in self._layers
+                if layer.latent is not None
+            ),
             ([layer.log_gain for layer in self._layers], _LEVEL_RATE),
             ([layer.shift for layer in self._layers if layer.is_shifted], _LEVEL_RATE),
             (list(self._masters.values()), _OTHER_RATE),
@@ -224,12 +238,7 @@ class Student:
     @torch.no_grad()
     def quantized(self) -> QuantizedModel:
         """Return the quantised model as it is now."""
-        entries = []
-        for layer in self._layers:
-            codes = layer.codes if layer.latent is None else torch.empty_like(layer.codes)
-            for rows in row_chunks(codes) if layer.latent is not None else ():
-                codes[rows] = layer.codes_now(rows).to(torch.uint8)
-            entries.append((codes, layer.levels()))
+        entries = [(layer.final_codes(), layer.levels()) for layer in self._layers]
         masters = {name: tensor.detach().clone() for name, tensor in self._masters.items()}
         kept = {name: masters.get(name, tensor) for name, tensor in self._quantized.kept.items()}
         return replace(self._quantized, entries=tuple(entries), kept=kept)
@@ -265,32 +274,14 @@ class Student:
 
 
 def _latent_weights(fp32: Tensor, codes: Tensor, parameters: Parameters) -> Tensor:
-    """Return the FP32 weights, each moved into the interval that rounds to its code."""
+    """Return the FP32 weights in steps, each moved into the interval that rounds to its code."""
+    assert isinstance(parameters, AffineParameters)
     latent = torch.empty_like(fp32)
     for rows in row_chunks(codes):
-        scale, zero_point = _per_column(parameters, rows, codes.shape[1])
-        level, reach = (codes[rows] - zero_point) * scale, _INSIDE * scale
-        latent[rows] = torch.maximum(torch.minimum(fp32[rows], level + reach), level - reach)
-        missed = _rounded(latent[rows], parameters, rows) != codes[rows]  # by rounding in FP32, on fine grids
-        latent[rows] = torch.where(missed, level, latent[rows])
+        scale, zero_point = parameters.select_rows(rows).per_column(0, codes.shape[1])
+        code = codes[rows].float()
+        latent[rows] = torch.clamp(fp32[rows] / scale + zero_point, code - _START_INSIDE, code + _START_INSIDE)
     return latent
-
-
-def _rounded(latent: Tensor, parameters: Parameters, rows: Tensor | slice) -> Tensor:
-    """Return the codes, FP32, of latent weights of these rows."""
-    scale, zero_point = _per_column(parameters, rows, latent.shape[1])
-    return (latent / scale).add_(zero_point).round_().clamp_(0, 2**parameters.width - 1)
-
-
-def _confined(latent: Tensor, parameters: Parameters, rows: Tensor | slice) -> Tensor:
-    """Return latent weights of these rows moved to within half a step of the levels; in place if that is possible."""
-    scale, zero_point = _per_column(parameters, rows, latent.shape[1])
-    return latent.clamp_((-0.5 - zero_point) * scale, (2**parameters.width - 0.5 - zero_point) * scale)
-
-
-def _per_column(parameters: Parameters, rows: Tensor | slice, columns: int) -> tuple[Tensor, Tensor]:
-    assert isinstance(parameters, AffineParameters)
-    return parameters.select_rows(rows).per_column(0, columns)
 
 
 def _gradient(tensor: Tensor) -> Tensor:

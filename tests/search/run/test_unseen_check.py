@@ -10,8 +10,9 @@ import numpy as np
 import optuna
 import pytest
 
+from objectives.errors import InputError
 from objectives.loading.sentences import load_sentences
-from objectives.problem import Problem, load_problem, polishing_sentences, unseen_sentences
+from objectives.problem import Problem, distillation_sentences, load_problem, unseen_sentences
 from results.statistics.analysis import select
 from results.statistics.unseen import unseen_damages
 from search.cli.status import status_lines
@@ -29,17 +30,23 @@ def roomy_problem(roomy: TinyProblem) -> Problem:
 
 
 def test_unseen_sentences_are_others_than_those_that_are_searched_with(
-    roomy: TinyProblem, roomy_problem: Problem
+    roomy: TinyProblem, roomy_problem: Problem, tmp_path: Path
 ) -> None:
     searched = {tuple(tokens) for tokens in roomy_problem.token_ids}
     everything = unseen_sentences(roomy_problem, 1000)
     assert 0.8 * ROOMY_SENTENCES <= len(everything) <= ROOMY_SENTENCES
     assert not searched & {tuple(tokens) for tokens in everything}
     assert unseen_sentences(roomy_problem, 10) == everything[:10]
-    # Polishing learns from the same ones, each of them once.
-    polishing = polishing_sentences(roomy_problem).token_ids
-    assert len(polishing) == len(everything)
-    assert {tuple(tokens) for tokens in polishing} == {tuple(tokens) for tokens in everything}
+    # Distillation learns from the others, each of them once, and from those of a file.
+    texts = tmp_path / "texts.csv"
+    texts.write_text("sentence\nbig red dog\nbig red dog\n", encoding="utf-8")
+    more = {tuple(ids) for ids in roomy_problem.classifier.encode(["big red dog"]).ids}
+    for unseen, text, added in ((0, None, set()), (10, None, set()), (10, texts, more)):
+        trained = [tuple(tokens) for tokens in distillation_sentences(roomy_problem, unseen, text).token_ids]
+        assert len(set(trained)) == len(trained)
+        assert set(trained) == {tuple(tokens) for tokens in everything[unseen:]} | added
+    with pytest.raises(InputError, match="distillation needs 2 training sentences beside those that score maps, got 0"):
+        distillation_sentences(roomy_problem, 1000)
     held = load_problem(str(roomy.model), str(roomy.data), confirm="0.3")
     assert held.holdout is not None
     assert not {tuple(tokens) for tokens in held.holdout.token_ids} & {
