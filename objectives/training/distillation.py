@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +34,8 @@ from objectives.scores import LogOdds, Precision
 from objectives.training.augmentation import Augmentation, TokenIds
 from objectives.training.student import Student, Trained
 from objectives.training.training_state import TrainingState, load_state, save_state
+
+log = logging.getLogger("bitfront")
 
 _HELD_OUT_SHARE = 0.1
 _AUGMENTED_SHARE = 0.7
@@ -144,12 +147,8 @@ class _Distillation:
         self.held_out = shuffled[:n_held_out]
         self.held_out += [self.augmentation(ids, rng) for ids in self.held_out]
         self.student = Student(quantized, fp32, training.trained, DTYPES[training.precision])
-        self.teacher = fp32
-        if training.precision != "fp32":
-            self.teacher = copy.deepcopy(fp32).to(DTYPES[training.precision]).eval()
-            if device_of(fp32).type == "cpu":  # torch's fused attention is slow to differentiate in bf16 there
-                for network in (self.teacher, self.student.network):
-                    network.set_attn_implementation("eager")
+        self.teacher = network_in(fp32, training.precision)
+        self.student.network = network_in(self.student.network, training.precision)
 
     def run(
         self, path: Path | None, report_progress: Callable[[int, int], object], should_stop: Callable[[], bool]
@@ -175,6 +174,7 @@ class _Distillation:
                 self.train(batches[at], now.step, steps)
                 now = replace(now, step=now.step + 1)
             now = self.better(now)
+            log.info("epoch %d of %d: held-out damage %.4f", epoch + 1, self.training.epochs, now.last_damage)
         return self.result(now, finished=True)
 
     def batches(self, epoch: int) -> list[list[int]]:
@@ -197,6 +197,7 @@ class _Distillation:
     def better(self, now: TrainingState) -> TrainingState:
         """Return the state with what is trained as the best so far, if it is."""
         damage = self.damage(self.student.network)
+        now = replace(now, last_damage=damage)
         return replace(now, best=self.student.quantized(), best_damage=damage) if damage < now.best_damage else now
 
     def damage(self, network: nn.Module) -> float:
@@ -236,6 +237,17 @@ class _Distillation:
 
     def tensor(self, token_ids: TokenIds) -> Tensor:
         return torch.tensor(token_ids, device=device_of(self.fp32))
+
+
+def network_in(network: nn.Module, precision: Precision) -> nn.Module:
+    """Return a ``transformers`` model that trains fast in a precision: a copy if it has another one."""
+    if precision == "fp32":
+        return network
+    if next(network.parameters()).dtype != DTYPES[precision]:
+        network = copy.deepcopy(network).to(DTYPES[precision]).eval()
+    if device_of(network).type == "cpu":  # torch's fused attention is slow to differentiate in bf16 there
+        network.set_attn_implementation("eager")  # type: ignore[operator]
+    return network
 
 
 def _schedule(progress: float) -> float:

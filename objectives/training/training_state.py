@@ -18,11 +18,15 @@ _SCHEMA = "bitfront-training-1"
 
 @dataclass(frozen=True)
 class TrainingState:
-    """How far a distillation is: its steps, and the best model so far with its damage on the held-out sentences."""
+    """How far a distillation is: its steps, and the best model so far with its damage on the held-out sentences.
+
+    ``last_damage`` is that of the last epoch in this process.
+    """
 
     step: int = 0
     best: QuantizedModel | None = None
     best_damage: float = float("inf")
+    last_damage: float = float("nan")
 
 
 def save_state(path: Path, identity: str, state: TrainingState, student: Mapping[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ from tests.benchmarks import (
     bert_base,
     checkpoint,
     contention,
+    distill,
     evaluate,
     floor,
     luck,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "contention": contention.main,
     "onnx": onnx_export.main,
     "peers": peers.main,
+    "distill": distill.main,
 }
 
 
