@@ -336,29 +336,34 @@ def _order_by_scores(
     return order
 
 
-def distillation_sentences(problem: Problem, unseen: int, text: Path | None = None) -> TrainingSentences:
-    """Return a problem's training sentences for ``distil``, each once, without those that score maps.
+def distillation_sentences(
+    problem: Problem, unseen: int, text: Path | None = None
+) -> tuple[TrainingSentences, list[list[int]]]:
+    """Return the sentences to distil on, each once, and the run's unseen sentences that are none of them.
+
+    No sentence is trained on that scores maps. Only if the unseen sentences are more than half of all, the later ones
+    of them are trained on: what is left must be enough.
 
     Args:
         problem: the problem.
-        unseen: the most unseen sentences of its run; they score maps too.
+        unseen: the most unseen sentences of its run.
         text: a file of further unlabelled texts, read as ``--calibration`` is, or None.
 
     Raises:
-        InputError: there are fewer than two, or the file cannot be read.
+        InputError: there are fewer than two to train on, or the file cannot be read.
     """
-    scored = _scored_sentences(problem) | {tuple(tokens) for tokens in _unseen_of(problem, unseen)}
-    texts = list(_training_texts(problem))
-    if text is not None:
-        texts += load_texts("", replace(problem.options, calibration=str(text)))
-    encoded = problem.classifier.encode(texts).ids
-    token_ids = [list(tokens) for tokens in dict.fromkeys(encoded) if tokens not in scored]
+    scored = _scored_sentences(problem)
+    further = load_texts("", replace(problem.options, calibration=str(text))) if text is not None else ()
+    encoded = problem.classifier.encode([*_training_texts(problem), *further]).ids
+    available = dict.fromkeys(tokens for tokens in encoded if tokens not in scored)
+    kept = _unseen_of(problem, min(unseen, len(available) // 2))
+    judging = {tuple(tokens) for tokens in kept}
+    token_ids = [list(tokens) for tokens in available if tokens not in judging]
     if len(token_ids) < 2:
         raise InputError(
-            f"{problem.data}: distillation needs 2 training sentences beside those that score maps, got "
-            f"{len(token_ids)}; add some"
+            f"{problem.data}: distillation needs 2 training sentences that score no map, got {len(token_ids)}; add some"
         )
-    return TrainingSentences(token_ids, problem.classifier.tokenizer.all_special_ids)
+    return TrainingSentences(token_ids, problem.classifier.tokenizer.all_special_ids), kept
 
 
 def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:

@@ -14,7 +14,7 @@ import numpy as np
 from objectives.errors import InputError
 from objectives.evaluation.precision import faster_precision
 from objectives.metrics import MetricName
-from objectives.problem import Evaluation, Problem, distillation_sentences, unseen_sentences
+from objectives.problem import Evaluation, Problem, distillation_sentences
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.training.distillation import Training, TrainingSentences, distil
 from objectives.training.student import Trained
@@ -98,8 +98,8 @@ def distil_maps(
             "with --quantizer calibrated"
         )
     done = {distilled.checkpoint: distilled for distilled in read_distilled(run.path)}
-    sentences = distillation_sentences(problem, unseen, wanted.text)
-    judge = _Judge.of(problem, unseen)
+    sentences, kept_unseen = distillation_sentences(problem, unseen, wanted.text)
+    judge = _Judge(problem, kept_unseen)
     results = []
     for trial in trials:
         checkpoint = f"{FOLDER}/{Path(bit_map_path(outcome, trial, 'txt')).stem}-{wanted.trained}"
@@ -202,14 +202,10 @@ def _recorded(checkpoint: Path, metric: MetricName) -> DistilledMap:
 
 @dataclass(frozen=True)
 class _Judge:
-    """Scores models on the validation sentences and on the run's unseen ones."""
+    """Scores models on the validation sentences and on unseen ones."""
 
     problem: Problem
     token_ids: Sequence[Sequence[int]]
-
-    @classmethod
-    def of(cls, problem: Problem, unseen: int) -> _Judge:
-        return cls(problem, unseen_sentences(problem, unseen) if unseen else ())
 
     def figures(self, before: QuantizedModel, after: QuantizedModel) -> dict[str, float]:
         """Return the figures of a model as searched and as distilled, by the names of ``DistilledMap``."""

@@ -65,7 +65,9 @@ def main(arguments: list[str]) -> None:
 
 def _model() -> BertForSequenceClassification:
     torch.manual_seed(0)
-    return BertForSequenceClassification(BertConfig()).eval()
+    model = BertForSequenceClassification(BertConfig())
+    model.eval()
+    return model
 
 
 def _batch() -> Tensor:

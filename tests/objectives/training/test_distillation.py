@@ -228,7 +228,8 @@ def test_gradients_of_gains_shifts_and_weights_are_those_of_the_decoded_weights(
     own = Student(quantized, model, "weights")
 
     def loss(network: torch.nn.Module) -> torch.Tensor:
-        return network(input_ids=ids).logits.square().sum()
+        logits: torch.Tensor = network(input_ids=ids).logits
+        return logits.square().sum()
 
     loss(own.network).backward()
     decoded = quantized.decoded(model).double()

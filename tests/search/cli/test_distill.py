@@ -3,6 +3,7 @@
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -113,7 +114,7 @@ def test_what_was_stopped_is_kept_and_continued(
     [whole] = rows(run / "distilled.csv")
     (run / whole["checkpoint"]).rename(tmp_path / "whole")
 
-    def interrupted(*arguments: object) -> Tensor:
+    def interrupted(*arguments: Any) -> Tensor:
         if next(steps) == 9:
             signal.raise_signal(signal.SIGINT)
         return loss_of(*arguments)

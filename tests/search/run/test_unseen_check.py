@@ -10,7 +10,6 @@ import numpy as np
 import optuna
 import pytest
 
-from objectives.errors import InputError
 from objectives.loading.sentences import load_sentences
 from objectives.problem import Problem, distillation_sentences, load_problem, unseen_sentences
 from results.statistics.analysis import select
@@ -41,12 +40,13 @@ def test_unseen_sentences_are_others_than_those_that_are_searched_with(
     texts = tmp_path / "texts.csv"
     texts.write_text("sentence\nbig red dog\nbig red dog\n", encoding="utf-8")
     more = {tuple(ids) for ids in roomy_problem.classifier.encode(["big red dog"]).ids}
-    for unseen, text, added in ((0, None, set()), (10, None, set()), (10, texts, more)):
-        trained = [tuple(tokens) for tokens in distillation_sentences(roomy_problem, unseen, text).token_ids]
+    half = len(everything) // 2
+    for unseen, text, kept in ((0, None, 0), (10, None, 10), (10, texts, 10), (1000, None, half)):
+        sentences, unseen_ids = distillation_sentences(roomy_problem, unseen, text)
+        trained = [tuple(tokens) for tokens in sentences.token_ids]
         assert len(set(trained)) == len(trained)
-        assert set(trained) == {tuple(tokens) for tokens in everything[unseen:]} | added
-    with pytest.raises(InputError, match="distillation needs 2 training sentences beside those that score maps, got 0"):
-        distillation_sentences(roomy_problem, 1000)
+        assert unseen_ids == everything[:kept]
+        assert set(trained) == {tuple(tokens) for tokens in everything[kept:]} | (more if text else set())
     held = load_problem(str(roomy.model), str(roomy.data), confirm="0.3")
     assert held.holdout is not None
     assert not {tuple(tokens) for tokens in held.holdout.token_ids} & {
