@@ -191,8 +191,7 @@ class _Distillation:
         token_ids = [self.sentences[index] for index in batch]
         token_ids = [self.augmentation(ids, rng) if rng.random() < _AUGMENTED_SHARE else ids for ids in token_ids]
         loss = loss_of(self.student.network, self.teacher, self.head, self.tensor(token_ids))
-        loss.backward()
-        self.student.step(_schedule(step / steps))
+        self.student.step(loss, _schedule(step / steps))
 
     def better(self, now: TrainingState) -> TrainingState:
         """Return the state with what is trained as the best so far, if it is."""

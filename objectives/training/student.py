@@ -14,13 +14,14 @@ starts at the FP32 weight w / s + z, moved to within 0.3 steps of the search's c
 bit for bit. Zero points are always storable: what is trained is what is stored.
 
 The network computes with decoded weights only. After each step one pass decodes them again, in blocks that fit into a
-core's cache; of embeddings only the rows that a batch uses. In FP32, bytes a weight are: latent 4, gradient 4, AdamW 8,
-decoded 4, and the teacher's 4.
+core's cache; of embeddings only the rows that a batch uses. Latent weights are updated as soon as the gradient of their
+layer is known, so that only one layer has any. In FP32, bytes a weight are: latent 4, AdamW 8, decoded 4, code 1, and
+the teacher's 4; an embedding's gradient takes 4 more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -98,8 +99,8 @@ class _Layer:
 
     def take_gradient(self) -> None:
         """Pass the weight's gradient on to what it is decoded from."""
-        assert self.weight.grad is not None
         gradient, self.weight.grad = self.weight.grad, None
+        assert gradient is not None
         if self.latent is not None:
             # That of the latent weights is s times as large in each row; Adam's steps do not depend on it.
             self.latent.grad = gradient.float()
@@ -107,12 +108,6 @@ class _Layer:
         self.log_gain.grad = ((gradient * self.weight.detach()) @ ones).float()
         if self.is_shifted:
             self.shift.grad = (gradient @ ones).float() * self.log_gain.exp() * self.spread
-
-    def after_step(self) -> None:
-        """Decode again, and drop the gradient."""
-        if self.latent is not None:
-            self.latent.grad = None
-        self.decode()
 
 
 @dataclass(eq=False)
@@ -165,8 +160,26 @@ class _Embedding(_Layer):
         self.used = rows.unique()
         self.lookups.clear()
 
-    def after_step(self) -> None:
-        """Do nothing: the next batch decodes its rows."""
+
+class _Group:
+    """Tensors with one learning rate, which is ``rate`` at its peak, and their optimiser."""
+
+    def __init__(self, tensors: list[Tensor], rate: float) -> None:
+        self.tensors, self.rate = tensors, rate
+        self.optimizer = torch.optim.AdamW(tensors, lr=rate, weight_decay=0.0, fused=True)
+
+
+def _updating(layer: _Layer, group: _Group | None) -> Callable[[Tensor], None]:
+    """Return a function that updates a layer's latent weights, the tensor of ``group``, by the weight's gradient."""
+
+    def hook(_: Tensor) -> None:
+        with torch.no_grad():
+            layer.take_gradient()
+        if group is not None:
+            group.optimizer.step()
+            group.tensors[0].grad = None
+
+    return hook
 
 
 class Student:
@@ -204,36 +217,39 @@ class Student:
             name: own if own.dtype == torch.float32 else quantized.kept[name].to(own.device, torch.float32).clone()
             for name, own in self._others.items()
         }
-        self._groups: tuple[tuple[list[Tensor], float], ...] = (
-            *(
-                ([layer.latent], _LATENT_RATE / float(layer.start.scale.mean()))
-                for layer in self._layers
-                if layer.latent is not None
-            ),
-            ([layer.log_gain for layer in self._layers], _LEVEL_RATE),
-            ([layer.shift for layer in self._layers if layer.is_shifted], _LEVEL_RATE),
-            (list(self._masters.values()), _OTHER_RATE),
-        )
-        groups = [{"params": tensors} for tensors, _ in self._groups if tensors]
-        self._rates = [rate for tensors, rate in self._groups if tensors]
-        self._optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+        self._groups = []
+        for layer in self._layers:
+            group = None
+            if layer.latent is not None:
+                group = _Group([layer.latent], _LATENT_RATE / float(layer.start.scale.mean()))
+                self._groups.append(group)
+            if not isinstance(layer, _Embedding):
+                layer.weight.register_post_accumulate_grad_hook(_updating(layer, group))
+        self._groups.append(_Group([layer.log_gain for layer in self._layers], _LEVEL_RATE))
+        if shifts := [layer.shift for layer in self._layers if layer.is_shifted]:
+            self._groups.append(_Group(shifts, _LEVEL_RATE))
+        self._groups.append(_Group(list(self._masters.values()), _OTHER_RATE))
 
-    @torch.no_grad()
-    def step(self, factor: float) -> None:
-        """Update what is trained after a backward pass, with the learning rates times ``factor``."""
-        for layer in self._layers:
-            layer.take_gradient()
-        for name, own in self._others.items():
-            if own is not self._masters[name] and own.grad is not None:
-                self._masters[name].grad, own.grad = own.grad.float(), None
-        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * factor
-        self._optimizer.step()
-        for layer in self._layers:
-            layer.after_step()
-        for master in self._masters.values():
-            master.grad = None
-        self._copy_masters()
+    def step(self, loss: Tensor, factor: float) -> None:
+        """Update what is trained by the gradient of a loss, with the learning rates times ``factor``."""
+        for group in self._groups:
+            group.optimizer.param_groups[0]["lr"] = group.rate * factor
+        loss.backward()  # updates the latent weights of linear layers
+        with torch.no_grad():
+            for layer in self._layers:
+                if isinstance(layer, _Embedding):
+                    layer.take_gradient()
+            for name, own in self._others.items():
+                if own is not self._masters[name] and own.grad is not None:
+                    self._masters[name].grad, own.grad = own.grad.float(), None
+            for group in self._groups:
+                group.optimizer.step()  # without effect on what has no gradient
+            for layer in self._layers:
+                if not isinstance(layer, _Embedding):  # whose rows the next batch decodes
+                    layer.decode()
+            for master in self._masters.values():
+                master.grad = None
+            self._copy_masters()
 
     @torch.no_grad()
     def quantized(self) -> QuantizedModel:
@@ -246,23 +262,22 @@ class Student:
     def state(self) -> dict[str, Tensor]:
         """Return all that the next step depends on, by name: what is trained, and the optimiser's moments."""
         tensors = {}
-        for group, (trained, _) in enumerate(self._groups):
-            for index, tensor in enumerate(trained):
-                tensors[f"{group}.{index}"] = tensor.detach()
-                for name, value in self._optimizer.state[tensor].items():
-                    tensors[f"{group}.{index}.{name}"] = value
+        for number, group in enumerate(self._groups):
+            for index, tensor in enumerate(group.tensors):
+                tensors[f"{number}.{index}"] = tensor.detach()
+                for name, value in group.optimizer.state[tensor].items():
+                    tensors[f"{number}.{index}.{name}"] = value
         return tensors
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Continue from a state of a student of the same model and type."""
-        for group, (trained, _) in enumerate(self._groups):
-            for index, tensor in enumerate(trained):
-                tensor.copy_(state[f"{group}.{index}"])
+        for number, group in enumerate(self._groups):
+            for index, tensor in enumerate(group.tensors):
+                tensor.copy_(state[f"{number}.{index}"])
                 for name in ("step", "exp_avg", "exp_avg_sq"):
-                    value = state.get(f"{group}.{index}.{name}")
-                    if value is not None:
-                        self._optimizer.state[tensor][name] = value.to(tensor.device).clone()
+                    if (value := state.get(f"{number}.{index}.{name}")) is not None:
+                        group.optimizer.state[tensor][name] = value.to(tensor.device).clone()
         self._copy_masters()
         for layer in self._layers:
             layer.decode()

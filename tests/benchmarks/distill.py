@@ -100,8 +100,7 @@ def _our_step(
     teacher = network_in(model, precision)
 
     def step() -> None:
-        loss_of(student.network, teacher, TWO_CLASSES, batch).backward()
-        student.step(0.1)
+        student.step(loss_of(student.network, teacher, TWO_CLASSES, batch), 0.1)
 
     def teach() -> None:
         with torch.no_grad():
