@@ -151,7 +151,7 @@ def _distil_map(
     log.info("distilling %s of %.2fx: %s, on %d sentences", trial.label, size, wanted.trained, count)
     began = time.monotonic()
     quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, trial.bit_map)
-    precision = "fp32" if wanted.trained == "scales" else faster_precision(problem.network)
+    precision = faster_precision(problem.network)
     result = distil(
         quantized,
         problem.network,

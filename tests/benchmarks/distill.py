@@ -5,6 +5,9 @@ and threads. The teacher's forward pass is listed apart: every distillation need
 each way: its peak above what it held before the model, in bytes a weight, activations included.
 
 `python -m tests.benchmarks distill [ours | transformers]`: with a word, be one of these processes.
+
+`python -m tests.benchmarks distill RUN`: the distilled maps of a run, as `bitfront distill` made them, each with the
+paired difference of `weights` from `scales` on the validation sentences where there are both.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -30,6 +34,10 @@ from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import Precision
 from objectives.training.distillation import loss_of, network_in
 from objectives.training.student import Student
+from results.report.distilled import read_distilled
+from results.statistics.bootstrap import Resamples
+from search.run.checkpoints import evaluate_checkpoint, problem_of_run
+from search.run.run_directory import RunDirectory
 from tests.benchmarks.evaluate import cola_tokens
 from tests.benchmarks.timing import medians_s
 from tests.results.random_checkpoint import memory_bytes
@@ -38,7 +46,10 @@ BATCH, REPEATS = 32, 5
 
 
 def main(arguments: list[str]) -> None:
-    """Print the table; with a way's name, print its memory as JSON."""
+    """Print the table; with a way's name, print its memory as JSON; with a run, print its distilled maps."""
+    if arguments and arguments[0] not in ("ours", "transformers"):
+        _compare(Path(arguments[0]))
+        return
     if arguments:
         print(json.dumps(_memory(arguments[0])))
         return
@@ -118,3 +129,36 @@ def _memory(way: str) -> dict[str, float]:
         step()
     grown = memory_bytes("VmHWM") - before
     return {"bytes a weight": grown / weights, "MiB": grown / 2**20}
+
+
+def _compare(run: Path) -> None:
+    settings, maps = RunDirectory(run).read_settings(), read_distilled(run)
+    problem = problem_of_run(settings)
+    resamples = Resamples.draw(problem.labels, problem.in_domain)
+    heads = (
+        "map",
+        "size",
+        "trained",
+        "epochs",
+        "searched",
+        "distilled",
+        "unseen searched",
+        "unseen",
+        "below scales by",
+    )
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    damages = {}
+    for one in maps:
+        log_odds = evaluate_checkpoint(problem, run / one.checkpoint)[0].log_odds
+        damages[one.checkpoint] = resamples.mean(problem.head.divergences(log_odds, problem.fp32_log_odds)[None])
+    for one in maps:
+        scales = [other.checkpoint for other in maps if (other.number, other.trained) == (one.number, "scales")]
+        gain = ""
+        if one.trained == "weights" and scales:
+            difference = damages[scales[0]] - damages[one.checkpoint]
+            [interval] = difference.intervals()
+            gain = f"{difference.point[0]:.4f} ({interval.low:.4f} to {interval.high:.4f})"
+        cells = [one.label, f"{one.nominal_compression:.2f}x", one.trained, str(one.epochs), f"{one.damage_before:.4f}"]
+        cells += [f"{one.damage_after:.4f} ({one.damage_after_low:.4f} to {one.damage_after_high:.4f})"]
+        cells += [f"{one.unseen_before:.4f}", f"{one.unseen_after:.4f}", gain]
+        print(f"| {' | '.join(cells)} |")
