@@ -51,7 +51,7 @@ def distill(
     from search.cli.terminal import log_to_console, progress_display
     from search.run.checkpoints import problem_of_run
     from search.run.distilling import Distillation, distil_maps, maps_to_distil
-    from search.run.progress import DISTILLING, PhaseRecord, paced
+    from search.run.progress import PhaseRecord
     from search.run.reporting import read_outcome
     from search.run.run_directory import RunDirectory
     from search.run.signals import stop_requests
@@ -77,10 +77,7 @@ def distill(
         problem = problem_of_run(settings, outcome.fp32_log_odds, places)
         phases = PhaseRecord(directory, display)
         try:
-            report_progress = paced(phases, DISTILLING)
-            done = distil_maps(
-                problem, outcome, trials, directory, wanted, profile["unseen"], report_progress, should_stop
-            )
+            done = distil_maps(problem, outcome, trials, directory, wanted, profile["unseen"], phases, should_stop)
         finally:
             phases.end()
         for distilled in done:

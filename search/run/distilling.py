@@ -36,6 +36,7 @@ from results.statistics.bootstrap import Resamples
 from results.statistics.intervals import score_intervals
 from results.statistics.metric_draws import TaskMetric
 from search.run.checkpoints import origin_of
+from search.run.progress import DISTILLING, ReportPhase, paced
 from search.run.run_directory import RunDirectory
 
 log = logging.getLogger("bitfront")
@@ -70,7 +71,7 @@ def distil_maps(
     run: RunDirectory,
     wanted: Distillation,
     unseen: int,
-    report_progress: Callable[[int, int], object] = lambda done, total: None,
+    report_phase: ReportPhase = lambda name, done, total, left_s: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[DistilledMap, ...]:
     """Distil maps of a run into packed checkpoints under ``distilled/``, and return their figures.
@@ -85,7 +86,7 @@ def distil_maps(
         run: the run's directory.
         wanted: how to distil.
         unseen: the run's limit of unseen sentences, which are not trained on.
-        report_progress: called with the number of batches trained on, of the map in hand, and their total.
+        report_phase: called with the phase, the batches of the map in hand so far, their total, and the time left.
         should_stop: asked before each batch; once true, the best model so far is written and no further map begun.
 
     Raises:
@@ -125,7 +126,7 @@ def distil_maps(
                 sentences,
                 wanted,
                 judge,
-                report_progress,
+                paced(report_phase, DISTILLING),
                 should_stop,
             )
         done[checkpoint] = distilled

@@ -153,7 +153,7 @@ def run_search(
                 run,
                 Distillation(seed=profile.seed),
                 profile.unseen,
-                paced(phases, DISTILLING),
+                phases,
                 should_stop,
             )
             write_report(analysis, run.path)
