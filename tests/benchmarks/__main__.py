@@ -18,6 +18,7 @@ from tests.benchmarks import (
     quantizers,
     screening,
     search,
+    search_end,
     shrinkage,
     storage,
     workers,
@@ -26,6 +27,7 @@ from tests.benchmarks import (
 BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate.main,
     "search": search.main,
+    "search_end": search_end.main,
     "floor": floor.main,
     "overhead": overhead.main,
     "screening": screening.main,
