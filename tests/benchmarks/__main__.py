@@ -21,6 +21,7 @@ from tests.benchmarks import (
     search_end,
     shrinkage,
     storage,
+    target_widths,
     workers,
 )
 
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "contention": contention.main,
     "onnx": onnx_export.main,
     "peers": peers.main,
+    "target_widths": target_widths.main,
 }
 
 
