@@ -26,9 +26,9 @@ from results.plots.progress import write_progress_plot
 from results.plots.progress_info import progress_info
 from results.plots.unseen import write_unseen_plot
 from results.report.commands import pick_exports
+from results.report.distilled import DistilledMap, distilled_columns, read_distilled
 from results.report.markdown import summary_markdown
 from results.report.page_data import page_json
-from results.report.polished import PolishedMap, polished_columns, read_polished
 from results.report.summary import (
     caution_lines,
     checkpoint_command,
@@ -95,7 +95,7 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
 
     Raises:
         OSError: the directory cannot be written.
-        InputError: the table of polished maps cannot be read.
+        InputError: the table of distilled maps cannot be read.
     """
     outcome = analysis.outcome
     with_files = maps_with_files(analysis)
@@ -113,7 +113,7 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
     if (directory / "sensitivity.svg").is_file():
         plots["sensitivity"] = (directory / "sensitivity.svg").read_text(encoding="utf-8")
     live = Running(running, formatting.command("status", "--run", directory), int(time.time())) if running else None
-    write_text(directory / "report.html", report_page(analysis, str(directory), plots, read_polished(directory), live))
+    write_text(directory / "report.html", report_page(analysis, str(directory), plots, read_distilled(directory), live))
     write_text(directory / "report.md", summary_markdown(analysis, export_commands(analysis, str(directory))))
     remove_stale_bit_maps(outcome, with_files, directory)
 
@@ -122,7 +122,7 @@ def report_page(
     analysis: Analysis,
     run: str,
     plots: dict[str, str],
-    polished: Sequence[PolishedMap] = (),
+    distilled: Sequence[DistilledMap] = (),
     running: Running | None = None,
 ) -> str:
     """Return the page as HTML that needs no other file and no network.
@@ -131,7 +131,7 @@ def report_page(
         analysis: what the page shows.
         run: the run directory, as the commands on the page name it.
         plots: matplotlib's SVG by name; ``sensitivity`` and ``unseen`` may be missing.
-        polished: the polished maps, if there are any.
+        distilled: the distilled maps, if there are any.
         running: how far the search is; None once it has ended.
     """
     outcome, compared = analysis.outcome, compared_pick_rows(analysis)
@@ -153,7 +153,7 @@ def report_page(
         else "",
         failures=[(trial.label, trial.failure) for trial in analysis.failed[:MOST_FAILURES]],
         unlisted_failures=max(len(analysis.failed) - MOST_FAILURES, 0),
-        polished=to_html(polished_columns(outcome.metric), polished, "cards") if polished else "",
+        distilled=to_html(distilled_columns(outcome.metric), distilled, "cards") if distilled else "",
         exports=pick_exports(analysis, run),
         explore=page_json(analysis, run),
         running=running,

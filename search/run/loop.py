@@ -17,16 +17,16 @@ import torch
 from objectives.cache import cache_directory
 from objectives.loading import AUTO
 from objectives.loading.fingerprint import Fingerprint
-from objectives.problem import Problem, polishing_sentences
+from objectives.problem import Problem, distillation_sentences
 from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
 from results.statistics.analysis import Analysis
 from search.allocation.baselines import first_baselines
 from search.allocation.phases import MEASURING
 from search.allocation.sensitivity import Sensitivities, measure
+from search.run.distilling import Distillation, distil_maps, maps_to_distil
 from search.run.final_checks import most_check_passes, run_final_checks
 from search.run.logs import log_start, logging_to, provenance, versions
-from search.run.polishing import maps_to_polish, polish_maps
 from search.run.profile import GUIDED, Profile, resolved_places
 from search.run.progress import (
     BASELINES,
@@ -34,7 +34,7 @@ from search.run.progress import (
     BY_GAIN,
     BY_NO_MAP,
     BY_SIGNAL,
-    POLISHING,
+    DISTILLING,
     PREPARING,
     REPORTING,
     SEARCHING,
@@ -148,9 +148,17 @@ def run_search(
                     worker.search_with(sensitivities)
             analysis = _loop(worker, job, files, budget, phases, recorded, record_end)
         if profile.polish and not should_stop():
-            phases(POLISHING)
-            trials = maps_to_polish(analysis)
-            polish_maps(problem, analysis.outcome, trials, run, profile.seed, should_stop=should_stop)
+            phases(DISTILLING)
+            distil_maps(
+                problem,
+                analysis.outcome,
+                maps_to_distil(analysis),
+                run,
+                Distillation(seed=profile.seed),
+                profile.unseen,
+                phases,
+                should_stop,
+            )
             write_report(analysis, run.path)
             start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if should_stop() else start["by"]}
             write_settings()
@@ -189,7 +197,7 @@ def _prepare(
     problem = load_searched_problem(profile, log.info, check_problem)
     constraint = constraint_of(profile, problem.footprint)
     if profile.polish:
-        polishing_sentences(problem)  # raises before the search, if there are none
+        distillation_sentences(problem, profile.unseen)  # raises before the search, if there are none
     if store is not None:
         recorded = run.place().url if existing else ""
         moved_from = recorded if recorded != redacted(place.url) else ""

@@ -144,7 +144,7 @@ class Profile:
     ] = "auto"
     device: Annotated[Device, _setting(_MODEL, "Where the model runs; auto uses a GPU if there is one.")] = "auto"
     polish: Annotated[
-        StrictBool, _setting(_AFTER, "Polish the picks and the reference map at the end, as `bitfront polish` does.")
+        StrictBool, _setting(_AFTER, "Distil the picks and the reference map at the end, as `bitfront distill` does.")
     ] = False
     seed: Annotated[_Whole, _setting(_SEARCH, "Random seed; with one worker, it repeats a search exactly.")] = 0
     workers: Annotated[

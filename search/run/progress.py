@@ -28,7 +28,7 @@ BY_SIGNAL, BY_BUDGET, BY_NO_MAP, BY_GAIN = (
 )
 """What run.toml gives as the end of a start."""
 
-PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, POLISHING = (
+PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, DISTILLING = (
     "preparing",
     "scoring baselines",
     "searching",
@@ -36,7 +36,7 @@ PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, POLI
     "scoring on unseen sentences",
     "scoring on the holdout set",
     "writing the report",
-    "polishing",
+    "distilling",
 )
 """The phases of a search by name; those of the sensitivities are named where they are measured."""
 

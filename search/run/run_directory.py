@@ -230,7 +230,7 @@ class RunDirectory:
 
     def clean_up(self) -> None:
         """Remove temporary files of a dead process; lock the run first."""
-        for folder in (self.path, self.path / "bitmaps", self.path / "polished"):
+        for folder in (self.path, self.path / "bitmaps", self.path / "polished", self.path / "distilled"):
             remove_leftovers(folder)
 
     @contextmanager

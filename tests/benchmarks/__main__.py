@@ -9,6 +9,7 @@ from tests.benchmarks import (
     bert_base,
     checkpoint,
     contention,
+    distill,
     evaluate,
     floor,
     luck,
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "onnx": onnx_export.main,
     "peers": peers.main,
     "target_widths": target_widths.main,
+    "distill": distill.main,
 }
 
 
