@@ -138,6 +138,7 @@ def report_page(
     return render(
         "report.html.j2",
         outcome=outcome,
+        places=[_short_place(place) for place in (outcome.model, outcome.data)],
         analysis=analysis,
         verdict=verdict_of(analysis),
         checkpoint=checkpoint_command(analysis, run),
@@ -193,6 +194,11 @@ def inline(svg: str, name: str, description: str) -> Markup:
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
     body = re.sub(r">\s+<", ">\n<", body)
     return Markup('<svg role="img" aria-label="{}"').format(description) + Markup(body.removeprefix("<svg"))  # noqa: S704
+
+
+def _short_place(place: str) -> str:
+    """Return the name of a model or of data without the folders that an absolute path begins with."""
+    return Path(place).name if Path(place).is_absolute() else place
 
 
 def _template_text(name: str) -> str:

@@ -235,7 +235,7 @@ if (explore) {
       [present.has("uniform"), "mark uniform", shapes.uniform(9, 9), "uniform (number: width)"],
       [present.has("plain"), "mark plain", shapes.plain(9, 9), "knapsack on sensitivities"],
       [present.has("grey"), "other", dot(9, 9), "other searched map"],
-      [drawn.some((one) => !one.point.feasible), "other missed", dot(9, 9), `hollow: under ${data.least}x`],
+      [drawn.some((one) => !one.point.feasible), "other missed", dot(9, 9), `hollow: under ${data.least}x ${data.axes.find(({ name }) => name === data.size).text}`],
       [hasFront, "front", "M0,9H18", "front"],
       [isBound, "bound", "M0,9H18", `constraint: ${data.least}x`],
       [hasFp32, "fp32", "M0,9H18", "FP32 and its 95% interval"],

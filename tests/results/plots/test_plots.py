@@ -29,6 +29,7 @@ from results.plots.progress_info import progress_info, progress_table
 from results.plots.style import DAMAGE_FLOOR, PNG_DPI
 from results.plots.unseen import draw_unseen, unseen_table
 from results.statistics.analysis import analyse
+from results.statistics.picks import SMALLEST
 from tests.results.synthetic import (
     bert_layers,
     empty_outcome,
@@ -128,6 +129,16 @@ def test_heat_map_shows_a_map_once_however_often_it_is_picked() -> None:
     outcome = empty_outcome()
     outcome = with_trials(outcome, [made_up_trial(outcome, 4, (3,) * 76)])
     assert [shown.title[0] for shown in bits_info(analyse(outcome)).maps] == ["best@5.5x: trial 4"]
+
+
+def test_heat_map_shows_the_recommended_map() -> None:
+    analysis = analyse(replace(made_up_outcome(trials=60), margin=0.2))
+    recommended = analysis.headline(SMALLEST)
+    assert recommended is not None and recommended.trial is not None
+    shown = bits_info(analysis).maps
+    assert recommended.trial.number in {one.number for one in shown}
+    sizes = [sum(one.bit_map) for one in shown if one.label != "documented"]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def one_map(outcome: Outcome) -> Outcome:

@@ -85,6 +85,9 @@ def test_a_printed_page_has_two_sides_and_no_interval_larger_than_its_value(
     chromium.ask("Emulation.setEmulatedMedia", media="print")
     size = "parseFloat(getComputedStyle(document.querySelector('SELECTOR')).fontSize)"
     value, interval = (chromium.evaluate(size.replace("SELECTOR", f"#picks + .wide {of}")) for of in ("td", "td small"))
+    for plot in ("#front-picture svg", "#unseen-plot + .wide svg", "#bits-plot + .wide"):
+        assert chromium.evaluate(f"document.querySelector('{plot}').getBoundingClientRect().height") > 100
+    assert chromium.evaluate("[...document.querySelectorAll('summary')].every(one => !one.offsetHeight)")
     chromium.ask("Emulation.setEmulatedMedia", media="")
     assert interval < value
 
