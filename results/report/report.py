@@ -26,6 +26,7 @@ from results.plots.progress import write_progress_plot
 from results.plots.progress_info import progress_info
 from results.plots.unseen import write_unseen_plot
 from results.report.commands import pick_exports
+from results.report.deployed import DeployedModel, deployed_columns, read_deployed
 from results.report.markdown import summary_markdown
 from results.report.page_data import page_json
 from results.report.polished import PolishedMap, polished_columns, read_polished
@@ -95,7 +96,7 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
 
     Raises:
         OSError: the directory cannot be written.
-        InputError: the table of polished maps cannot be read.
+        InputError: the table of polished maps or that of deployed checkpoints cannot be read.
     """
     outcome = analysis.outcome
     with_files = maps_with_files(analysis)
@@ -113,7 +114,9 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
     if (directory / "sensitivity.svg").is_file():
         plots["sensitivity"] = (directory / "sensitivity.svg").read_text(encoding="utf-8")
     live = Running(running, formatting.command("status", "--run", directory), int(time.time())) if running else None
-    write_text(directory / "report.html", report_page(analysis, str(directory), plots, read_polished(directory), live))
+    deployed = read_deployed(directory, outcome.metric)
+    page = report_page(analysis, str(directory), plots, read_polished(directory), live, deployed)
+    write_text(directory / "report.html", page)
     write_text(directory / "report.md", summary_markdown(analysis, export_commands(analysis, str(directory))))
     remove_stale_bit_maps(outcome, with_files, directory)
 
@@ -124,6 +127,7 @@ def report_page(
     plots: dict[str, str],
     polished: Sequence[PolishedMap] = (),
     running: Running | None = None,
+    deployed: Sequence[DeployedModel] = (),
 ) -> str:
     """Return the page as HTML that needs no other file and no network.
 
@@ -133,6 +137,7 @@ def report_page(
         plots: matplotlib's SVG by name; ``sensitivity`` and ``unseen`` may be missing.
         polished: the polished maps, if there are any.
         running: how far the search is; None once it has ended.
+        deployed: the run's checkpoints as they were measured, if there are any.
     """
     outcome, compared = analysis.outcome, compared_pick_rows(analysis)
     return render(
@@ -155,6 +160,8 @@ def report_page(
         failures=[(trial.label, trial.failure) for trial in analysis.failed[:MOST_FAILURES]],
         unlisted_failures=max(len(analysis.failed) - MOST_FAILURES, 0),
         polished=to_html(polished_columns(outcome.metric), polished, "cards") if polished else "",
+        deployed=to_html(deployed_columns(analysis), deployed, "cards") if deployed else "",
+        threads=sorted({model.threads for model in deployed}),
         exports=pick_exports(analysis, run),
         explore=page_json(analysis, run),
         running=running,
