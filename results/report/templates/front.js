@@ -156,7 +156,7 @@ if (explore) {
       svg.append(draw("text", { x: left - 7, y: up.place(tick) + 4, "text-anchor": "end" }, text));
     }
     const xTitle = own ? "damage on the search's own sentences, nats" : width < 480 ? `compression (${axis.text})` : `compression, times (${axis.text}); further right is smaller`;
-    const yTitle = `${quality(y).text}${isScore(y) ? "" : ", nats"}`;
+    const yTitle = `${width < 480 ? quality(y).short : quality(y).text}${isScore(y) ? "" : ", nats"}`;
     svg.append(draw("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, xTitle));
     svg.append(draw("text", { transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, yTitle));
     const clip = (at) => Math.min(height - bottom, Math.max(top, at));

@@ -234,7 +234,7 @@ def test_progress_steps_down_to_the_picks() -> None:
         assert len(running) > 1
     assert len(progress_table(info)) == sum(len(steps) for _, steps in info.lines)
     by_count, by_time = draw_progress(info).axes
-    assert by_count.get_ylabel() == "least damage so far, nats a sentence"
+    assert draw_progress(info).get_supylabel() == "least damage so far, nats a sentence"
     assert by_time.get_xlabel().startswith("minutes since")
     [line] = [line for line in by_count.get_lines() if line.get_label() == "best@8x"]
     steps = dict(info.lines)["best@8x"]
