@@ -105,7 +105,7 @@ def baseline_columns(analysis: Analysis) -> MapColumns:
     columns = [*identity, *score_columns(analysis), bits_column()]
     return [
         *brief_columns(analysis, columns),
-        Column("", "outcome", from_trial(lambda trial: _baseline_remark(analysis, trial))),
+        Column("", "outcome on validation", from_trial(lambda trial: _baseline_remark(analysis, trial))),
     ]
 
 
@@ -262,7 +262,7 @@ def _best_baseline(analysis: Analysis, row: MapRow) -> str | None:
         return f"this pick is a baseline: no searched map beats it{where}"
     if rival is None or rival.scores is None:
         return "no baseline is that small"
-    return f"{_sized(analysis.outcome, rival)}, damage {formatting.nats(rival.scores.damage)}"
+    return f"{_sized(analysis.outcome, rival)}, validation damage {formatting.nats(rival.scores.damage)}"
 
 
 def _baseline_remark(analysis: Analysis, trial: Trial) -> str:

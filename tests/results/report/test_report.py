@@ -309,7 +309,7 @@ def test_picks_are_compared_with_the_best_baseline_at_the_same_request() -> None
     analysis = analyse(with_trials(outcome, [*outcome.trials, searched]))
     [baseline] = [column for column in pick_columns(analysis) if column.heading == "best baseline of that size"]
     texts = {row.pick: baseline.line(row) for row in compared_pick_rows(analysis)}
-    assert texts["best@8x"] == f"uniform 4 of 8.00x nominal, damage {rival.scores.damage:.3g}"
+    assert texts["best@8x"] == f"uniform 4 of 8.00x nominal, validation damage {rival.scores.damage:.3g}"
     assert texts["best@10.67x"] == "this pick is a baseline: no searched map beats it"
     assert texts["FP32"] == texts["documented"] == texts["knee"] == ""
 
