@@ -127,6 +127,7 @@ def report(
         return
     if run is None or runs:
         raise InputError("give one run, as --run runs/x, or several to compare, as --compare runs/x runs/y")
+    from results.report.deployed import read_deployed
     from results.report.document import as_json, report_document
     from results.report.report import write_report
     from results.statistics.analysis import analyse
@@ -142,7 +143,8 @@ def report(
         typer.echo((run / "report.md").read_text(encoding="utf-8"), nl=False)
     elif format_ == "json":
         settings = directory.read_settings()["profile"] | {"margin": analysis.outcome.margin}
-        typer.echo(as_json(report_document(analysis, str(run), settings), indent=1))
+        deployed = read_deployed(run, analysis.outcome.metric)
+        typer.echo(as_json(report_document(analysis, str(run), settings, deployed), indent=1))
     else:
         typer.echo(summary(analysis, run))
 
@@ -239,6 +241,8 @@ def export(
         problem = problem_of_run(settings, outcome.fp32_log_odds, places)
         message = export_checkpoint(problem, bit_map, provenance, out, format_, cast(Activations, activations))
         typer.echo(f"written: {out}: {message}")
+        if bitmap is None and format_ != "torchao":
+            typer.echo(f"with {command('--run', run).removeprefix('bitfront ')} too, its figures go into the report")
         return
     assert bit_map is not None
     text = to_text(layers, bit_map) if format_ == "text" else to_json(layers, bit_map, provenance)

@@ -19,8 +19,14 @@ log = logging.getLogger("bitfront")
 
 REFRESH_S = 30.0
 """Least number of seconds between two updates of the run's files."""
-BY_SIGNAL = "a signal"
-"""What run.toml gives as the end of a start that a signal stopped."""
+
+BY_SIGNAL, BY_BUDGET, BY_NO_MAP, BY_GAIN = (
+    "a signal",
+    "its budget",
+    "running out of maps",
+    "having hardly anything left to gain",
+)
+"""What run.toml gives as the end of a start."""
 
 PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, DISTILLING = (
     "preparing",
