@@ -118,7 +118,7 @@ def test_what_makes_no_sense_is_refused(finished_run: Path, bitfront: Command, t
         (("--trial", 1, "--format", "onnx", "--activations", "fp16"), "--activations must be fp32 or int8"),
         (("--trial", 1, "--format", "packed", "--activations", "int8"), "need --format onnx"),
         (("--pick", "fp32", "--format", "packed"), "need --format onnx"),
-        (("--pick", "fp32", "--format", "onnx", "--polished"), "--polished needs --pick or --trial"),
+        (("--pick", "fp32", "--format", "onnx", "--polished"), "--distilled needs --pick or --trial"),
     ):
         result = bitfront(*export, *words)
         assert (result.status, message in " ".join(result.err.split())) == (2, True), result.err
