@@ -217,16 +217,16 @@ class Student:
             name: own if own.dtype == torch.float32 else quantized.kept[name].to(own.device, torch.float32).clone()
             for name, own in self._others.items()
         }
-        self._groups = []
-        for layer in self._layers:
+        self._groups: list[_Group] = []
+        for trainee in self._layers:
             group = None
-            if layer.latent is not None:
-                group = _Group([layer.latent], _LATENT_RATE / float(layer.start.scale.mean()))
+            if trainee.latent is not None:
+                group = _Group([trainee.latent], _LATENT_RATE / float(trainee.start.scale.mean()))
                 self._groups.append(group)
-            if not isinstance(layer, _Embedding):
-                layer.weight.register_post_accumulate_grad_hook(_updating(layer, group))
-        self._groups.append(_Group([layer.log_gain for layer in self._layers], _LEVEL_RATE))
-        if shifts := [layer.shift for layer in self._layers if layer.is_shifted]:
+            if not isinstance(trainee, _Embedding):
+                trainee.weight.register_post_accumulate_grad_hook(_updating(trainee, group))
+        self._groups.append(_Group([trainee.log_gain for trainee in self._layers], _LEVEL_RATE))
+        if shifts := [trainee.shift for trainee in self._layers if trainee.is_shifted]:
             self._groups.append(_Group(shifts, _LEVEL_RATE))
         self._groups.append(_Group(list(self._masters.values()), _OTHER_RATE))
 
