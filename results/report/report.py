@@ -27,10 +27,10 @@ from results.plots.progress_info import progress_info
 from results.plots.unseen import write_unseen_plot
 from results.report.commands import pick_exports
 from results.report.deployed import DeployedModel, deployed_columns, read_deployed
+from results.report.distilled import DistilledMap, distilled_columns, read_distilled
 from results.report.heat_tables import EDGES, bits_tables, sensitivity_tables
 from results.report.markdown import summary_markdown
 from results.report.page_data import page_json
-from results.report.polished import PolishedMap, polished_columns, read_polished
 from results.report.summary import (
     caution_lines,
     checkpoint_command,
@@ -118,7 +118,7 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
     live = Running(running, formatting.command("status", "--run", directory), int(time.time())) if running else None
     deployed = read_deployed(directory, outcome.metric)
     sensitivities = sensitivity_tables(outcome.footprint.layers, directory)
-    page = report_page(analysis, str(directory), plots, read_polished(directory), live, deployed, sensitivities)
+    page = report_page(analysis, str(directory), plots, read_distilled(directory), live, deployed, sensitivities)
     write_text(directory / "report.html", page)
     write_text(directory / "report.md", summary_markdown(analysis, export_commands(analysis, str(directory))))
     remove_stale_bit_maps(outcome, with_files, directory)
@@ -128,7 +128,7 @@ def report_page(
     analysis: Analysis,
     run: str,
     plots: dict[str, str],
-    polished: Sequence[PolishedMap] = (),
+    distilled: Sequence[DistilledMap] = (),
     running: Running | None = None,
     deployed: Sequence[DeployedModel] = (),
     sensitivities: str = "",
@@ -139,7 +139,7 @@ def report_page(
         analysis: what the page shows.
         run: the run directory, as the commands on the page name it.
         plots: matplotlib's SVG by name; ``unseen`` may be missing.
-        polished: the polished maps, if there are any.
+        distilled: the distilled maps, if there are any.
         running: how far the search is; None once it has ended.
         deployed: the run's checkpoints as they were measured, if there are any.
         sensitivities: their tables, if there are any.
@@ -166,7 +166,7 @@ def report_page(
         else "",
         failures=[(trial.label, trial.failure) for trial in analysis.failed[:MOST_FAILURES]],
         unlisted_failures=max(len(analysis.failed) - MOST_FAILURES, 0),
-        polished=to_html(polished_columns(outcome.metric), polished, "cards") if polished else "",
+        distilled=to_html(distilled_columns(outcome.metric), distilled, "cards") if distilled else "",
         deployed=to_html(deployed_columns(analysis), deployed, "cards") if deployed else "",
         threads=sorted({model.threads for model in deployed}),
         bits=bits_tables(bits_info(analysis)),
