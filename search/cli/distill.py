@@ -16,8 +16,6 @@ from search.run.profile import PLACES
 Pick = Annotated[str | None, typer.Option(help="A map by rule: best@8x, smallest@margin, smallest@0.02, or knee.")]
 TrialNumber = Annotated[int | None, typer.Option("--trial", help="A map by its trial number.")]
 
-_EPOCHS = {"scales": 1, "weights": 4}
-
 
 @takes_settings(*PLACES, default="the run's")
 def distill(
@@ -50,7 +48,7 @@ def distill(
     from results.statistics.picks import trial_by_number
     from search.cli.terminal import log_to_console, progress_display
     from search.run.checkpoints import problem_of_run
-    from search.run.distilling import Distillation, distil_maps, maps_to_distil
+    from search.run.distilling import EPOCHS, Distillation, distil_maps, maps_to_distil
     from search.run.progress import PhaseRecord
     from search.run.reporting import read_outcome
     from search.run.run_directory import RunDirectory
@@ -71,7 +69,8 @@ def distill(
             raise InputError(f"trial {trial} failed and has no scores; give another")
     else:
         trials = list(maps_to_distil(select(outcome)))
-    wanted = Distillation(cast(Trained, train), epochs or _EPOCHS[train], profile["seed"], text)
+    trained = cast(Trained, train)
+    wanted = Distillation(trained, epochs or EPOCHS[trained], profile["seed"], text)
     log_to_console(console)
     with directory.locked(), progress_display(console) as display, stop_requests() as should_stop:
         problem = problem_of_run(settings, outcome.fp32_log_odds, places)

@@ -44,6 +44,7 @@ def search(
     notify: Annotated[
         str, typer.Option(help="Shell command to run at the end; it gets BITFRONT_RUN and BITFRONT_STATE.")
     ] = "",
+    polish: Annotated[bool, typer.Option("--polish", hidden=True)] = False,  # the older name of --distill scales
     **flags: Any,
 ) -> None:
     """Search for the best bit maps of every size; give the same --run again to continue.
@@ -53,6 +54,7 @@ def search(
     from search.run.run_directory import RunDirectory
 
     flags |= only_limit(flags["trials"], flags["hours"])
+    flags["distill"] = flags["distill"] or ("scales" if polish else None)
     directory = RunDirectory(run)
     if profile is None and directory.exists():
         # A continued run keeps its settings, except those given as flags.

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from results.formatting import DAMAGE, duration, maps
 from results.outcome import Outcome
 from search.cli.terminal import status_line
-from search.run.progress import DISTILLING, PREPARING, SEARCHING, Progress, read_phase, time_left
+from search.run.progress import DISTILLING, PREPARING, SEARCHING, Progress, read_phase, search_hours, time_left
 from search.run.reporting import front_line
 from search.run.run_directory import RunDirectory
 from search.study.reading import NoStudyError, load_study, outcome
@@ -59,7 +59,8 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
     rate = recent_rate(result)
     n_finished, limit = len(result.trials), profile["trials"]
     next_limit = limit if limit > n_finished else 0
-    left_s = time_left(n_finished, next_limit, rate, profile["hours"], elapsed_s) if searching else None
+    hours = search_hours(profile["hours"], profile["distill"])
+    left_s = time_left(n_finished, next_limit, rate, hours, elapsed_s) if searching else None
     front = front_line(result).replace("damage", DAMAGE, 1)
     checks_s = recorded[1] if recorded is not None else 0.0
     progress = Progress(n_finished, limit, elapsed_s, left_s, rate, front, checks_s)

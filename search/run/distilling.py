@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,10 @@ from search.run.run_directory import RunDirectory
 
 log = logging.getLogger("bitfront")
 
+EPOCHS: Mapping[Trained, int] = {"scales": 1, "weights": 4}
+"""How many passes over the training sentences, unless the user says otherwise."""
+_FAR = 1.15  # ratio of sizes between which a night distils another map
+
 
 @dataclass(frozen=True)
 class Distillation:
@@ -59,9 +64,28 @@ class Distillation:
     text: Path | None = None
 
 
-def maps_to_distil(selection: Selection) -> tuple[Trial, ...]:
-    """Return the picks and the reference, each once, from the largest to the smallest."""
-    return tuple(sorted(selection.picked.values(), key=lambda trial: trial.nominal_compression))
+def maps_to_distil(selection: Selection, between: bool = False) -> tuple[Trial, ...]:
+    """Return the maps that are worth distilling, each once, those that most is to be gained from first.
+
+    The picks from the smallest up, since the smallest have most damage; the reference; with ``between``, the smallest
+    map of the front, and one of the front between two picks whose sizes are far apart.
+    """
+    picks = {number: trial for number, trial in selection.picked.items() if trial != selection.reference}
+    chosen = sorted(picks.values(), key=_compression, reverse=True)
+    chosen += [trial for trial in selection.picked.values() if trial == selection.reference]
+    if between and selection.front:
+        smallest = max(selection.front, key=_compression)
+        known = sorted({trial.number: trial for trial in (smallest, *picks.values())}.values(), key=_compression)
+        for larger, smaller in reversed(list(pairwise(known))):
+            if _compression(smaller) / _compression(larger) > _FAR:
+                middle = np.sqrt(_compression(smaller) * _compression(larger))
+                chosen.append(min(selection.front, key=lambda trial: abs(np.log(_compression(trial) / middle))))
+        chosen.append(smallest)
+    return tuple({trial.number: trial for trial in chosen}.values())
+
+
+def _compression(trial: Trial) -> float:
+    return trial.nominal_compression
 
 
 def distil_maps(
@@ -73,6 +97,7 @@ def distil_maps(
     unseen: int,
     report_phase: ReportPhase = lambda name, done, total, left_s: None,
     should_stop: Callable[[], bool] = lambda: False,
+    time_left_s: Callable[[], float] = lambda: np.inf,
 ) -> tuple[DistilledMap, ...]:
     """Distil maps of a run into packed checkpoints under ``distilled/``, and return their figures.
 
@@ -88,6 +113,7 @@ def distil_maps(
         unseen: the run's limit of unseen sentences, which are not trained on.
         report_phase: called with the phase, the batches of the map in hand so far, their total, and the time left.
         should_stop: asked before each batch; once true, the best model so far is written and no further map begun.
+        time_left_s: no map is begun that needs more, if it takes as long as the longest so far.
 
     Raises:
         InputError: there are no training sentences, the run's table of distilled maps cannot be read, or the quantiser
@@ -101,7 +127,7 @@ def distil_maps(
     done = {distilled.checkpoint: distilled for distilled in read_distilled(run.path)}
     sentences, kept_unseen = distillation_sentences(problem, unseen, wanted.text)
     judge = _Judge(problem, kept_unseen)
-    results = []
+    results, longest_s = [], 0.0
     for trial in trials:
         checkpoint = f"{FOLDER}/{Path(bit_map_path(outcome, trial, 'txt')).stem}-{wanted.trained}"
         state = run.path / f"{checkpoint}.training.safetensors"
@@ -115,7 +141,11 @@ def distil_maps(
                 )
         elif should_stop():
             break
+        elif time_left_s() < longest_s:
+            log.info("%s of %.2fx is not distilled: the time left is too short", trial.label, _compression(trial))
+            continue
         else:
+            began = time.monotonic()
             distilled = _distil_map(
                 problem,
                 outcome,
@@ -129,6 +159,7 @@ def distil_maps(
                 paced(report_phase, DISTILLING),
                 should_stop,
             )
+            longest_s = max(longest_s, time.monotonic() - began)
         done[checkpoint] = distilled
         results.append(distilled)
         write_distilled([one for one in done.values() if one.checkpoint.startswith(FOLDER)], run.path, problem.metric)

@@ -24,7 +24,7 @@ from results.statistics.analysis import Analysis
 from search.allocation.baselines import first_baselines
 from search.allocation.phases import MEASURING
 from search.allocation.sensitivity import Sensitivities, measure
-from search.run.distilling import Distillation, distil_maps, maps_to_distil
+from search.run.distilling import EPOCHS, Distillation, distil_maps, maps_to_distil
 from search.run.final_checks import most_check_passes, run_final_checks
 from search.run.logs import log_start, logging_to, provenance, versions
 from search.run.profile import GUIDED, Profile, resolved_places
@@ -44,6 +44,7 @@ from search.run.progress import (
     ReportPhase,
     checks_limit_s,
     paced,
+    search_hours,
     with_share,
 )
 from search.run.reporting import RunFiles
@@ -100,7 +101,8 @@ def run_search(
         write_settings()
         resources.callback(phases.end)
         run.clean_up()
-        budget = Budget(profile, started, should_stop)
+        whole = Budget(profile, started, should_stop)
+        budget = Budget(replace(profile, hours=search_hours(profile.hours, profile.distill)), started, should_stop)
         constraint = constraint_of(profile, problem.footprint)
         baselines, reference_note = first_baselines(problem.layers, profile.widths)
         # The guided sampler waits for sensitivities; until then no map is proposed.
@@ -147,17 +149,18 @@ def run_search(
                 if sensitivities is not None:
                     worker.search_with(sensitivities)
             analysis = _loop(worker, job, files, budget, phases, recorded, record_end)
-        if profile.polish and not should_stop():
+        if profile.distill != "none" and not whole.is_over():
             phases(DISTILLING)
             distil_maps(
                 problem,
                 analysis.outcome,
-                maps_to_distil(analysis),
+                maps_to_distil(analysis, between=profile.hours > 0),
                 run,
-                Distillation(seed=profile.seed),
+                Distillation(profile.distill, EPOCHS[profile.distill], profile.seed),
                 profile.unseen,
                 phases,
-                should_stop,
+                whole.is_over,
+                whole.left_s,
             )
             write_report(analysis, run.path)
             start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if should_stop() else start["by"]}
@@ -196,7 +199,7 @@ def _prepare(
         profile = replace(profile, metric=run.read_settings()["profile"]["metric"])
     problem = load_searched_problem(profile, log.info, check_problem)
     constraint = constraint_of(profile, problem.footprint)
-    if profile.polish:
+    if profile.distill != "none":
         distillation_sentences(problem, profile.unseen)  # raises before the search, if there are none
     if store is not None:
         recorded = run.place().url if existing else ""

@@ -143,9 +143,10 @@ class Profile:
         _setting(_SEARCH, "Of matrix products: auto is the faster one here. The best maps are scored again in FP32."),
     ] = "auto"
     device: Annotated[Device, _setting(_MODEL, "Where the model runs; auto uses a GPU if there is one.")] = "auto"
-    polish: Annotated[
-        StrictBool, _setting(_AFTER, "Distil the picks and the reference map at the end, as `bitfront distill` does.")
-    ] = False
+    distill: Annotated[
+        Literal["none", "scales", "weights"],
+        _setting(_AFTER, "Distil maps after the search, with --hours in the rest of them: scales, weights, or none."),
+    ] = "none"
     seed: Annotated[_Whole, _setting(_SEARCH, "Random seed; with one worker, it repeats a search exactly.")] = 0
     workers: Annotated[
         StrictInt, _setting(_BUDGET, "Number of processes that evaluate maps in parallel.", ge=1, le=1024)
@@ -316,6 +317,7 @@ def checked_profile(settings: Mapping[str, Any], subject: str) -> Profile:
     Raises:
         InputError: keys are unknown or missing, or values out of range; the message lists all faults.
     """
+    settings = _by_present_names(settings)
     faults = _conflicts(settings)
     try:
         profile = _PROFILE.validate_python(dict(settings))
@@ -324,6 +326,14 @@ def checked_profile(settings: Mapping[str, Any], subject: str) -> Profile:
     if faults:
         raise all_faults(subject, faults)
     return profile
+
+
+def _by_present_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by their present names: ``polish`` of 0.4.0 and older is ``distill``."""
+    given = dict(settings)
+    if isinstance(given.get("polish"), bool):
+        given = {"distill": "scales" if given.pop("polish") else "none"} | given
+    return given
 
 
 def _read_file(path: Path) -> str:

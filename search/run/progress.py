@@ -106,6 +106,11 @@ def time_left(trials: int, trial_limit: int, rate_per_s: float, hours: float, el
     return max(0.0, min(left)) if left else None
 
 
+def search_hours(hours: float, distill: str) -> float:
+    """Return how many of a start's hours its search may take: half, if it distils maps afterwards."""
+    return hours if distill == "none" else hours / 2
+
+
 def checks_limit_s(searched_s: float) -> float:
     """Return the most seconds that the final checks may take after a start has searched for ``searched_s`` seconds."""
     return max(_LEAST_S, searched_s * CHECKS_SHARE / (1 - CHECKS_SHARE))
@@ -125,8 +130,11 @@ class Budget:
 
     def is_over(self) -> bool:
         """Return whether the time is up or a signal has come."""
-        limit_s = self.profile.hours * 3600
-        return self.should_stop() or bool(limit_s and self.elapsed_s >= limit_s)
+        return self.should_stop() or self.left_s() <= 0.0
+
+    def left_s(self) -> float:
+        """Return the seconds until the time is up; infinite without a limit of hours."""
+        return self.profile.hours * 3600 - self.elapsed_s if self.profile.hours else float("inf")
 
     def allows(self, trials: int) -> bool:
         """Return whether the search may go on after this many trials."""

@@ -54,6 +54,9 @@ def test_flags_override_and_none_does_not(tmp_path: Path) -> None:
     path.write_text('model = "a"\ndata = "b"\nseed = 3\npolish = true\n', encoding="utf-8")
     assert resolve_profile(str(path), {"seed": 0}).seed == 0  # a flag with the default's value is a flag
     assert resolve_profile(str(path), {"seed": None}).seed == 3
+    # Polish is the older name of distilling scales.
+    assert resolve_profile(str(path), {}).distill == "scales"
+    assert resolve_profile(str(path), {"distill": "weights"}).distill == "weights"
 
 
 def test_a_task_brings_its_data_unless_data_are_named(tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_settings_are_given_as_the_command_line_takes_them() -> None:
     assert given_as("widths", (2, 4, 8)) == ["--widths", "2,4,8"]
     assert given_as("text_column", ("a", "b")) == ["--text-column", "a", "--text-column", "b"]
     assert given_as("min_compression", 8.0) == ["--min-compression", "8"]
-    assert given_as("polish", True) == ["--polish"]
+    assert given_as("early_stop", True) == ["--early-stop"] and given_as("early_stop", False) == ["--no-early-stop"]
 
 
 def test_whole_numbers_and_floats_make_the_same_fingerprint() -> None:
@@ -134,7 +137,7 @@ def test_all_faults_come_together(tmp_path: Path) -> None:
         ("model", ["", 3, ["a"]]),
         ("trials", [True, 1.0, "1", 2**32, 10**400]),
         ("hours", [True, "1", -0.1, 1e7, float("inf"), float("nan"), 10**400]),
-        ("polish", [1, 0, "true"]),
+        ("early_stop", [1, 0, "true"]),
         ("workers", [0, 1025]),
         ("margin", [-0.01, 2]),
         ("sampler", ["grid", 3, [], {}]),
