@@ -29,7 +29,7 @@ class DeployedModel:
     Attributes:
         number: its trial's number; ``FP32`` for the FP32 model.
         label: what plots and tables call it.
-        polished: whether polishing changed it.
+        distilled: whether distillation changed it.
         format: of the checkpoint, and how it was loaded.
         disk_bytes: of its weights file.
         resident_bytes: what loading added to a process that had the libraries loaded.
@@ -45,7 +45,7 @@ class DeployedModel:
 
     number: int
     label: str
-    polished: bool
+    distilled: bool
     format: str
     disk_bytes: int
     resident_bytes: float
@@ -61,7 +61,7 @@ class DeployedModel:
     @property
     def key(self) -> tuple[int, bool, str]:
         """What it is, without its figures."""
-        return self.number, self.polished, self.format
+        return self.number, self.distilled, self.format
 
 
 _TYPES = {field.name: str(field.type) for field in fields(DeployedModel)}  # pandas knows the types by these names
@@ -88,7 +88,7 @@ def deployed_columns(selection: Selection) -> list[Column[DeployedModel]]:
         return None if isnan(value) else value
 
     return [
-        Column("", "map", lambda row: f"{row.label}{', polished' if row.polished else ''}"),
+        Column("", "map", lambda row: f"{row.label}{', distilled' if row.distilled else ''}"),
         Column("", "pick", pick),
         Column("", "format", lambda row: row.format),
         Column("", "size on disk", lambda row: row.disk_bytes, megabytes),
@@ -125,7 +125,7 @@ def add_deployed(models: Sequence[DeployedModel], run: Path, name: MetricName) -
             scores = {score: getattr(before, score) for score in ("metric", "damage", "largest_difference")}
             model = replace(model, **scores)
         table[model.key] = model
-    rows = sorted(table.values(), key=lambda model: (model.number != FP32, model.number, model.polished, model.format))
+    rows = sorted(table.values(), key=lambda model: (model.number != FP32, model.number, model.distilled, model.format))
     write_csv(pd.DataFrame(deployed_records(rows, name)), deployed_path(run))
 
 

@@ -162,13 +162,13 @@ class Origin:
         run: the run.
         outcome: of the run.
         trial: the run's trial that the checkpoint holds; None for the FP32 model.
-        polished: whether polishing changed it.
+        distilled: whether distillation changed it.
     """
 
     run: RunDirectory
     outcome: Outcome
     trial: Trial | None
-    polished: bool
+    distilled: bool
 
     @classmethod
     def of(cls, checkpoint: Path, run: Path) -> Origin:
@@ -186,13 +186,13 @@ class Origin:
         if [key for key in ("model", "sentences", "quantizer") if fingerprint.get(key) != recorded.get(key)]:
             raise InputError(f"{checkpoint}: was not exported from {run}; leave --run out, or name its own run")
         if manifest.get("onnx", {}).get("weights") == "fp32":
-            return cls(directory, outcome, None, polished=False)
+            return cls(directory, outcome, None, distilled=False)
         bit_map = read_bit_map(checkpoint / MANIFEST, outcome.footprint.layers)
         trials = {trial.number: trial for trial in outcome.trials if trial.bit_map == bit_map}
         if not trials:
             raise InputError(f"{checkpoint}: its bit map is no trial of {run}; leave --run out")
         trial = trials.get(manifest.get("trial", -1), next(iter(trials.values())))
-        return cls(directory, outcome, trial, "polished" in manifest)
+        return cls(directory, outcome, trial, not manifest.keys().isdisjoint({"distilled", "polished"}))
 
     def record(
         self, problem: Problem, evaluation: Evaluation, costs: Sequence[Mapping[str, Any]], threads: int
@@ -218,7 +218,7 @@ class Origin:
     ) -> list[DeployedModel]:
         outcome, trial = self.outcome, self.trial
         recorded = outcome.fp32_log_odds if trial is None else trial.log_odds
-        if self.polished or (trial is not None and trial.precision != "fp32"):
+        if self.distilled or (trial is not None and trial.precision != "fp32"):
             recorded = None  # the run has no outputs of just this model
         own = (evaluation.scores.metric, evaluation.scores.damage, _largest(evaluation.log_odds, recorded))
         of_torch = (problem.fp32.metric, 0.0, _largest(problem.fp32_log_odds, outcome.fp32_log_odds))
@@ -234,7 +234,7 @@ class Origin:
                 DeployedModel(
                     number=trial.number if trial is not None and holds_trial else FP32,
                     label=trial.label if trial is not None and holds_trial else "FP32",
-                    polished=self.polished and holds_trial,
+                    distilled=self.distilled and holds_trial,
                     format=format_,
                     disk_bytes=cost["disk_bytes"],
                     resident_bytes=nan if held is None else float(held),

@@ -20,10 +20,10 @@ def test_new_figures_replace_old_ones_and_scores_stay(tmp_path: Path) -> None:
     read = read_deployed(tmp_path, "accuracy")
     assert read[1] == trial and isnan(read[0].resident_bytes)
     timed = replace(fp32, sentence_ms=5.0, resident_bytes=1e6, metric=nan, damage=nan, largest_difference=nan)
-    add_deployed([timed, replace(trial, polished=True)], tmp_path, "accuracy")
+    add_deployed([timed, replace(trial, distilled=True)], tmp_path, "accuracy")
     first, *others = read_deployed(tmp_path, "accuracy")
     assert first == replace(fp32, sentence_ms=5.0, resident_bytes=1e6)
-    assert [(other.number, other.polished) for other in others] == [(7, False), (7, True)]
+    assert [(other.number, other.distilled) for other in others] == [(7, False), (7, True)]
 
 
 def test_rows_name_the_picks_that_they_are() -> None:
@@ -35,6 +35,6 @@ def test_rows_name_the_picks_that_they_are() -> None:
         *(0.5, 0.1, nan, "2026-01-01 00:00"),
     )
     texts = {column.heading: column.line(row) for column in deployed_columns(analysis)}
-    assert texts["map"] == f"{line.trial.label}, polished" and "8x nominal or more" in texts["pick"]
+    assert texts["map"] == f"{line.trial.label}, distilled" and "8x nominal or more" in texts["pick"]
     assert texts["size on disk"] == "17.3 MB" and texts["one sentence"] == "2.04 ms"
     assert texts["memory"] == texts["largest difference"] == ""
