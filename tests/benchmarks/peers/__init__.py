@@ -26,6 +26,7 @@ import importlib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -104,9 +105,11 @@ def _results(bed: Bed, settings: Settings, only: str) -> Iterator[tuple[str, Res
             continue
         result = make()
         yield setting, result
-        if result.logits is None and bed.embeddings(8, result.weights):
+        if result.logits is None and (left := bed.left(result)):
+            parts = "embeddings" if set(left) <= set(bed.embeddings()) else "embeddings and pooler"
             for width in HAND_WIDTHS:
-                yield f"{setting}, embeddings by hand at {width} bits", bed.with_embeddings(result, width)
+                weights = {**result.weights, **bed.by_hand(left, width)}
+                yield f"{setting}, {parts} by hand at {width} bits", replace(result, weights=weights, file_bytes=0)
 
 
 def _print_ours(ours: Ours, most_bytes: int, splits: Sequence[Split]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -26,7 +25,7 @@ STEPS = 200
 
 
 def settings(bed: Bed) -> Settings:
-    """Yield its settings; embeddings stay in FP32."""
+    """Yield its settings; embeddings and pooler stay in FP32."""
     from auto_round import AutoRound, AutoScheme
     from auto_round.schemes import QuantizationScheme
 
@@ -60,8 +59,7 @@ def settings(bed: Bed) -> Settings:
         for name in names:
             layer = quantized.get_submodule(name)
             if not hasattr(layer, "scale"):
-                print(f"{name}: left in FP32", file=sys.stderr)
-                continue
+                continue  # left in FP32
             weight, width = layer.weight.detach().float(), layer.bits
             zero_points = 0 if layer.sym else width
             stored = weight.numel() * width + weight.numel() // GROUP * (16 + zero_points)
@@ -72,7 +70,7 @@ def settings(bed: Bed) -> Settings:
         levels = "symmetric" if symmetric else "asymmetric"
         setting = f"auto-round SignSGD, {width} bits {levels}, groups of {GROUP}"
         yield setting, partial(made, scheme(width, symmetric), False)
-    for bits in (3.8, 3.3):
+    for bits in (3.8,):
         mix = AutoScheme(
             avg_bits=bits,
             options=[scheme(width) for width in (2, 3, 4, 8)],

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -26,7 +26,7 @@ CALIBRATION, UNSEEN = 2048, 500
 """Training sentences for calibration (as many as ours), and others that nothing is calibrated or allocated on."""
 
 HAND_WIDTHS, HAND_GROUP = (8, 4), 64
-"""Bits of embeddings that are coded by hand, in groups, which are finer than rows."""
+"""Bits of embeddings (and a pooler) that a tool leaves in FP32, coded by hand in groups: finer than rows."""
 
 TokenIds = Sequence[Sequence[int]]
 Logits = Callable[[Tensor], npt.NDArray[np.float32]]
@@ -102,16 +102,18 @@ class Bed:
         kept: int = sum(32 * tensor.numel() for name, tensor in state.items() if name not in result.weights)
         return -(-(kept + sum(bits for _, bits in result.weights.values())) // 8)
 
-    def with_embeddings(self, result: Result, width: int) -> Result:
-        """Return a result with the embeddings that it leaves in FP32 coded by hand, at ``width`` bits."""
-        missing = self.embeddings(width, result.weights)
-        return replace(result, weights={**result.weights, **missing}, file_bytes=0)
+    def left(self, result: Result) -> list[str]:
+        """Return the parameters that we code and a result leaves in FP32."""
+        return [layer.parameter for layer in self.problem.layers if layer.parameter not in result.weights]
 
-    def embeddings(self, width: int, but: Mapping[str, object] | Sequence[str] = ()) -> dict[str, tuple[Tensor, int]]:
-        """Return the embeddings rounded to nearest in groups, and their bits."""
-        layers = [layer for layer in self.problem.layers if layer.kind == "embedding" and layer.parameter not in but]
+    def embeddings(self) -> list[str]:
+        """Return the parameters of embeddings."""
+        return [layer.parameter for layer in self.problem.layers if layer.kind == "embedding"]
+
+    def by_hand(self, parameters: Iterable[str], width: int) -> dict[str, tuple[Tensor, int]]:
+        """Return parameters rounded to nearest in groups, and their bits."""
         state = self.problem.network.state_dict()
-        return {layer.parameter: round_groups(state[layer.parameter], width) for layer in layers}
+        return {name: round_groups(state[name], width) for name in parameters}
 
     def scores(self, result: Result) -> dict[str, float]:
         """Return MCC, the damage on validation sentences and on unseen ones."""

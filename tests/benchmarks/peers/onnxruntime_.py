@@ -30,7 +30,11 @@ def settings(bed: Bed) -> Settings:
         source = path / ONNX_FILE
 
         def blocks(config: Any, hand: int = 0) -> Result:
-            model, taken, by_hand = onnx.load(str(source)), list[float](), bed.embeddings(hand) if hand else {}
+            model, taken, by_hand = (
+                onnx.load(str(source)),
+                list[float](),
+                bed.by_hand(bed.embeddings(), hand) if hand else {},
+            )
             for initializer in model.graph.initializer:
                 if initializer.name in by_hand:
                     decoded = by_hand[initializer.name][0].numpy()
