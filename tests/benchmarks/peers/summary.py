@@ -75,7 +75,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
             if row is None or (ours := _fitting(rows, "training", row.stored)) is None:
                 continue
             pairs = (row.damage, ours.damage), (row.unseen, ours.unseen)
-            times = ", ".join(f"{theirs / own:.2g}" for theirs, own in pairs if own)
+            times = ", ".join(_times(theirs / own) for theirs, own in pairs if own)
             file = "" if row.file == "-" else row.file
             yield (
                 f"| {row.setting} | {row.stored:,} | {file} | {_damages(row)} | {_damages(ours)} | {times} "
@@ -144,3 +144,7 @@ def _bytes(printed: str) -> int:
 
 def _damages(row: Row) -> str:
     return f"{row.damage:.2g}, {row.unseen:.2g}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
