@@ -52,7 +52,7 @@ def settings(bed: Bed) -> Settings:
                 device_map="cpu",
                 enable_torch_compile=False,
                 low_cpu_mem_usage=False,
-                amp=False,  # of 16 bits: many times slower on CPUs
+                amp=False,  # FP32, as everything here
             )
             quantized, _ = tool.quantize()
         weights = {}
