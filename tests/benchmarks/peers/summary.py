@@ -102,7 +102,7 @@ def write_picture(rows: Sequence[Row], path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_plot(lambda: _draw(rows), Path(folder), path.stem)
         with Image.open(Path(folder) / f"{path.stem}.png") as drawn:
-            drawn.convert("RGB").quantize(48).save(path, optimize=True)
+            drawn.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE).save(path, optimize=True)
 
 
 def _draw(rows: Sequence[Row]) -> Figure:
@@ -125,7 +125,7 @@ def _draw(rows: Sequence[Row]) -> Figure:
     curve = [row.stored / 1e6 for row in own], [row.damage for row in own]
     axes.plot(*curve, color=BLACK, linewidth=1.8, label="bitfront allocate")
     axes.set_xlabel("MB: codes, scales, zero points, and what is left in FP32")
-    axes.legend(loc="center right", ncols=2, columnspacing=1, handletextpad=0.3, fontsize=9)
+    axes.legend(loc="upper right", ncols=2, columnspacing=1, handletextpad=0.3, fontsize=9)
     return figure
 
 
