@@ -146,9 +146,11 @@ class Problem:
             raise InputError("scores on the holdout set are not finite; the model's weights may be damaged")
         return fp32, quantized
 
-    def evaluator_on(self, token_ids: Sequence[Sequence[int]]) -> Evaluator:
-        """Return an FP32 evaluator of maps on other sentences."""
-        return Evaluator(self.network, self.layers, token_ids, bank=self.evaluator.bank)
+    def evaluator_on(self, token_ids: Sequence[Sequence[int]], network: nn.Module | None = None) -> Evaluator:
+        """Return an FP32 evaluator on other sentences: of maps, or of another network with these layers."""
+        if network is None:
+            return Evaluator(self.network, self.layers, token_ids, bank=self.evaluator.bank)
+        return Evaluator(self._as_searched(network), self.layers, token_ids)
 
     def confirm_quantized(self, quantized: QuantizedModel) -> Evaluation:
         """Score a quantised model on every sentence in FP32.
@@ -164,9 +166,13 @@ class Problem:
         Raises:
             NotFiniteError: an output is not finite.
         """
+        return self._evaluate(self.evaluator_on(self.token_ids, network), uniform(self.layers, FP32_WIDTH))
+
+    def _as_searched(self, network: nn.Module) -> nn.Module:
+        """Make a network see pairs as the searched one does, and return it."""
         if types_of(self.network, self.token_ids) is not None:
             follow_separators(network, self.classifier.tokenizer.sep_token_id)
-        return self._evaluate(Evaluator(network, self.layers, self.token_ids), uniform(self.layers, FP32_WIDTH))
+        return network
 
     def _evaluate(self, evaluator: Evaluator, bit_map: BitMap) -> Evaluation:
         started = time.perf_counter()
@@ -330,19 +336,34 @@ def _order_by_scores(
     return order
 
 
-def polishing_sentences(problem: Problem) -> TrainingSentences:
-    """Return a problem's training sentences for ``polish``: each once, without those that score maps.
+def distillation_sentences(
+    problem: Problem, unseen: int, text: Path | None = None
+) -> tuple[TrainingSentences, list[list[int]]]:
+    """Return the sentences to distil on, each once, and the run's unseen sentences that are none of them.
+
+    No sentence is trained on that scores maps. Only if the unseen sentences are more than half of all, the later ones
+    of them are trained on: what is left must be enough.
+
+    Args:
+        problem: the problem.
+        unseen: the most unseen sentences of its run.
+        text: a file of further unlabelled texts, read as ``--calibration`` is, or None.
 
     Raises:
-        InputError: there are fewer than two.
+        InputError: there are fewer than two to train on, or the file cannot be read.
     """
-    tokenizer = problem.classifier.tokenizer
     scored = _scored_sentences(problem)
-    encoded = problem.classifier.encode(_training_texts(problem)).ids
-    token_ids = [list(tokens) for tokens in dict.fromkeys(encoded) if tokens not in scored]
+    further = load_texts("", replace(problem.options, calibration=str(text))) if text is not None else ()
+    encoded = problem.classifier.encode([*_training_texts(problem), *further]).ids
+    available = dict.fromkeys(tokens for tokens in encoded if tokens not in scored)
+    kept = _unseen_of(problem, min(unseen, len(available) // 2))
+    judging = {tuple(tokens) for tokens in kept}
+    token_ids = [list(tokens) for tokens in available if tokens not in judging]
     if len(token_ids) < 2:
-        raise InputError(f"{problem.data}: polishing needs 2 training sentences, got {len(token_ids)}; add some")
-    return TrainingSentences(token_ids, tokenizer.all_special_ids)
+        raise InputError(
+            f"{problem.data}: distillation needs 2 training sentences that score no map, got {len(token_ids)}; add some"
+        )
+    return TrainingSentences(token_ids, problem.classifier.tokenizer.all_special_ids), kept
 
 
 def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
@@ -354,6 +375,12 @@ def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
     Raises:
         InputError: there are no such sentences.
     """
+    if not (unseen := _unseen_of(problem, most)):
+        raise InputError(f"{problem.data}: has no training sentences that are not searched with; add some")
+    return unseen
+
+
+def _unseen_of(problem: Problem, most: int) -> list[list[int]]:
     texts = _training_texts(problem)
     scored = _scored_sentences(problem)
     unseen: dict[tuple[int, ...], None] = {}
@@ -363,8 +390,6 @@ def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
         [tokens] = problem.classifier.encode([texts[index]]).ids
         if tokens not in scored:
             unseen[tokens] = None
-    if not unseen:
-        raise InputError(f"{problem.data}: has no training sentences that are not searched with; add some")
     return [list(tokens) for tokens in unseen]
 
 

@@ -8,7 +8,7 @@ from objectives.errors import quoted
 from objectives.layers import WIDTHS
 from objectives.metrics import METRIC_NAMES, MetricName
 from objectives.packing.footprint import AXIS_NAMES
-from results.outcome import Origin, Outcome, Quality
+from results.outcome import Origin, Outcome, Quality, Trial
 from results.statistics.intervals import Comparison
 
 DAMAGE = "damage (mean KL divergence from FP32)"
@@ -77,6 +77,12 @@ def loss(margin: float, name: MetricName) -> str:
 def bits(width: float) -> str:
     """Format a mean width in bits as ``3.73``, and as ``4`` if it is as good as whole."""
     return f"{width:.3g}"
+
+
+def map_name(outcome: Outcome, trial: Trial) -> str:
+    """Return a map's name as it stands beside sizes of files: a knapsack is named by its size on the run's own axis."""
+    is_other = trial.origin == "plain" and outcome.size_axis != outcome.file_axis
+    return f"{trial.label} {AXIS_NAMES[outcome.size_axis]}" if is_other else trial.label
 
 
 def proposer(origin: Origin) -> str:

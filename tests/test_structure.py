@@ -148,7 +148,7 @@ def test_every_command_that_is_printed_can_be_pasted() -> None:
         for value in unquoted(node)
     }
     assert not found
-    [bad] = ast.parse('f"run bitfront polish --trial {n} --run {run}"').body
+    [bad] = ast.parse('f"run bitfront distill --trial {n} --run {run}"').body
     assert isinstance(bad, ast.Expr) and isinstance(bad.value, ast.JoinedStr)
     assert [*unquoted(bad.value)] == ["run"]
 

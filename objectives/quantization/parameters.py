@@ -1,7 +1,7 @@
 """The interface of quantisation parameters, and decoding codes of 2 to 8 bits with them.
 
 A layer's entry is its codes, uint8 ``(rows, columns)``, and the parameters that decode them. Each quantiser chooses
-parameters and codes in its own way; decoding, storing and polishing go through :class:`Parameters`.
+parameters and codes in its own way; decoding, storing and training go through :class:`Parameters`.
 """
 
 from __future__ import annotations

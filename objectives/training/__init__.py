@@ -1,1 +1,1 @@
-"""Training: fine-tuning a base model, and polishing a quantised model by distillation."""
+"""Training: fine-tuning a base model, and distilling one into a quantised model."""

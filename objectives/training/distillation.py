@@ -1,69 +1,57 @@
-"""Polish a quantised model after the search: distil the FP32 model into its parameters, at the same size.
-
-Scales, zero points, biases, LayerNorms and the classification head are tuned on unlabelled training sentences. Codes
-and codewords stay fixed, because their gradients need those of every weight.
+"""Distil an FP32 model into a quantised one of the same size, on unlabelled sentences.
 
     loss = damage + 4 * mean over blocks of MSE(h, h_fp32) / var(h_fp32)
 
 The damage (mean KL divergence from FP32) follows Hinton et al. (2015, arXiv:1503.02531), and the hidden states h follow
 TinyBERT (Jiao et al., EMNLP Findings 2020). The FP32 model was fitted to these sentences and is too sure of them. So
 most sentences are augmented: one or two words change, which makes its predictions like those on unseen sentences.
+
+A tenth of the sentences is held out, with as many augmented ones. Their damage after each epoch decides what is kept.
 """
 
 from __future__ import annotations
 
-import math
+import copy
+import json
+import logging
+import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from objectives.batching import device_of, equal_length_batches
-from objectives.evaluation.evaluator import Evaluator
+from objectives.batching import by_length, device_of, equal_length_batches
+from objectives.evaluation.evaluator import DTYPES, Evaluator
 from objectives.heads import TWO_CLASSES, Head
+from objectives.loading.fingerprint import short_digest
 from objectives.quantization.quantized_model import QuantizedModel
+from objectives.scores import LogOdds, Precision
+from objectives.training.augmentation import Augmentation, TokenIds
+from objectives.training.student import Student, Trained
+from objectives.training.training_state import TrainingState, load_state, save_state
 
-TokenIds = Sequence[Sequence[int]]
+log = logging.getLogger("bitfront")
 
 _HELD_OUT_SHARE = 0.1
 _AUGMENTED_SHARE = 0.7
 _BATCH_TOKENS = 512
-_LEARNING_RATE = 1e-3
 _WARM_UP_SHARE = 0.05
 _HIDDEN_WEIGHT = 4.0
-_WIDEST_SHIFTED = 4  # bits; the stored zero points of wider codes are too coarse to tune
-_REPORT_EVERY = 0.25  # of all steps
-
-
-@dataclass(frozen=True)
-class Polished:
-    """The result of polishing.
-
-    Attributes:
-        model: the polished model if it does less damage on the held-out sentences, else the original model.
-        damage_before: damage of the original model on these sentences, nats a sentence, lower is better.
-        damage_after: damage of the polished model on these sentences, kept or not.
-    """
-
-    model: QuantizedModel
-    damage_before: float
-    damage_after: float
-
-    @property
-    def kept(self) -> bool:
-        """Whether the polished model does less damage."""
-        return self.damage_after < self.damage_before
+_SAVE_EVERY_S = 180.0
+_RECIPE = 1  # a state of another recipe is not continued
 
 
 @dataclass(frozen=True)
 class TrainingSentences:
-    """Unlabelled sentences to polish on.
+    """Unlabelled sentences to train on.
 
     Attributes:
-        token_ids: each sentence's tokens with special tokens; the search scores no map on these sentences.
+        token_ids: each sentence's tokens with special tokens; no map is scored on them.
         special_ids: the special tokens, which augmentation never changes.
     """
 
@@ -71,210 +59,211 @@ class TrainingSentences:
     special_ids: Collection[int]
 
 
-def polish(
+@dataclass(frozen=True)
+class Training:
+    """How to distil.
+
+    Attributes:
+        trained: ``scales``, or ``weights``: codes too.
+        epochs: passes over the sentences.
+        seed: of the held-out sentences, the order and the augmentation.
+        precision: of the matrix products.
+    """
+
+    trained: Trained = "scales"
+    epochs: int = 1
+    seed: int = 0
+    precision: Precision = "fp32"
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The result of a distillation.
+
+    Attributes:
+        model: the distilled model if it does less damage on the held-out sentences, else the original model.
+        damage_before: damage of the original model on these sentences, nats a sentence, lower is better.
+        damage_after: damage of the best distilled model on these sentences, kept or not.
+        finished: whether training went to its end; if not, it can be continued.
+    """
+
+    model: QuantizedModel
+    damage_before: float
+    damage_after: float
+    finished: bool = True
+
+    @property
+    def kept(self) -> bool:
+        """Whether the distilled model does less damage."""
+        return self.damage_after < self.damage_before
+
+
+def distil(
     quantized: QuantizedModel,
     fp32: nn.Module,
     sentences: TrainingSentences,
-    epochs: int,
-    seed: int = 0,
-    report_progress: Callable[[str], None] = lambda _: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    training: Training = Training(),
+    *,
     head: Head = TWO_CLASSES,
-) -> Polished | None:
-    """Polish a quantised model, and keep the result if it does less damage on a held-out tenth of the sentences.
+    state: Path | None = None,
+    report_progress: Callable[[int, int], object] = lambda done, total: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Distilled:
+    """Distil a model into a quantised one, and keep the best result on a held-out tenth of the sentences.
 
-    Parameters are rounded to storage precision before this comparison. A seed reproduces the result exactly on the same
-    machine with the same number of threads. Neither model is changed.
+    A seed reproduces the result exactly on the same machine with the same number of threads, also if training was
+    stopped or killed and continued. Neither model is changed.
 
     Args:
-        quantized: the model to polish; the result has the same size.
+        quantized: the model to start from; the result has the same size.
         fp32: the ``transformers`` sequence classifier that it was quantised from.
         sentences: at least two sentences.
-        epochs: passes over the sentences.
-        seed: seed of the held-out sentences, the order and the augmentation.
-        report_progress: called with a line after each quarter of the batches.
-        should_stop: called before each batch; if true, polishing stops and returns None.
+        training: how.
         head: of the model; of numbers, with the variances of the search.
+        state: a file that training is written to every few minutes and when it stops, and continued from. A state of
+            another training is not used, and the caller removes it once the result is safe.
+        report_progress: called before each batch with the number of batches so far, and their total.
+        should_stop: called before each batch; if true, training stops and the best model so far is returned.
 
     Raises:
         ValueError: there are fewer than two sentences.
     """
     if len(sentences.token_ids) < 2:
-        raise ValueError(f"polishing needs at least two sentences, got {len(sentences.token_ids)}")
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(sentences.token_ids))
-    n_held_out = max(1, round(_HELD_OUT_SHARE * len(order)))
-    shuffled = [sentences.token_ids[index] for index in order]
-    held_out, training = shuffled[:n_held_out], shuffled[n_held_out:]
-    augmentation = _Augmentation.of(training, sentences.special_ids)
-    held_out += [augmentation(ids, rng) for ids in held_out]
-    fp32_log_odds = Evaluator(fp32, quantized.layers, held_out).fp32_log_odds()
-
-    def damage(model: QuantizedModel) -> float:
-        log_odds = Evaluator(model.decoded(fp32), model.layers, held_out).fp32_log_odds()
-        return float(head.divergences(log_odds, fp32_log_odds).mean())
-
-    tuned = _tune(quantized, fp32, head, training, augmentation, epochs, rng, report_progress, should_stop)
-    if tuned is None:
-        return None
-    before, after = damage(quantized), damage(tuned)
-    return Polished(tuned if after < before else quantized, before, after)
+        raise ValueError(f"distillation needs at least two sentences, got {len(sentences.token_ids)}")
+    return _Distillation(quantized, fp32, sentences, training, head).run(state, report_progress, should_stop)
 
 
-@dataclass(frozen=True)
-class _Augmentation:
-    """Makes new sentences from old ones: swaps two words, or replaces a word by one of another sentence, once or twice.
+class _Distillation:
+    def __init__(
+        self, quantized: QuantizedModel, fp32: nn.Module, sentences: TrainingSentences, training: Training, head: Head
+    ) -> None:
+        self.quantized, self.fp32, self.training, self.head = quantized, fp32, training, head
+        rng = np.random.default_rng(training.seed)
+        order = rng.permutation(len(sentences.token_ids))
+        shuffled = [sentences.token_ids[index] for index in order]
+        n_held_out = max(1, round(_HELD_OUT_SHARE * len(order)))
+        self.sentences = shuffled[n_held_out:]
+        self.augmentation = Augmentation.of(self.sentences, sentences.special_ids)
+        self.held_out = shuffled[:n_held_out]
+        self.held_out += [self.augmentation(ids, rng) for ids in self.held_out]
+        self.student = Student(quantized, fp32, training.trained, DTYPES[training.precision])
+        self.teacher = network_in(fp32, training.precision)
+        self.student.network = network_in(self.student.network, training.precision)
 
-    Calling it returns the changed token ids, of the same length.
-    """
+    def run(
+        self, path: Path | None, report_progress: Callable[[int, int], object], should_stop: Callable[[], bool]
+    ) -> Distilled:
+        per_epoch = len(self.batches(0))
+        steps, now = self.training.epochs * per_epoch, TrainingState()
+        if path is not None and (found := load_state(path, self.identity, self.quantized)) is not None:
+            now, tensors = found
+            self.student.load(tensors)
+        saved = time.monotonic()
+        for epoch in range(now.step // per_epoch, self.training.epochs):
+            batches = self.batches(epoch)
+            for at in range(now.step - epoch * per_epoch, per_epoch):
+                report_progress(now.step, steps)
+                if should_stop():
+                    if path is not None:
+                        save_state(path, self.identity, now, self.student.state())
+                    # What is trained may be better than the best of all epochs; the state does without it.
+                    return self.result(self.better(now) if now.step else now, finished=False)
+                if path is not None and time.monotonic() - saved >= _SAVE_EVERY_S:
+                    save_state(path, self.identity, now, self.student.state())
+                    saved = time.monotonic()
+                self.train(batches[at], now.step, steps)
+                now = replace(now, step=now.step + 1)
+            now = self.better(now)
+            log.info("epoch %d of %d: held-out damage %.4f", epoch + 1, self.training.epochs, now.last_damage)
+        return self.result(now, finished=True)
 
-    pool: Sequence[int]
-    special_ids: frozenset[int]
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Return an epoch's batches of equally long sentences, by their indices, in random order."""
+        rng = np.random.default_rng([self.training.seed, epoch, 0])
+        batches: list[list[int]] = []
+        for length, indices in by_length(self.sentences):
+            shuffled, count = rng.permutation(indices).tolist(), max(1, _BATCH_TOKENS // length)
+            batches += [shuffled[start : start + count] for start in range(0, len(shuffled), count)]
+        return [batches[index] for index in rng.permutation(len(batches))]
 
-    @classmethod
-    def of(cls, token_ids: TokenIds, special_ids: Collection[int]) -> _Augmentation:
-        special = frozenset(special_ids)
-        return cls([token for ids in token_ids for token in ids if token not in special], special)
+    def train(self, batch: Sequence[int], step: int, steps: int) -> None:
+        rng = np.random.default_rng([self.training.seed, step, 1])
+        token_ids = [self.sentences[index] for index in batch]
+        token_ids = [self.augmentation(ids, rng) if rng.random() < _AUGMENTED_SHARE else ids for ids in token_ids]
+        loss = loss_of(self.student.network, self.teacher, self.head, self.tensor(token_ids))
+        self.student.step(loss, _schedule(step / steps))
 
-    def __call__(self, ids: Sequence[int], rng: np.random.Generator) -> list[int]:
-        changed = list(ids)
-        positions = [position for position, token in enumerate(changed) if token not in self.special_ids]
-        if len(positions) < 2:
-            return changed
-        for _ in range(rng.integers(1, 3)):
-            i, j = rng.choice(positions, size=2)
-            if rng.random() < 0.5:
-                changed[i], changed[j] = changed[j], changed[i]
-            else:
-                changed[i] = self.pool[int(rng.integers(len(self.pool)))]
-        return changed
+    def better(self, now: TrainingState) -> TrainingState:
+        """Return the state with what is trained as the best so far, if it is."""
+        damage = self.damage(self.student.network)
+        now = replace(now, last_damage=damage)
+        return replace(now, best=self.student.quantized(), best_damage=damage) if damage < now.best_damage else now
 
-
-class _Student(nn.Module):
-    """The quantised model with frozen decoded weights, and the parameters that are tuned around them.
-
-    Each row of a weight W has a gain and a shift, so that its layer computes
-
-        gain * (W x + bias + shift * sum(x))
-
-    which equals scaling the row and its bias by the gain after adding the shift to the row's weights. Codes are thus
-    decoded once, and no weight needs a gradient.
-    """
-
-    def __init__(self, quantized: QuantizedModel, fp32: nn.Module) -> None:
-        super().__init__()
-        self.network = quantized.decoded(fp32).eval()
-        self._quantized = quantized
-        searchable = {layer.parameter for layer in quantized.layers}
-        for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(name not in searchable)
-        self.log_gains = nn.ParameterList()
-        self.shifts = nn.ParameterList()
-        self._spreads: list[Tensor] = []
-        for layer, (_, parameters) in zip(quantized.layers, quantized.entries, strict=True):
-            shifted = parameters.shiftable and parameters.width <= _WIDEST_SHIFTED
-            weight = self.network.get_parameter(layer.parameter)
-            self.log_gains.append(nn.Parameter(weight.new_zeros(layer.rows)))
-            self.shifts.append(nn.Parameter(weight.new_zeros(layer.rows), requires_grad=shifted))
-            self._spreads.append(weight.std(dim=1, correction=0))  # units of the shifts
-        for index, layer in enumerate(quantized.layers):
-            hook = self._linear_hook if layer.kind == "linear" else self._embedding_hook
-            self.network.get_submodule(layer.name).register_forward_hook(hook(index))
-
-    def tuned(self) -> QuantizedModel:
-        """Return the quantised model with the tuned parameters, rounded to storage precision."""
+    def damage(self, network: nn.Module) -> float:
+        """Return the damage on the held-out sentences in the precision of the training."""
+        total = 0.0
         with torch.no_grad():
-            state = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-            entries = []
-            for index, (layer, (codes, parameters)) in enumerate(
-                zip(self._quantized.layers, self._quantized.entries, strict=True)
-            ):
-                gain, shift = self._gain(index), self._shift(index)
-                bias = f"{layer.name}.bias"
-                if bias in self._quantized.kept:
-                    state[bias] *= gain
-                entries.append((codes, parameters.adjusted(gain, shift)))
-            kept = {name: state[name].float() for name in self._quantized.kept}
-        return replace(self._quantized, entries=tuple(entries), kept=kept)
+            for _, tokens in equal_length_batches(self.held_out, _BATCH_TOKENS):
+                ids = tokens.to(device_of(network))
+                outputs, targets = (
+                    self.head.outputs(model(input_ids=ids).logits.float()) for model in (network, self.teacher)
+                )
+                total += float(self.head.torch_divergences(outputs, targets).sum())
+        return total / len(self.held_out)
 
-    def _gain(self, index: int) -> Tensor:
-        gain: Tensor = self.log_gains[index].exp()
-        return gain
+    def result(self, now: TrainingState, finished: bool) -> Distilled:
+        """Compare the best so far with the original, in FP32."""
+        if now.best is None:
+            before = self.exact_damage(self.quantized)
+            return Distilled(self.quantized, before, before, finished)
+        before, after = self.exact_damage(self.quantized), self.exact_damage(now.best)
+        return Distilled(now.best if after < before else self.quantized, before, after, finished)
 
-    def _shift(self, index: int) -> Tensor:
-        shift: Tensor = self.shifts[index] * self._spreads[index]
-        return shift
+    def exact_damage(self, model: QuantizedModel) -> float:
+        log_odds = Evaluator(model.decoded(self.fp32), model.layers, self.held_out).fp32_log_odds()
+        return float(self.head.divergences(log_odds, self.fp32_log_odds).mean())
 
-    def _linear_hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
-            if self.shifts[index].requires_grad:
-                outputs = outputs + inputs[0].sum(dim=-1, keepdim=True) * self._shift(index)
-            return outputs * self._gain(index)
+    @cached_property
+    def fp32_log_odds(self) -> LogOdds:
+        return Evaluator(self.fp32, self.quantized.layers, self.held_out).fp32_log_odds()
 
-        return hook
+    @cached_property
+    def identity(self) -> str:
+        """What a state must have been trained from to be continued."""
+        return short_digest(
+            json.dumps([asdict(self.training), self.quantized.bit_map, self.sentences, self.held_out, _RECIPE])
+        )
 
-    def _embedding_hook(self, index: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
-            rows = inputs[0]
-            if not isinstance(rows, Tensor):  # positions addressed by their number stay unchanged
-                return outputs
-            if self.shifts[index].requires_grad:
-                outputs = outputs + self._shift(index)[rows][..., None]
-            return outputs * self._gain(index)[rows][..., None]
-
-        return hook
+    def tensor(self, token_ids: TokenIds) -> Tensor:
+        return torch.tensor(token_ids, device=device_of(self.fp32))
 
 
-def _tune(
-    quantized: QuantizedModel,
-    fp32: nn.Module,
-    head: Head,
-    training: TokenIds,
-    augmentation: _Augmentation,
-    epochs: int,
-    rng: np.random.Generator,
-    report_progress: Callable[[str], None],
-    should_stop: Callable[[], bool],
-) -> QuantizedModel | None:
-    student = _Student(quantized, fp32)
-    device = device_of(fp32)
-    tuned = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(tuned, lr=_LEARNING_RATE, betas=(0.9, 0.99))
-    batches = list(equal_length_batches(training, _BATCH_TOKENS))
-    steps, step = epochs * len(batches), 0
-    for _ in range(epochs):
-        for index in rng.permutation(len(batches)):
-            if should_stop():
-                return None
-            batch = [training[sentence] for sentence in batches[index][0]]
-            batch = [augmentation(ids, rng) if rng.random() < _AUGMENTED_SHARE else ids for ids in batch]
-            tokens = torch.tensor(batch, device=device)
-            loss = _loss(student.network, fp32, head, tokens)
-            for group in optimizer.param_groups:
-                group["lr"] = _LEARNING_RATE * _schedule(step / steps)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
-            if step % max(1, int(_REPORT_EVERY * steps)) == 0:
-                report_progress(f"polishing: {step}/{steps} batches")
-    return student.tuned()
+def network_in(network: nn.Module, precision: Precision) -> nn.Module:
+    """Return a ``transformers`` model that trains fast in a precision: a copy if it has another one."""
+    if precision == "fp32":
+        return network
+    if next(network.parameters()).dtype != DTYPES[precision]:
+        network = copy.deepcopy(network).to(DTYPES[precision]).eval()
+    if device_of(network).type == "cpu":  # torch's fused attention is slow to differentiate in bf16 there
+        network.set_attn_implementation("eager")  # type: ignore[operator]
+    return network
 
 
 def _schedule(progress: float) -> float:
-    """Return the factor of the learning rate at a progress of 0..1: a short warm-up, then half a cosine to zero."""
-    return min(1.0, progress / _WARM_UP_SHARE + 0.01) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    """Return the factor of the learning rates at a progress of 0..1: a short warm-up, then linearly to zero."""
+    return min(1.0, progress / _WARM_UP_SHARE + 0.01) * (1.0 - progress)
 
 
-def _loss(student: nn.Module, fp32: nn.Module, head: Head, tokens: Tensor) -> Tensor:
+def loss_of(student: nn.Module, teacher: nn.Module, head: Head, tokens: Tensor) -> Tensor:
     """Return the loss of a student on sentences ``(n, length)``; see the module's docstring."""
     with torch.no_grad():
-        targets = fp32(input_ids=tokens, output_hidden_states=True)
+        targets = teacher(input_ids=tokens, output_hidden_states=True)
     outputs = student(input_ids=tokens, output_hidden_states=True)
-    damage = head.torch_divergences(head.outputs(outputs.logits), head.outputs(targets.logits)).mean()
+    own, wanted = (head.outputs(output.logits.float()) for output in (outputs, targets))
+    damage = head.torch_divergences(own, wanted).mean()
     # The embeddings' output is left out: the blocks above it show better which differences matter.
     hidden_losses = [
-        F.mse_loss(hidden, target) / target.var()
+        F.mse_loss(hidden.float(), target.float()) / target.float().var()
         for hidden, target in zip(outputs.hidden_states[1:], targets.hidden_states[1:], strict=True)
     ]
     return damage + _HIDDEN_WEIGHT * torch.stack(hidden_losses).mean()

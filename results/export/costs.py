@@ -13,18 +13,22 @@ from typing import Any, Literal
 _ROUNDS = 3  # of each batch
 
 
-def resident_bytes(kind: Literal["onnx", "torch"], source: Path | str) -> int | None:
+Kind = Literal["onnx", "torch", "decoded", "packed"]
+"""How a model is loaded: by onnxruntime, by transformers, or from a packed checkpoint, decoded or kept packed."""
+
+
+def resident_bytes(kind: Kind, source: Path | str) -> int | None:
     """Return what a loaded model adds to the memory of a new process that has its libraries loaded.
 
     Args:
-        kind: ``onnx`` for onnxruntime, ``torch`` for transformers.
-        source: the model's file; for ``torch`` its directory or hub name.
+        kind: how it is loaded.
+        source: of ``onnx`` the model's file, of ``torch`` a directory or hub name, else a packed checkpoint.
 
     Returns:
         bytes; None if the system does not tell, as only Linux does.
     """
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(_added_by_onnx if kind == "onnx" else _added_by_torch, str(source)).result()
+        return process.submit(_LOADERS[kind], str(source)).result()
 
 
 # The new process imports this module, so it imports here only what its kind of model needs.
@@ -44,6 +48,30 @@ def _added_by_torch(source: str) -> int | None:
     before = _resident_bytes()
     _model = load_classifier(source)
     return _since(before)
+
+
+def _added_by_decoded(directory: str) -> int | None:
+    return _added_by_checkpoint(directory, packed=False)
+
+
+def _added_by_packed(directory: str) -> int | None:
+    return _added_by_checkpoint(directory, packed=True)
+
+
+def _added_by_checkpoint(directory: str, packed: bool) -> int | None:
+    from results.export.packed import load_checkpoint
+
+    before = _resident_bytes()
+    _model = load_checkpoint(directory, packed=packed)
+    return _since(before)
+
+
+_LOADERS: dict[Kind, Callable[[str], int | None]] = {
+    "onnx": _added_by_onnx,
+    "torch": _added_by_torch,
+    "decoded": _added_by_decoded,
+    "packed": _added_by_packed,
+}
 
 
 def _since(before: int | None) -> int | None:

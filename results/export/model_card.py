@@ -160,16 +160,22 @@ def _template() -> Any:
 
 
 def _figures(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ``card_figures`` did; of a polished map, those after polishing, which was scored nowhere else."""
+    """Return what ``card_figures`` did; of a distilled map, those after distillation."""
     figures: dict[str, Any] = dict(provenance.get(FIGURES, {}))
-    polished = provenance.get("polished")
-    if figures and polished:
-        name = figures["metric"] if f"{figures['metric']}_after" in polished else "mcc"  # so did older versions
+    distilled = _distilled(provenance)
+    if figures and distilled:
+        name = figures["metric"] if f"{figures['metric']}_after" in distilled else "mcc"  # so did older versions
         metric, damage = (
-            [polished[f"{score}_after{end}"] for end in ("", "_low", "_high")] for score in (name, "damage")
+            [distilled[f"{score}_after{end}"] for end in ("", "_low", "_high")] for score in (name, "damage")
         )
         searched = figures["searched"] | {"metric": metric, "damage": damage}
         return {"metric": figures["metric"], "searched": searched}
+    return figures
+
+
+def _distilled(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the figures of a distilled map, also of older versions; empty if the map is as searched."""
+    figures: Mapping[str, Any] = provenance.get("distilled", provenance.get("polished", {}))
     return figures
 
 
@@ -253,8 +259,9 @@ def _notes(figures: Mapping[str, Any], provenance: Mapping[str, Any]) -> Iterato
     yield f"The sentences of the search are {escaped(_data_name(provenance))}."
     but = ", unlike those of the holdout" if "holdout" in figures else ""
     yield f"The best of many maps are searched and picked by such figures, so they are a little too good{but}."
-    if "polished" in provenance:
-        yield "Its scales were tuned after the search (`bitfront polish`)."
+    if distilled := _distilled(provenance):
+        what = "codes and scales" if distilled.get("trained") == "weights" else "scales"
+        yield f"Its {what} were trained after the search (`bitfront distill`)."
     if provenance.get("onnx", {}).get("activations") == "int8":
         yield "The figures are those of FP32 activations; this file rounds activations to int8."
 

@@ -23,7 +23,8 @@ from results.formatting import DAMAGE
 from results.plots.plot_info import BitsInfo, LayerGrid, bits_table, layer_grid
 from results.plots.style import save_plot
 
-_MOST_SENSITIVITY_WIDTHS = 4  # of the narrowest: at larger widths hardly any layer does any damage alone
+MOST_SENSITIVITY_WIDTHS = 4
+"""How many widths are shown, the narrowest: at larger ones hardly any layer does any damage alone."""
 
 _LEAST_DRAWN = 1e-5  # nats a sentence; smaller damages get the same colour
 
@@ -96,9 +97,9 @@ def draw_sensitivity(
         _Panel(
             (f"{width} bits", "all other layers in FP32", f"sum {1000 * column.sum():.3g} thousandths of a nat"),
             np.maximum(column, _LEAST_DRAWN).tolist(),
-            [_thousandths(damage) for damage in column],
+            [thousandths(damage) for damage in column],
         )
-        for width, column in list(zip(widths, damages.T, strict=True))[:_MOST_SENSITIVITY_WIDTHS]
+        for width, column in list(zip(widths, damages.T, strict=True))[:MOST_SENSITIVITY_WIDTHS]
     ]
     label = f"{DAMAGE}, nats a sentence (numbers: thousandths)"
     return _draw_panels(layer_grid(layers), panels, matplotlib.colormaps["cividis_r"], norm, label, ())
@@ -169,7 +170,7 @@ def _is_dark(colour: Any) -> bool:
     return 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
 
 
-def _thousandths(damage: float) -> str:
+def thousandths(damage: float) -> str:
     """Return a damage in thousandths of a nat, short enough for a cell; empty if it rounds to less than 0.1."""
     if damage < 0.5e-4:
         return ""

@@ -17,9 +17,10 @@ from results.outcome import Origin, Quality, Trial
 from results.statistics.analysis import Analysis
 from results.statistics.bootstrap import Interval
 from results.statistics.intervals import Estimate
+from results.statistics.picks import SMALLEST
 
 MOST_PICKED_MAPS = 4
-"""How many picks the heat map shows at most."""
+"""How many picks by size the heat map shows at most."""
 
 
 @dataclass(frozen=True)
@@ -203,18 +204,19 @@ def _corrected_metric(point: Point) -> Measured | None:
 
 
 def bits_info(analysis: Analysis) -> BitsInfo:
-    """Return what the heat map of bits shows: the documented map if there is one, then the different picks by size."""
-    shown: list[ShownMap] = []
-    if analysis.reference is not None:
-        shown.append(_shown_map(analysis, analysis.reference, "documented"))
-    seen = {shown_map.number for shown_map in shown}
+    """Return what the heat map of bits shows: the documented map if there is one, then the different picks.
+
+    These are the picks by size and the smallest map within the margin, which reports recommend; by falling size.
+    """
+    picks: dict[int, tuple[Trial, str]] = {}
     by_size = [headline for headline in analysis.headlines if headline.request.startswith("best@")]
-    for headline in by_size[:MOST_PICKED_MAPS]:
-        trial = headline.trial
-        if trial is None or trial.number in seen:
-            continue
-        seen.add(trial.number)
-        shown.append(_shown_map(analysis, trial, f"{headline.request}: {trial.label}"))
+    smallest = [headline for headline in analysis.headlines if headline.request == SMALLEST]
+    for headline in by_size[:MOST_PICKED_MAPS] + smallest:
+        if headline.trial is not None and headline.trial is not analysis.reference:
+            picks.setdefault(headline.trial.number, (headline.trial, headline.request))
+    shown = [] if analysis.reference is None else [_shown_map(analysis, analysis.reference, "documented")]
+    for trial, request in sorted(picks.values(), key=lambda pick: pick[0].nominal_compression):
+        shown.append(_shown_map(analysis, trial, f"{request}: {trial.label}"))
     return BitsInfo(grid=layer_grid(analysis.outcome.footprint.layers), maps=tuple(shown))
 
 

@@ -21,10 +21,10 @@ def write_progress_plot(info: ProgressInfo, directory: Path) -> str:
 
 
 def draw_progress(info: ProgressInfo) -> Figure:
-    """Draw the least damage so far at each size: against evaluations on the left, against time on the right."""
-    figure = Figure(figsize=(9.5, 3.6))
-    figure.subplots_adjust(left=0.085, right=0.98, bottom=0.15, top=0.86, wspace=0.06)
-    by_count, by_time = figure.subplots(1, 2, sharey=True)
+    """Draw the least damage so far at each size: against evaluations above, against time below."""
+    figure = Figure(figsize=(5.6, 5.8))  # narrow, so that its text can be read on a phone
+    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.085, top=0.89, hspace=0.28)
+    by_count, by_time = figure.subplots(2, 1, sharey=True)
     unit_s, unit = (3600.0, "hours") if info.elapsed_s > 2 * 3600 else (60.0, "minutes")
     for index, (request, steps) in enumerate(info.lines):
         if not steps:
@@ -43,12 +43,13 @@ def draw_progress(info: ProgressInfo) -> Figure:
     by_time.set_xlabel(f"{unit} since the first evaluation began, pauses included")
     if 0 < info.baselines < info.evaluations:
         by_count.axvline(info.baselines + 0.5, color=GREY, linewidth=1, label="the sampler begins")
-    for axes, label in ((by_count, "least damage so far, nats a sentence"), (by_time, "")):
-        set_damage_axis(axes, label)
+    for axes in (by_count, by_time):
+        set_damage_axis(axes, "")
         axes.set_xlim(left=0)
+    figure.supylabel("least damage so far, nats a sentence", fontsize=10)
     handles, labels = by_count.get_legend_handles_labels()
     if any(steps for _, steps in info.lines):
-        figure.legend(handles, labels, loc="upper center", ncols=6)
+        figure.legend(handles, labels, loc="upper center", ncols=3)
     else:
         figure.text(0.5, 0.5, "no map has been scored yet", ha="center", va="center")
     return figure

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -13,6 +13,7 @@ from objectives.metrics import METRIC_NAMES, metric_definition
 from results.columns import to_records
 from results.outcome import Outcome
 from results.report.commands import pick_exports
+from results.report.deployed import DeployedModel, deployed_records
 from results.report.map_columns import MapRow
 from results.report.tables import (
     baseline_columns,
@@ -29,7 +30,9 @@ from results.statistics.analysis import Analysis
 SCHEMA = "bitfront-report-1"
 
 
-def report_document(analysis: Analysis, run: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def report_document(
+    analysis: Analysis, run: str, settings: Mapping[str, Any], deployed: Sequence[DeployedModel] = ()
+) -> dict[str, Any]:
     """Return the report as plain values; ``docs/file-formats.md`` says what each is.
 
     The tables have the names and values of the CSV files. Numbers may be NaN: see :func:`as_json`.
@@ -38,6 +41,7 @@ def report_document(analysis: Analysis, run: str, settings: Mapping[str, Any]) -
         analysis: of the run.
         run: its directory, as commands name it.
         settings: every setting of the run, by name.
+        deployed: its checkpoints as they were measured.
     """
     outcome = analysis.outcome
     exports, verdict = pick_exports(analysis, run), verdict_of(analysis)
@@ -77,6 +81,7 @@ def report_document(analysis: Analysis, run: str, settings: Mapping[str, Any]) -
         ],
         "front": to_records(front_columns(analysis), front_rows(analysis)),
         "baselines": to_records(baseline_columns(analysis), baseline_rows(analysis)),
+        "deployed": deployed_records(deployed, outcome.metric),
         "trials": to_records(
             trial_columns(outcome, analysis.front_numbers), [MapRow(trial) for trial in outcome.trials]
         ),

@@ -53,6 +53,7 @@ def identity_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapC
         has_file = row.trial is not None and row.trial.number in with_files
         return bit_map_path(outcome, row.trial, "txt") if row.trial and has_file else ""
 
+    names = {trial.label: formatting.map_name(outcome, trial) for trial in outcome.trials if trial.origin == "plain"}
     onnx: MapColumns = []
     if outcome.footprint.onnx is not None:
         onnx = [
@@ -61,7 +62,7 @@ def identity_columns(outcome: Outcome, with_files: Collection[int] = ()) -> MapC
         ]
     return [
         Column("number", "", from_trial(lambda trial: trial.number)),
-        Column("label", "map", from_trial(lambda trial: trial.label), link=file),
+        Column("label", "map", from_trial(lambda trial: trial.label), lambda name: names.get(name, name), link=file),
         Column("origin", "proposed by", from_trial(lambda trial: trial.origin), formatting.proposer),
         Column("nominal_compression", "nominal", compression("nominal"), formatting.times),
         Column("packed_compression", "packed", compression("packed"), formatting.times),
@@ -100,6 +101,12 @@ def score_columns(analysis: Analysis) -> MapColumns:
     def against_fp32(row: MapRow) -> Comparison | None:
         return analysis.against_fp32.get(row.trial.number) if row.trial else None
 
+    def unseen_damage(row: MapRow) -> Value:
+        if row.trial is None:
+            return 0.0 if analysis.unseen else None
+        scored = analysis.unseen.get(row.trial.number)
+        return Measured(scored.damage, scored.interval) if scored else None
+
     margin, name = outcome.margin, METRIC_NAMES[outcome.metric]
     return [
         Column(outcome.metric, f"{name} (95% interval)", metric, formatting.metric, interval=True),
@@ -112,7 +119,7 @@ def score_columns(analysis: Analysis) -> MapColumns:
         ),
         Column("margin", "", lambda _: margin),
         Column("damage", formatting.DAMAGE, damage, formatting.nats, interval=True),
-        damage_column("unseen_damage", "damage, unseen", from_trial(lambda trial: analysis.unseen.get(trial.number))),
+        Column("unseen_damage", "damage, unseen", unseen_damage, formatting.nats, interval=True),
     ]
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from objectives.metrics import METRIC_NAMES
 from objectives.packing.footprint import AXIS_NAMES, SizeAxis
-from results.formatting import DAMAGE, proposer
+from results.formatting import DAMAGE, map_name, proposer
 from results.outcome import Outcome, Trial
 from results.pareto import exact_sizes, non_dominated, quality_cost
 from results.plots.plot_info import layer_grid
@@ -130,7 +130,7 @@ def _point(analysis: Analysis, trial: Trial, axes: Sequence[SizeAxis]) -> dict[s
     }
     return {
         "number": trial.number,
-        "label": trial.label,
+        "label": map_name(analysis.outcome, trial),
         "feasible": int(trial.feasible),
         **{name: _short(value) for name, value in figures.items()},
     }

@@ -21,14 +21,16 @@ from results.export.bit_map_files import maps_with_files, remove_stale_bit_maps,
 from results.outcome import Outcome
 from results.plots.heat_maps import write_bits_plot
 from results.plots.pareto import write_pareto_plot
-from results.plots.plot_info import bits_info, pareto_info
+from results.plots.plot_info import bits_info, layer_grid, pareto_info
 from results.plots.progress import write_progress_plot
 from results.plots.progress_info import progress_info
 from results.plots.unseen import write_unseen_plot
 from results.report.commands import pick_exports
+from results.report.deployed import DeployedModel, deployed_columns, read_deployed
+from results.report.distilled import DistilledMap, distilled_columns, read_distilled
+from results.report.heat_tables import EDGES, bits_tables, sensitivity_tables
 from results.report.markdown import summary_markdown
 from results.report.page_data import page_json
-from results.report.polished import PolishedMap, polished_columns, read_polished
 from results.report.summary import (
     caution_lines,
     checkpoint_command,
@@ -47,6 +49,7 @@ from results.report.tables import (
     further_pick_columns,
     pick_columns,
     picks_table,
+    request_text,
     trials_table,
 )
 from results.report.verdict import verdict_of
@@ -59,8 +62,6 @@ MOST_FAILURES = 20
 _PLOT_DESCRIPTIONS = {
     "pareto": "Damage and metric of every map against its compression; pareto.csv has the numbers",
     "unseen": "Damage on unseen sentences against compression; unseen.csv has the numbers",
-    "bits": "The width of every layer in the picked maps; bits.csv has the numbers",
-    "sensitivity": "The damage of each layer alone at each width; sensitivity.csv has the numbers",
     "progress": "The least damage so far at each size, over evaluations and time; progress.csv has the numbers",
 }
 
@@ -85,7 +86,7 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
 
     The files are ``trials.csv``, ``front.csv``, ``picks.csv``, ``{pareto,bits,progress}.{png,svg,csv}``,
     ``report.html``, ``report.md``, and the maps of the front and the picks in ``bitmaps/``. If maps were scored on
-    unseen sentences, there is ``unseen.{png,svg,csv}`` too. The page shows ``sensitivity.svg`` if the directory has it.
+    unseen sentences, there is ``unseen.{png,svg,csv}`` too. The page shows ``sensitivity.csv`` if the directory has it.
     Files of other maps are removed from ``bitmaps/`` last, so that no table names a missing file.
 
     Args:
@@ -95,7 +96,7 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
 
     Raises:
         OSError: the directory cannot be written.
-        InputError: the table of polished maps cannot be read.
+        InputError: one of the run's tables that the page shows cannot be read.
     """
     outcome = analysis.outcome
     with_files = maps_with_files(analysis)
@@ -103,17 +104,18 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
     write_csv(trials_table(outcome), directory / "trials.csv")
     write_csv(front_table(analysis), directory / "front.csv")
     write_csv(picks_table(analysis), directory / "picks.csv")
+    write_bits_plot(bits_info(analysis), directory)
     plots = {
         "pareto": write_pareto_plot(pareto_info(analysis), directory),
-        "bits": write_bits_plot(bits_info(analysis), directory),
         "progress": write_progress_plot(progress_info(analysis), directory),
     }
     if analysis.unseen:
         plots["unseen"] = write_unseen_plot(analysis, directory)
-    if (directory / "sensitivity.svg").is_file():
-        plots["sensitivity"] = (directory / "sensitivity.svg").read_text(encoding="utf-8")
     live = Running(running, formatting.command("status", "--run", directory), int(time.time())) if running else None
-    write_text(directory / "report.html", report_page(analysis, str(directory), plots, read_polished(directory), live))
+    deployed = read_deployed(directory, outcome.metric)
+    sensitivities = sensitivity_tables(outcome.footprint.layers, directory)
+    page = report_page(analysis, str(directory), plots, read_distilled(directory), live, deployed, sensitivities)
+    write_text(directory / "report.html", page)
     write_text(directory / "report.md", summary_markdown(analysis, export_commands(analysis, str(directory))))
     remove_stale_bit_maps(outcome, with_files, directory)
 
@@ -122,22 +124,27 @@ def report_page(
     analysis: Analysis,
     run: str,
     plots: dict[str, str],
-    polished: Sequence[PolishedMap] = (),
+    distilled: Sequence[DistilledMap] = (),
     running: Running | None = None,
+    deployed: Sequence[DeployedModel] = (),
+    sensitivities: str = "",
 ) -> str:
     """Return the page as HTML that needs no other file and no network.
 
     Args:
         analysis: what the page shows.
         run: the run directory, as the commands on the page name it.
-        plots: matplotlib's SVG by name; ``sensitivity`` and ``unseen`` may be missing.
-        polished: the polished maps, if there are any.
+        plots: matplotlib's SVG by name; ``unseen`` may be missing.
+        distilled: the distilled maps, if there are any.
         running: how far the search is; None once it has ended.
+        deployed: the run's checkpoints as they were measured, if there are any.
+        sensitivities: their tables, if there are any.
     """
     outcome, compared = analysis.outcome, compared_pick_rows(analysis)
     return render(
         "report.html.j2",
         outcome=outcome,
+        places=[_short_place(place) for place in (outcome.model, outcome.data)],
         analysis=analysis,
         verdict=verdict_of(analysis),
         checkpoint=checkpoint_command(analysis, run),
@@ -146,14 +153,22 @@ def report_page(
         no_reference=no_reference_lines(analysis),
         picks=to_html(brief_columns(analysis, pick_columns(analysis)), compared, "cards"),
         more_of_picks=[to_html(columns, compared, "cards") for columns in further_pick_columns(analysis)],
-        unanswered=[(line.request, line.missing) for line in analysis.headlines if line.trial is None],
+        unanswered=[
+            (request_text(outcome, line.request), line.missing) for line in analysis.headlines if line.trial is None
+        ],
         front=to_html(brief_columns(analysis, front_columns(analysis)), front_rows(analysis), "sortable cards"),
         baselines=to_html(baseline_columns(analysis), rows, "sortable cards")
         if (rows := baseline_rows(analysis))
         else "",
         failures=[(trial.label, trial.failure) for trial in analysis.failed[:MOST_FAILURES]],
         unlisted_failures=max(len(analysis.failed) - MOST_FAILURES, 0),
-        polished=to_html(polished_columns(outcome.metric), polished, "cards") if polished else "",
+        distilled=to_html(distilled_columns(outcome.metric), distilled, "cards") if distilled else "",
+        deployed=to_html(deployed_columns(analysis), deployed, "cards") if deployed else "",
+        threads=sorted({model.threads for model in deployed}),
+        bits=bits_tables(bits_info(analysis)),
+        columns=layer_grid(outcome.footprint.layers).columns,
+        sensitivities=sensitivities,
+        damage_edges=EDGES,
         exports=pick_exports(analysis, run),
         explore=page_json(analysis, run),
         running=running,
@@ -193,6 +208,11 @@ def inline(svg: str, name: str, description: str) -> Markup:
     body = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)
     body = re.sub(r">\s+<", ">\n<", body)
     return Markup('<svg role="img" aria-label="{}"').format(description) + Markup(body.removeprefix("<svg"))  # noqa: S704
+
+
+def _short_place(place: str) -> str:
+    """Return the name of a model or of data without the folders that an absolute path begins with."""
+    return Path(place).name if Path(place).is_absolute() else place
 
 
 def _template_text(name: str) -> str:

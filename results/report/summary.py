@@ -77,8 +77,8 @@ def front_lines(analysis: Analysis) -> list[str]:
         unbeaten = [trial for trial in baselines if beaten_by(outcome, searched, trial) is None]
         ending = f"; not beaten: {_labels(unbeaten)}" if unbeaten else ""
         lines.append(
-            f"The sampler's maps beat {len(baselines) - len(unbeaten)} of the {len(baselines)} baselines that meet the "
-            f"constraint, in quality and size{ending}."
+            f"On the search's own sentences the sampler's maps beat {len(baselines) - len(unbeaten)} of the "
+            f"{len(baselines)} baselines that meet the constraint, in quality and size{ending}."
         )
     return lines
 

@@ -105,7 +105,7 @@ def baseline_columns(analysis: Analysis) -> MapColumns:
     columns = [*identity, *score_columns(analysis), bits_column()]
     return [
         *brief_columns(analysis, columns),
-        Column("", "outcome", from_trial(lambda trial: _baseline_remark(analysis, trial))),
+        Column("", "outcome on validation", from_trial(lambda trial: _baseline_remark(analysis, trial))),
     ]
 
 
@@ -198,7 +198,9 @@ def terminal_pick_columns(analysis: Analysis) -> MapColumns:
     columns = [
         column for column in brief_columns(analysis, pick_columns(analysis)) if not column.name.endswith("_minus_fp32")
     ]
-    columns[0] = replace(columns[0], text=lambda request: request_with_margin(outcome, request))
+    heading = "pick" if outcome.size_axis == outcome.file_axis else f"pick ({AXIS_NAMES[outcome.size_axis]} size)"
+    columns[0] = replace(columns[0], heading=heading, text=lambda request: request_with_margin(outcome, request))
+    columns[1] = replace(columns[1], text=str)  # the heading says what the names of knapsacks count
     return [replace(column, interval=column.name == outcome.metric) for column in columns]
 
 
@@ -260,8 +262,7 @@ def _best_baseline(analysis: Analysis, row: MapRow) -> str | None:
         return f"this pick is a baseline: no searched map beats it{where}"
     if rival is None or rival.scores is None:
         return "no baseline is that small"
-    size = formatting.times(rival.compression(analysis.outcome.size_axis))
-    return f"{rival.label}, {size}, damage {formatting.nats(rival.scores.damage)}"
+    return f"{_sized(analysis.outcome, rival)}, validation damage {formatting.nats(rival.scores.damage)}"
 
 
 def _baseline_remark(analysis: Analysis, trial: Trial) -> str:
@@ -281,10 +282,18 @@ def _baseline_remark(analysis: Analysis, trial: Trial) -> str:
 
 
 def _compared_damage(analysis: Analysis, other: Trial, trial: Trial) -> str:
-    """Return another map with its size and its damage as a share of the trial's."""
+    """Return another map with its size, and with its damage as a share of the trial's."""
     assert other.scores is not None
     assert trial.scores is not None
-    name = f"{other.label} of {formatting.times(other.compression(analysis.outcome.size_axis))}"
+    name = _sized(analysis.outcome, other)
     if trial.scores.damage == 0:
         return name
     return f"{name} with {other.scores.damage / trial.scores.damage:.0%} of its damage"
+
+
+def _sized(outcome: Outcome, trial: Trial) -> str:
+    """Return a map's name with its size on the run's axis; a knapsack's name has it."""
+    if trial.origin == "plain":
+        return formatting.map_name(outcome, trial)
+    axis = AXIS_NAMES[outcome.size_axis]
+    return f"{trial.label} of {formatting.times(trial.compression(outcome.size_axis))} {axis}"

@@ -15,6 +15,7 @@ from results.formatting import (
     confidence,
     difference_with,
     loss,
+    map_name,
     maps,
     megabytes,
     metric,
@@ -57,7 +58,7 @@ def verdict_of(analysis: Analysis) -> Verdict:
         return Verdict(claim, (*around, (WHY, "; ".join(missing))))
     trial, proof = recommended.trial, proof_of(analysis, recommended.trial)
     points = [
-        (SMALL, _how_small(analysis, recommended, trial)),
+        (SMALL, _how_small(analysis, trial)),
         (GOOD, _how_good(analysis, proof)),
         (AGAINST, _against_what(analysis, trial)),
         (CERTAIN, _how_certain(analysis, recommended, trial, proof)),
@@ -87,13 +88,13 @@ def _claim(analysis: Analysis, pick: Headline, trial: Trial, proof: Proof) -> st
     return f"{so_far}{smaller}, {within} with {confidence(proof.against_fp32.no_worse)} confidence"
 
 
-def _how_small(analysis: Analysis, pick: Headline, trial: Trial) -> str:
+def _how_small(analysis: Analysis, trial: Trial) -> str:
     """Return the bytes of the file; bits are of the searched layers, and left out if these are not nearly all."""
     footprint, axis = analysis.outcome.footprint, analysis.outcome.file_axis
     size, fp32 = (megabytes(size) for size in (footprint.size(trial.bit_map, axis), footprint.fp32_size(axis)))
     place = "as an ONNX file" if axis == "onnx" else "on disk"
     width = "" if footprint.unsearched else f", {bits(32 / trial.nominal_compression)} bits a weight"
-    chosen = trial.label if pick.request == SMALLEST else pick.request
+    chosen = map_name(analysis.outcome, trial)
     return f"{size} instead of {fp32}, {times_smaller(trial.compression(axis))} {place}{width}: {chosen}"
 
 

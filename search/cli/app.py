@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from objectives.errors import InputError, is_out_of_memory
-from search.cli import allocate, caching, model_commands, run_commands
+from search.cli import allocate, caching, distill, model_commands, run_commands
 from search.cli.options import console, expands_home
 
 app = typer.Typer(
@@ -45,7 +45,8 @@ def _options(
 
 
 for command in (
-    *(run_commands.search, run_commands.status, run_commands.report, run_commands.export, run_commands.polish),
+    *(run_commands.search, run_commands.status, run_commands.report, run_commands.export),
+    *(distill.distill, distill.polish),
     allocate.allocate,
     *(model_commands.evaluate, model_commands.sensitivity, model_commands.finetune),
     caching.cache,

@@ -32,7 +32,11 @@ def evaluate(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Directory of a packed or ONNX checkpoint, in place of --bitmap.")
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of an ONNX checkpoint and what it is timed with.")] = 1,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="With --checkpoint: the run it came from; the figures go into the run's report."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a checkpoint that is timed.")] = 1,
     profile: ProfileName = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, with every digit.")] = False,
     **flags: Any,
@@ -48,9 +52,19 @@ def evaluate(
     from search.cli.scoring import intervals_of, score_lines, size_lines
     from search.run.checkpoints import evaluate_checkpoint, is_onnx
 
-    onnx = None
+    onnx, costs = None, []
+    sizes: dict[str, Any]
     if (bitmap is None) == (checkpoint is None):
         raise InputError("give one thing to score: --bitmap FILE or --checkpoint DIR")
+    origin = None
+    if run is not None:
+        own_data = profile is None and all(flags[name] is None for name in ("data", *DATA_SETTINGS, "metric"))
+        if checkpoint is None or not own_data:
+            raise InputError("--run needs --checkpoint, and the run's own sentences: leave options of the data out")
+        from search.cli.deployment import Origin, cost_lines, costs_beside_fp32, packed_contenders
+
+        origin = Origin.of(checkpoint, run)
+        flags["metric"] = origin.outcome.metric
     if checkpoint is not None:
         if flags["quantizer"] is not None or flags["group_size"] is not None:
             raise InputError("--quantizer and --group-size apply to --bitmap only; a checkpoint has its own codes")
@@ -61,11 +75,16 @@ def evaluate(
 
             settings, problem = _load_original(checkpoint, profile, flags)
             onnx = evaluate_onnx(problem, checkpoint, threads)
-            evaluation, sizes = onnx.evaluation, onnx.figures()
+            evaluation, sizes, costs = onnx.evaluation, onnx.figures(), onnx.costs
         else:
             settings, problem = _load_original(checkpoint, profile, flags)
             evaluation, loaded = evaluate_checkpoint(problem, checkpoint)
-            sizes = loaded.footprint.figures(loaded.bit_map)
+            sizes = dict(loaded.footprint.figures(loaded.bit_map))
+            if origin is not None:
+                costs = costs_beside_fp32(problem, packed_contenders(loaded, checkpoint), threads)
+                sizes["costs"] = costs
+        if origin is not None:
+            origin.record(problem, evaluation, costs, threads)
     else:
         assert bitmap is not None
         settings, problem = _load(profile, flags)
@@ -99,6 +118,10 @@ def evaluate(
     typer.echo(f"quantiser    {quantizer}")
     for line in [*score_lines(problem, evaluation), *(size_lines(sizes) if onnx is None else onnx.lines())]:
         typer.echo(line)
+    if origin is not None:
+        if onnx is None:
+            typer.echo("\n".join(["", *cost_lines(costs)]))
+        typer.echo(f"report: {origin.run.path / 'report.html'}")
 
 
 @takes_settings(*_MODEL_SETTINGS)

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from objectives.files import user_path
-from search.run.profile import SETTINGS, flag_of
+from search.run.profile import SETTINGS, flag_of, off_flag_of
 
 SET_BY_PROFILES = ("model", "data", "trials", "hours")
 """Settings that the shipped profiles choose; the help shows no other default for them."""
@@ -95,7 +95,7 @@ def _option(name: str, default: object) -> inspect.Parameter:
     default = default or ("the profile's" if name in SET_BY_PROFILES else usual)
     option = typer.Option(
         None,
-        flag_of(name),
+        f"{flag_of(name)}/{off_flag_of(name)}" if kind is bool else flag_of(name),
         help=description if kind is bool else help_text(description, default),
         metavar="|".join(schema["enum"]) if "enum" in schema else "<str>" if kind == list[str] else None,
         show_default=False,

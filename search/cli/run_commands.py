@@ -1,4 +1,4 @@
-"""Commands on a run: search, status, report, export, polish."""
+"""Commands on a run: search, status, report, export."""
 
 # Commands import torch, transformers and optuna only when they run: the imports take seconds, and --help needs none.
 
@@ -15,6 +15,7 @@ from objectives.cache import cache_directory
 from objectives.errors import InputError, printable
 from objectives.layers import BitMap
 from results.export.onnx import Activations
+from search.cli.distill import Pick, TrialNumber
 from search.cli.options import BitMapFile, ProfileName, Run, console, help_text, takes_settings
 from search.run.profile import (
     PLACES,
@@ -25,9 +26,6 @@ from search.run.profile import (
     places_from_here,
     resolve_profile,
 )
-
-Pick = Annotated[str | None, typer.Option(help="A map by rule: best@8x, smallest@margin, smallest@0.02, or knee.")]
-TrialNumber = Annotated[int | None, typer.Option("--trial", help="A map by its trial number.")]
 
 FP32_PICK = "fp32"
 """What `export --pick` calls the FP32 model."""
@@ -129,6 +127,7 @@ def report(
         return
     if run is None or runs:
         raise InputError("give one run, as --run runs/x, or several to compare, as --compare runs/x runs/y")
+    from results.report.deployed import read_deployed
     from results.report.document import as_json, report_document
     from results.report.report import write_report
     from results.statistics.analysis import analyse
@@ -144,7 +143,8 @@ def report(
         typer.echo((run / "report.md").read_text(encoding="utf-8"), nl=False)
     elif format_ == "json":
         settings = directory.read_settings()["profile"] | {"margin": analysis.outcome.margin}
-        typer.echo(as_json(report_document(analysis, str(run), settings), indent=1))
+        deployed = read_deployed(run, analysis.outcome.metric)
+        typer.echo(as_json(report_document(analysis, str(run), settings, deployed), indent=1))
     else:
         typer.echo(summary(analysis, run))
 
@@ -155,7 +155,9 @@ def export(
     pick: Pick = None,
     trial: TrialNumber = None,
     bitmap: BitMapFile = None,
-    polished: Annotated[bool, typer.Option("--polished", help="Take the checkpoint that `polish` made.")] = False,
+    distilled: Annotated[
+        bool, typer.Option("--distilled", "--polished", help="Take the checkpoint that `distill` made.")
+    ] = False,
     format_: Annotated[
         str, typer.Option("--format", help="text or json for the bit map; packed, torchao or onnx for a checkpoint.")
     ] = "text",
@@ -196,10 +198,10 @@ def export(
         raise InputError(f"a {format_} checkpoint needs a directory to be written to; give --out DIR")
     if sum(choice is not None for choice in (pick, trial, bitmap)) != 1:
         raise InputError("give one map to export: --pick best@8x, --trial N or --bitmap FILE")
-    if polished and (bitmap is not None or pick == FP32_PICK or not is_checkpoint):
+    if distilled and (bitmap is not None or pick == FP32_PICK or not is_checkpoint):
         raise InputError(
-            "--polished needs --pick or --trial, and --format packed, torchao or onnx; polishing does not change a bit "
-            "map"
+            "--distilled needs --pick or --trial, and --format packed, torchao or onnx; distillation does not change a "
+            "bit map"
         )
     if is_checkpoint and out is not None and out.exists():
         raise InputError(f"{out}: exists already; give --out a new directory")
@@ -219,11 +221,11 @@ def export(
         bit_map, provenance = None, {}
     else:
         chosen = pick_map(outcome, pick) if pick is not None else trial_by_number(outcome, trial or 0)
-        if polished:
-            from search.run.checkpoints import export_polished
+        if distilled:
+            from search.run.checkpoints import export_distilled
 
             assert out is not None
-            message = export_polished(run, outcome, chosen, out, format_, cast(Activations, activations))
+            message = export_distilled(run, outcome, chosen, out, format_, cast(Activations, activations))
             typer.echo(f"written: {out}: {message}")
             return
         bit_map, provenance = chosen.bit_map, bit_map_provenance(outcome, chosen)
@@ -239,6 +241,8 @@ def export(
         problem = problem_of_run(settings, outcome.fp32_log_odds, places)
         message = export_checkpoint(problem, bit_map, provenance, out, format_, cast(Activations, activations))
         typer.echo(f"written: {out}: {message}")
+        if bitmap is None and format_ != "torchao":
+            typer.echo(f"with {command('--run', run).removeprefix('bitfront ')} too, its figures go into the report")
         return
     assert bit_map is not None
     text = to_text(layers, bit_map) if format_ == "text" else to_json(layers, bit_map, provenance)
@@ -254,52 +258,3 @@ def export(
         if outcome.metric != metric_of(outcome.head, of_task=DataOptions(profile["task"]).metric):
             searched += given_as("metric", outcome.metric)
         typer.echo(f"written: {out}\nnext: {command('evaluate', '--bitmap', out, *searched)}")
-
-
-@takes_settings(*PLACES, default="the run's")
-def polish(
-    run: Run,
-    pick: Pick = None,
-    trial: TrialNumber = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the training sentences.")] = 1,
-    **places: Any,
-) -> None:
-    """Tune a map's full-precision parameters by distillation from FP32, and write a packed checkpoint of equal size.
-
-    Without --pick or --trial, polish the report's picks and the reference map.
-    """
-    from results.formatting import command
-    from results.report.polished import polished_line
-    from results.report.report import write_report
-    from results.statistics.analysis import analyse, select
-    from results.statistics.picks import pick as pick_map
-    from results.statistics.picks import trial_by_number
-    from search.cli.terminal import log_to_console
-    from search.run.checkpoints import problem_of_run
-    from search.run.polishing import maps_to_polish, polish_maps
-    from search.run.reporting import read_outcome
-    from search.run.run_directory import RunDirectory
-
-    if pick is not None and trial is not None:
-        raise InputError("--pick and --trial each name a map; give one of them, or neither for the report's picks")
-    directory = RunDirectory(run)
-    settings = directory.read_settings()
-    outcome = read_outcome(directory)
-    if pick is not None:
-        trials = [pick_map(outcome, pick)]
-    elif trial is not None:
-        trials = [trial_by_number(outcome, trial)]
-        if trials[0].scores is None:
-            raise InputError(f"trial {trial} failed and has no scores; give another")
-    else:
-        trials = list(maps_to_polish(select(outcome)))
-    log_to_console(console)
-    with directory.locked():
-        problem = problem_of_run(settings, outcome.fp32_log_odds, places)
-        done = polish_maps(problem, outcome, trials, directory, settings["profile"]["seed"], epochs)
-        for polished in done:
-            typer.echo(f"{polished_line(polished, outcome.metric)}; written: {run / polished.checkpoint}")
-        write_report(analyse(outcome), run)
-    typer.echo(f"report: {run / 'report.html'}")
-    for polished in done[-1:]:
-        typer.echo(f"next: {command('evaluate', '--checkpoint', run / polished.checkpoint)}")

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from results.formatting import DAMAGE, duration, maps
 from results.outcome import Outcome
 from search.cli.terminal import status_line
-from search.run.progress import POLISHING, PREPARING, SEARCHING, Progress, read_phase, time_left
+from search.run.progress import DISTILLING, PREPARING, SEARCHING, Progress, read_phase, time_left
 from search.run.reporting import front_line
 from search.run.run_directory import RunDirectory
 from search.study.reading import NoStudyError, load_study, outcome
@@ -38,9 +38,9 @@ def status_lines(run: RunDirectory) -> Iterator[str]:
         state = _last_end(start) if phase is None else _INTERRUPTED  # a search that ends removes its phase
     elif recorded is not None and "ended" in start and recorded[0].name == PREPARING:
         state, elapsed_s = "starting again", 0.0
-    elif "ended" in start and (recorded is None or recorded[0].name == POLISHING):
+    elif "ended" in start and (recorded is None or recorded[0].name == DISTILLING):
         # A search writes its start once it has loaded the model.
-        state, elapsed_s = "starting again, or being polished", 0.0
+        state, elapsed_s = "starting again, or being distilled", 0.0
     else:
         state = "running" + (f" for {duration(elapsed_s)}, workers: {start.get('workers', 1)}" if elapsed_s else "")
     yield f"{run.path}: {state}"

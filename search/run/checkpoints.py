@@ -31,7 +31,7 @@ from results.export.packed import (
 from results.export.torchao import write_torchao
 from results.formatting import command
 from results.outcome import Outcome, Trial
-from results.report.polished import read_polished
+from results.report.distilled import best_distilled
 from search.run.profile import (
     DATA_SETTINGS,
     PLACES,
@@ -200,31 +200,31 @@ def export_checkpoint(
     return _write(problem.classifier, quantized, provenance, directory, format_, activations)
 
 
-def export_polished(
+def export_distilled(
     run: Path, outcome: Outcome, trial: Trial, directory: Path, format_: str, activations: Activations = "fp32"
 ) -> str:
-    """Write a polished map of a run as a checkpoint elsewhere, and return a message for the user.
+    """Write a distilled map of a run as a checkpoint elsewhere, and return a message for the user.
 
     Args:
         run: the run's directory.
         outcome: its outcome.
-        trial: the map before polishing.
+        trial: the map as searched; of several distillations, the one with the least held-out damage is taken.
         directory: must not exist.
         format_: ``packed``, ``torchao`` or ``onnx``.
         activations: of ``onnx``, ``fp32`` or ``int8``.
 
     Raises:
         FileExistsError: the directory exists.
-        InputError: the map is not polished, or its checkpoint is damaged.
+        InputError: the map is not distilled, or its checkpoint is damaged.
         InputError: the format's package is not installed or does not support the quantiser.
     """
-    checkpoints = {polished.number: run / polished.checkpoint for polished in read_polished(run)}
-    if trial.number not in checkpoints:
+    distilled = best_distilled(run, trial.number)
+    if distilled is None:
         raise InputError(
-            f"{run}: {trial.label} is not polished; run {command('polish', '--run', run, '--trial', trial.number)}"
+            f"{run}: {trial.label} is not distilled; run {command('distill', '--run', run, '--trial', trial.number)}"
         )
-    classifier, quantized = read_quantized(checkpoints[trial.number])
-    provenance = read_manifest(checkpoints[trial.number])
+    classifier, quantized = read_quantized(run / distilled.checkpoint)
+    provenance = read_manifest(run / distilled.checkpoint)
     del provenance["packed"]  # it describes that checkpoint's own files
     provenance[FIGURES] = card_figures(outcome, trial)
     return _write(classifier, quantized, provenance, directory, format_, activations)

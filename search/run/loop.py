@@ -17,21 +17,24 @@ import torch
 from objectives.cache import cache_directory
 from objectives.loading import AUTO
 from objectives.loading.fingerprint import Fingerprint
-from objectives.problem import Problem, polishing_sentences
+from objectives.problem import Problem, distillation_sentences
 from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
 from results.statistics.analysis import Analysis
 from search.allocation.baselines import first_baselines
 from search.allocation.phases import MEASURING
 from search.allocation.sensitivity import Sensitivities, measure
+from search.run.distilling import Distillation, distil_maps, maps_to_distil
 from search.run.final_checks import most_check_passes, run_final_checks
 from search.run.logs import log_start, logging_to, provenance, versions
-from search.run.polishing import maps_to_polish, polish_maps
 from search.run.profile import GUIDED, Profile, resolved_places
 from search.run.progress import (
     BASELINES,
+    BY_BUDGET,
+    BY_GAIN,
+    BY_NO_MAP,
     BY_SIGNAL,
-    POLISHING,
+    DISTILLING,
     PREPARING,
     REPORTING,
     SEARCHING,
@@ -48,6 +51,7 @@ from search.run.run_directory import RunDirectory
 from search.run.signals import stop_requests
 from search.run.worker import Job, Worker, constraint_of, load_searched_problem, make_sampler, with_precision
 from search.run.worker_pool import evaluating
+from search.samplers.guided import CONFIDENCE, SMALLEST_GAIN, GuidedSampler
 from search.storage.stores import Place, Store, redacted
 from search.study.study import check_joinable, open_study, precision_of
 from search.study.trials import begun, enqueued, exhausted, finished
@@ -128,8 +132,7 @@ def run_search(
         worker = Worker(store, study, problem, constraint, profile, should_stop)
         job = Job(profile, place, problem.fingerprint, max(1, torch.get_num_threads() // profile.workers))
 
-        def record_end(out_of_maps: bool, waiting: int) -> None:
-            end = "running out of maps" if out_of_maps else "its budget"
+        def record_end(end: str, waiting: int) -> None:
             start.update(ended=datetime.now(UTC), by=BY_SIGNAL if should_stop() else end, waiting=waiting)
             write_settings()
 
@@ -145,9 +148,17 @@ def run_search(
                     worker.search_with(sensitivities)
             analysis = _loop(worker, job, files, budget, phases, recorded, record_end)
         if profile.polish and not should_stop():
-            phases(POLISHING)
-            trials = maps_to_polish(analysis)
-            polish_maps(problem, analysis.outcome, trials, run, profile.seed, should_stop=should_stop)
+            phases(DISTILLING)
+            distil_maps(
+                problem,
+                analysis.outcome,
+                maps_to_distil(analysis),
+                run,
+                Distillation(seed=profile.seed),
+                profile.unseen,
+                phases,
+                should_stop,
+            )
             write_report(analysis, run.path)
             start |= {"ended": datetime.now(UTC), "by": BY_SIGNAL if should_stop() else start["by"]}
             write_settings()
@@ -186,7 +197,7 @@ def _prepare(
     problem = load_searched_problem(profile, log.info, check_problem)
     constraint = constraint_of(profile, problem.footprint)
     if profile.polish:
-        polishing_sentences(problem)  # raises before the search, if there are none
+        distillation_sentences(problem, profile.unseen)  # raises before the search, if there are none
     if store is not None:
         recorded = run.place().url if existing else ""
         moved_from = recorded if recorded != redacted(place.url) else ""
@@ -229,12 +240,12 @@ def _loop(
     budget: Budget,
     phases: PhaseRecord,
     recorded: int,
-    record_end: Callable[[bool, int], object],
+    record_end: Callable[[str, int], object],
 ) -> Analysis:
-    """Search until the budget ends or no map is left, make the final checks, and return the analysis.
+    """Search until the budget ends or the search is done, make the final checks, and return the analysis.
 
-    ``recorded`` is the number of trials before this start. ``record_end`` is called before the last report with whether
-    no map was left, and how many maps the checks left out.
+    ``recorded`` is the number of trials before this start. ``record_end`` is called before the last report with what
+    ended the search, and how many maps the checks left out.
     """
     store, study = worker.store, worker.study
     began = time.monotonic()
@@ -242,19 +253,24 @@ def _loop(
     def count() -> int:
         return store.patiently(lambda: finished(study), budget.should_stop)
 
-    def no_map_left() -> bool:  # a running trial may fail, and its map be tried again
-        return store.patiently(lambda: exhausted(study) and begun(study) == finished(study), budget.should_stop)
+    def reason_to_end() -> str:
+        if store.patiently(lambda: exhausted(study) and begun(study) == finished(study), budget.should_stop):
+            return BY_NO_MAP  # while a trial runs, it may fail, and its map be tried again
+        sampler, profile = study.sampler, job.profile
+        if not profile.early_stop or profile.trials or not isinstance(sampler, GuidedSampler):
+            return ""
+        return BY_GAIN if store.patiently(lambda: sampler.is_done(study), budget.should_stop) else ""
 
-    out_of_maps = no_map_left()
+    end = reason_to_end()
     done_before = done = count()
     check_passes = most_check_passes(worker)
-    needed = budget.allows(done) and not out_of_maps
+    needed = budget.allows(done) and not end
     if needed:
         phases(SEARCHING, done, job.profile.trials)
     with evaluating(worker, job, needed) as evaluate:
-        while budget.allows(done) and not out_of_maps:
+        while budget.allows(done) and not end:
             has_changed = evaluate()
-            out_of_maps = no_map_left()
+            end = reason_to_end()
             if not has_changed:
                 continue
             done = count()
@@ -265,10 +281,12 @@ def _loop(
     limit_s = checks_limit_s(budget.elapsed_s) if done > recorded else float("inf")
     waiting = run_final_checks(worker, files.run, phases, limit_s)
     phases(REPORTING)
-    record_end(out_of_maps, waiting)
+    record_end(end or BY_BUDGET, waiting)
     analysis = files.write()
-    end = "no further map meets the constraint" if out_of_maps else "budget reached"
-    log.info("%s", "stopped by a signal" if budget.should_stop() else end)
+    log.info("the search ended by %s", BY_SIGNAL if budget.should_stop() else end or BY_BUDGET)
+    if end == BY_GAIN:
+        log.info("no size is likely to gain %.0f%% (%.0f%% confidence)", 100 * SMALLEST_GAIN, 100 * CONFIDENCE)
+        log.info("--no-early-stop goes on all the same")
     return analysis
 
 

@@ -105,6 +105,10 @@ class Profile:
     hours: Annotated[
         StrictFloat, _setting(_BUDGET, "Stop this many hours after this start; 0 for no limit.", ge=0, le=10**6)
     ] = 0.0
+    early_stop: Annotated[
+        StrictBool,
+        _setting(_BUDGET, "Without a limit of trials, stop once there is hardly anything left to gain at any size."),
+    ] = True
     quality: Annotated[
         Quality,
         _setting(_SEARCH, "Quality to optimise: damage (mean KL divergence from FP32), mcc (metric), or agreement."),
@@ -140,7 +144,7 @@ class Profile:
     ] = "auto"
     device: Annotated[Device, _setting(_MODEL, "Where the model runs; auto uses a GPU if there is one.")] = "auto"
     polish: Annotated[
-        StrictBool, _setting(_AFTER, "Polish the picks and the reference map at the end, as `bitfront polish` does.")
+        StrictBool, _setting(_AFTER, "Distil the picks and the reference map at the end, as `bitfront distill` does.")
     ] = False
     seed: Annotated[_Whole, _setting(_SEARCH, "Random seed; with one worker, it repeats a search exactly.")] = 0
     workers: Annotated[
@@ -250,10 +254,15 @@ def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def off_flag_of(name: str) -> str:
+    """Return the option that turns a setting off, as ``--no-early-stop``."""
+    return f"--no-{name.replace('_', '-')}"
+
+
 def given_as(name: str, value: object) -> list[object]:
     """Return the words of a command line that give a setting its value."""
-    if value is True:
-        return [flag_of(name)]
+    if isinstance(value, bool):
+        return [flag_of(name) if value else off_flag_of(name)]
     values = list(value) if isinstance(value, (list, tuple)) else [value]
     if all(isinstance(one, int) for one in values):
         return [flag_of(name), ",".join(map(str, values))]

@@ -19,10 +19,16 @@ log = logging.getLogger("bitfront")
 
 REFRESH_S = 30.0
 """Least number of seconds between two updates of the run's files."""
-BY_SIGNAL = "a signal"
-"""What run.toml gives as the end of a start that a signal stopped."""
 
-PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, POLISHING = (
+BY_SIGNAL, BY_BUDGET, BY_NO_MAP, BY_GAIN = (
+    "a signal",
+    "its budget",
+    "running out of maps",
+    "having hardly anything left to gain",
+)
+"""What run.toml gives as the end of a start."""
+
+PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, DISTILLING = (
     "preparing",
     "scoring baselines",
     "searching",
@@ -30,7 +36,7 @@ PREPARING, BASELINES, SEARCHING, IN_FP32, ON_UNSEEN, ON_HOLDOUT, REPORTING, POLI
     "scoring on unseen sentences",
     "scoring on the holdout set",
     "writing the report",
-    "polishing",
+    "distilling",
 )
 """The phases of a search by name; those of the sensitivities are named where they are measured."""
 

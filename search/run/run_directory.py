@@ -111,8 +111,9 @@ class RunDirectory:
             raise InputError(f"{self.settings}: has no table {', '.join(missing)}; start another run")
         resolved = settings.get("resolved")  # runs of older versions have none
         settings["resolved"] = resolved if isinstance(resolved, dict) else {}
-        # The first runs had FP32 only; those of 0.2.0 and older have no limit and search with all sentences.
-        profile = {"precision": "fp32", "max_eval_samples": 0, **settings["profile"]}
+        # The first runs had FP32 only; those of 0.2.0 and older search with all sentences; those of 0.4.0 go on to the
+        # end of their budget.
+        profile = {"precision": "fp32", "max_eval_samples": 0, "early_stop": False, **settings["profile"]}
         # Metric auto is of an older run, for which the task did not decide; newer ones record what it stands for.
         if profile.get("metric", AUTO) == AUTO and (task := TASKS.get(str(profile.get("task")))):
             profile["metric"] = USUAL_METRICS[task.kind]
@@ -229,7 +230,7 @@ class RunDirectory:
 
     def clean_up(self) -> None:
         """Remove temporary files of a dead process; lock the run first."""
-        for folder in (self.path, self.path / "bitmaps", self.path / "polished"):
+        for folder in (self.path, self.path / "bitmaps", self.path / "polished", self.path / "distilled"):
             remove_leftovers(folder)
 
     @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ from search.samplers.common_mode import Floats
 from search.samplers.local_search import search_locally
 from search.samplers.optuna_samplers import MapSampler
 from search.samplers.shrinkage import choose_shrinkage
-from search.samplers.surrogate import Observations, SurrogateModel
-from search.study.trials import origin_of, position_of, recorded_log_odds, trials_of
+from search.samplers.surrogate import Observations, Posterior, SurrogateModel
+from search.study.trials import origin_of, position_of, recorded_log_odds, settled, trials_of
 
 _UNBEATEN_SHARE = 0.25  # of trials go to a budget where a baseline is still best
 _GREEDY_SHARE = 0.5  # of trials search the posterior mean, the others a sample
@@ -36,6 +37,14 @@ _NEAREST = 256  # maps that the surrogate is fitted to
 _MOST_OUTPUTS = 2048  # of all sentences at once
 _OUTPUTS_A_PART = 1024  # of a part of more, if that leaves it enough sentences
 _FEWEST_SENTENCES = 500
+
+# When a search is done.
+SMALLEST_GAIN = 0.02
+"""A share of the damage that is not worth searching for."""
+CONFIDENCE = 0.9
+JUDGED_EVERY = 25
+"""Trials from one judgement to the next."""
+_DRAWS = 30  # of the posterior, for each size
 
 
 class GuidedSampler(MapSampler):
@@ -88,7 +97,9 @@ class GuidedSampler(MapSampler):
                 SurrogateModel(sensitivities.of(part, fp32_log_odds, head), fp32_log_odds[part], self.shrinkage, head)
                 for part in self._parts
             ]
-        self._finished = _FinishedMaps(self._names, self._widths, self._sizes, self.damage_elsewhere)
+        self._finished = self._no_maps()
+        self._judged_by, self._done = 0, False  # trials, and what they say
+        self._doubtful = 0  # the size at which the last judgement failed
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -108,6 +119,56 @@ class GuidedSampler(MapSampler):
         """Return the damage to expect on unseen sentences of a map with these outputs, in nats a sentence."""
         return self._model.damage_elsewhere(to_choice(bit_map, self._widths), log_odds)
 
+    def is_done(self, study: Study) -> bool:
+        """Return whether no size is likely to gain more than ``SMALLEST_GAIN`` of its damage on unseen sentences.
+
+        At each size of the baselines, and with ``CONFIDENCE`` at each. It is judged by the first 25, 50, 75, ... trials
+        (``JUDGED_EVERY``), so that a continued search of one worker ends where an undisturbed one does.
+        """
+        trials = [trial for trial in trials_of(study) if settled(trial)]
+        count = len(trials) // JUDGED_EVERY * JUDGED_EVERY
+        if count != self._judged_by:
+            self._judged_by, self._done = count, self._nothing_left(trials[:count])
+        return self._done
+
+    def _nothing_left(self, trials: Sequence[FrozenTrial]) -> bool:
+        sizes = len(self._budgets) // _RUNGS_A_STEP
+        most = round((1.0 - CONFIDENCE) * _DRAWS)
+        for step in range(sizes):
+            size = (self._doubtful + step) % sizes  # a search that goes on is mostly told so at once
+            gains = islice(self.possible_gains(trials, size), _DRAWS)
+            if sum(1 for _ in islice((gain for gain in gains if gain > SMALLEST_GAIN), most + 1)) > most:
+                self._doubtful = size
+                return False
+        return True
+
+    def possible_gains(self, trials: Sequence[FrozenTrial], size: int) -> Iterator[float]:
+        """Yield what share of the damage on unseen sentences the best map of a size may still lose, without end.
+
+        Each is of one draw of the posterior: the best map that local search finds in it, against the best evaluated one
+        (the distribution of simple regret; Russo et al., Foundations and Trends in Machine Learning 11 (2018)).
+        Infinite if no evaluated map is small enough.
+
+        Args:
+            trials: those to judge by.
+            size: the index of a baseline's size, from the constraint down.
+        """
+        budget = self._budgets[size * _RUNGS_A_STEP]
+        finished = self._no_maps()
+        finished.update(trials)
+        rng = np.random.default_rng((self._seed, len(trials), size))
+        part = int(rng.integers(len(self._parts)))
+        (best,) = finished.best([budget])
+        if best is None:
+            yield from repeat(math.inf)
+            return
+        posterior = self._posterior(finished, budget, part)
+        while True:
+            surrogate = posterior.draw(rng, temperature=1.0).passing_through(best.chosen, self._shift(best, part))
+            damage, _ = search_locally(surrogate, self._sizes, best.chosen, budget)
+            now = surrogate.damage_elsewhere(best.chosen)
+            yield 1.0 - damage / now if now > 0.0 else 0.0
+
     def _budget(self, position: int, rng: np.random.Generator) -> int:
         """Return the budget of the trial at a position: an unbeaten one, or the next of a shuffled round of all."""
         if rng.random() < _UNBEATEN_SHARE:
@@ -119,27 +180,35 @@ class GuidedSampler(MapSampler):
         return int(np.random.default_rng((self._seed, round_number)).permutation(self._budgets)[index])
 
     def _propose(self, budget: int, rng: np.random.Generator) -> BitMap:
-        observations = self._finished.observations(budget, self._fp32_log_odds)
-        if observations is None:
+        if not self._finished:
             return to_bit_map(allocate(self._sensitivities.damages, self._sizes, budget), self._widths)
         (incumbent,) = self._finished.best([self._starting_budget(budget, rng)])
         start = allocate(self._sensitivities.damages, self._sizes, budget) if incumbent is None else incumbent.chosen
         temperature = 0.0 if rng.random() < _GREEDY_SHARE else rng.uniform(0.0, 1.0)
         # One part draws no number, so that proposals are as they were before there were parts.
         part = int(rng.integers(len(self._parts))) if len(self._parts) > 1 else 0
-        observations = replace(observations, shifts=self._in_part(observations.shifts, part))
-        posterior = self._models[part].posterior(observations, budget)
-        if incumbent is not None:
-            shift = self._in_part(incumbent.log_odds - self._fp32_log_odds, part)
+        posterior = self._posterior(self._finished, budget, part)
         for _ in range(_ATTEMPTS):
             surrogate = posterior.draw(rng, temperature)
             if incumbent is not None:
-                surrogate = surrogate.passing_through(start, shift)
+                surrogate = surrogate.passing_through(start, self._shift(incumbent, part))
             _, chosen = search_locally(surrogate, self._sizes, start, budget)
             if (bit_map := to_bit_map(widest(chosen, self._sizes), self._widths)) not in self._seen.maps:
                 break
             temperature += 0.5  # the map is not new: explore more
         return bit_map
+
+    def _posterior(self, finished: _FinishedMaps, budget: int, part: int) -> Posterior:
+        """Return the posterior around a budget, given at least one finished map, on a part's sentences."""
+        observations = finished.observations(budget, self._fp32_log_odds)
+        observations = replace(observations, shifts=self._in_part(observations.shifts, part))
+        return self._models[part].posterior(observations, budget)
+
+    def _shift(self, finished: _FinishedMap, part: int) -> Floats:
+        return self._in_part(finished.log_odds - self._fp32_log_odds, part)
+
+    def _no_maps(self) -> _FinishedMaps:
+        return _FinishedMaps(self._names, self._widths, self._sizes, self.damage_elsewhere)
 
     def _in_part(self, flat: Floats, part: int) -> Floats:
         """Return the outputs ``(..., n)`` of a part's sentences, from those of all."""
@@ -200,6 +269,9 @@ class _FinishedMaps:
         self._read: set[int] = set()
         self._first_unread = 0
 
+    def __len__(self) -> int:
+        return len(self._maps)
+
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Read the study's trials that have ended since the last call."""
         for trial in trials[self._first_unread :]:
@@ -222,10 +294,8 @@ class _FinishedMaps:
         within = [np.flatnonzero(sizes <= budget) for budget in budgets]
         return [self._maps[fitting[np.argmin(damages[fitting])]] if len(fitting) else None for fitting in within]
 
-    def observations(self, size: float, fp32_log_odds: LogOdds) -> Observations | None:
-        """Return the at most ``_NEAREST`` maps whose sizes are nearest in ratio; None if there are no maps."""
-        if not self._maps:
-            return None
+    def observations(self, size: float, fp32_log_odds: LogOdds) -> Observations:
+        """Return the at most ``_NEAREST`` maps whose sizes are nearest in ratio."""
         sizes = np.array(self._sizes, dtype=np.float64)
         nearest = np.argsort(np.abs(np.log(sizes / size)), kind="stable")[:_NEAREST]
         maps = [self._maps[index] for index in nearest]

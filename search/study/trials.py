@@ -40,13 +40,16 @@ def trials_of(study: optuna.Study) -> list[FrozenTrial]:
     trial's memory in every process.
     """
     trials = study.get_trials(deepcopy=False)
-    # A trial with scores has all widths; others may have ended before their widths were written.
-    # The first one may be the reference, which may have other widths.
-    shared = next((trial.distributions for trial in reversed(trials) if trial.state == TrialState.COMPLETE), None)
+    # Each is compared with the one before it, so that a set that is shared already is not read again. The first trial
+    # may be the reference, which may have other widths; others may have ended before their widths were written.
+    shared = None
     for trial in trials:
-        widths = trial.distributions
-        if widths is not shared and trial.state.is_finished() and widths == shared:
+        if trial.distributions is shared or not trial.state.is_finished():
+            continue
+        if trial.distributions == shared:
             trial.distributions = shared
+        elif trial.state == TrialState.COMPLETE:
+            shared = trial.distributions
     return trials
 
 

@@ -9,6 +9,7 @@ from tests.benchmarks import (
     bert_base,
     checkpoint,
     contention,
+    distill,
     evaluate,
     floor,
     luck,
@@ -18,14 +19,17 @@ from tests.benchmarks import (
     quantizers,
     screening,
     search,
+    search_end,
     shrinkage,
     storage,
+    target_widths,
     workers,
 )
 
 BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate.main,
     "search": search.main,
+    "search_end": search_end.main,
     "floor": floor.main,
     "overhead": overhead.main,
     "screening": screening.main,
@@ -39,6 +43,8 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "contention": contention.main,
     "onnx": onnx_export.main,
     "peers": peers.main,
+    "target_widths": target_widths.main,
+    "distill": distill.main,
 }
 
 

@@ -10,10 +10,10 @@ the others, and of pairs, only the share that the bare products have, in FP32 un
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -49,7 +49,6 @@ BASE_SHAPES: dict[str, dict[str, int]] = {
     "electra": {"embedding_size": 768, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
 }
 """What makes an architecture's default config that of its base model."""
-MOST_TOKENS = 2 * CHUNK  # of the shares by architecture
 
 
 def main(arguments: list[str]) -> None:
@@ -99,33 +98,24 @@ def measure_bert(
 
 
 def measure_shares(name: str, model: PreTrainedModel, sentences: list[tuple[int, ...]], precision: Precision) -> None:
-    """Print the bare products' share of an evaluation, of some single sentences and of some pairs."""
+    """Print the bare products' share of an evaluation, of single sentences and of pairs."""
     layers, device = find_layers(model), device_of(model)
-    maps = [uniform(layers, 3), uniform(layers, 4)]
+    maps = itertools.cycle([uniform(layers, 3), uniform(layers, 4)])  # all weights change each time
     bank = WeightBank(model, layers)
     pairs, types = pairs_of(sentences)
-    step = -(-sum(map(len, sentences)) // MOST_TOKENS)
     has_types = int(getattr(model.config, "type_vocab_size", 1)) > 1
-    pair_types = types[::step] if has_types else None
-    for what, tokens, token_types in (("single sentences", sentences, None), ("pairs", pairs, pair_types)):
-        some = tokens[::step]
-        evaluator = Evaluator(model, layers, some, precision, bank, token_types)
+    for what, tokens, token_types in (("single sentences", sentences, None), ("pairs", pairs, types)):
+        evaluator = Evaluator(model, layers, tokens, precision, bank, token_types if has_types else None)
         timed: dict[str, Callable[[], object]] = {
-            "evaluations": partial(score_all, evaluator, maps),
-            "bare products": bare_products(layers, some, precision, device),
+            "evaluation": lambda: evaluator.log_odds(next(maps)),  # noqa: B023
+            "bare products": bare_products(layers, tokens, precision, device),
         }
         seconds = medians_s(timed, repeats=3)
-        share = len(maps) * seconds["bare products"] / seconds["evaluations"]
-        print(f"{name}, {precision}, {len(some)} {what}, {sum(map(len, some))} tokens: bare products {share:.1%}")
+        share = seconds["bare products"] / seconds["evaluation"]
+        print(f"{name}, {precision}, {len(tokens)} {what}, {sum(map(len, tokens))} tokens: bare products {share:.1%}")
     if precision == "fp32":
-        difference = difference_from_transformers(model, pairs[:: 8 * step], types[:: 8 * step] if has_types else None)
+        difference = difference_from_transformers(model, pairs[::24], types[::24] if has_types else None)
         print(f"  largest difference of a pair's logit from transformers' {difference:.1e}")
-
-
-def score_all(evaluator: Evaluator, maps: list[BitMap]) -> None:
-    """Score these maps."""
-    for bit_map in maps:
-        evaluator.log_odds(bit_map)
 
 
 def pairs_of(sentences: list[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[list[int]]]:

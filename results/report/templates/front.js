@@ -156,7 +156,7 @@ if (explore) {
       svg.append(draw("text", { x: left - 7, y: up.place(tick) + 4, "text-anchor": "end" }, text));
     }
     const xTitle = own ? "damage on the search's own sentences, nats" : width < 480 ? `compression (${axis.text})` : `compression, times (${axis.text}); further right is smaller`;
-    const yTitle = `${quality(y).text}${isScore(y) ? "" : ", nats"}`;
+    const yTitle = `${width < 480 ? quality(y).short : quality(y).text}${isScore(y) ? "" : ", nats"}`;
     svg.append(draw("text", { x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle" }, xTitle));
     svg.append(draw("text", { transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, yTitle));
     const clip = (at) => Math.min(height - bottom, Math.max(top, at));
@@ -235,7 +235,7 @@ if (explore) {
       [present.has("uniform"), "mark uniform", shapes.uniform(9, 9), "uniform (number: width)"],
       [present.has("plain"), "mark plain", shapes.plain(9, 9), "knapsack on sensitivities"],
       [present.has("grey"), "other", dot(9, 9), "other searched map"],
-      [drawn.some((one) => !one.point.feasible), "other missed", dot(9, 9), `hollow: under ${data.least}x`],
+      [drawn.some((one) => !one.point.feasible), "other missed", dot(9, 9), `hollow: under ${data.least}x ${data.axes.find(({ name }) => name === data.size).text}`],
       [hasFront, "front", "M0,9H18", "front"],
       [isBound, "bound", "M0,9H18", `constraint: ${data.least}x`],
       [hasFp32, "fp32", "M0,9H18", "FP32 and its 95% interval"],

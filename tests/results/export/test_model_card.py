@@ -143,13 +143,15 @@ def test_only_a_model_of_the_hub_is_named(
     assert card_of(outcome, provenance, tmp_path)[0].base_model == base
 
 
-def test_a_polished_map_has_its_own_figures(outcome: Outcome, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "trained"), [("distilled", "weights"), ("polished", None)])  # older versions polished
+def test_a_distilled_map_has_its_own_figures(key: str, trained: str | None, outcome: Outcome, tmp_path: Path) -> None:
     after = {"mcc_after": 0.5, "mcc_after_low": 0.4, "mcc_after_high": 0.6}
     after |= {"damage_after": 0.01, "damage_after_low": 0.005, "damage_after_high": 0.02}
-    data, text = card_of(outcome, provenance_of(outcome) | {"polished": after}, tmp_path)
+    data, text = card_of(outcome, provenance_of(outcome) | {key: after | {"trained": trained}}, tmp_path)
     assert data.eval_results is not None
     assert [result.metric_value for result in data.eval_results] == [0.5]
     assert "0.500 (0.400 to 0.600)" in text and "0.01 (0.005 to 0.02)" in text
+    assert f"Its {'codes and scales' if trained else 'scales'} were trained after the search" in text
     assert "training, unseen" not in text
 
 

@@ -29,6 +29,7 @@ from results.plots.progress_info import progress_info, progress_table
 from results.plots.style import DAMAGE_FLOOR, PNG_DPI
 from results.plots.unseen import draw_unseen, unseen_table
 from results.statistics.analysis import analyse
+from results.statistics.picks import SMALLEST
 from tests.results.synthetic import (
     bert_layers,
     empty_outcome,
@@ -130,6 +131,16 @@ def test_heat_map_shows_a_map_once_however_often_it_is_picked() -> None:
     assert [shown.title[0] for shown in bits_info(analyse(outcome)).maps] == ["best@5.5x: trial 4"]
 
 
+def test_heat_map_shows_the_recommended_map() -> None:
+    analysis = analyse(replace(made_up_outcome(trials=60), margin=0.2))
+    recommended = analysis.headline(SMALLEST)
+    assert recommended is not None and recommended.trial is not None
+    shown = bits_info(analysis).maps
+    assert recommended.trial.number in {one.number for one in shown}
+    sizes = [sum(one.bit_map) for one in shown if one.label != "documented"]
+    assert sizes == sorted(sizes, reverse=True)
+
+
 def one_map(outcome: Outcome) -> Outcome:
     bit_map = (4,) * len(outcome.footprint.layers)
     return with_trials(outcome, [made_up_trial(outcome, 0, bit_map)])
@@ -223,7 +234,7 @@ def test_progress_steps_down_to_the_picks() -> None:
         assert len(running) > 1
     assert len(progress_table(info)) == sum(len(steps) for _, steps in info.lines)
     by_count, by_time = draw_progress(info).axes
-    assert by_count.get_ylabel() == "least damage so far, nats a sentence"
+    assert draw_progress(info).get_supylabel() == "least damage so far, nats a sentence"
     assert by_time.get_xlabel().startswith("minutes since")
     [line] = [line for line in by_count.get_lines() if line.get_label() == "best@8x"]
     steps = dict(info.lines)["best@8x"]

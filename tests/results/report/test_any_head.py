@@ -16,7 +16,7 @@ from results.report.summary import ending_lines
 from results.statistics.analysis import analyse
 from tests.results.synthetic import made_up_outcome
 
-NO_PLOTS = dict.fromkeys(("pareto", "bits", "progress"), "<svg></svg>")
+NO_PLOTS = dict.fromkeys(("pareto", "progress"), "<svg></svg>")
 
 
 @pytest.mark.parametrize(

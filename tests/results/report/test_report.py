@@ -272,7 +272,7 @@ def baselines_only() -> Outcome:
             [
                 "The front is empty: 12 maps evaluated, none meets the constraint of at least 5.5x (nominal)",
                 "misses the constraint; not beaten by the front",
-                "best@5.5x: no map has been evaluated that could be picked",
+                "5.5x nominal or more: no map has been evaluated that could be picked",
                 "No map is proven to be within 0.01 MCC of FP32",
             ],
         ),
@@ -280,8 +280,8 @@ def baselines_only() -> Outcome:
             one_trial,
             [
                 "has 1 map (1 map evaluated): 1 proposed by the sampler",
-                "best@10.67x: no evaluated map is that small",
-                "knee: a front of fewer than three maps has no knee",
+                "10.67x nominal or more: no evaluated map is that small",
+                "Knee of the front: a front of fewer than three maps has no knee",
             ],
         ),
         (
@@ -309,7 +309,7 @@ def test_picks_are_compared_with_the_best_baseline_at_the_same_request() -> None
     analysis = analyse(with_trials(outcome, [*outcome.trials, searched]))
     [baseline] = [column for column in pick_columns(analysis) if column.heading == "best baseline of that size"]
     texts = {row.pick: baseline.line(row) for row in compared_pick_rows(analysis)}
-    assert texts["best@8x"] == f"uniform 4, 8.00x, damage {rival.scores.damage:.3g}"
+    assert texts["best@8x"] == f"uniform 4 of 8.00x nominal, validation damage {rival.scores.damage:.3g}"
     assert texts["best@10.67x"] == "this pick is a baseline: no searched map beats it"
     assert texts["FP32"] == texts["documented"] == texts["knee"] == ""
 
@@ -320,7 +320,9 @@ def test_the_page_says_what_beats_the_documented_map() -> None:
         return baseline_columns(analysis)[-1].line(baseline_rows(analysis)[0])
 
     assert remark(made_up_outcome(trials=0)).startswith("misses the constraint; ")
-    assert remark(made_up_outcome(trials=0, min_compression=5.0)).startswith("beaten by uniform 5 of 6.40x")
+    assert remark(made_up_outcome(trials=0, min_compression=5.0)).startswith(
+        "beaten by uniform 5 of 6.40x nominal with "
+    )
 
 
 def test_only_what_the_sampler_beat_is_counted() -> None:
@@ -329,7 +331,7 @@ def test_only_what_the_sampler_beat_is_counted() -> None:
     trials = [scored(trial, damage=0.0) if trial.label == "uniform 4" else trial for trial in outcome.trials]
     assert "uniform 5" not in {trial.label for trial in front(with_trials(outcome, trials))}
     lines = front_lines(analyse(with_trials(outcome, trials)))
-    assert any("The sampler's maps beat 0 of the 4 baselines" in line for line in lines)
+    assert any("the sampler's maps beat 0 of the 4 baselines" in line for line in lines)
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -342,8 +344,11 @@ def test_the_page_says_by_how_much_each_baseline_is_beaten_or_that_it_is_not(tmp
     worse = scored(made_up_trial(outcome, 9, (3,) * 75 + (2,)), damage=1.5 * damages["uniform 3"])
     write_report(analyse(with_trials(outcome, [*outcome.trials, better, worse])), tmp_path)
     text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
-    assert "beaten by trial 8 of 8.01x with 25% of its damage" in text
-    assert "on the front; the sampler's best of that size or less is trial 9 of 10.69x with 150% of its damage" in text
+    assert "beaten by trial 8 of 8.01x nominal with 25% of its damage" in text
+    assert (
+        "on the front; the sampler's best of that size or less is trial 9 of 10.69x nominal with 150% of its damage"
+        in text
+    )
     assert "on the front; the sampler has no map that small" in text  # uniform 2
 
 

@@ -9,9 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from objectives.packing.footprint import SizeAxis
 from results.columns import write_csv
+from results.formatting import map_name
 from results.pareto import front
-from results.report.tables import front_table, picks_table, trials_table
+from results.report.tables import (
+    brief_columns,
+    compared_pick_rows,
+    front_table,
+    pick_columns,
+    picks_table,
+    terminal_pick_columns,
+    trials_table,
+)
 from results.statistics.analysis import analyse
 from results.statistics.metric_draws import MCC
 from tests.results.synthetic import empty_outcome, failed, made_up_outcome, with_unseen
@@ -51,6 +61,31 @@ PICK_NAMES = [
     *(f"{name}_{of}" for name in ("damage", "unseen_damage") for of in ("standard_error", "99_percent", "largest")),
     *("bit_map_text", "bit_map_json"),
 ]
+
+
+def test_names_beside_sizes_of_files_say_what_a_knapsacks_name_counts() -> None:
+    made = made_up_outcome(trials=20)
+    trials = tuple(
+        replace(trial, origin="plain", label="knapsack 8.00x") if trial.label == "uniform 4" else trial
+        for trial in made.trials
+    )
+    knapsack = next(trial for trial in trials if trial.origin == "plain")
+    cases: list[tuple[SizeAxis, str, str]] = [
+        ("nominal", "knapsack 8.00x nominal", "pick (nominal size)"),
+        ("packed", "knapsack 8.00x", "pick"),
+    ]
+    for axis, name, heading in cases:
+        outcome = replace(made, trials=trials, size_axis=axis)
+        assert map_name(outcome, knapsack) == name
+        analysis = analyse(with_unseen(outcome, outcome.trials))
+        columns = brief_columns(analysis, pick_columns(analysis))
+        row = replace(compared_pick_rows(analysis)[-1], trial=knapsack)
+        assert columns[1].line(row) == name
+        terminal = terminal_pick_columns(analysis)
+        assert (terminal[0].heading, terminal[1].line(row)) == (heading, "knapsack 8.00x")
+        # FP32 changes nothing on any sentences.
+        fp32 = compared_pick_rows(analysis)[0]
+        assert {column.heading: column.line(fp32) for column in columns}["unseen damage"] == "0"
 
 
 def test_trials_table_has_a_row_a_trial() -> None:

@@ -123,7 +123,7 @@ def test_what_is_not_proven_is_not_claimed() -> None:
     recommended = recommended_pick(analysis)
     assert recommended is not None and recommended.trial is not None and recommended.request == "best@5.5x"
     assert claim == "No map is proven to be within 0 MCC of FP32"
-    assert points[SMALL].endswith(" bits a weight: best@5.5x")
+    assert points[SMALL].endswith(f" bits a weight: {recommended.trial.label}")
     assert " (95% needed). " in points[CERTAIN]
     # Should the holdout prove what validation does not, then both lines speak of the holdout.
     claim, points, _ = answered(with_holdout(replace(outcome, margin=0.02), noise=0.0))

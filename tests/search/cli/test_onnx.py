@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,9 +24,9 @@ needs_onnx = pytest.mark.skipif(
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """No process is started to measure memory in."""
     if find_spec("onnx"):
-        from search.cli import onnx_evaluation
+        from search.cli import deployment
 
-        monkeypatch.setattr(onnx_evaluation, "resident_bytes", lambda kind, source: 3 * 2**20)
+        monkeypatch.setattr(deployment, "resident_bytes", lambda kind, source: 3 * 2**20)
 
 
 @needs_onnx
@@ -57,6 +58,58 @@ def test_an_export_scores_what_the_search_said(
     plain = json.loads(bitfront("evaluate", "--checkpoint", tmp_path / "fp32", "--json").out)
     assert plain["damage"] == pytest.approx(0, abs=1e-9) and plain["mcc"] == plain["fp32_mcc"]
     assert [cost["model"] for cost in plain["costs"]] == ["FP32 ONNX", "FP32 torch"]
+
+
+@needs_onnx
+def test_the_figures_of_checkpoints_go_into_the_report_of_their_run(
+    finished_run: Path, bitfront: Command, unmeasured: None, tmp_path: Path
+) -> None:
+    best = rows(finished_run / "picks.csv")[0]
+    other = tmp_path / "other"
+    shutil.copytree(finished_run, other)
+    for format_, choice in (("packed", best["pick"]), ("onnx", best["pick"]), ("onnx", "fp32")):
+        out = tmp_path / f"{choice}-{format_}"
+        export = ("export", "--run", finished_run, "--pick", choice.replace("@margin", "@0.01"), "--format", format_)
+        result = bitfront(*export, "--out", out)
+        assert result.out.endswith(f"with --run {finished_run} too, its figures go into the report\n"), result.err
+        result = bitfront("evaluate", "--checkpoint", out, "--run", finished_run)
+        assert result.status == 0, result.err
+        assert "FP32 torch" in result.out and f"report: {finished_run / 'report.html'}\n" in result.out
+    table = rows(finished_run / "deployed.csv")
+    assert [(row["number"], row["format"]) for row in table] == [
+        ("-1", "FP32 ONNX"),
+        ("-1", "FP32 torch"),
+        (best["number"], "ONNX, fp32 activations"),
+        (best["number"], "packed, decoded in memory"),
+        (best["number"], "packed, packed in memory"),
+    ]
+    for row, exact in zip(table, (False, True, False, True, True), strict=True):
+        searched = {"mcc": row["mcc"], "damage": "0"} if row["number"] == "-1" else best
+        assert float(row["mcc"]) == pytest.approx(float(searched["mcc"]), abs=1e-9)
+        assert float(row["damage"]) == pytest.approx(float(searched["damage"]), rel=1e-3, abs=1e-9)
+        assert float(row["largest_difference"]) <= (1e-6 if exact else 1e-4)
+        assert float(row["resident_bytes"]) == 3 * 2**20 and float(row["sentence_ms"]) > 0
+    page = (finished_run / "report.html").read_text(encoding="utf-8")
+    assert 'id="deployed"' in page and "packed, packed in memory" in page
+    document = json.loads(bitfront("report", "--run", finished_run, "--format", "json").out)
+    assert [row["format"] for row in document["deployed"]] == [row["format"] for row in table]
+
+    settings = other / "run.toml"
+    settings.write_text(settings.read_text(encoding="utf-8").replace('sentences = "', 'sentences = "x'), "utf-8")
+    evaluate = ("evaluate", "--checkpoint", tmp_path / "fp32-onnx", "--run")
+    for words, message in (
+        ((*evaluate, other), "was not exported from"),
+        ((*evaluate, finished_run, "--data", "miniature"), "leave options of the data out"),
+        (
+            ("evaluate", "--bitmap", finished_run / best["bit_map_text"], "--run", finished_run),
+            "--run needs --checkpoint",
+        ),
+    ):
+        result = bitfront(*words)
+        assert (result.status, message in " ".join(result.err.split())) == (2, True), result.err
+    assert not (other / "deployed.csv").exists()
+    (finished_run / "deployed.csv").write_text("number\n1\n", "utf-8")
+    assert "measure the checkpoints again" in " ".join(bitfront("report", "--run", finished_run).err.split())
 
 
 def test_what_makes_no_sense_is_refused(finished_run: Path, bitfront: Command, tmp_path: Path) -> None:

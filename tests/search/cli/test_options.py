@@ -12,7 +12,7 @@ import pytest
 
 from search.cli.app import app
 from search.cli.options import SET_BY_PROFILES, expands_home
-from search.run.profile import PROFILES, SETTINGS
+from search.run.profile import PROFILES, SETTINGS, flag_of, off_flag_of
 from tests.search.conftest import Command
 from tests.shared import ROOT
 
@@ -31,7 +31,8 @@ def test_help_groups_the_settings_and_shows_what_the_model_says(
     shown = sections(bitfront("search", "--help").out)
     assert set(shown) == {"Options", *(schema["group"] for schema in SETTINGS.values())}
     for name, schema in SETTINGS.items():
-        _, _, text = shown[schema["group"]].partition(f"--{name.replace('_', '-')} ")
+        _, _, text = shown[schema["group"]].partition(f"{flag_of(name)} ")
+        text = text.removeprefix(f"{off_flag_of(name)} ")  # of a setting that is on or off
         kinds = {"string": "<str>", "array": "<str>", "integer": "<int>", "number": "<float>", "boolean": "<bool>"}
         kind = "|".join(schema.get("enum", ())) or kinds[schema["type"]]
         default = "the profile's" if name in SET_BY_PROFILES else schema["default"]

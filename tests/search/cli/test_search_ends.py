@@ -13,6 +13,7 @@ from objectives.problem import Problem
 from search.allocation.phases import MEASURING
 from search.cli.app import main
 from search.run.run_directory import RunDirectory
+from search.samplers.guided import JUDGED_EVERY, GuidedSampler
 from search.study.reading import load_study, outcome
 from tests.search.commands import rows
 from tests.search.conftest import Command
@@ -40,7 +41,7 @@ def test_a_signal_ends_the_search_with_everything_written(
     assert search.exitcode == 0
     recorded = outcome(load_study(run / "study.journal"), "x").trials
     assert len(rows(run / "trials.csv")) == len(recorded) >= 7
-    assert "stopped by a signal" in log.read_text()
+    assert "the search ended by a signal" in log.read_text()
     assert f"- **Not complete:** A signal stopped it after {len(recorded):,} " in (run / "report.md").read_text()
     assert capfd.readouterr().out.splitlines()[-1] == f"continue: bitfront search --run {run}"
 
@@ -111,9 +112,9 @@ def test_a_search_ends_once_no_further_map_meets_the_constraint(
     run = tmp_path / "run"
     where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--quantizer", "affine")
     for _ in range(2):  # starting it again finds nothing either
-        result = bitfront("search", *where, "--min-compression", compression, *asked, "--hours", 1)
+        result = bitfront("search", *where, "--min-compression", compression, *asked, "--hours", 1, "--no-early-stop")
         assert result.status == 0, result.err
-        assert result.err.count("no further map meets the constraint") == 1
+        assert result.err.count("the search ended by running out of maps") == 1
         assert ": ended by running out of maps, " in bitfront("status", "--run", run).out
         with RunDirectory(run).locked():  # another start, before it has told of itself
             assert ": starting again" in bitfront("status", "--run", run).out
@@ -122,3 +123,26 @@ def test_a_search_ends_once_no_further_map_meets_the_constraint(
         assert sum(row["feasible"] == "True" for row in trials) == within
         assert rows(run / "front.csv")
         assert (run / "report.html").is_file()
+
+
+def test_a_search_ends_once_there_is_hardly_anything_left_to_gain(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starting it again finds nothing to do; a limit of trials, or the option, asks for more."""
+    monkeypatch.setattr(GuidedSampler, "_nothing_left", lambda sampler, trials: True)
+    run, more = tmp_path / "run", JUDGED_EVERY + 3
+    where = ("--model", tiny.model, "--data", tiny.data, "--run", run, "--quantizer", "affine")
+    for asked, trials in (
+        (("--hours", 1), JUDGED_EVERY),
+        (("--hours", 1), JUDGED_EVERY),
+        (("--trials", more), more),
+        (("--hours", 1), more),
+        (("--hours", 1e-9, "--no-early-stop"), more),
+    ):
+        result = bitfront("search", *where, *asked)
+        assert result.status == 0, result.err
+        assert len(rows(run / "trials.csv")) == trials
+        is_done = asked == ("--hours", 1)
+        assert ("--no-early-stop goes on" in result.err) == is_done, result.err
+        end = "having hardly anything left to gain" if is_done else "its budget"
+        assert f": ended by {end}, " in bitfront("status", "--run", run).out

@@ -13,7 +13,7 @@ import pytest
 from objectives.metrics import METRIC_NAMES
 from objectives.problem import Problem
 from objectives.quantization.quantized_model import QuantizedModel
-from objectives.training.distillation import TrainingSentences, polish
+from objectives.training.distillation import Training, TrainingSentences, distil
 from results.outcome import Outcome
 from results.report.report import write_report
 from results.statistics.analysis import analyse
@@ -77,10 +77,10 @@ def test_a_search_ends_in_a_report_in_the_metrics_own_units(tmp_path: Path, name
 @pytest.mark.parametrize("name", ["three classes", "two numbers"])
 def test_distillation_lowers_the_damage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("objectives.training.distillation._BATCH_TOKENS", 64)
-    monkeypatch.setattr("objectives.training.distillation._LEARNING_RATE", 0.003)
+    for rate in ("_LEVEL_RATE", "_OTHER_RATE"):
+        monkeypatch.setattr(f"objectives.training.student.{rate}", 0.003)
     problem = problem_of_head(HEADS[name])
     quantized = QuantizedModel.of(problem.network, problem.evaluator.bank, (2,) * len(problem.layers))
     sentences = TrainingSentences(random_sentences(9, 100), [0])
-    polished = polish(quantized, problem.network, sentences, epochs=3, head=problem.head)
-    assert polished is not None
-    assert polished.damage_after < polished.damage_before
+    distilled = distil(quantized, problem.network, sentences, Training(epochs=3), head=problem.head)
+    assert distilled.damage_after < distilled.damage_before

@@ -228,7 +228,7 @@ def test_a_run_that_another_process_began_meanwhile_is_not_written_over(
     assert run.read_settings()["profile"]["quality"] == "mcc"
 
 
-@pytest.mark.parametrize("error", [OSError("no space"), InputError("polished: cannot be read")])
+@pytest.mark.parametrize("error", [OSError("no space"), InputError("distilled: cannot be read")])
 def test_a_report_that_fails_is_tried_again_later_and_ends_no_search(
     error: Exception, tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,7 +254,7 @@ def test_what_ended_a_search_is_told_where_its_report_fails_too(
     tiny: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def damaged(*_: object) -> None:
-        raise InputError("polished: cannot be read")
+        raise InputError("distilled: cannot be read")
 
     def starved(self: Problem, bit_map: tuple[int, ...]) -> Evaluation:
         raise MemoryError
@@ -299,7 +299,7 @@ def test_status_says_how_far_a_run_is(tiny: TinyProblem, bitfront: Command, tmp_
     assert said[1].startswith("9/9 trials, ")
     assert said[2].startswith("front of ")
     with run.locked():
-        assert next(status_lines(run)) == f"{run.path}: starting again, or being polished"
+        assert next(status_lines(run)) == f"{run.path}: starting again, or being distilled"
     optuna.load_study(study_name="bitfront", storage=JournalStore(run.journal).backend).ask()
     assert list(status_lines(run))[1].endswith("; 1 running")
     settings = run.settings.read_text(encoding="utf-8").splitlines()

@@ -28,7 +28,7 @@ def test_settings_round_trip(tmp_path: Path) -> None:
 def test_settings_that_a_run_does_not_name_are_the_defaults(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.write_settings({"model": "m", "data": "d"}, *SETTINGS[1:])
-    older = Profile("m", "d", precision="fp32", max_eval_samples=0)  # as runs were before there was a choice
+    older = Profile("m", "d", precision="fp32", max_eval_samples=0, early_stop=False)  # before there was a choice
     assert run.read_settings()["profile"] == older.to_dict()
     # Older runs had the usual metric of the head, whatever the task.
     for task, metric in (("none", "auto"), ("sst2", "mcc"), ("stsb", "pearson")):

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from objectives.loading.sentences import load_sentences
-from objectives.problem import Problem, load_problem, polishing_sentences, unseen_sentences
+from objectives.problem import Problem, distillation_sentences, load_problem, unseen_sentences
 from results.statistics.analysis import select
 from results.statistics.unseen import unseen_damages
 from search.cli.status import status_lines
@@ -29,17 +29,24 @@ def roomy_problem(roomy: TinyProblem) -> Problem:
 
 
 def test_unseen_sentences_are_others_than_those_that_are_searched_with(
-    roomy: TinyProblem, roomy_problem: Problem
+    roomy: TinyProblem, roomy_problem: Problem, tmp_path: Path
 ) -> None:
     searched = {tuple(tokens) for tokens in roomy_problem.token_ids}
     everything = unseen_sentences(roomy_problem, 1000)
     assert 0.8 * ROOMY_SENTENCES <= len(everything) <= ROOMY_SENTENCES
     assert not searched & {tuple(tokens) for tokens in everything}
     assert unseen_sentences(roomy_problem, 10) == everything[:10]
-    # Polishing learns from the same ones, each of them once.
-    polishing = polishing_sentences(roomy_problem).token_ids
-    assert len(polishing) == len(everything)
-    assert {tuple(tokens) for tokens in polishing} == {tuple(tokens) for tokens in everything}
+    # Distillation learns from the others, each of them once, and from those of a file.
+    texts = tmp_path / "texts.csv"
+    texts.write_text("sentence\nbig red dog\nbig red dog\n", encoding="utf-8")
+    more = {tuple(ids) for ids in roomy_problem.classifier.encode(["big red dog"]).ids}
+    half = len(everything) // 2
+    for unseen, text, kept in ((0, None, 0), (10, None, 10), (10, texts, 10), (1000, None, half)):
+        sentences, unseen_ids = distillation_sentences(roomy_problem, unseen, text)
+        trained = [tuple(tokens) for tokens in sentences.token_ids]
+        assert len(set(trained)) == len(trained)
+        assert unseen_ids == everything[:kept]
+        assert set(trained) == {tuple(tokens) for tokens in everything[kept:]} | (more if text else set())
     held = load_problem(str(roomy.model), str(roomy.data), confirm="0.3")
     assert held.holdout is not None
     assert not {tuple(tokens) for tokens in held.holdout.token_ids} & {

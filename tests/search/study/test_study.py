@@ -2,11 +2,12 @@ import gc
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
@@ -225,6 +226,17 @@ def test_trials_share_their_distributions_also_if_the_first_had_none(tmp_path: P
     first, *others = [trial.distributions for trial in trials_of(study) if trial.state.is_finished()]
     assert first == {}
     assert all(distributions is others[0] for distributions in others)
+
+
+def test_trials_that_share_their_distributions_are_not_compared_again(tmp_path: Path, problem: Problem) -> None:
+    study = open_at(tmp_path / "j", problem)
+    run(study, problem, 3)
+    shared = trials_of(study)[0].distributions
+    run(study, problem, 1)
+    with patch.object(IntDistribution, "__eq__", autospec=True, side_effect=IntDistribution.__eq__) as compared:
+        trials = [trial for trial in trials_of(study) if trial.state.is_finished()]
+    assert all(trial.distributions is shared for trial in trials)
+    assert compared.call_count == len(problem.layers)  # those of the last trial
 
 
 def test_an_interrupted_trial_is_tried_again(tmp_path: Path, problem: Problem) -> None:

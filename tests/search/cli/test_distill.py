@@ -1,0 +1,151 @@
+"""The `distill` command, its older name `polish`, and `search --polish`."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from objectives.training import distillation
+from objectives.training.distillation import loss_of
+from results.report.distilled import read_distilled
+from search.study.reading import load_study, outcome
+from tests.search.commands import rows
+from tests.search.conftest import Command
+from tests.search.tiny_problem import TinyProblem
+
+
+def test_a_search_that_could_not_distil_says_so_before_it_begins(
+    tiny: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    """All of its training sentences are searched with."""
+    run = tmp_path / "run"
+    settings = ["--model", tiny.model, "--data", tiny.data, "--quantizer", "affine", "--sensitivity", "gradient"]
+    result = bitfront("search", *settings, "--run", run, "--trials", 9, "--polish")
+    assert result.status == 2
+    assert "distillation needs 2 training sentences" in " ".join(result.err.split())
+    assert not run.exists()
+
+
+def test_distilled_maps_are_checkpoints_that_score_what_the_table_says(
+    roomy: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distillation, "_BATCH_TOKENS", 64)
+    run = tmp_path / "run"
+    settings = ["--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient"]
+    result = bitfront("search", *settings, "--run", run, "--trials", 12, "--unseen", 10, "--polish")
+    assert result.status == 0, result.err
+    distilled = rows(run / "distilled.csv")
+    picks = {row["number"] for row in distilled}
+    assert picks
+    found = outcome(load_study(run / "study.journal"), "run")
+    assert found.unseen is not None
+    for row in distilled:
+        trial = found.trials[int(row["number"])]
+        assert trial.scores is not None
+        assert float(row["damage_before"]) == pytest.approx(trial.scores.damage, abs=1e-6)
+        assert float(row["damage_after_low"]) <= float(row["damage_after"]) <= float(row["damage_after_high"])
+        change = float(row["damage_after"]) - float(row["damage_before"])
+        assert float(row["damage_change"]) == pytest.approx(change, abs=1e-9)
+        assert float(row["damage_change_low"]) <= change <= float(row["damage_change_high"])
+        on_unseen = found.head.divergences(found.unseen.log_odds[trial.number], found.unseen.fp32_log_odds).mean()
+        assert float(row["unseen_before"]) == pytest.approx(on_unseen, abs=1e-6)
+        assert (float(row["held_out_damage_after"]) < float(row["held_out_damage_before"])) == (row["kept"] == "True")
+        assert (row["trained"], row["epochs"]) == ("scales", "1")
+        assert row["checkpoint"] in (run / "report.html").read_text(encoding="utf-8")
+
+    row = distilled[-1]
+    number = row["number"]
+    said = bitfront("evaluate", "--checkpoint", run / row["checkpoint"], *settings[:4], "--json")
+    assert json.loads(said.out)["damage"] == pytest.approx(float(row["damage_after"]), abs=1e-9)
+    packed_bytes = found.footprint.packed_bytes(found.trials[int(number)].bit_map)
+    assert json.loads(said.out)["packed_bytes"] == packed_bytes
+
+    # A copy of it, as small and as good. Without --distilled it is the map as searched.
+    export = ("export", "--run", run, "--polished", "--trial", number, "--out", tmp_path / "copy", "--format")
+    assert bitfront(*export, "json").status == 2
+    result = bitfront(*export, "packed")
+    assert result.status == 0, result.err
+    copied = bitfront("evaluate", "--checkpoint", tmp_path / "copy", *settings[:4], "--json")
+    assert json.loads(copied.out) == json.loads(said.out)
+    assert "exists already" in bitfront(*export, "packed").err
+
+    # Another map, with its codes, joins the table; what is there is not distilled again.
+    before = (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns
+    other = next(trial.number for trial in found.trials if str(trial.number) not in picks)
+    result = bitfront(
+        "export", "--run", run, "--distilled", "--trial", other, "--out", tmp_path / "x", *export[-1:], "packed"
+    )
+    assert "is not distilled" in " ".join(result.err.split())
+    weights = ("distill", "--run", run, "--trial", other, "--train", "weights")
+    result = bitfront(*weights, "--epochs", 2)
+    assert result.status == 0, result.err
+    assert result.out.splitlines()[-1].startswith(f"next: bitfront evaluate --checkpoint {run}/distilled/")
+    result = bitfront("polish", "--run", run)
+    assert "`polish` is now `distill`" in result.err
+    assert {row["number"] for row in rows(run / "distilled.csv")} == picks | {str(other)}
+    assert (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns == before
+    assert "was distilled with --epochs 2" in " ".join(bitfront(*weights, "--epochs", 3).err.split())
+    [trained] = [one for one in read_distilled(run) if one.number == other]
+    said = bitfront("evaluate", "--checkpoint", run / trained.checkpoint, *settings[:4], "--json")
+    assert json.loads(said.out)["damage"] == pytest.approx(trained.damage_after, abs=1e-9)
+    assert json.loads(said.out)["packed_bytes"] == found.footprint.packed_bytes(found.trials[other].bit_map)
+
+    # Broken off between a checkpoint and the table: the checkpoint says it all.
+    table = (run / "distilled.csv").read_text(encoding="utf-8")
+    (run / "distilled.csv").unlink()
+    assert bitfront("distill", "--run", run).status == 0
+    assert {row["number"] for row in rows(run / "distilled.csv")} == picks
+    assert set((run / "distilled.csv").read_text(encoding="utf-8").splitlines()) <= set(table.splitlines())
+    assert (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns == before
+
+
+def test_what_was_stopped_is_kept_and_continued(
+    roomy: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distillation, "_BATCH_TOKENS", 16)
+    run = tmp_path / "run"
+    settings = ["--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient"]
+    assert bitfront("search", *settings, "--run", run, "--trials", 9, "--unseen", 10).status == 0
+    distill = ("distill", "--run", run, "--trial", 8, "--train", "weights")
+    assert bitfront(*distill).status == 0
+    [whole] = rows(run / "distilled.csv")
+    (run / whole["checkpoint"]).rename(tmp_path / "whole")
+
+    def interrupted(*arguments: Any) -> Tensor:
+        if next(steps) == 9:
+            signal.raise_signal(signal.SIGINT)
+        return loss_of(*arguments)
+
+    steps = iter(range(1000))
+    monkeypatch.setattr(distillation, "loss_of", interrupted)
+    result = bitfront(*distill)
+    assert result.status == 0, result.err
+    assert "the best model so far is kept, and the same command continues" in " ".join(result.err.split())
+    stopped = json.loads((run / whole["checkpoint"] / "bitfront.json").read_text(encoding="utf-8"))
+    assert not stopped["provenance"]["distilled"]["finished"]
+    assert bitfront(*distill).status == 0
+    assert rows(run / "distilled.csv") == [whole]
+    packed = [where / "packed.safetensors" for where in (run / whole["checkpoint"], tmp_path / "whole")]
+    assert packed[0].read_bytes() == packed[1].read_bytes()
+    assert sorted(path.name for path in (run / "distilled").iterdir()) == [Path(whole["checkpoint"]).name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--pick", "best@8x", "--trial", "1"], "--pick and --trial each name a map"),
+        (["--pick", "best@99x"], "no evaluated map is that small"),
+        (["--trial", "999"], "has no such trial"),
+        (["--train", "both"], "--train must be scales or weights, not 'both'"),
+    ],
+)
+def test_what_cannot_be_distilled_is_one_message(
+    finished_run: Path, bitfront: Command, arguments: list[str], said: str
+) -> None:
+    result = bitfront("distill", "--run", finished_run, *arguments)
+    assert result.status == 2
+    assert said in result.err
+    assert not (finished_run / "distilled").exists()
