@@ -191,7 +191,8 @@ class _Distillation:
         token_ids = [self.sentences[index] for index in batch]
         token_ids = [self.augmentation(ids, rng) if rng.random() < _AUGMENTED_SHARE else ids for ids in token_ids]
         loss = loss_of(self.student.network, self.teacher, self.head, self.tensor(token_ids))
-        self.student.step(loss, _schedule(step / steps))
+        share = min(1.0, len(token_ids) * len(token_ids[0]) / _BATCH_TOKENS)  # a batch of few sentences moves little
+        self.student.step(share * loss, _schedule(step / steps))
 
     def better(self, now: TrainingState) -> TrainingState:
         """Return the state with what is trained as the best so far, if it is."""

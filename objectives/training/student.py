@@ -10,7 +10,7 @@ Codes c are fixed, or follow latent FP32 weights v, in steps of s (quantisation-
     c = round(v),    -1/2 < v < 2^b - 1/2
 
 Rounding passes gradients straight through (Bengio et al., 2013, arXiv:1308.3432): the gradient of w moves v, which
-starts at the FP32 weight w / s + z, moved to within 0.3 steps of the search's code. So training starts at these codes,
+starts at the FP32 weight w / s + z, moved to within 0.45 steps of the search's code. So training starts at these codes,
 bit for bit. Zero points are always storable: what is trained is what is stored.
 
 The network computes with decoded weights only. After each step one pass decodes them again, in blocks that fit into a
@@ -36,8 +36,8 @@ Trained = Literal["scales", "weights"]
 """What is trained beside biases, normalisations and the head: ``scales`` only, or codes with them (``weights``)."""
 
 _WIDEST_SHIFTED = 4  # bits; the stored zero points of wider codes are too coarse to tune
-_LATENT_RATE, _LEVEL_RATE, _OTHER_RATE = 2e-4, 1e-3, 3e-4
-_START_INSIDE = 0.3  # steps from a code; nearer to its edges, the first noisy steps would undo the search's rounding
+_LATENT_RATE, _LEVEL_RATE, _OTHER_RATE = 5e-5, 1e-3, 3e-4
+_START_INSIDE = 0.45  # steps from a code; nearer to its edges, the first noisy steps would undo the search's rounding
 _INSIDE = 0.499  # steps from a code; FP32 then rounds every latent weight of up to 8 bits to it
 
 
@@ -217,16 +217,16 @@ class Student:
             name: own if own.dtype == torch.float32 else quantized.kept[name].to(own.device, torch.float32).clone()
             for name, own in self._others.items()
         }
-        self._groups = []
-        for layer in self._layers:
+        self._groups: list[_Group] = []
+        for trainee in self._layers:
             group = None
-            if layer.latent is not None:
-                group = _Group([layer.latent], _LATENT_RATE / float(layer.start.scale.mean()))
+            if trainee.latent is not None:
+                group = _Group([trainee.latent], _LATENT_RATE / float(trainee.start.scale.mean()))
                 self._groups.append(group)
-            if not isinstance(layer, _Embedding):
-                layer.weight.register_post_accumulate_grad_hook(_updating(layer, group))
-        self._groups.append(_Group([layer.log_gain for layer in self._layers], _LEVEL_RATE))
-        if shifts := [layer.shift for layer in self._layers if layer.is_shifted]:
+            if not isinstance(trainee, _Embedding):
+                trainee.weight.register_post_accumulate_grad_hook(_updating(trainee, group))
+        self._groups.append(_Group([trainee.log_gain for trainee in self._layers], _LEVEL_RATE))
+        if shifts := [trainee.shift for trainee in self._layers if trainee.is_shifted]:
             self._groups.append(_Group(shifts, _LEVEL_RATE))
         self._groups.append(_Group(list(self._masters.values()), _OTHER_RATE))
 

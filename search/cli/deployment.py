@@ -192,7 +192,7 @@ class Origin:
         if not trials:
             raise InputError(f"{checkpoint}: its bit map is no trial of {run}; leave --run out")
         trial = trials.get(manifest.get("trial", -1), next(iter(trials.values())))
-        return cls(directory, outcome, trial, not manifest.keys().isdisjoint({"distilled", "polished"}))
+        return cls(directory, outcome, trial, bool({"distilled", "polished"} & manifest.keys()))
 
     def record(
         self, problem: Problem, evaluation: Evaluation, costs: Sequence[Mapping[str, Any]], threads: int

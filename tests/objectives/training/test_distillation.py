@@ -33,7 +33,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 @pytest.fixture(scope="module")
 def sentences(tmp_path_factory: pytest.TempPathFactory, classifier: Classifier) -> TrainingSentences:
-    tiny = make_tiny_problem(tmp_path_factory.mktemp("sentences"), seed=1, sentences=120)
+    tiny = make_tiny_problem(tmp_path_factory.mktemp("sentences"), seed=1, sentences=90)
     ids = classifier.tokenize(load_sentences(str(tiny.data), "train").texts)
     return TrainingSentences(ids, classifier.tokenizer.all_special_ids)
 
@@ -92,7 +92,7 @@ def test_distillation_does_less_damage_in_as_many_bytes(
 ) -> None:
     quantized = quantized_to(classifier.model, (3,) * len(find_layers(classifier.model)), scheme)
     fp32_before = {name: tensor.clone() for name, tensor in classifier.model.state_dict().items()}
-    distilled = distil(quantized, classifier.model, sentences, Training(trained, epochs=4))
+    distilled = distil(quantized, classifier.model, sentences, Training(trained, epochs=5))
     assert distilled.kept
     assert distilled.finished
     assert distilled.damage_after < 0.7 * distilled.damage_before
@@ -127,48 +127,54 @@ def test_distillation_does_less_damage_in_as_many_bytes(
     assert all(torch.equal(tensor, decoded.state_dict()[name]) for name, tensor in loaded.model.state_dict().items())
 
 
-@pytest.mark.parametrize("trained", ["scales", "weights"])
 @pytest.mark.usefixtures("quickly")
-def test_a_seed_reproduces_it_exactly_also_if_it_was_stopped(
-    trained: Trained, classifier: Classifier, sentences: TrainingSentences, tmp_path: Path
+def test_a_seed_reproduces_it_exactly_also_if_it_was_stopped_or_killed(
+    classifier: Classifier,
+    sentences: TrainingSentences,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quantized, state = quantized_to(classifier.model, mixed_bits(classifier.model)), tmp_path / "state.safetensors"
-    training = Training(trained, epochs=2, seed=3)
+    training = Training("weights", epochs=2, seed=3)
     whole = distil(quantized, classifier.model, sentences, training, state=state)
     assert not state.exists()
-    stops = iter(range(10**6))
-    n_batches = []
+    seen: list[tuple[int, int]] = []
 
-    def distilled_until(stop: int) -> Distilled:
+    def distilled(stop: int = -1, kill: int = -1) -> Distilled:
+        """Distil until this many batches of all are trained on."""
+        seen.clear()
+
+        def report_progress(done: int, total: int) -> None:
+            seen.append((done, total))
+            if done == kill:
+                raise MemoryError
+
         return distil(
             quantized,
             classifier.model,
             sentences,
             training,
             state=state,
-            report_progress=lambda done, total: n_batches.append((done, total)),
-            should_stop=lambda: next(stops) == stop,
+            report_progress=report_progress,
+            should_stop=lambda: seen[-1][0] == stop,
         )
 
-    first = distilled_until(5)  # in the first epoch
-    assert not first.finished
-    assert state.is_file()
-    total = n_batches[0][1]
-    assert not distilled_until(6 + 2 + total // 2).finished  # in the second one
-    n_batches.clear()
-    assert_same(whole, distilled_until(-1))
-    assert n_batches[0] == (5 + 2 + total // 2, total)
+    assert not distilled(stop=3).finished  # in the first epoch
+    total = seen[0][1]
+    monkeypatch.setattr(distillation, "_SAVE_EVERY_S", 0.0)
+    with pytest.raises(MemoryError):
+        distilled(kill=total - 2)  # in the second one
+    assert_same(whole, distilled())
+    assert seen[0] == (total - 3, total)
 
-    # A state of another training is not continued.
-    n_batches.clear()
+    # A state of another training is not continued, nor is a damaged one.
     training = replace(training, seed=4)
-    assert distilled_until(-1).damage_after != whole.damage_after
-    assert n_batches[0] == (0, total)
+    assert distilled().damage_after != whole.damage_after
+    assert seen[0] == (0, total)
     state.write_bytes(b"damaged")
-    n_batches.clear()
     training = replace(training, seed=3)
-    assert_same(whole, distilled_until(-1))
-    assert n_batches[0] == (0, total)
+    assert_same(whole, distilled())
+    assert seen[0] == (0, total)
 
 
 def test_what_the_held_out_sentences_are_worse_off_with_is_not_kept(

@@ -65,10 +65,12 @@ def test_a_codebook_search_counts_and_packs_its_codewords(
     result = bitfront(*export, "torchao", "--out", tmp_path / "ao")
     assert result.status == 2
     assert "a codebook's codewords" in " ".join(result.err.split())
-    result = bitfront("polish", "--run", run, "--trial", last["number"])
+    distill = ("distill", "--run", run, "--trial", last["number"])
+    assert "--train weights needs evenly spaced levels" in bitfront(*distill, "--train", "weights").err
+    result = bitfront(*distill)
     assert result.status == 0, result.err
-    [polished] = rows(run / "polished.csv")
-    assert (run / polished["checkpoint"] / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
+    [distilled] = rows(run / "distilled.csv")
+    assert (run / distilled["checkpoint"] / "packed.safetensors").stat().st_size == int(last["packed_bytes"])
 
 
 def test_groups_of_columns_are_counted_packed_and_part_of_what_a_run_is(

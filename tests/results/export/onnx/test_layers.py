@@ -25,7 +25,7 @@ TOKENS = 5
 
 
 def random_entry(layer: Layer, width: int, scheme: Scheme, seed: int) -> Entry:
-    """Return random codes with fractional zero points, as polishing makes them."""
+    """Return random codes with fractional zero points, as distillation makes them."""
     rng = torch.Generator().manual_seed(seed)
     groups = column_groups(layer.columns, scheme.group_size)
     shape = layer.rows, scheme.n_groups(layer)

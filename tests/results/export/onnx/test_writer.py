@@ -92,7 +92,7 @@ def test_a_packed_twin_and_the_export_compute_the_same(tiny: Classifier, tmp_pat
     quantized = quantized_by(tiny.model, random_map(tiny.model, 5))
     write_onnx(tiny, quantized, {}, tmp_path / "onnx")
     write_checkpoint(tiny, quantized, {}, tmp_path / "packed")
-    write_onnx(*read_quantized(tmp_path / "packed"), {}, tmp_path / "again")  # as polished maps are exported
+    write_onnx(*read_quantized(tmp_path / "packed"), {}, tmp_path / "again")  # as distilled maps are exported
     assert (tmp_path / "again" / ONNX_FILE).read_bytes() == (tmp_path / "onnx" / ONNX_FILE).read_bytes()
     twin = load_checkpoint(tmp_path / "packed").classifier
     ids = tiny.encode(["the cat sees a bird .", "who ?", ("the dog sleeps", "a cat likes the bird")]).ids
