@@ -21,7 +21,7 @@ from results.export.bit_map_files import maps_with_files, remove_stale_bit_maps,
 from results.outcome import Outcome
 from results.plots.heat_maps import write_bits_plot
 from results.plots.pareto import write_pareto_plot
-from results.plots.plot_info import bits_info, layer_grid, pareto_info
+from results.plots.plot_info import bits_info, bits_table, layer_grid, pareto_info
 from results.plots.progress import write_progress_plot
 from results.plots.progress_info import progress_info
 from results.plots.unseen import write_unseen_plot
@@ -87,6 +87,7 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
     The files are ``trials.csv``, ``front.csv``, ``picks.csv``, ``{pareto,bits,progress}.{png,svg,csv}``,
     ``report.html``, ``report.md``, and the maps of the front and the picks in ``bitmaps/``. If maps were scored on
     unseen sentences, there is ``unseen.{png,svg,csv}`` too. The page shows ``sensitivity.csv`` if the directory has it.
+    While the search runs, ``bits.png`` and ``bits.svg`` stay as they are.
     Files of other maps are removed from ``bitmaps/`` last, so that no table names a missing file.
 
     Args:
@@ -104,7 +105,10 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
     write_csv(trials_table(outcome), directory / "trials.csv")
     write_csv(front_table(analysis), directory / "front.csv")
     write_csv(picks_table(analysis), directory / "picks.csv")
-    write_bits_plot(bits_info(analysis), directory)
+    if running:  # the page has tables instead, and this picture takes the longest to draw
+        write_csv(bits_table(bits_info(analysis)), directory / "bits.csv")
+    else:
+        write_bits_plot(bits_info(analysis), directory)
     plots = {
         "pareto": write_pareto_plot(pareto_info(analysis), directory),
         "progress": write_progress_plot(progress_info(analysis), directory),

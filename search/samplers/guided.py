@@ -122,8 +122,9 @@ class GuidedSampler(MapSampler):
     def is_done(self, study: Study) -> bool:
         """Return whether no size is likely to gain more than ``SMALLEST_GAIN`` of its damage on unseen sentences.
 
-        At each size of the baselines, and with ``CONFIDENCE`` at each. It is judged by the first 25, 50, 75, ... trials
-        (``JUDGED_EVERY``), so that a continued search of one worker ends where an undisturbed one does.
+        At each size of the baselines, with ``CONFIDENCE`` at each, and not before all budgets have had a turn. It is
+        judged by the first 25, 50, 75, ... trials (``JUDGED_EVERY``), so that a continued search of one worker ends
+        where an undisturbed one does.
         """
         trials = [trial for trial in trials_of(study) if settled(trial)]
         count = len(trials) // JUDGED_EVERY * JUDGED_EVERY
@@ -132,6 +133,8 @@ class GuidedSampler(MapSampler):
         return self._done
 
     def _nothing_left(self, trials: Sequence[FrozenTrial]) -> bool:
+        if sum(origin_of(trial) == "sampler" for trial in trials) < len(self._budgets):
+            return False
         sizes = len(self._budgets) // _RUNGS_A_STEP
         most = round((1.0 - CONFIDENCE) * _DRAWS)
         for step in range(sizes):

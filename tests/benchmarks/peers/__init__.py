@@ -7,15 +7,16 @@
 
 PACKAGES are the peer's, as PEERS lists them; all of them fit in one environment. Options: `--sentences N` scores on few
 sentences, to try; `--run RUN` adds the best maps of a finished run; `--sensitivity measured` is for our side. NAME
-`ours` prints our maps alone, at most as large as `--at BYTES ...`.
+`ours` prints our maps alone, at most as large as `--at BYTES ...`. NAME `summary` makes one table of `--of FILES`, the
+output of the others, and a `--picture`.
 
 Sizes are counted by one rule for all: codes at their width, scales and floating-point zero points at 16 bits, whole
 zero points at the width of the codes, and everything else in FP32. A tool that keeps scales in FP32 is so counted as if
 it did not. Ours are the bytes of the file, its header and its FP32 scales among them.
 
 Peers see training sentences alone, the first 2,048 of the fixed order at most, as our calibration does. Embeddings that
-a tool leaves in FP32 are also coded by hand for it, rounded to nearest at 8 and at 4 bits. Every setting that was tried
-is printed.
+a tool leaves in FP32 are also coded by hand for it, rounded to nearest in groups of 64 at 8 and at 4 bits. Every
+setting that was tried is printed.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ import argparse
 import importlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tests.benchmarks.peers.bed import HAND_WIDTHS, Bed, Result
+from tests.benchmarks.peers import summary
+from tests.benchmarks.peers.bed import HAND_WIDTHS, Bed, Result, Settings
 from tests.benchmarks.peers.ours import Ours, Split
 from tests.shared import ABSENT
 
@@ -50,7 +53,7 @@ _HEADINGS = f"{'':58} {'stored':>11} {'file':>11} {'damage':>8} {'unseen':>8} {'
 def main(arguments: list[str]) -> None:
     """Print one peer's table, or why there is none."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks peers")
-    parser.add_argument("name", nargs="?", choices=[*PEERS, "ours"])
+    parser.add_argument("name", nargs="?", choices=[*PEERS, "ours", "summary"])
     parser.add_argument("--sentences", type=int, help="how many of each kind score")
     parser.add_argument("--run", type=Path, help="a finished run on the shared model")
     parser.add_argument("--sensitivity", choices=["gradient", "measured"], default="gradient")
@@ -58,7 +61,16 @@ def main(arguments: list[str]) -> None:
     splits = ["training", "validation"]
     parser.add_argument("--split", choices=splits, nargs="+", default=splits, help="sentences of our sensitivities")
     parser.add_argument("--alone", action="store_true", help="without our maps")
+    parser.add_argument("--only", default="", help="of the peer's settings, those whose name has this in it")
+    parser.add_argument("--of", type=Path, nargs="+", default=[], help="of the summary: files with what was printed")
+    parser.add_argument("--picture", type=Path, help="of the summary: the PNG to draw")
     options = parser.parse_args(arguments)
+    if options.name == "summary":
+        rows, sizes = summary.read(options.of)
+        print("\n".join([*summary.table(rows), "", *summary.table_of_ours(rows, sizes)]))
+        if options.picture:
+            summary.write_picture(rows, options.picture)
+        return
     if ABSENT or not options.name:
         print(ABSENT or f"give a name: {', '.join(PEERS)} or ours; see tests/benchmarks/peers/__init__.py")
         return
@@ -79,20 +91,25 @@ def main(arguments: list[str]) -> None:
             _print_ours(ours, most_bytes, options.split)
         return
     peer = importlib.import_module(f"tests.benchmarks.peers.{options.name}_")
-    for result in _with_hand(bed, peer.results):
+    for setting, result in _results(bed, peer.settings(bed), options.only):
         stored = bed.stored_bytes(result)
-        _print_row(result.setting, stored, result.file_bytes, bed.scores(result), result.seconds)
+        _print_row(setting, stored, result.file_bytes, bed.scores(result), result.seconds)
         if not options.alone:
             _print_ours(ours, stored, options.split)
 
 
-def _with_hand(bed: Bed, results: Callable[[Bed], Iterator[Result]]) -> Iterator[Result]:
-    """Yield a peer's results; those that leave embeddings in FP32 with these coded by hand, too."""
-    for result in results(bed):
-        yield result
-        if result.logits is None and bed.embeddings(8, result.weights):
+def _results(bed: Bed, settings: Settings, only: str) -> Iterator[tuple[str, Result]]:
+    """Yield a peer's settings and results; those that leave embeddings in FP32 with these coded by hand, too."""
+    for setting, make in settings:
+        if only not in setting:
+            continue
+        result = make()
+        yield setting, result
+        if result.logits is None and (left := bed.left(result)):
+            parts = "embeddings" if set(left) <= set(bed.embeddings()) else "embeddings and pooler"
             for width in HAND_WIDTHS:
-                yield bed.with_embeddings(result, width)
+                weights = {**result.weights, **bed.by_hand(left, width)}
+                yield f"{setting}, {parts} by hand at {width} bits", replace(result, weights=weights, file_bytes=0)
 
 
 def _print_ours(ours: Ours, most_bytes: int, splits: Sequence[Split]) -> None:
@@ -111,7 +128,7 @@ def _print_ours(ours: Ours, most_bytes: int, splits: Sequence[Split]) -> None:
 def _print_row(label: str, stored: int, file_bytes: int, scores: dict[str, float], seconds: float) -> None:
     file = f"{file_bytes:,}" if file_bytes else "-"
     print(
-        f"{label:58} {stored:11,} {file:>11} {scores['damage']:8.4f} {scores['unseen']:8.4f} "
+        f"{label:58} {stored:11,} {file:>11} {scores['damage']:8.3g} {scores['unseen']:8.3g} "
         f"{scores['mcc']:6.3f} {seconds:7.0f}",
         flush=True,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -25,12 +25,15 @@ from tests.shared import COLA, MODEL
 CALIBRATION, UNSEEN = 2048, 500
 """Training sentences for calibration (as many as ours), and others that nothing is calibrated or allocated on."""
 
-HAND_WIDTHS = (8, 4)
-"""Bits of embeddings that are coded by hand."""
+HAND_WIDTHS, HAND_GROUP = (8, 4), 64
+"""Bits of embeddings (and a pooler) that a tool leaves in FP32, coded by hand in groups: finer than rows."""
 
 TokenIds = Sequence[Sequence[int]]
 Logits = Callable[[Tensor], npt.NDArray[np.float32]]
 """Takes the tokens of sentences of one length, ``(n, length)``, and returns logits ``(n, 2)``."""
+
+Settings = Iterator[tuple[str, "Callable[[], Result]"]]
+"""A peer's settings: what is asked of the tool, and the function that does it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,6 @@ class Result:
     """What a tool made of the model.
 
     Attributes:
-        setting: what was asked of the tool.
         weights: decoded weights by the parameter's name, and the bits that each takes with its scales and zero points.
             All other tensors stay in FP32.
         seconds: CPU time, because other work may share the machine.
@@ -46,7 +48,6 @@ class Result:
         logits: the result itself, if it is no set of weights; ``stored_bits`` then says what it takes.
     """
 
-    setting: str
     weights: Mapping[str, tuple[Tensor, int]] = field(default_factory=dict)
     seconds: float = 0.0
     file_bytes: int = 0
@@ -82,7 +83,7 @@ class Bed:
     @cached_property
     def fp32(self) -> dict[str, LogOdds]:
         """The FP32 model's outputs on the sentences that score."""
-        return self._outputs(Result(""))
+        return self._outputs(Result())
 
     def model(self) -> nn.Module:
         """Return a copy of the FP32 model, for a tool to change."""
@@ -101,17 +102,18 @@ class Bed:
         kept: int = sum(32 * tensor.numel() for name, tensor in state.items() if name not in result.weights)
         return -(-(kept + sum(bits for _, bits in result.weights.values())) // 8)
 
-    def with_embeddings(self, result: Result, width: int) -> Result:
-        """Return a result with the embeddings that it leaves in FP32 coded by hand, at ``width`` bits."""
-        missing = self.embeddings(width, result.weights)
-        hand = f", embeddings by hand at {width} bits"
-        return replace(result, setting=result.setting + hand, weights={**result.weights, **missing}, file_bytes=0)
+    def left(self, result: Result) -> list[str]:
+        """Return the parameters that we code and a result leaves in FP32."""
+        return [layer.parameter for layer in self.problem.layers if layer.parameter not in result.weights]
 
-    def embeddings(self, width: int, but: Mapping[str, object] | Sequence[str] = ()) -> dict[str, tuple[Tensor, int]]:
-        """Return the embeddings rounded to nearest, a scale and a zero point of 16 bits each a row."""
-        layers = [layer for layer in self.problem.layers if layer.kind == "embedding" and layer.parameter not in but]
+    def embeddings(self) -> list[str]:
+        """Return the parameters of embeddings."""
+        return [layer.parameter for layer in self.problem.layers if layer.kind == "embedding"]
+
+    def by_hand(self, parameters: Iterable[str], width: int) -> dict[str, tuple[Tensor, int]]:
+        """Return parameters rounded to nearest in groups, and their bits."""
         state = self.problem.network.state_dict()
-        return {layer.parameter: round_rows(state[layer.parameter], width) for layer in layers}
+        return {name: round_groups(state[name], width) for name in parameters}
 
     def scores(self, result: Result) -> dict[str, float]:
         """Return MCC, the damage on validation sentences and on unseen ones."""
@@ -132,13 +134,15 @@ class Bed:
         return {name: evaluator.fp32_log_odds() for name, evaluator in evaluators.items()}
 
 
-def round_rows(weight: Tensor, width: int) -> tuple[Tensor, int]:
-    """Return a matrix rounded to nearest between each row's least and greatest weight, and its bits."""
-    low, high = weight.amin(1, keepdim=True), weight.amax(1, keepdim=True)
-    scale = ((high - low) / (2**width - 1)).clamp(min=1e-12).half().float().clamp(min=2**-24)
-    zero_point = (-low / scale).round().clamp(0, 2**width - 1)
-    codes = (weight / scale + zero_point).round().clamp(0, 2**width - 1)
-    return (codes - zero_point) * scale, weight.numel() * width + len(weight) * 32
+def round_groups(weight: Tensor, width: int) -> tuple[Tensor, int]:
+    """Return a matrix rounded to nearest between each group's least and greatest weight, and its bits."""
+    groups, levels = weight.reshape(-1, HAND_GROUP), 2**width - 1
+    low, high = groups.amin(1, keepdim=True).clamp(max=0), groups.amax(1, keepdim=True).clamp(min=0)
+    scale = ((high - low) / levels).half().float().clamp(min=2**-24)
+    zero_point = (-low / scale).round().clamp(0, levels)
+    codes = (groups / scale + zero_point).round().clamp(0, levels)
+    decoded = ((codes - zero_point) * scale).reshape(weight.shape)
+    return decoded, weight.numel() * width + len(groups) * (16 + width)
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:

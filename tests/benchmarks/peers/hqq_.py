@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 
 from torch import nn
 
-from tests.benchmarks.peers.bed import Bed, Result, linear_layers, saved_bytes, timed
+from tests.benchmarks.peers.bed import Bed, Result, Settings, linear_layers, saved_bytes, timed
 
 
-def results(bed: Bed) -> Iterator[Result]:
+def settings(bed: Bed) -> Settings:
     """Yield 8, 4, 3 and 2 bits in groups; then 4 and 3 bits with its own codes of the embeddings."""
     from hqq.core.quantize import Quantizer
 
-    def made(width: int, group: int, embedding_width: int = 0) -> Result:
+    def made(width: int, group: int, embedding_width: int) -> Result:
         model, taken, weights, files = bed.model(), list[float](), {}, {}
         widths = {f"{name}.weight": width for name in linear_layers(model)}
         if embedding_width:
@@ -32,15 +32,17 @@ def results(bed: Bed) -> Iterator[Result]:
             stored = weight.numel() * widths[name] + meta["scale"].numel() * (16 + zero_points)
             weights[name] = Quantizer.dequantize(codes, meta).float().reshape(weight.shape), stored
         kept = {name: tensor for name, tensor in model.state_dict().items() if name not in files}
-        embeddings = f", its embeddings {embedding_width} bits" if embedding_width else ""
-        length = saved_bytes({**kept, **files})
-        return Result(f"hqq {width} bits, groups of {group}{embeddings}", weights, taken[0], length)
+        return Result(weights, taken[0], saved_bytes({**kept, **files}))
 
-    yield made(8, 128)
-    yield made(4, 64)
-    yield made(4, 32)
-    yield made(3, 64)
-    yield made(2, 32)
-    yield made(4, 64, 4)
-    yield made(3, 64, 4)
-    yield made(3, 64, 3)
+    for width, group, embedding_width in (
+        (8, 128, 0),
+        (4, 64, 0),
+        (4, 32, 0),
+        (3, 64, 0),
+        (2, 32, 0),
+        (4, 64, 4),
+        (3, 64, 4),
+        (3, 64, 3),
+    ):
+        embeddings = f", its embeddings {embedding_width} bits" if embedding_width else ""
+        yield f"hqq {width} bits, groups of {group}{embeddings}", partial(made, width, group, embedding_width)

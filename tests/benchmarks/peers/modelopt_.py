@@ -1,24 +1,24 @@
-"""nvidia-modelopt: weight-only blocks of 64, by the greatest weight and by AWQ, and its own mix of 4 and 8 bits."""
+"""nvidia-modelopt: weight-only blocks of 64, by the greatest weight and by AWQ, and its own mix of widths."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from tests.benchmarks.peers.bed import Bed, Result, linear_layers, timed
+from tests.benchmarks.peers.bed import Bed, Result, Settings, linear_layers, timed
 
-SENTENCES, GROUP = 256, 64
+SENTENCES, GROUP = 128, 64
 
 
-def results(bed: Bed) -> Iterator[Result]:
+def settings(bed: Bed) -> Settings:
     """Yield its results; embeddings stay in FP32, and no file is written: its exports are for GPUs."""
     import modelopt.torch.quantization as mtq
 
-    batches = [*bed.batches(SENTENCES)]
+    batches = [*bed.batches(SENTENCES, max_tokens=1024)]
 
     def run_all(model: nn.Module) -> None:
         for batch in batches:
@@ -32,15 +32,11 @@ def results(bed: Bed) -> Iterator[Result]:
                 of["block_sizes"] = {**of["block_sizes"], -1: GROUP}
         return made
 
-    for name, preset, width in (
-        ("RTN", mtq.INT4_BLOCKWISE_WEIGHT_ONLY_CFG, 4),
-        ("AWQ", mtq.INT4_AWQ_CFG, 4),
-        ("AWQ", mtq.INT4_AWQ_CFG, 3),
-    ):
+    def uniform(preset: dict[str, Any], width: int) -> Result:
         model, taken = bed.model(), list[float]()
         with timed(taken):
             mtq.quantize(model, config(preset, width), run_all)
-        yield Result(f"modelopt {name} {width} bits, blocks of {GROUP}", _weights(model), taken[0])
+        return Result(_weights(model), taken[0])
 
     def forward(model: nn.Module, batch: Any) -> Any:
         return model(**batch).logits
@@ -48,21 +44,33 @@ def results(bed: Bed) -> Iterator[Result]:
     def loss(logits: torch.Tensor, batch: Any) -> torch.Tensor:
         return nn.functional.cross_entropy(logits, logits.argmax(1))  # labels play no part
 
-    for bits in (6.0, 5.0):
+    formats = [*(config(mtq.INT4_AWQ_CFG, width) for width in (2, 3, 4)), mtq.INT8_WEIGHT_ONLY_CFG]
+
+    def mixed(bits: float) -> Result:
         model, taken = bed.model(), list[float]()
         model.requires_grad_(True)
         with timed(taken):
             mtq.auto_quantize(
                 model,
                 constraints={"effective_bits": bits},
-                quantization_formats=[config(mtq.INT4_AWQ_CFG, 4), mtq.INT8_WEIGHT_ONLY_CFG],
+                quantization_formats=formats,
+                disabled_layers="*classifier*",
                 data_loader=batches,
                 forward_step=forward,
                 loss_func=loss,
                 num_calib_steps=len(batches),
                 num_score_steps=len(batches),
             )
-        yield Result(f"modelopt auto_quantize, {bits:g} bits of 4 (AWQ) and 8", _weights(model), taken[0])
+        return Result(_weights(model), taken[0])
+
+    for name, preset, width in (
+        ("RTN", mtq.INT4_BLOCKWISE_WEIGHT_ONLY_CFG, 4),
+        ("AWQ", mtq.INT4_AWQ_CFG, 4),
+        ("AWQ", mtq.INT4_AWQ_CFG, 3),
+    ):
+        yield f"modelopt {name} {width} bits, blocks of {GROUP}", partial(uniform, preset, width)
+    for bits in (2.6, 4.0):
+        yield f"modelopt auto_quantize, {bits} bits, of 2 to 4 (AWQ) and 8", partial(mixed, bits)
 
 
 def _weights(model: nn.Module) -> dict[str, tuple[torch.Tensor, int]]:

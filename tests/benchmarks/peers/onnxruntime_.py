@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from results.export.onnx.writer import write_fp32_onnx
 from results.export.onnx_session import ONNX_FILE, OnnxSession
-from tests.benchmarks.peers.bed import HAND_WIDTHS, Bed, Result, timed
+from tests.benchmarks.peers.bed import HAND_WIDTHS, Bed, Result, Settings, timed
 
 _SUBBYTE = {"INT4": 4, "UINT4": 4, "INT2": 2, "UINT2": 2}
 
 
-def results(bed: Bed) -> Iterator[Result]:
+def settings(bed: Bed) -> Settings:
     """Yield 4-bit linear layers with embeddings in FP32, by hand and in blocks of its own, and dynamic int8."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -29,8 +29,12 @@ def results(bed: Bed) -> Iterator[Result]:
         write_fp32_onnx(bed.problem.classifier, {}, path)
         source = path / ONNX_FILE
 
-        def blocks(setting: str, config: Any, hand: int = 0) -> Result:
-            model, taken, by_hand = onnx.load(str(source)), list[float](), bed.embeddings(hand) if hand else {}
+        def blocks(config: Any, hand: int = 0) -> Result:
+            model, taken, by_hand = (
+                onnx.load(str(source)),
+                list[float](),
+                bed.by_hand(bed.embeddings(), hand) if hand else {},
+            )
             for initializer in model.graph.initializer:
                 if initializer.name in by_hand:
                     decoded = by_hand[initializer.name][0].numpy()
@@ -41,29 +45,31 @@ def results(bed: Bed) -> Iterator[Result]:
                 quantizer.process()
             content = quantizer.model.model.SerializeToString()
             bits = _stored_bits(quantizer.model.model, {name: of for name, (_, of) in by_hand.items()})
-            with_hand = f", embeddings by hand at {hand} bits" if hand else ""
-            return _result(f"onnxruntime {setting}{with_hand}", content, bits, taken[0], not hand)
+            return _result(content, bits, taken[0], not hand)
+
+        def dynamic(per_channel: bool) -> Result:
+            file, taken = Path(folder) / f"int8-{per_channel}.onnx", list[float]()
+            with timed(taken):
+                quantize_dynamic(source, file, per_channel=per_channel, weight_type=QuantType.QInt8)
+            return _result(file.read_bytes(), _stored_bits(onnx.load(str(file)), {}), taken[0], True)
 
         for name, config in (
             ("RTN 4 bits, blocks of 64", nbits.DefaultWeightOnlyQuantConfig(block_size=64)),
             ("HQQ 4 bits, blocks of 64", nbits.HQQWeightOnlyQuantConfig(block_size=64)),
         ):
             for hand in (0, *HAND_WIDTHS):
-                yield blocks(name, config, hand)
+                with_hand = f", embeddings by hand at {hand} bits" if hand else ""
+                yield f"onnxruntime {name}{with_hand}", partial(blocks, config, hand)
         both = nbits.DefaultWeightOnlyQuantConfig(
             block_size=64, op_types_to_quantize=("MatMul", "Gather"), quant_axes=(("MatMul", 0), ("Gather", 1))
         )
-        yield blocks("RTN 4 bits, blocks of 64, its embeddings 4 bits", both)
+        yield "onnxruntime RTN 4 bits, blocks of 64, its embeddings 4 bits", partial(blocks, both)
         for per_channel in (False, True):
-            file, taken = Path(folder) / f"int8-{per_channel}.onnx", list[float]()
-            with timed(taken):
-                quantize_dynamic(source, file, per_channel=per_channel, weight_type=QuantType.QInt8)
             rows = "columns" if per_channel else "tensors"
-            content, bits = file.read_bytes(), _stored_bits(onnx.load(str(file)), {})
-            yield _result(f"onnxruntime dynamic int8, {rows}", content, bits, taken[0], True)
+            yield f"onnxruntime dynamic int8, {rows}", partial(dynamic, per_channel)
 
 
-def _result(setting: str, content: bytes, bits: int, seconds: float, whole: bool) -> Result:
+def _result(content: bytes, bits: int, seconds: float, whole: bool) -> Result:
     session = OnnxSession(content)
 
     def logits(tokens: Tensor) -> npt.NDArray[np.float32]:
@@ -72,7 +78,7 @@ def _result(setting: str, content: bytes, bits: int, seconds: float, whole: bool
             {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         )
 
-    return Result(setting, {}, seconds, len(content) if whole else 0, logits, bits)
+    return Result({}, seconds, len(content) if whole else 0, logits, bits)
 
 
 def _stored_bits(model: Any, by_hand: dict[str, int]) -> int:

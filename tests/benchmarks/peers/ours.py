@@ -80,7 +80,7 @@ class Ours:
             bank, weights = self.problem.evaluator.bank, {}
             for layer, width in zip(self.problem.layers, bit_map, strict=True):
                 weights[layer.parameter] = decode(*bank.entry(layer, width)), 0
-            self._scores[bit_map] = self.bed.scores(Result("ours", weights))
+            self._scores[bit_map] = self.bed.scores(Result(weights))
         return self._scores[bit_map]
 
     def seconds(self, split: Split) -> float:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from tests.benchmarks.peers.bed import Bed, Result, linear_layers, saved_bytes, timed
+from tests.benchmarks.peers.bed import Bed, Result, Settings, linear_layers, saved_bytes, timed
 
 
-def results(bed: Bed) -> Iterator[Result]:
+def settings(bed: Bed) -> Settings:
     """Yield 8, 4, 3 and 2 bits, rows and groups, embeddings left and coded."""
     from torchao.quantization import IntxWeightOnlyConfig, MappingType, PerAxis, PerGroup, quantize_
     from torchao.quantization.quant_api import IntxChooseQParamsAlgorithm as Algorithm
@@ -42,15 +42,18 @@ def results(bed: Bed) -> Iterator[Result]:
                 zero_points = bits if name not in linear or algorithm == Algorithm.AFFINE else 0
                 stored = weight.numel() * bits + weight.scale.numel() * (16 + zero_points)
                 weights[f"{name}.weight"] = weight.dequantize(), stored
+        return Result(weights, taken[0], saved_bytes(model))
+
+    for width, group, embedding_width, algorithm in (
+        (8, 0, 8, Algorithm.AFFINE),
+        (4, 64, 0, Algorithm.AFFINE),
+        (4, 32, 4, Algorithm.AFFINE),
+        (4, 64, 4, Algorithm.AFFINE),
+        (4, 64, 4, Algorithm.HQQ_SCALE_ONLY),
+        (3, 64, 4, Algorithm.AFFINE),
+        (2, 64, 4, Algorithm.AFFINE),
+    ):
         embeddings = f", its embeddings {embedding_width} bits" if embedding_width else ""
         rows = f"groups of {group}" if group else "rows"
         setting = f"torchao {algorithm.value} {width} bits, {rows}{embeddings}"
-        return Result(setting, weights, taken[0], saved_bytes(model))
-
-    yield made(8, 0, 8, Algorithm.AFFINE)
-    yield made(4, 64, 0, Algorithm.AFFINE)
-    yield made(4, 32, 4, Algorithm.AFFINE)
-    yield made(4, 64, 4, Algorithm.AFFINE)
-    yield made(4, 64, 4, Algorithm.HQQ_SCALE_ONLY)
-    yield made(3, 64, 4, Algorithm.AFFINE)
-    yield made(2, 64, 4, Algorithm.AFFINE)
+        yield setting, partial(made, width, group, embedding_width, algorithm)

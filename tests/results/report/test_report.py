@@ -227,6 +227,17 @@ def test_picks_off_the_front_have_files_until_they_are_picks_no_more(tmp_path: P
     assert len(names(tmp_path / "bitmaps")) == 2 * len(front(outcome))
 
 
+@pytest.mark.usefixtures("unrendered")
+def test_the_slowest_picture_waits_for_the_end_of_the_search(tmp_path: Path) -> None:
+    analysis = analyse(one_trial())
+    write_report(analysis, tmp_path, running="searching: 1/9")
+    assert {"bits.csv", "pareto.png"} < names(tmp_path) and "bits.png" not in names(tmp_path)
+    assert 'href="bits.png"' not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    write_report(analysis, tmp_path)
+    assert {"bits.png", "bits.svg"} < names(tmp_path)
+    assert 'href="bits.png"' in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def update_bit_maps(outcome: Outcome, directory: Path) -> None:
     write_bit_maps(outcome, front(outcome), directory)
     remove_stale_bit_maps(outcome, front(outcome), directory)
