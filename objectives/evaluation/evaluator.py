@@ -102,7 +102,7 @@ class Evaluator:
         """
         start, states = self._deepest_remembered(bit_map)
         self._load(bit_map, first=0 if states is None else self._below[start])
-        keep: dict[int, States] | None = {} if remember else None
+        keep = _LatestStates() if remember else None
         logits = self._forward.run(start, states, keep)
         if keep is not None:
             self._remember(bit_map, keep)
@@ -150,6 +150,15 @@ class Evaluator:
         self._forward.refresh(changed)
         for index in changed:
             self._loaded[index] = bit_map[index]
+
+
+class _LatestStates(dict[int, States]):
+    """Hidden states by boundary, of which only the latest are kept: those of all layers may be gigabytes."""
+
+    def __setitem__(self, boundary: int, states: States) -> None:
+        super().__setitem__(boundary, states)
+        while len(self) > 1 and sum(map(_size_bytes, self.values())) > _REMEMBERED_BYTES:
+            del self[next(iter(self))]
 
 
 def _check_types(model: nn.Module, token_ids: Sequence[Sequence[int]], token_types: Sequence[Sequence[int]]) -> None:

@@ -7,6 +7,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from objectives.errors import InputError
+from objectives.evaluation import evaluator as evaluator_module
 from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.forward import States
 from objectives.evaluation.layout import _split
@@ -255,3 +256,11 @@ def test_on_a_gpu_everything_is_computed_there_and_nothing_waits(model_type: str
     assert logits.device.type == "meta"
     assert logits.shape == (len(sentences), 2)
     assert forward.sorted_logits(1, keep[1], None).device.type == "meta"
+
+
+def test_while_it_remembers_only_the_latest_states_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluator_module, "_REMEMBERED_BYTES", 100)
+    kept = evaluator_module._LatestStates()
+    for boundary in range(5):
+        kept[boundary] = (torch.zeros(10),)  # 40 bytes
+        assert list(kept) == list(range(max(0, boundary - 1), boundary + 1))
