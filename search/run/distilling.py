@@ -76,11 +76,11 @@ def maps_to_distil(selection: Selection, between: bool = False) -> tuple[Trial, 
     if between and selection.front:
         smallest = max(selection.front, key=_compression)
         known = sorted({trial.number: trial for trial in (smallest, *picks.values())}.values(), key=_compression)
+        chosen.append(smallest)
         for larger, smaller in reversed(list(pairwise(known))):
             if _compression(smaller) / _compression(larger) > _FAR:
                 middle = np.sqrt(_compression(smaller) * _compression(larger))
                 chosen.append(min(selection.front, key=lambda trial: abs(np.log(_compression(trial) / middle))))
-        chosen.append(smallest)
     return tuple({trial.number: trial for trial in chosen}.values())
 
 

@@ -11,6 +11,9 @@ from torch import Tensor
 from objectives.training import distillation
 from objectives.training.distillation import loss_of
 from results.report.distilled import read_distilled
+from results.statistics.analysis import select
+from search.run.distilling import maps_to_distil
+from search.samplers.guided import GuidedSampler
 from search.study.reading import load_study, outcome
 from tests.search.commands import rows
 from tests.search.conftest import Command
@@ -149,3 +152,20 @@ def test_what_cannot_be_distilled_is_one_message(
     assert result.status == 2
     assert said in result.err
     assert not (finished_run / "distilled").exists()
+
+
+def test_the_rest_of_the_hours_goes_into_distilling(
+    roomy: TinyProblem, bitfront: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picks from the smallest up, then maps of sizes in between."""
+    monkeypatch.setattr(GuidedSampler, "_nothing_left", lambda sampler, trials: True)
+    run = tmp_path / "run"
+    settings = ["--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient"]
+    result = bitfront("search", *settings, "--run", run, "--hours", 1, "--unseen", 10, "--distill", "scales")
+    assert result.status == 0, result.err
+    selection = select(outcome(load_study(run / "study.journal"), "run"))
+    picks, night = maps_to_distil(selection), maps_to_distil(selection, between=True)
+    assert {trial.number for trial in night} == {int(row["number"]) for row in rows(run / "distilled.csv")}
+    sizes = [trial.nominal_compression for trial in picks]
+    assert picks == night[: len(picks)] and sizes == sorted(sizes, reverse=True)
+    assert len(night) > len(picks) and set(night) <= {*picks, *selection.front}
