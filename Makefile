@@ -29,8 +29,8 @@ setup: .venv/ready ## make .venv with everything that is needed
 search: .venv/ready ## search the embedded default: offline, minutes
 	$(BITFRONT) search --profile miniature --run $(RUN)
 
-overnight: .venv/ready ## search bert-base-uncased on CoLA for eight hours
-	$(BITFRONT) search --profile cola --hours 8 --run runs/overnight $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
+overnight: .venv/ready ## search bert-base-uncased on CoLA and distil the picks, in eight hours
+	$(BITFRONT) search --profile cola --hours 8 --distill weights --run runs/overnight $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
 
 test: .venv/ready ## run the tests but the long ones: offline, minutes
 	$(TWO_PROCESSES)
