@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     assert narrow.unseen is not None and wide.unseen is not None, "both runs need scores on unseen sentences"
     searched = [trial.bit_map for trial in wide.trials if trial.number in wide.unseen.log_odds]
     rounded = dict.fromkeys(map(rounding_up_to(narrow.widths), searched))
-    maps = [bit_map for bit_map in rounded if constraint.allows(bit_map)]
+    maps = [bit_map for bit_map in rounded if constraint.violation(bit_map) <= 0]
     evaluator = problem.evaluator_on(unseen_sentences(problem, profile.unseen))
     assert np.array_equal(evaluator.fp32_log_odds(), narrow.unseen.fp32_log_odds), "the unseen sentences differ"
     footprint, first = problem.footprint, 1 + max(trial.number for trial in narrow.trials)
@@ -51,6 +51,7 @@ def main(arguments: list[str]) -> None:
             number=number,
             origin="plain",
             bit_map=bit_map,
+            feasible=True,
             nominal_compression=footprint.compression(bit_map, "nominal"),
             packed_compression=footprint.compression(bit_map, "packed"),
             onnx_compression=footprint.compression(bit_map, "onnx"),
