@@ -377,6 +377,8 @@ def _conflicts(settings: Mapping[str, Any]) -> list[str]:
         faults.append(
             "codebook has one scale a row and takes no group_size; give another --quantizer or --group-size 0"
         )
+    if values["quantizer"] == "codebook" and values["distill"] == "weights":
+        faults.append("codebooks have no even levels to train weights on; give another --quantizer or --distill scales")
     if values["sensitivity"] == "none" and values["sampler"] == GUIDED:
         faults.append("the guided sampler needs sensitivities; give another --sampler or --sensitivity gradient")
     return faults

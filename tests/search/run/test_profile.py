@@ -114,7 +114,9 @@ def test_all_faults_come_together(tmp_path: Path) -> None:
         'modle = "a"\ndata = ""\ntrials = -1\nhours = true\nquality = "loss"\nseed = 1.5\n', encoding="utf-8"
     )
     with pytest.raises(InputError) as caught:
-        resolve_profile(str(path), {"min_compression": float("nan"), "quantizer": "codebook", "group_size": 8})
+        resolve_profile(
+            str(path), {"min_compression": float("nan"), "quantizer": "codebook", "group_size": 8, "distill": "weights"}
+        )
     message = str(caught.value)
     for fault in (
         f"unknown key 'modle'; the keys are {', '.join(sorted(SETTINGS))}",
@@ -126,9 +128,10 @@ def test_all_faults_come_together(tmp_path: Path) -> None:
         "seed must be a whole number from 0 to 4294967295, not 1.5",
         "min_compression must be a number from 1 to 1000000, not nan",
         "codebook has one scale a row and takes no group_size",
+        "codebooks have no even levels to train weights on",
     ):
         assert f"  - {fault}" in message
-    assert "9 faults" in message
+    assert "10 faults" in message
 
 
 @pytest.mark.parametrize(
