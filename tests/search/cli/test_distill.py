@@ -20,13 +20,17 @@ from tests.search.conftest import Command
 from tests.search.tiny_problem import TinyProblem
 
 
+def quick_search(problem: TinyProblem) -> tuple[object, ...]:
+    """Return the settings of a search that calibrates and measures as little as it can."""
+    return ("--model", problem.model, "--data", problem.data, "--quantizer", "affine", "--sensitivity", "gradient")
+
+
 def test_a_search_that_could_not_distil_says_so_before_it_begins(
     tiny: TinyProblem, bitfront: Command, tmp_path: Path
 ) -> None:
     """All of its training sentences are searched with."""
     run = tmp_path / "run"
-    settings = ["--model", tiny.model, "--data", tiny.data, "--quantizer", "affine", "--sensitivity", "gradient"]
-    result = bitfront("search", *settings, "--run", run, "--trials", 9, "--polish")
+    result = bitfront("search", *quick_search(tiny), "--run", run, "--trials", 9, "--polish")
     assert result.status == 2
     assert "distillation needs 2 training sentences" in " ".join(result.err.split())
     assert not run.exists()
@@ -37,8 +41,7 @@ def test_distilled_maps_are_checkpoints_that_score_what_the_table_says(
 ) -> None:
     monkeypatch.setattr(distillation, "_BATCH_TOKENS", 64)
     run = tmp_path / "run"
-    settings = ["--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient"]
-    result = bitfront("search", *settings, "--run", run, "--trials", 12, "--unseen", 10, "--polish")
+    result = bitfront("search", *quick_search(roomy), "--run", run, "--trials", 12, "--unseen", 10, "--polish")
     assert result.status == 0, result.err
     distilled = rows(run / "distilled.csv")
     picks = {row["number"] for row in distilled}
@@ -61,7 +64,7 @@ def test_distilled_maps_are_checkpoints_that_score_what_the_table_says(
 
     row = distilled[-1]
     number = row["number"]
-    said = bitfront("evaluate", "--checkpoint", run / row["checkpoint"], *settings[:4], "--json")
+    said = bitfront("evaluate", "--checkpoint", run / row["checkpoint"], *quick_search(roomy)[:4], "--json")
     assert json.loads(said.out)["damage"] == pytest.approx(float(row["damage_after"]), abs=1e-9)
     packed_bytes = found.footprint.packed_bytes(found.trials[int(number)].bit_map)
     assert json.loads(said.out)["packed_bytes"] == packed_bytes
@@ -71,7 +74,7 @@ def test_distilled_maps_are_checkpoints_that_score_what_the_table_says(
     assert bitfront(*export, "json").status == 2
     result = bitfront(*export, "packed")
     assert result.status == 0, result.err
-    copied = bitfront("evaluate", "--checkpoint", tmp_path / "copy", *settings[:4], "--json")
+    copied = bitfront("evaluate", "--checkpoint", tmp_path / "copy", *quick_search(roomy)[:4], "--json")
     assert json.loads(copied.out) == json.loads(said.out)
     assert "exists already" in bitfront(*export, "packed").err
 
@@ -92,7 +95,7 @@ def test_distilled_maps_are_checkpoints_that_score_what_the_table_says(
     assert (run / row["checkpoint"] / "bitfront.json").stat().st_mtime_ns == before
     assert "was distilled with --epochs 2" in " ".join(bitfront(*weights, "--epochs", 3).err.split())
     [trained] = [one for one in read_distilled(run) if one.number == other]
-    said = bitfront("evaluate", "--checkpoint", run / trained.checkpoint, *settings[:4], "--json")
+    said = bitfront("evaluate", "--checkpoint", run / trained.checkpoint, *quick_search(roomy)[:4], "--json")
     assert json.loads(said.out)["damage"] == pytest.approx(trained.damage_after, abs=1e-9)
     assert json.loads(said.out)["packed_bytes"] == found.footprint.packed_bytes(found.trials[other].bit_map)
 
@@ -110,8 +113,7 @@ def test_what_was_stopped_is_kept_and_continued(
 ) -> None:
     monkeypatch.setattr(distillation, "_BATCH_TOKENS", 16)
     run = tmp_path / "run"
-    settings = ["--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient"]
-    assert bitfront("search", *settings, "--run", run, "--trials", 9, "--unseen", 10).status == 0
+    assert bitfront("search", *quick_search(roomy), "--run", run, "--trials", 9, "--unseen", 10).status == 0
     distill = ("distill", "--run", run, "--trial", 8, "--train", "weights")
     assert bitfront(*distill).status == 0
     [whole] = rows(run / "distilled.csv")
@@ -160,8 +162,7 @@ def test_the_rest_of_the_hours_goes_into_distilling(
     """The picks from the smallest up, then maps of sizes in between."""
     monkeypatch.setattr(GuidedSampler, "_nothing_left", lambda sampler, trials: True)
     run = tmp_path / "run"
-    settings = ["--model", roomy.model, "--data", roomy.data, "--quantizer", "affine", "--sensitivity", "gradient"]
-    result = bitfront("search", *settings, "--run", run, "--hours", 1, "--unseen", 10, "--distill", "scales")
+    result = bitfront("search", *quick_search(roomy), "--run", run, "--hours", 1, "--unseen", 10, "--distill", "scales")
     assert result.status == 0, result.err
     selection = select(outcome(load_study(run / "study.journal"), "run"))
     picks, night = maps_to_distil(selection), maps_to_distil(selection, between=True)
