@@ -172,6 +172,18 @@ def distilled_columns(name: MetricName) -> list[Column[DistilledMap]]:
     ]
 
 
+def page_tables(name: MetricName, maps: Sequence[DistilledMap]) -> list[list[Column[DistilledMap]]]:
+    """Return the columns of the page's tables: figures on the validation sentences, then those on others, if any."""
+    if not maps:
+        return []
+    columns = shown(distilled_columns(name), maps)
+    elsewhere = [column for column in columns if column.heading.startswith(("unseen", "holdout"))]
+    own = [column for column in columns if column not in elsewhere]
+    if not elsewhere:
+        return [own]
+    return [own, [column for column in columns if column in elsewhere or column.heading in ("map", "trained")]]
+
+
 def _holdout_columns(
     field: str, name: str, heading: str, text: Callable[[float], str]
 ) -> Iterator[Column[DistilledMap]]:
@@ -230,6 +242,9 @@ def best_distilled(run: Path, number: int) -> DistilledMap | None:
         InputError: a table cannot be read.
     """
     maps = [distilled for distilled in read_distilled(run) if distilled.number == number]
-    return min(
-        maps, key=lambda distilled: min(distilled.held_out_damage_before, distilled.held_out_damage_after), default=None
-    )
+    return least_held_out(maps) if maps else None
+
+
+def least_held_out(maps: Sequence[DistilledMap]) -> DistilledMap:
+    """Return the map with the least damage on held-out training sentences, of one at least."""
+    return min(maps, key=lambda one: min(one.held_out_damage_before, one.held_out_damage_after))

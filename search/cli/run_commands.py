@@ -130,6 +130,7 @@ def report(
     if run is None or runs:
         raise InputError("give one run, as --run runs/x, or several to compare, as --compare runs/x runs/y")
     from results.report.deployed import read_deployed
+    from results.report.distilled import read_distilled
     from results.report.document import as_json, report_document
     from results.report.report import write_report
     from results.statistics.analysis import analyse
@@ -145,8 +146,8 @@ def report(
         typer.echo((run / "report.md").read_text(encoding="utf-8"), nl=False)
     elif format_ == "json":
         settings = directory.read_settings()["profile"] | {"margin": analysis.outcome.margin}
-        deployed = read_deployed(run, analysis.outcome.metric)
-        typer.echo(as_json(report_document(analysis, str(run), settings, deployed), indent=1))
+        deployed, distilled = read_deployed(run, analysis.outcome.metric), read_distilled(run)
+        typer.echo(as_json(report_document(analysis, str(run), settings, deployed, distilled), indent=1))
     else:
         typer.echo(summary(analysis, run))
 
