@@ -44,6 +44,9 @@ def search(
     notify: Annotated[
         str, typer.Option(help="Shell command to run at the end; it gets BITFRONT_RUN and BITFRONT_STATE.")
     ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the search would do in which time, by quick measurements; end.")
+    ] = False,
     polish: Annotated[bool, typer.Option("--polish", hidden=True)] = False,  # the older name of --distill scales
     **flags: Any,
 ) -> None:
@@ -80,6 +83,14 @@ def search(
         changed = {name: place for name, place in given.items() if place != recorded["profile"][name]}
         found = located(recorded, changed)
         settings = replace(settings, **{name: getattr(found, name) for name in PLACES})
+
+    if dry_run:
+        from search.plan import plan, plan_lines
+
+        with interrupts():
+            for line in plan_lines(settings, plan(settings, directory)):
+                typer.echo(line)
+        return
 
     def stopped() -> bool:
         return bool(directory.read_settings()["start"].get("by") == BY_SIGNAL)
