@@ -43,7 +43,7 @@ _BATCH_TOKENS = 512
 _WARM_UP_SHARE = 0.05
 _HIDDEN_WEIGHT = 4.0
 _SAVE_EVERY_S = 180.0
-_RECIPE = 1  # a state of another recipe is not continued
+_RECIPE = 2  # a state of another recipe is not continued
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def distill(
     ] = "scales",
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help=help_text("Passes over the training sentences.", "1 for scales, 4 for weights")),
+        typer.Option(min=1, help=help_text("Passes over the training sentences.", "1 for scales, 10 for weights")),
     ] = None,
     text: Annotated[
         Path | None, typer.Option(help="File of further unlabelled texts to train on, read as --calibration is.")

@@ -46,7 +46,7 @@ from search.run.run_directory import RunDirectory
 
 log = logging.getLogger("bitfront")
 
-EPOCHS: Mapping[Trained, int] = {"scales": 1, "weights": 4}
+EPOCHS: Mapping[Trained, int] = {"scales": 1, "weights": 10}
 """How many passes over the training sentences, unless the user says otherwise."""
 _FAR = 1.15  # ratio of sizes between which a night distils another map
 

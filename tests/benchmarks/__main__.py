@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 from tests.benchmarks import (
+    ablation,
     bert_base,
     checkpoint,
     contention,
@@ -23,6 +24,7 @@ from tests.benchmarks import (
     shrinkage,
     storage,
     target_widths,
+    trained_allocation,
     workers,
 )
 
@@ -45,6 +47,8 @@ BENCHMARKS: dict[str, Callable[[list[str]], None]] = {
     "peers": peers.main,
     "target_widths": target_widths.main,
     "distill": distill.main,
+    "ablation": ablation.main,
+    "trained_allocation": trained_allocation.main,
 }
 
 
