@@ -90,7 +90,7 @@ def plan(profile: Profile, run: RunDirectory) -> tuple[Planned, ...]:
         missing = missing_codes(quantizer, problem.layers, fingerprint["model"], cache_directory())
         codes_s = calibration_seconds(quantizer, problem.network, missing)
         cached = len(problem.layers) - len(missing)
-        what = f"of {len(missing)} layers; those of {cached} are in the cache"
+        what = f"{len(missing)} layers" + (f"; {cached} more are in the cache" if cached else "")
         phases.append(Planned("calibrating codes", codes_s, what))
     baselines = 0 if done else len(first_baselines(problem.layers, profile.widths)[0])
     phases.append(Planned(BASELINES, baselines * trial_s, maps(baselines)))

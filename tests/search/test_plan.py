@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from results.formatting import duration, maps
 from search import plan as planning
 from search.plan import plan, plan_lines
 from search.run.distilling import EPOCHS
@@ -44,13 +45,14 @@ def test_the_hours_are_shared_out_as_the_search_does(profile: Profile, tmp_path:
     assert distilling == 7200 - 3600 - checks
     judged_s = TRIAL_S * (2 + 3 * 10 / 80)
     map_s = EPOCHS["weights"] * EPOCH_S + judged_s
-    assert phases[-1].what.startswith(f"about {int(distilling / map_s)} maps, 16 min each: 4 epochs on ")
+    each = f"{duration(map_s)} each: {EPOCHS['weights']} epochs on "
+    assert phases[-1].what.startswith(f"about {maps(int(distilling / map_s))}, {each}")
     assert "(best@12.8x, best@10.67x, best@8x, best@5.5x and others)" in phases[-1].what
     assert not run.exists() and not any((tmp_path / "cache").iterdir())
 
     short = plan(replace(profile, hours=0.5), run)
     assert short[3].what.startswith("at most 0 maps")  # the codes take more than half of the time
-    assert short[-1].what.startswith("no time for a whole map, 16 min each")
+    assert short[-1].what.startswith(f"no time for a whole map, {each}")
     by_trials = plan(replace(profile, hours=0.0, trials=100), run)
     assert (by_trials[3].seconds, by_trials[-1].seconds) == (93 * TRIAL_S, 4 * map_s)
     endless = plan(replace(profile, hours=0.0, distill="none"), run)
