@@ -5,6 +5,7 @@ PIP_FLAGS ?=
 RUN ?= runs/miniature
 MODEL ?=
 DATA ?=
+DRY_RUN ?=
 BITFRONT := .venv/bin/bitfront
 # A thread each: two processes of several threads would wait for each other more than they compute.
 TWO_PROCESSES := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -16,6 +17,7 @@ help: ## explain the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo "  PIP_FLAGS=  flags for pip; without them Linux with no NVIDIA device gets torch's CPU build"
 	@echo "  MODEL= DATA=  local directories for overnight, in place of the hub"
+	@echo "  DRY_RUN=1  overnight only says what it would do in which time"
 
 setup: .venv/ready ## make .venv with everything that is needed
 
@@ -30,7 +32,7 @@ search: .venv/ready ## search the embedded default: offline, minutes
 	$(BITFRONT) search --profile miniature --run $(RUN)
 
 overnight: .venv/ready ## search bert-base-uncased on CoLA and distil the picks, in eight hours
-	$(BITFRONT) search --profile cola --hours 8 --distill weights --run runs/overnight $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
+	$(BITFRONT) search --profile cola --hours 8 --distill weights --run runs/overnight $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA)) $(if $(DRY_RUN),--dry-run)
 
 test: .venv/ready ## run the tests but the long ones: offline, minutes
 	$(TWO_PROCESSES)

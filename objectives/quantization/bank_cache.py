@@ -34,6 +34,7 @@ from objectives.tensor_files import save_tensors
 
 _CALIBRATION_SENTENCES = 2048
 _REPORT_EVERY_S = 15.0
+_TIMED_SENTENCES, _TIMED_ROWS = 64, 256
 _DIGEST = "fingerprint"
 
 
@@ -107,8 +108,8 @@ def make_bank(
     bank = WeightBank(model, layers, quantizer.scheme)
     if not (quantizer.token_ids or in_files):
         return bank
-    folder = cache / f"bank-{short_digest(f'{fingerprint} {quantizer.identity}')}"
-    paths = {layer: folder / f"{layer.name}.safetensors" for layer in layers}
+    paths = _paths(quantizer, layers, fingerprint, cache)
+    folder = paths[layers[0]].parent
 
     def fill_from_file(layer: Layer) -> bool:
         if cached := _read(paths[layer], quantizer.scheme, layer):
@@ -123,8 +124,7 @@ def make_bank(
     computed: Iterable[tuple[Layer, Entries]]
     if quantizer.token_ids and missing:
         report_progress(f"calibrating on {len(quantizer.token_ids)} training sentences")
-        on_cpu = model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
-        computed = calibrated_entries(quantizer, on_cpu, missing)
+        computed = calibrated_entries(quantizer, _on_cpu(model), missing)
     else:
         computed = ((layer, {width: bank.entry(layer, width) for width in WIDTHS}) for layer in missing)
     last_report_s = time.monotonic()
@@ -137,6 +137,60 @@ def make_bank(
             last_report_s = time.monotonic()
             report_progress(f"quantising: {n_done}/{len(layers)} layers")
     return bank
+
+
+def _on_cpu(model: nn.Module) -> nn.Module:
+    return model if device_of(model).type == "cpu" else copy.deepcopy(model).cpu()
+
+
+def _paths(quantizer: Quantizer, layers: Sequence[Layer], fingerprint: str, cache: Path) -> dict[Layer, Path]:
+    folder = cache / f"bank-{short_digest(f'{fingerprint} {quantizer.identity}')}"
+    return {layer: folder / f"{layer.name}.safetensors" for layer in layers}
+
+
+def missing_codes(quantizer: Quantizer, layers: Sequence[Layer], fingerprint: str, cache: Path) -> list[Layer]:
+    """Return the layers whose codes :func:`make_bank` would calibrate, since the cache has no file of them."""
+    paths = _paths(quantizer, layers, fingerprint, cache)
+    return [layer for layer in layers if quantizer.token_ids and not paths[layer].is_file()]
+
+
+def calibration_seconds(quantizer: Quantizer, model: nn.Module, layers: Sequence[Layer]) -> float:
+    """Estimate how long the codes of layers take, in seconds.
+
+    Timed are the second moments on a few sentences, and for each number of columns the factors of one layer and some
+    of its rows at one width. A row takes as long at each width.
+
+    Args:
+        quantizer: a quantiser with calibration sentences.
+        model: the FP32 model.
+        layers: the layers to calibrate.
+    """
+    if not layers:
+        return 0.0
+    model, sample = _on_cpu(model), quantizer.token_ids[:_TIMED_SENTENCES]
+    began = time.monotonic()
+    moments = second_moments(model, layers, sample)
+    moments_s = time.monotonic() - began
+    tokens, timed_tokens = (sum(map(len, token_ids)) for token_ids in (quantizer.token_ids, sample))
+    factors_s: dict[int, float] = {}
+    row_s: dict[int, float] = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as calibrated_entries does
+    try:
+        for layer in layers:
+            if layer.columns in factors_s:
+                continue
+            weight = model.get_parameter(layer.parameter).detach()[:_TIMED_ROWS]
+            began = time.monotonic()
+            factors = HessianFactors.of(moments[layer.name])
+            factored = time.monotonic()
+            quantize_gptq(weight, WIDTHS[-1], factors, groups_of(quantizer.scheme, weight))
+            factors_s[layer.columns] = factored - began
+            row_s[layer.columns] = (time.monotonic() - factored) / len(weight)
+    finally:
+        torch.set_num_threads(threads)
+    each = (factors_s[layer.columns] + len(WIDTHS) * layer.rows * row_s[layer.columns] for layer in layers)
+    return moments_s * tokens / timed_tokens + sum(each) / threads
 
 
 Entries = dict[int, Entry]

@@ -17,6 +17,7 @@ from objectives.metrics import METRIC_NAMES
 from objectives.packing.footprint import AXIS_NAMES
 from results.columns import write_csv
 from results.formatting import DAMAGE, quality
+from results.plots.distilled import DISTILLED_MARKERS, draw_distilled
 from results.plots.plot_info import ParetoInfo, Point, pareto_table
 from results.plots.style import (
     BLACK,
@@ -77,6 +78,7 @@ def _draw_damage(axes: Axes, info: ParetoInfo) -> None:
     _draw_baselines(axes, info, _damages(info.baselines))
     if info.reference:
         _draw_reference(axes, info.reference, _damages([info.reference]), named=True)
+    draw_distilled(axes, info.distilled, info.size_axis, lambda point: point.damage, DAMAGE_FLOOR)
     if any(point.damage < DAMAGE_FLOOR for point in info.points):
         note = f"damage below {DAMAGE_FLOOR:g} is drawn at {DAMAGE_FLOOR:g}"
         axes.text(0.99, 0.02, note, transform=axes.transAxes, ha="right", fontsize=8)
@@ -110,6 +112,7 @@ def _draw_metric(axes: Axes, info: ParetoInfo) -> None:
     if info.reference:  # without its name: in this panel all maps are about as high, and text would cover them
         _draw_reference(axes, info.reference, [info.reference.metric], named=False)
         _draw_intervals(axes, [(info.reference.compression, info.reference.metric_interval)], VERMILION, alpha=0.9)
+    draw_distilled(axes, info.distilled, info.size_axis, lambda point: point.metric)
     axes.set_ylabel(f"{METRIC_NAMES[info.metric]}, with 95% intervals")
 
 
@@ -147,7 +150,7 @@ def _draw_legend(figure: Figure, info: ParetoInfo, panels: Sequence[Axes]) -> No
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(str(label), handle)
     last = [_CORRECTED_LABEL, _FP32_LABEL, _constraint_label(info)]
-    order = [_front_label(info), _REFERENCE_LABEL, _UNIFORM[0], _KNAPSACK[0], *last]
+    order = [_front_label(info), _REFERENCE_LABEL, *DISTILLED_MARKERS, _UNIFORM[0], _KNAPSACK[0], *last]
     labels = sorted(handles, key=lambda label: order.index(label) if label in order else len(order))
     figure.legend([handles[label] for label in labels], labels, loc="upper center", ncols=3)
 

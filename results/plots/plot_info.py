@@ -14,6 +14,7 @@ from objectives.packing.footprint import SizeAxis
 from results.columns import Column, Measured, to_frame
 from results.formatting import nats, times
 from results.outcome import Origin, Quality, Trial
+from results.plots.distilled_info import DistilledPoint
 from results.statistics.analysis import Analysis
 from results.statistics.bootstrap import Interval
 from results.statistics.intervals import Estimate
@@ -69,6 +70,7 @@ class ParetoInfo:
         metric: the task's.
         fp32_metric: that of the FP32 model.
         fp32_metric_interval: its 95% interval.
+        distilled: the distilled maps that it shows; they are no trials.
     """
 
     size_axis: SizeAxis
@@ -78,6 +80,7 @@ class ParetoInfo:
     metric: MetricName
     fp32_metric: float
     fp32_metric_interval: Interval
+    distilled: tuple[DistilledPoint, ...] = ()
 
     @property
     def front(self) -> tuple[Point, ...]:
@@ -142,8 +145,8 @@ class BitsInfo:
     maps: tuple[ShownMap, ...]
 
 
-def pareto_info(analysis: Analysis) -> ParetoInfo:
-    """Return what the Pareto plot shows of an outcome."""
+def pareto_info(analysis: Analysis, distilled: Sequence[DistilledPoint] = ()) -> ParetoInfo:
+    """Return what the Pareto plot shows of an outcome, and of its distilled maps."""
     outcome = analysis.outcome
     on_front = analysis.front_numbers
     points = []
@@ -175,6 +178,7 @@ def pareto_info(analysis: Analysis) -> ParetoInfo:
         metric=outcome.metric,
         fp32_metric=outcome.fp32.metric,
         fp32_metric_interval=analysis.fp32_metric,
+        distilled=tuple(distilled),
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from math import isnan
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,14 @@ class DistilledMap:
         epochs: passes over the training sentences.
         damage_change: the paired difference of the damages, after less before; below 0 is better. Runs of 0.3.0 and
             older lack it and all that follows; these are NaN.
-        unseen_before: damage on the run's unseen sentences; NaN if it has none.
+        unseen_before: damage on the run's unseen sentences; NaN if it has none. Runs of 0.5.0 and older lack its
+            interval and all that follows; these are NaN.
         unseen_after: likewise, after distillation.
+        holdout_damage_before: damage on the holdout set, which is scored once for each map, at its end, and decides
+            nothing; NaN if the search has not scored it.
+        holdout_damage_after: likewise, after distillation.
+        holdout_metric_before: the task's metric there.
+        holdout_metric_after: likewise, after distillation.
     """
 
     number: int
@@ -72,15 +79,33 @@ class DistilledMap:
     damage_change_high: float = float("nan")
     unseen_before: float = float("nan")
     unseen_after: float = float("nan")
+    unseen_before_low: float = float("nan")
+    unseen_before_high: float = float("nan")
+    unseen_after_low: float = float("nan")
+    unseen_after_high: float = float("nan")
+    holdout_damage_before: float = float("nan")
+    holdout_damage_before_low: float = float("nan")
+    holdout_damage_before_high: float = float("nan")
+    holdout_damage_after: float = float("nan")
+    holdout_damage_after_low: float = float("nan")
+    holdout_damage_after_high: float = float("nan")
+    holdout_metric_before: float = float("nan")
+    holdout_metric_before_low: float = float("nan")
+    holdout_metric_before_high: float = float("nan")
+    holdout_metric_after: float = float("nan")
+    holdout_metric_after_low: float = float("nan")
+    holdout_metric_after_high: float = float("nan")
 
 
 _TYPES = {field.name: str(field.type) for field in fields(DistilledMap)}  # pandas knows the types by these names
+_UNSEEN = [name for name in _TYPES if name.startswith("unseen_")]
 _OLD_NAMES = [field.name for field in fields(DistilledMap) if field.default is MISSING]
 
 
 def figures_of(distilled: DistilledMap, name: MetricName) -> dict[str, Any]:
-    """Return a map's figures by their columns' names."""
-    return dict(zip(_named(_TYPES, name), asdict(distilled).values(), strict=True))
+    """Return a map's figures by their columns' names, without those that it lacks."""
+    figures = zip(_named(_TYPES, name), asdict(distilled).values(), strict=True)
+    return {column: value for column, value in figures if value == value}  # NaN is not in JSON
 
 
 def distilled_of(figures: Mapping[str, Any], name: MetricName) -> DistilledMap | None:
@@ -99,16 +124,16 @@ def _named(names: Sequence[str] | Mapping[str, str], metric: MetricName) -> list
     return [name.replace("metric_", f"{metric}_") for name in names]
 
 
-def _measured(name: str, low: str, high: str) -> Callable[[DistilledMap], Measured | None]:
-    def value(row: DistilledMap) -> Measured | None:
-        number, *ends = (getattr(row, field) for field in (name, low, high))
-        return None if isnan(number) else Measured(number, Interval(*ends))
+def _score(name: str) -> Callable[[DistilledMap], Measured | float | None]:
+    """Return what gives a figure with its interval, without it if the row has none, or None if it lacks both."""
+
+    def value(row: DistilledMap) -> Measured | float | None:
+        number, *ends = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
+        if isnan(number):
+            return None
+        return number if isnan(ends[0]) else Measured(number, Interval(*ends))
 
     return value
-
-
-def _score(name: str) -> Callable[[DistilledMap], Measured | None]:
-    return _measured(name, f"{name}_low", f"{name}_high")
 
 
 def _label(row: DistilledMap) -> str:
@@ -139,17 +164,32 @@ def distilled_columns(name: MetricName) -> list[Column[DistilledMap]]:
         Column("trained", "", lambda row: row.trained),
         Column("epochs", "", lambda row: row.epochs),
         Column("damage_change", "paired change of damage", _score("damage_change"), nats, interval=True),
-        Column("unseen_before", "unseen damage as searched", _known("unseen_before"), nats),
-        Column("unseen_after", "unseen damage distilled", _known("unseen_after"), nats),
+        Column("", "unseen damage as searched", _score("unseen_before"), nats, interval=True),
+        Column("", "unseen damage distilled", _score("unseen_after"), nats, interval=True),
+        *(Column(column, "", attrgetter(column)) for column in _UNSEEN),
+        *_holdout_columns("damage", "damage", "holdout damage", nats),
+        *_holdout_columns("metric", name, f"holdout {METRIC_NAMES[name]}", metric),
     ]
 
 
-def _known(name: str) -> Callable[[DistilledMap], float | None]:
-    def value(row: DistilledMap) -> float | None:
-        number: float = getattr(row, name)
-        return None if isnan(number) else number
+def page_tables(name: MetricName, maps: Sequence[DistilledMap]) -> list[list[Column[DistilledMap]]]:
+    """Return the columns of the page's tables: figures on the validation sentences, then those on others, if any."""
+    if not maps:
+        return []
+    columns = shown(distilled_columns(name), maps)
+    elsewhere = [column for column in columns if column.heading.startswith(("unseen", "holdout"))]
+    own = [column for column in columns if column not in elsewhere]
+    if not elsewhere:
+        return [own]
+    return [own, [column for column in columns if column in elsewhere or column.heading in ("map", "trained")]]
 
-    return value
+
+def _holdout_columns(
+    field: str, name: str, heading: str, text: Callable[[float], str]
+) -> Iterator[Column[DistilledMap]]:
+    for when, state in (("before", "as searched"), ("after", "distilled")):
+        value = _score(f"holdout_{field}_{when}")
+        yield Column(f"holdout_{name}_{when}", f"{heading} {state}", value, text, interval=True)
 
 
 def distilled_line(distilled: DistilledMap, name: MetricName) -> str:
@@ -176,16 +216,16 @@ def read_distilled(run: Path) -> tuple[DistilledMap, ...]:
         InputError: a table cannot be read.
     """
     maps: dict[str, DistilledMap] = {}
-    for folder, columns in ((OLD_FOLDER, _OLD_NAMES), (FOLDER, list(_TYPES))):
-        path = run / f"{folder}.csv"
+    for path in (run / f"{folder}.csv" for folder in (OLD_FOLDER, FOLDER)):
         if path.is_file():
-            maps |= {distilled.checkpoint: distilled for distilled in _read(path, columns)}
+            maps |= {distilled.checkpoint: distilled for distilled in _read(path)}
     return tuple(sorted(maps.values(), key=lambda distilled: (distilled.nominal_compression, distilled.trained)))
 
 
-def _read(path: Path, columns: list[str]) -> list[DistilledMap]:
+def _read(path: Path) -> list[DistilledMap]:
     try:
         names = list(pd.read_csv(path, nrows=0).columns)
+        columns = list(_TYPES)[: max(len(names), len(_OLD_NAMES))]  # newer versions add columns at the end
         if names not in [_named(columns, metric) for metric in METRICS]:
             raise ValueError("unexpected columns")
         types = {name: _TYPES[column] for name, column in zip(names, columns, strict=True)}
@@ -202,6 +242,9 @@ def best_distilled(run: Path, number: int) -> DistilledMap | None:
         InputError: a table cannot be read.
     """
     maps = [distilled for distilled in read_distilled(run) if distilled.number == number]
-    return min(
-        maps, key=lambda distilled: min(distilled.held_out_damage_before, distilled.held_out_damage_after), default=None
-    )
+    return least_held_out(maps) if maps else None
+
+
+def least_held_out(maps: Sequence[DistilledMap]) -> DistilledMap:
+    """Return the map with the least damage on held-out training sentences, of one at least."""
+    return min(maps, key=lambda one: min(one.held_out_damage_before, one.held_out_damage_after))

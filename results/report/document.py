@@ -14,6 +14,7 @@ from results.columns import to_records
 from results.outcome import Outcome
 from results.report.commands import pick_exports
 from results.report.deployed import DeployedModel, deployed_records
+from results.report.distilled import DistilledMap, distilled_columns
 from results.report.map_columns import MapRow
 from results.report.tables import (
     baseline_columns,
@@ -31,7 +32,11 @@ SCHEMA = "bitfront-report-1"
 
 
 def report_document(
-    analysis: Analysis, run: str, settings: Mapping[str, Any], deployed: Sequence[DeployedModel] = ()
+    analysis: Analysis,
+    run: str,
+    settings: Mapping[str, Any],
+    deployed: Sequence[DeployedModel] = (),
+    distilled: Sequence[DistilledMap] = (),
 ) -> dict[str, Any]:
     """Return the report as plain values; ``docs/file-formats.md`` says what each is.
 
@@ -42,9 +47,10 @@ def report_document(
         run: its directory, as commands name it.
         settings: every setting of the run, by name.
         deployed: its checkpoints as they were measured.
+        distilled: its distilled maps.
     """
     outcome = analysis.outcome
-    exports, verdict = pick_exports(analysis, run), verdict_of(analysis)
+    exports, verdict = pick_exports(analysis, run), verdict_of(analysis, distilled)
     picks = to_records(pick_columns(analysis), pick_rows(analysis))
     return {
         "schema": SCHEMA,
@@ -81,6 +87,7 @@ def report_document(
         ],
         "front": to_records(front_columns(analysis), front_rows(analysis)),
         "baselines": to_records(baseline_columns(analysis), baseline_rows(analysis)),
+        "distilled": to_records(distilled_columns(outcome.metric), distilled),
         "deployed": deployed_records(deployed, outcome.metric),
         "trials": to_records(
             trial_columns(outcome, analysis.front_numbers), [MapRow(trial) for trial in outcome.trials]

@@ -14,6 +14,7 @@ from objectives.packing.footprint import AXIS_NAMES, SizeAxis
 from results.formatting import DAMAGE, map_name, proposer
 from results.outcome import Outcome, Trial
 from results.pareto import exact_sizes, non_dominated, quality_cost
+from results.plots.distilled_info import DistilledPoint
 from results.plots.plot_info import layer_grid
 from results.plots.style import DAMAGE_FLOOR
 from results.report.commands import trial_commands
@@ -36,21 +37,24 @@ class _Quality:
     costs: Mapping[int, float]
 
 
-def page_json(analysis: Analysis, run: str) -> Markup:
+def page_json(analysis: Analysis, run: str, distilled: Sequence[DistilledPoint] = ()) -> Markup:
     """Return :func:`page_data` as JSON that is safe inside a page's script element."""
-    return Markup(as_json(page_data(analysis, run)).replace("<", r"\u003c"))  # noqa: S704  # no tag can begin in it
+    return Markup(as_json(page_data(analysis, run, distilled)).replace("<", r"\u003c"))  # noqa: S704  # no tag can begin in it
 
 
-def page_data(analysis: Analysis, run: str) -> dict[str, Any]:
+def page_data(analysis: Analysis, run: str, distilled: Sequence[DistilledPoint] = ()) -> dict[str, Any]:
     """Return what the page's script draws.
 
     ``maps`` are the maps of any front, the picks, the baselines, and the front's neighbours that were scored on unseen
     sentences, all with their bits. ``others`` are the remaining complete trials as points only, in the order of
-    ``fields``. ``fronts`` has the trial numbers of the front of each quality and size axis, by rising compression.
+    ``fields``. ``distilled`` are the distilled maps, by the number of the map as searched, whose figures are in
+    ``from``; no front has them. ``fronts`` has the trial numbers of the front of each quality and size axis, by rising
+    compression.
 
     Args:
         analysis: of the run.
         run: its directory, as commands name it.
+        distilled: its distilled maps.
     """
     outcome = analysis.outcome
     axes = _axes(outcome)
@@ -76,6 +80,7 @@ def page_data(analysis: Analysis, run: str) -> dict[str, Any]:
         "columns": grid.columns,
         "cells": [[cell.layer, cell.row, cell.column] for cell in grid.cells],
         "maps": [_with_map(analysis, trial, points[trial.number]) for trial in complete if trial.number in with_maps],
+        "distilled": [_distilled(analysis, point, axes) for point in distilled],
         "fields": list(others[0]) if others else [],
         "others": [list(point.values()) for point in others],
         "fronts": fronts,
@@ -148,6 +153,22 @@ def _with_map(analysis: Analysis, trial: Trial, point: dict[str, Any]) -> dict[s
         "picks": [request_text(analysis.outcome, request) for request in picks],
         "ends": {name: [_short(end) for end in _ends(interval)] for name, interval in ends.items()},
         "bits": "".join(map(str, trial.bit_map)),
+    }
+
+
+def _distilled(analysis: Analysis, point: DistilledPoint, axes: Sequence[SizeAxis]) -> dict[str, Any]:
+    changes = {"damage": point.damage, "metric": point.metric}
+    changes |= {"unseen": point.unseen} if point.unseen else {}
+    intervals = {name: change.interval for name, change in changes.items() if change.interval}
+    return {
+        "number": point.trial.number,
+        "label": f"{map_name(analysis.outcome, point.trial)}, distilled ({point.trained})",
+        "trained": point.trained,
+        "feasible": int(point.trial.feasible),
+        **{axis: _short(point.trial.compression(axis)) for axis in axes},
+        **{name: _short(change.after) for name, change in changes.items()},
+        "from": {name: _short(change.before) for name, change in changes.items()},
+        "ends": {name: [_short(end) for end in _ends(interval)] for name, interval in intervals.items()},
     }
 
 

@@ -27,7 +27,8 @@ from results.plots.progress_info import progress_info
 from results.plots.unseen import write_unseen_plot
 from results.report.commands import pick_exports
 from results.report.deployed import DeployedModel, deployed_columns, read_deployed
-from results.report.distilled import DistilledMap, distilled_columns, read_distilled
+from results.report.distilled import DistilledMap, page_tables, read_distilled
+from results.report.distilled_view import distilled_points
 from results.report.heat_tables import EDGES, bits_tables, sensitivity_tables
 from results.report.markdown import summary_markdown
 from results.report.page_data import page_json
@@ -99,7 +100,8 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
         OSError: the directory cannot be written.
         InputError: one of the run's tables that the page shows cannot be read.
     """
-    outcome = analysis.outcome
+    outcome, distilled = analysis.outcome, read_distilled(directory)
+    points = distilled_points(analysis, distilled)
     with_files = maps_with_files(analysis)
     write_bit_maps(outcome, with_files, directory)
     write_csv(trials_table(outcome), directory / "trials.csv")
@@ -110,17 +112,18 @@ def write_report(analysis: Analysis, directory: Path, running: str = "") -> None
     else:
         write_bits_plot(bits_info(analysis), directory)
     plots = {
-        "pareto": write_pareto_plot(pareto_info(analysis), directory),
+        "pareto": write_pareto_plot(pareto_info(analysis, points), directory),
         "progress": write_progress_plot(progress_info(analysis), directory),
     }
     if analysis.unseen:
-        plots["unseen"] = write_unseen_plot(analysis, directory)
+        plots["unseen"] = write_unseen_plot(analysis, directory, points)
     live = Running(running, formatting.command("status", "--run", directory), int(time.time())) if running else None
     deployed = read_deployed(directory, outcome.metric)
     sensitivities = sensitivity_tables(outcome.footprint.layers, directory)
-    page = report_page(analysis, str(directory), plots, read_distilled(directory), live, deployed, sensitivities)
+    page = report_page(analysis, str(directory), plots, distilled, live, deployed, sensitivities)
     write_text(directory / "report.html", page)
-    write_text(directory / "report.md", summary_markdown(analysis, export_commands(analysis, str(directory))))
+    commands = export_commands(analysis, str(directory))
+    write_text(directory / "report.md", summary_markdown(analysis, commands, distilled))
     remove_stale_bit_maps(outcome, with_files, directory)
 
 
@@ -150,7 +153,7 @@ def report_page(
         outcome=outcome,
         places=[_short_place(place) for place in (outcome.model, outcome.data)],
         analysis=analysis,
-        verdict=verdict_of(analysis),
+        verdict=verdict_of(analysis, distilled),
         checkpoint=checkpoint_command(analysis, run),
         about_front=front_lines(analysis),
         caution=caution_lines(analysis),
@@ -166,7 +169,7 @@ def report_page(
         else "",
         failures=[(trial.label, trial.failure) for trial in analysis.failed[:MOST_FAILURES]],
         unlisted_failures=max(len(analysis.failed) - MOST_FAILURES, 0),
-        distilled=to_html(distilled_columns(outcome.metric), distilled, "cards") if distilled else "",
+        distilled=[to_html(columns, distilled, "cards") for columns in page_tables(outcome.metric, distilled)],
         deployed=to_html(deployed_columns(analysis), deployed, "cards") if deployed else "",
         threads=sorted({model.threads for model in deployed}),
         bits=bits_tables(bits_info(analysis)),
@@ -174,7 +177,7 @@ def report_page(
         sensitivities=sensitivities,
         damage_edges=EDGES,
         exports=pick_exports(analysis, run),
-        explore=page_json(analysis, run),
+        explore=page_json(analysis, run, distilled_points(analysis, distilled)),
         running=running,
         facts=_facts(analysis),
         quality=formatting.quality(outcome.quality, outcome.metric),

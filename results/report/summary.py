@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import replace
 
 from objectives.errors import quoted
@@ -16,12 +17,15 @@ from results.formatting import (
 )
 from results.outcome import Trial
 from results.pareto import beaten_by, front
+from results.report.distilled import DistilledMap
 from results.report.tables import compared_pick_rows, request_with_margin, terminal_pick_columns
 from results.report.verdict import verdict_of
 from results.statistics.analysis import Analysis
 
 
-def ending_lines(analysis: Analysis, run: str, export: str, width: int = 100) -> list[str]:
+def ending_lines(
+    analysis: Analysis, run: str, export: str, width: int = 100, distilled: Sequence[DistilledMap] = ()
+) -> list[str]:
     """Return the last lines of a search on a terminal: the verdict, the picks, the report and the export command.
 
     Paths are never broken, so a line with a long path may exceed ``width``.
@@ -31,8 +35,9 @@ def ending_lines(analysis: Analysis, run: str, export: str, width: int = 100) ->
         run: its directory, as the user names it.
         export: the command that exports a pick; empty if there is none yet.
         width: of a line, in characters.
+        distilled: the run's distilled maps.
     """
-    verdict = verdict_of(analysis)
+    verdict = verdict_of(analysis, distilled)
     lines = textwrap.wrap(f"{verdict.claim}.", width, break_on_hyphens=False)
     indent = 2 + max((len(question) for question, _ in verdict.points), default=0)
     for question, answer in verdict.points:

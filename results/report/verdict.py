@@ -6,7 +6,8 @@ from unseen sentences, else from validation. Each is named. docs/metrics.md has 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from objectives.metrics import METRIC_NAMES
 from results.formatting import (
@@ -23,11 +24,13 @@ from results.formatting import (
     times_smaller,
 )
 from results.outcome import Trial
+from results.report.distilled import DistilledMap
+from results.report.distilled_view import distilled_gain
 from results.statistics.analysis import Analysis, Headline
 from results.statistics.picks import SMALLEST
 from results.statistics.proof import Proof, proof_of
 
-SMALL, GOOD, AGAINST, CERTAIN = "How small", "How good", "Against", "How certain"
+SMALL, GOOD, AGAINST, CERTAIN, DISTILLED = "How small", "How good", "Against", "How certain", "Distilled"
 NOT_COMPLETE, NOT_SEARCHED, WHY = "Not complete", "Not searched", "Why"
 
 
@@ -44,8 +47,16 @@ class Verdict:
     points: tuple[tuple[str, str], ...]
 
 
-def verdict_of(analysis: Analysis) -> Verdict:
-    """Return the answer of any run, also of one without scores, without a proven map, or not complete."""
+def verdict_of(analysis: Analysis, distilled: Sequence[DistilledMap] = ()) -> Verdict:
+    """Return the answer of any run, also of one without scores, without a proven map, or not complete.
+
+    Its last point is what distillation gained, if there are distilled maps; the others are of maps as searched.
+    """
+    verdict, gain = _of_search(analysis), distilled_gain(analysis, distilled)
+    return replace(verdict, points=(*verdict.points, (DISTILLED, _sentence_case(gain)))) if gain else verdict
+
+
+def _of_search(analysis: Analysis) -> Verdict:
     outcome, recommended = analysis.outcome, recommended_pick(analysis)
     around = [(NOT_COMPLETE, _sentence_case(outcome.unfinished))] if outcome.unfinished else []
     if outcome.footprint.unsearched:

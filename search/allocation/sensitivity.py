@@ -18,7 +18,7 @@ from objectives.errors import InputError
 from objectives.files import process_lock, replacing
 from objectives.heads import TWO_CLASSES, Head, Numbers
 from objectives.layers import WIDTHS
-from objectives.loading.fingerprint import short_digest
+from objectives.loading.fingerprint import Fingerprint, short_digest
 from objectives.memory import give_back_freed
 from objectives.problem import Problem
 from objectives.quantization.bank import FP32_WIDTH
@@ -32,6 +32,7 @@ MEASURED_WIDTHS = (2, 3)
 
 ReportProgress = Callable[[str, int, int, float | None], object]
 """Takes the name of a step, how much of it is done, of how much, and the seconds left (None if unknown)."""
+_GRADIENT_PASSES = 12.0  # about what all gradients take, in evaluations
 _FIRST_ORDER = "sensitivities by gradients, batches"
 
 log = logging.getLogger("bitfront")
@@ -99,11 +100,8 @@ def measure(
         InputError: the file in the cache is damaged; the message says to delete it.
     """
     bank = problem.evaluator.bank
-    # Sensitivities do not depend on the holdout.
-    identity = {key: value for key, value in problem.fingerprint.items() if key != "confirmation"}
-    path = cache / f"sensitivity-{short_digest(json.dumps(identity, sort_keys=True))}.npz"
-    evaluated_widths = [width for width in MEASURED_WIDTHS if width in widths] if source == "measured" else []
-    effects = [(index, width) for index in reversed(range(len(problem.layers))) for width in evaluated_widths]
+    path = _path(cache, problem.fingerprint)
+    effects = _effects(len(problem.layers), source, widths)
     if path.is_file():
         mark_used(path)
         gradient, shifts, measured = _read(path, (len(problem.layers), len(WIDTHS), *problem.fp32_log_odds.shape))
@@ -172,6 +170,38 @@ def measure(
         columns = [WIDTHS.index(width) for width in widths]
         shifts, measured = shifts[:, columns], measured[:, columns]
     return Sensitivities.from_shifts(shifts, measured, problem.fp32_log_odds, problem.head)
+
+
+def passes_to_measure(
+    problem: Problem, fingerprint: Fingerprint, cache: Path, source: Source, widths: Sequence[int]
+) -> float:
+    """Return about how many evaluations in FP32 :func:`measure` takes, by what the cache holds.
+
+    Args:
+        problem: the model and its sentences.
+        fingerprint: of the problem as it will be measured.
+        cache, source, widths: as for ``measure``.
+
+    Raises:
+        InputError: the file in the cache is damaged; the message says to delete it.
+    """
+    path, effects, passes = _path(cache, fingerprint), _effects(len(problem.layers), source, widths), _GRADIENT_PASSES
+    if path.is_file():
+        _, _, measured = _read(path, (len(problem.layers), len(WIDTHS), *problem.fp32_log_odds.shape))
+        effects, passes = [(at, width) for at, width in effects if not measured[at, WIDTHS.index(width)]], 0.0
+    return passes + sum(problem.evaluator.share_above(index) for index, _ in effects)
+
+
+def _path(cache: Path, fingerprint: Fingerprint) -> Path:
+    # Sensitivities do not depend on the holdout.
+    identity = {key: value for key, value in fingerprint.items() if key != "confirmation"}
+    return cache / f"sensitivity-{short_digest(json.dumps(identity, sort_keys=True))}.npz"
+
+
+def _effects(layers: int, source: Source, widths: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the layers and widths to evaluate, from the top layer down."""
+    evaluated = [width for width in MEASURED_WIDTHS if width in widths] if source == "measured" else []
+    return [(index, width) for index in reversed(range(layers)) for width in evaluated]
 
 
 def _left_s(began: float, done: float, total: float) -> float | None:

@@ -44,6 +44,9 @@ def search(
     notify: Annotated[
         str, typer.Option(help="Shell command to run at the end; it gets BITFRONT_RUN and BITFRONT_STATE.")
     ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the search would do in which time, by quick measurements; end.")
+    ] = False,
     polish: Annotated[bool, typer.Option("--polish", hidden=True)] = False,  # the older name of --distill scales
     **flags: Any,
 ) -> None:
@@ -80,6 +83,14 @@ def search(
         changed = {name: place for name, place in given.items() if place != recorded["profile"][name]}
         found = located(recorded, changed)
         settings = replace(settings, **{name: getattr(found, name) for name in PLACES})
+
+    if dry_run:
+        from search.plan import plan, plan_lines
+
+        with interrupts():
+            for line in plan_lines(settings, plan(settings, directory)):
+                typer.echo(line)
+        return
 
     def stopped() -> bool:
         return bool(directory.read_settings()["start"].get("by") == BY_SIGNAL)
@@ -130,6 +141,7 @@ def report(
     if run is None or runs:
         raise InputError("give one run, as --run runs/x, or several to compare, as --compare runs/x runs/y")
     from results.report.deployed import read_deployed
+    from results.report.distilled import read_distilled
     from results.report.document import as_json, report_document
     from results.report.report import write_report
     from results.statistics.analysis import analyse
@@ -145,8 +157,8 @@ def report(
         typer.echo((run / "report.md").read_text(encoding="utf-8"), nl=False)
     elif format_ == "json":
         settings = directory.read_settings()["profile"] | {"margin": analysis.outcome.margin}
-        deployed = read_deployed(run, analysis.outcome.metric)
-        typer.echo(as_json(report_document(analysis, str(run), settings, deployed), indent=1))
+        deployed, distilled = read_deployed(run, analysis.outcome.metric), read_distilled(run)
+        typer.echo(as_json(report_document(analysis, str(run), settings, deployed, distilled), indent=1))
     else:
         typer.echo(summary(analysis, run))
 

@@ -51,10 +51,12 @@ def progress_display(console: PipeSafeConsole) -> Iterator[Display]:
 def summary(analysis: Analysis, run: Path) -> str:
     """Return the text that a search ends with, as wide as the terminal within 80 to 100 characters."""
     # Imported here because pandas is slow to import and `status` does without.
+    from results.report.distilled import read_distilled
     from results.report.summary import checkpoint_command, ending_lines
 
     width = max(80, min(_MAX_COLUMNS, shutil.get_terminal_size((_MAX_COLUMNS, 24)).columns))
-    return "\n".join(ending_lines(analysis, str(run), checkpoint_command(analysis, str(run)), width))
+    export = checkpoint_command(analysis, str(run))
+    return "\n".join(ending_lines(analysis, str(run), export, width, read_distilled(run)))
 
 
 def status_line(progress: Progress) -> str:

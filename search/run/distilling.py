@@ -9,20 +9,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from objectives.errors import InputError
 from objectives.evaluation.precision import faster_precision
 from objectives.metrics import MetricName
-from objectives.problem import Evaluation, Problem, distillation_sentences
+from objectives.problem import Holdout, Problem, distillation_sentences
 from objectives.quantization.quantized_model import QuantizedModel
+from objectives.scores import Labels, LogOdds, score
 from objectives.training.distillation import Training, TrainingSentences, distil
 from objectives.training.student import Trained
 from results.export.bit_map_files import bit_map_path, bit_map_provenance
 from results.export.model_card import FIGURES, card_figures
 from results.export.packed import read_manifest, write_checkpoint
-from results.outcome import Outcome, Trial
+from results.outcome import Outcome, Trial, Unseen
 from results.report.distilled import (
     FOLDER,
     DistilledMap,
@@ -33,9 +36,10 @@ from results.report.distilled import (
     write_distilled,
 )
 from results.statistics.analysis import Selection
-from results.statistics.bootstrap import Resamples
+from results.statistics.bootstrap import Interval, Resamples
 from results.statistics.intervals import score_intervals
 from results.statistics.metric_draws import TaskMetric
+from results.statistics.unseen import unseen_damages
 from search.run.checkpoints import origin_of
 from search.run.progress import DISTILLING, ReportPhase, paced
 from search.run.run_directory import RunDirectory
@@ -126,7 +130,8 @@ def distil_maps(
         )
     done = {distilled.checkpoint: distilled for distilled in read_distilled(run.path)}
     sentences, kept_unseen = distillation_sentences(problem, unseen, wanted.text)
-    judge = _Judge(problem, kept_unseen)
+    is_open = outcome.holdout is not None and not outcome.holdout.withdrawn  # the search has ended and scored it
+    judge = _Judge(problem, kept_unseen, problem.holdout if is_open else None)
     results, longest_s = [], 0.0
     for trial in trials:
         checkpoint = f"{FOLDER}/{Path(bit_map_path(outcome, trial, 'txt')).stem}-{wanted.trained}"
@@ -205,7 +210,7 @@ def _distil_map(
         checkpoint=checkpoint,
         trained=wanted.trained,
         epochs=wanted.epochs,
-        **judge.figures(quantized, result.model),
+        **judge.figures(quantized, result.model, result.finished),
     )
     own = {"seed": wanted.seed, "precision": precision, "finished": result.finished}
     provenance = bit_map_provenance(outcome, trial) | {
@@ -232,55 +237,76 @@ def _recorded(checkpoint: Path, metric: MetricName) -> DistilledMap:
     raise InputError(f"{checkpoint}: is damaged; remove it and distil again")
 
 
+_WHEN = ("before", "after")
+
+
+class _Labelled(NamedTuple):
+    """Labels, domains and the FP32 model's outputs of some sentences."""
+
+    labels: Labels
+    in_domain: npt.NDArray[np.bool_] | None
+    fp32: LogOdds
+
+
 @dataclass(frozen=True)
 class _Judge:
-    """Scores models on the validation sentences and on unseen ones."""
+    """Scores models on the validation sentences, on unseen ones, and on the holdout set if that is not None."""
 
     problem: Problem
     token_ids: Sequence[Sequence[int]]
+    holdout: Holdout | None
 
-    def figures(self, before: QuantizedModel, after: QuantizedModel) -> dict[str, float]:
-        """Return the figures of a model as searched and as distilled, by the names of ``DistilledMap``."""
+    def figures(self, before: QuantizedModel, after: QuantizedModel, is_final: bool) -> dict[str, float]:
+        """Return the figures of a model as searched and as distilled, by the names of ``DistilledMap``.
+
+        Only a final model is scored on the holdout set: it sees each map once.
+        """
         problem = self.problem
-        both = [problem.confirm_quantized(model) for model in (before, after)]
-        figures = self._scores(both[0], "before") | self._scores(both[1], "after")
+        validation = _Labelled(problem.labels, problem.in_domain, problem.fp32_log_odds)
+        outputs = [problem.confirm_quantized(model).log_odds for model in (before, after)]
+        figures = self._scores(validation, outputs)
         resamples = Resamples.draw(problem.labels, problem.in_domain)
-        first, second = (
-            resamples.mean(problem.head.divergences(one.log_odds, problem.fp32_log_odds)[None]) for one in both
-        )
+        first, second = (resamples.mean(problem.head.divergences(one, problem.fp32_log_odds)[None]) for one in outputs)
         [change] = (second - first).intervals()
         figures |= {
             "damage_change": float((second - first).point[0]),
             "damage_change_low": change.low,
             "damage_change_high": change.high,
         }
-        if self.token_ids:
-            figures |= {f"unseen_{when}": self._unseen(model) for when, model in (("before", before), ("after", after))}
+        if self.token_ids and (scored := self._outputs(self.token_ids, before, after)):
+            fp32, *outputs = scored
+            damages = unseen_damages(Unseen(fp32, dict(enumerate(outputs)), 0), problem.head)
+            for when, one in zip(_WHEN, damages.values(), strict=True):
+                figures |= _with_ends(f"unseen_{when}", one.damage, one.interval)
+        held = self.holdout
+        if held is not None and is_final and (scored := self._outputs(held.token_ids, before, after)):
+            fp32, *outputs = scored
+            own = self._scores(_Labelled(held.labels, held.in_domain, fp32), outputs)
+            figures |= {f"holdout_{name}": value for name, value in own.items()}
         return figures
 
-    def _unseen(self, model: QuantizedModel) -> float:
-        evaluators = (
-            self.problem.evaluator_on(self.token_ids, network)
-            for network in (model.decoded(self.problem.network), self.problem.network)
-        )
-        outputs, fp32 = (evaluator.fp32_log_odds() for evaluator in evaluators)
-        return float(np.mean(self.problem.head.divergences(outputs, fp32)))
+    def _outputs(self, token_ids: Sequence[Sequence[int]], *models: QuantizedModel) -> list[LogOdds]:
+        """Return the outputs on other sentences of the FP32 model and of models; none if one is not finite."""
+        network = self.problem.network
+        networks = (network, *(model.decoded(network) for model in models))
+        outputs = [self.problem.evaluator_on(token_ids, one).fp32_log_odds() for one in networks]
+        if all(np.isfinite(one).all() for one in outputs):
+            return outputs
+        log.warning("outputs on %d sentences are not finite, so that the table has no figures there", len(token_ids))
+        return []
 
-    def _scores(self, evaluation: Evaluation, when: str) -> dict[str, float]:
-        problem = self.problem
-        intervals = score_intervals(
-            evaluation.log_odds,
-            problem.fp32_log_odds,
-            problem.labels,
-            problem.in_domain,
-            TaskMetric(problem.metric, problem.head),
-        )
-        damage, metric = intervals.damage, intervals.metric
-        return {
-            f"damage_{when}": evaluation.scores.damage,
-            f"damage_{when}_low": damage.low,
-            f"damage_{when}_high": damage.high,
-            f"metric_{when}": evaluation.scores.metric,
-            f"metric_{when}_low": metric.low,
-            f"metric_{when}_high": metric.high,
-        }
+    def _scores(self, sentences: _Labelled, outputs: Sequence[LogOdds]) -> dict[str, float]:
+        """Return damage and metric before and after, with their intervals."""
+        head, metric = self.problem.head, self.problem.metric
+        labels, in_domain, fp32 = sentences
+        figures: dict[str, float] = {}
+        for when, one in zip(_WHEN, outputs, strict=True):
+            scores = score(one, labels, fp32, head, metric)
+            intervals = score_intervals(one, fp32, labels, in_domain, TaskMetric(metric, head))
+            figures |= _with_ends(f"damage_{when}", scores.damage, intervals.damage)
+            figures |= _with_ends(f"metric_{when}", scores.metric, intervals.metric)
+        return figures
+
+
+def _with_ends(name: str, value: float, interval: Interval) -> dict[str, float]:
+    return {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable
 
 from objectives.errors import InputError, NotFiniteError
+from objectives.problem import Problem
 from results.outcome import Trial
 from results.statistics.analysis import select
 from search.run.holdout_check import check_holdout
+from search.run.profile import Profile
 from search.run.progress import IN_FP32, ON_HOLDOUT, ON_UNSEEN, ReportPhase, paced
 from search.run.reporting import outcome_of_run
 from search.run.run_directory import RunDirectory
@@ -37,12 +39,11 @@ _MOST_ON_HOLDOUT = 12  # the picks, their rivals and the reference
 _FP32_SHARE, _FP32_NEEDED_SHARE, _UNSEEN_SHARE = 0.4, 0.5, 0.8
 
 
-def most_check_passes(worker: Worker) -> float:
+def most_check_passes(problem: Problem, profile: Profile) -> float:
     """Return the most that the final checks will score, in passes over the search's sentences.
 
     A search in another precision does not know the pace of FP32, so that only the limit of time bounds it.
     """
-    problem, profile = worker.problem, worker.profile
     if problem.search_evaluator.precision != problem.evaluator.precision:
         return float("inf")
     sentences = min(profile.trials or MOST_CANDIDATES, MOST_CANDIDATES) * profile.unseen

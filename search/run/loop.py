@@ -266,7 +266,7 @@ def _loop(
 
     end = reason_to_end()
     done_before = done = count()
-    check_passes = most_check_passes(worker)
+    check_passes = most_check_passes(worker.problem, job.profile)
     needed = budget.allows(done) and not end
     if needed:
         phases(SEARCHING, done, job.profile.trials)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from objectives.metrics import MetricName
 from objectives.packing.footprint import Footprint, SizeAxis, footprint
 from objectives.scores import Scores, score
 from results.outcome import HoldoutScores, Origin, Outcome, Quality, Trial, Unseen
+from results.report.distilled import DistilledMap
 from tests.objectives.onnx_sizes import made_up_onnx_sizes
 
 
@@ -168,6 +170,30 @@ def with_holdout(outcome: Outcome, *, noise: float = 1.0, withdrawn: bool = Fals
     sentences = (outcome.labels, outcome.in_domain, outcome.fp32_log_odds)
     scores = HoldoutScores("0.3", *sentences, log_odds, len(outcome.trials) - withdrawn, withdrawn)
     return replace(outcome, holdout_source="0.3", holdout=scores)
+
+
+def made_up_distilled(trial: Trial, share: float = 0.3, trained: str = "weights") -> DistilledMap:
+    """Return a trial's map after a distillation that left this share of its damage on all sentences, and cost 0.01."""
+    assert trial.scores is not None
+    before = {"damage": trial.scores.damage, "metric": trial.scores.metric}
+    figures: dict[str, Any] = {}
+    for name in ("damage", "metric", "unseen", "holdout_damage", "holdout_metric"):
+        kind = "metric" if name.endswith("metric") else "damage"
+        after = before[kind] - 0.01 if kind == "metric" else share * before[kind]
+        for when, value in (("before", before[kind]), ("after", after)):
+            figures |= {f"{name}_{when}": value, f"{name}_{when}_low": 0.8 * value, f"{name}_{when}_high": 1.2 * value}
+    return DistilledMap(
+        number=trial.number,
+        label=trial.label,
+        nominal_compression=trial.nominal_compression,
+        packed_compression=trial.packed_compression,
+        kept=share < 1,
+        held_out_damage_before=before["damage"],
+        held_out_damage_after=share * before["damage"],
+        checkpoint=f"distilled/{trial.number}-{trained}",
+        trained=trained,
+        **figures,
+    )
 
 
 def eventful_outcome(margin: float, trials: int = 60) -> Outcome:

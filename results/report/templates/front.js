@@ -5,6 +5,9 @@ if (explore) {
   const others = data.others.map((row) => Object.fromEntries(row.map((value, at) => [data.fields[at], value])));
   for (const point of others) Object.assign(point, { origin: "sampler", by: "sampler", picks: [], ends: {} });
   const points = [...data.maps, ...others];
+  for (const point of points) point.id = String(point.number);
+  // Distilled maps are no trials: each stands beside the map as searched, and a click on it chooses that one.
+  const distilled = data.distilled.map((point, at) => ({ ...point, id: `distilled-${at}`, origin: `distilled-${point.trained}`, by: "distillation", picks: [] }));
   const byNumber = new Map(points.map((point) => [point.number, point]));
   const quality = (name) => data.qualities.find((one) => one.name === name);
   const hasUnseen = Boolean(quality("unseen"));
@@ -96,6 +99,8 @@ if (explore) {
         const radius = at % 2 ? 4.4 : 11, turn = (Math.PI * at) / 5;
         return `${(x + radius * Math.sin(turn)).toFixed(1)},${(y - radius * Math.cos(turn)).toFixed(1)}`;
       }).join("L")}z`,
+    "distilled-weights": (x, y) => `M${x},${y + 6.5}l6.5,-12h-13z`,
+    "distilled-scales": (x, y) => `M${x - 5},${y - 5}h10v10h-10z`,
   };
   const family = (point, onFront) => (point.origin === "sampler" && !onFront && !point.picks.length ? "grey" : point.origin);
   const dot = (x, y) => `M${(x - 2.2).toFixed(1)},${y.toFixed(1)}a2.2,2.2 0 1,0 4.4,0a2.2,2.2 0 1,0 -4.4,0`;
@@ -131,7 +136,7 @@ if (explore) {
     const y = own ? "unseen" : state.quality, x = own ? "damage" : state.size;
     const axis = data.axes.find((one) => one.name === state.size);
     const value = (point, name) => (isScore(name) || name === state.size ? point[name] : Math.max(point[name], data.floor));
-    const shown = points.filter((point) => point[x] != null && point[y] != null);
+    const shown = [...points, ...distilled].filter((point) => point[x] != null && point[y] != null);
     const width = Math.max(280, canvas.clientWidth), height = Math.round(Math.min(540, Math.max(330, 0.68 * width)));
     const left = 66, right = 14, top = 14, bottom = 46;
     svg.setAttribute("width", width);
@@ -184,15 +189,26 @@ if (explore) {
       if (dots.length) svg.append(draw("path", { class: missed ? "other missed" : "other", d: dots.map((one) => dot(one.x, one.y)).join("") }));
     }
     if (!own && numbers.length) {
-      const at = new Map(drawn.map((one) => [one.point.number, one]));
+      const at = new Map(drawn.filter((one) => !one.point.from).map((one) => [one.point.number, one]));
       const [start, ...rest] = numbers.map((number) => at.get(number));
       svg.append(draw("path", { class: "front", d: `M${start.x},${start.y}${rest.map((one) => `V${one.y}H${one.x}`).join("")}` }));
+    }
+    spread = (one) => {
+      const ends = one.point.ends[y];
+      if (!ends) return [];
+      const [low, high] = ends.map((end) => clip(up.place(isScore(y) ? end : Math.max(end, data.floor))));
+      return [draw("line", { class: "spread", x1: one.x, x2: one.x, y1: low, y2: high })];
+    };
+    for (const one of drawn.filter((one) => one.point.from)) {
+      const before = { ...one.point, ...one.point.from };
+      const d = `M${across.place(value(before, x))},${up.place(value(before, y))}L${one.x},${one.y}`;
+      svg.append(draw("g", { class: "distilled" }, draw("path", { class: "gain", d }), ...spread(one)));
     }
     svg.append(draw("g", { id: "explore-rings" }));
     const names = draw("g", { "aria-hidden": "true", "pointer-events": "none" });
     for (const one of drawn.filter((one) => one.family !== "grey").sort((a, b) => a.x - b.x)) {
       const { point } = one, classes = `mark ${one.family}${point.feasible ? "" : " missed"}${point.picks.length ? " pick" : ""}`;
-      const mark = draw("path", { class: classes, d: shapes[one.family](one.x, one.y), id: `mark-${point.number}`, tabindex: -1, role: "button" });
+      const mark = draw("path", { class: classes, d: shapes[one.family](one.x, one.y), id: `mark-${point.id}`, tabindex: -1, role: "button" });
       mark.setAttribute("aria-label", describe(point).join(", "));
       mark.addEventListener("focus", () => { if (mark.matches(":focus-visible")) hover(one); });
       mark.addEventListener("blur", () => hover(null));
@@ -207,12 +223,6 @@ if (explore) {
     (svg.querySelector(`#mark-${CSS.escape(state.map)}`) ?? marks[0])?.setAttribute("tabindex", 0);
     if (!isScore(y) && shown.some((point) => point[y] < data.floor))
       svg.append(draw("text", { x: width - right, y: height - bottom - 6, "text-anchor": "end" }, `damage below ${data.floor} is drawn at ${data.floor}`));
-    spread = (one) => {
-      const ends = one.point.ends[y];
-      if (!ends) return [];
-      const [low, high] = ends.map((end) => clip(up.place(isScore(y) ? end : Math.max(end, data.floor))));
-      return [draw("line", { class: "spread", x1: one.x, x2: one.x, y1: low, y2: high })];
-    };
     drawRings();
     drawKey(numbers.length > 0 && !own, isBound, y === "metric", own);
   };
@@ -234,6 +244,9 @@ if (explore) {
       [present.has("reference"), "mark reference", shapes.reference(9, 10), "reference: the documented map"],
       [present.has("uniform"), "mark uniform", shapes.uniform(9, 9), "uniform (number: width)"],
       [present.has("plain"), "mark plain", shapes.plain(9, 9), "knapsack on sensitivities"],
+      [present.has("distilled-weights"), "mark distilled-weights", shapes["distilled-weights"](9, 9), "distilled: weights"],
+      [present.has("distilled-scales"), "mark distilled-scales", shapes["distilled-scales"](9, 9), "distilled: scales"],
+      [drawn.some((one) => one.point.from), "gain", "M0,9H18", "from the map as searched"],
       [present.has("grey"), "other", dot(9, 9), "other searched map"],
       [drawn.some((one) => !one.point.feasible), "other missed", dot(9, 9), `hollow: under ${data.least}x ${data.axes.find(({ name }) => name === data.size).text}`],
       [hasFront, "front", "M0,9H18", "front"],
@@ -249,8 +262,8 @@ if (explore) {
   };
   const describe = (point) => {
     const axis = data.axes.find((one) => one.name === state.size);
-    const scores = scoreNames.filter(([name]) => point[name] != null).map(([name, text]) => `${text} ${written(name, point[name])}`);
-    const by = point.by === point.label ? [] : [`proposed by ${point.by}`];
+    const scores = scoreNames.filter(([name]) => point[name] != null).map(([name, text]) => `${text} ${written(name, point[name])}${point.from ? ` (${written(name, point.from[name])} as searched)` : ""}`);
+    const by = point.from || point.by === point.label ? [] : [`proposed by ${point.by}`];
     return [point.label, `${sizeText(point, axis)} ${axis.text}`, ...scores, ...by, ...(point.picks.length ? [`pick: ${point.picks.join("; ")}`] : []), ...(point.feasible ? [] : ["misses the constraint"])];
   };
   const hover = (one) => {
@@ -285,10 +298,10 @@ if (explore) {
     const at = marks.indexOf(document.activeElement);
     if (at < 0) return;
     const to = { ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: marks.length - 1 }[event.key];
-    const number = Number(marks[at].id.slice(5));
+    const { point } = drawn.find((one) => `mark-${one.point.id}` === marks[at].id);
     if (event.key === "Enter" || event.key === " ") {
-      choose(byNumber.get(number));
-      svg.querySelector(`#mark-${number}`)?.focus();
+      choose(point);
+      svg.querySelector(`#mark-${point.id}`)?.focus();
     } else if (event.key === "Escape") hover(null);
     else if (to !== undefined) {
       const mark = marks[Math.max(0, Math.min(marks.length - 1, to))];
@@ -306,7 +319,8 @@ if (explore) {
     const larger = front.filter((other) => other[state.size] <= point[state.size]).at(-1);
     const smaller = front.find((other) => other[state.size] > point[state.size]);
     const documented = data.documented === null ? undefined : byNumber.get(data.documented);
-    const compared = [["this map", point], ["larger, on the front", larger], ["smaller, on the front", smaller], ["reference", documented]];
+    const own = distilled.filter((other) => other.number === point.number).map((other) => [`distilled: ${other.trained}`, other]);
+    const compared = [["this map", point], ...own, ["larger, on the front", larger], ["smaller, on the front", smaller], ["reference", documented]];
     const seen = new Set();
     const maps = compared.filter(([, other]) => other && !seen.has(other) && seen.add(other));
     const rows = [
@@ -315,7 +329,7 @@ if (explore) {
       ["proposed by", (other) => [other.by, ""]],
     ];
     const head = make("tr", {}, make("td"), ...maps.map(([role, other]) =>
-      make("th", { scope: "col" }, make("small", {}, role), make("br"), other === point ? other.label : button(other.label, () => choose(other), { class: "link" }))));
+      make("th", { scope: "col" }, make("small", {}, role), make("br"), other.from ? "this map" : other === point ? other.label : button(other.label, () => choose(other), { class: "link" }))));
     const body = rows.map(([name, texts]) => make("tr", {}, make("th", { scope: "row" }, name), ...maps.map(([, other]) => {
       const [text, small] = texts(other);
       return make("td", {}, text, ...(small ? [make("small", {}, small)] : []));
@@ -327,7 +341,7 @@ if (explore) {
     );
     below.replaceChildren(
       make("div", { class: "maps" }, ...maps.filter(([, other]) => other.bits).map(([role, other]) => bitMap(other, point, role))),
-      widthKey(point, maps.length > 1),
+      widthKey(point, maps.length > own.length + 1),
       make("h3", {}, `Export ${point.label}`),
       commands(point),
     );
@@ -375,16 +389,16 @@ if (explore) {
     ...scoreNames.map(([name, text]) => [text, (point) => (point[name] == null ? ["", ""] : [written(name, point[name]), point[name]])]),
     ["meets the constraint", (point) => [point.feasible ? "yes" : "no", null]],
   ];
-  const rowOf = (point) => make("tr", { "data-number": point.number }, ...columns.map(([, cell], at) => {
+  const rowOf = (point) => make("tr", { "data-number": point.id }, ...columns.map(([, cell], at) => {
     const [text, sort] = cell(point);
     if (!at) return make("th", { scope: "row" }, button(text, () => { choose(point); }, { class: "link" }));
     return make("td", sort === null ? {} : { class: "n", "data-sort": sort }, text);
   }));
   const listed = points.length <= FEW ? points : data.maps;
   const bySize = (some) => [...some].sort((a, b) => a[data.size] - b[data.size] || a.number - b.number);
-  const body = make("tbody", {}, ...bySize(listed).map(rowOf));
+  const body = make("tbody", {}, ...bySize([...listed, ...distilled]).map(rowOf));
   const table = make("table", { class: "sortable", "aria-label": "The maps of the plot" }, make("thead", {}, make("tr", {}, ...columns.map(([text]) => make("th", { scope: "col" }, text)))), body);
-  const all = make("details", { id: "explore-table" }, make("summary", {}, `The same maps as a table (${points.length.toLocaleString("en")})`), make("div", { class: "wide" }, table));
+  const all = make("details", { id: "explore-table" }, make("summary", {}, `The same maps as a table (${(points.length + distilled.length).toLocaleString("en")})`), make("div", { class: "wide" }, table));
   if (listed !== points) {
     const rest = button(`List the other ${others.length.toLocaleString("en")} maps too`, () => { body.append(...bySize(others).map(rowOf)); rest.remove(); });
     all.append(rest);

@@ -17,7 +17,14 @@ from objectives.loading.models import Classifier, load_classifier
 from objectives.packing.scheme import Scheme
 from objectives.quantization import gptq
 from objectives.quantization.affine import choose_affine, encode
-from objectives.quantization.bank_cache import Quantizer, calibrated_entries, load_quantizer, make_bank
+from objectives.quantization.bank_cache import (
+    Quantizer,
+    calibrated_entries,
+    calibration_seconds,
+    load_quantizer,
+    make_bank,
+    missing_codes,
+)
 from objectives.quantization.parameters import decode
 from tests.objectives.tiny_bert import make_tiny_bert
 from tests.search.tiny_problem import TinyProblem, make_tiny_problem
@@ -90,7 +97,10 @@ def test_a_calibrated_bank_is_made_once(
         "objectives.quantization.bank_cache._REPORT_EVERY_S", float("inf")
     )  # however slow the machine is
     messages: list[str] = []
+    assert missing_codes(calibrated, layers, "m", tmp_path) == list(layers)
+    assert 0 < calibration_seconds(calibrated, classifier.model, layers) < 600
     first = make_bank(calibrated, classifier.model, layers, "m", tmp_path, messages.append)
+    assert missing_codes(calibrated, layers, "m", tmp_path) == []
     assert messages == ["calibrating on 80 training sentences"]
     changed = 0
     for layer in layers:

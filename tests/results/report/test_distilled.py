@@ -1,5 +1,5 @@
 from dataclasses import MISSING, fields, replace
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,26 @@ SMALL = DistilledMap(
     damage_change_high=-0.009,
     unseen_before=0.05,
     unseen_after=0.036,
+    unseen_before_low=0.04,
+    unseen_before_high=0.06,
+    unseen_after_low=0.03,
+    unseen_after_high=0.04,
+    holdout_damage_before=0.058,
+    holdout_damage_before_low=0.047,
+    holdout_damage_before_high=0.07,
+    holdout_damage_after=0.037,
+    holdout_damage_after_low=0.029,
+    holdout_damage_after_high=0.046,
+    holdout_metric_before=0.22,
+    holdout_metric_before_low=0.15,
+    holdout_metric_before_high=0.29,
+    holdout_metric_after=0.21,
+    holdout_metric_after_low=0.14,
+    holdout_metric_after_high=0.28,
+)
+ADDED_BEFORE_0_6_0 = (
+    *("trained", "epochs", "damage_change", "damage_change_low", "damage_change_high"),
+    *("unseen_before", "unseen_after"),
 )
 LARGE = replace(
     SMALL,
@@ -84,6 +104,14 @@ def test_tables_of_older_versions_are_read(tmp_path: Path) -> None:
     assert (read.trained, read.epochs, read.damage_after, read.checkpoint) == ("scales", 1, 0.0314, old.checkpoint)
     assert isnan(read.damage_change)
     assert "change" not in distilled_line(read, "mcc")
+    # The next ones had more columns, but nothing on the holdout set, and the unseen damage without its interval.
+    header = (*names, *ADDED_BEFORE_0_6_0)
+    values = ",".join(str(getattr(SMALL, name)) for name in header)
+    distilled_path(tmp_path).write_text(f"{','.join(header)}\n{values}\n".replace("metric_", "mcc_"))
+    [read] = (one for one in read_distilled(tmp_path) if one.checkpoint == SMALL.checkpoint)
+    assert (read.trained, read.damage_change, read.unseen_after) == ("weights", -0.0143, 0.036)
+    assert isnan(read.holdout_damage_after) and isnan(read.unseen_after_high)
+    assert distilled_line(read, "mcc").endswith("unseen damage as searched 0.05, unseen damage distilled 0.036")
     # Beside newer ones, of which the one of least held-out damage is exported.
     better = replace(SMALL, held_out_damage_after=0.02)
     write_distilled([better, LARGE], tmp_path, "mcc")
@@ -98,6 +126,10 @@ def test_figures_in_a_manifest_have_the_metrics_name_or_in_older_ones_mcc() -> N
     assert distilled_of(figures | {"seed": 3}, "accuracy") == SMALL
     assert distilled_of(figures_of(SMALL, "mcc"), "accuracy") == SMALL
     assert distilled_of({"number": 3}, "mcc") is None
+    without = figures_of(replace(SMALL, unseen_after=nan), "mcc")
+    assert "unseen_after" not in without
+    found = distilled_of(without, "mcc")
+    assert found is not None and isnan(found.unseen_after)
 
 
 @pytest.mark.parametrize("content", ["", "number,label\n1,x\n", "number;label\n", "\x00\x01"])
@@ -123,7 +155,9 @@ def test_a_line_says_both_ways_and_what_was_not_kept() -> None:
     assert f"{DAMAGE} as searched 0.0457 (0.04 to 0.05), damage distilled 0.0314 (0.027 to 0.036)" in line
     assert "MCC as searched 0.257 (0.190 to 0.320), MCC distilled 0.263 (0.200 to 0.330)" in line
     assert "paired change of damage -0.0143 (-0.02 to -0.009)" in line
-    assert line.endswith("unseen damage as searched 0.05, unseen damage distilled 0.036")
+    assert "unseen damage as searched 0.05 (0.04 to 0.06), unseen damage distilled 0.036 (0.03 to 0.04)" in line
+    assert "holdout damage as searched 0.058 (0.047 to 0.07), holdout damage distilled 0.037 (0.029 to 0.046)" in line
+    assert line.endswith("holdout MCC as searched 0.220 (0.150 to 0.290), holdout MCC distilled 0.210 (0.140 to 0.280)")
     assert "not kept" not in line
     assert "not kept" in distilled_line(LARGE, "mcc")
 

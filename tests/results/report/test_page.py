@@ -19,7 +19,7 @@ from results.report.report import Running, report_page, write_report
 from results.report.verdict import AGAINST, CERTAIN, GOOD, SMALL
 from results.statistics.analysis import Analysis, analyse
 from tests.results.browser import Browser, browser, needs_browser
-from tests.results.synthetic import made_up_outcome, with_trials, with_unseen
+from tests.results.synthetic import made_up_distilled, made_up_outcome, with_trials, with_unseen
 
 pytestmark = needs_browser
 
@@ -348,3 +348,33 @@ def test_script_and_style_are_small(page: tuple[Path, Analysis]) -> None:
     html = page[0].read_text(encoding="utf-8")
     ours = html.split("<style>")[1].split("</style>")[0] + html.split("<script>")[1].split("</script>")[0]
     assert len(ours.encode()) < 60_000
+
+
+def test_distilled_maps_stand_beside_the_maps_as_searched(
+    page: tuple[Path, Analysis], chromium: Browser, tmp_path: Path
+) -> None:
+    _, analysis = page
+    trial = next(one for one in analysis.outcome.trials if one.label == "uniform 2")
+    distilled = [made_up_distilled(trial), made_up_distilled(trial, 0.5, "scales")]
+    path = tmp_path / "report.html"
+    path.write_text(report_page(analysis, "runs/x", PLOTS, distilled), encoding="utf-8")
+    for width in (DESKTOP, PHONE):
+        chromium.open(path, width)
+        assert chromium.evaluate("document.querySelector('.answer').getBoundingClientRect().bottom") < 900
+        assert "damage went from" in text_of(chromium, ".answer")
+        assert chromium.evaluate("document.documentElement.scrollWidth") <= width
+        boxes = "[...document.querySelectorAll('.wide, .canvas')]"
+        assert chromium.evaluate(f"{boxes}.filter(box => box.scrollWidth > box.clientWidth + 1).length") == 0
+    chromium.open(path, DESKTOP)
+    assert "distilled: weights" in text_of(chromium, ".key")
+    mouse(chromium, "#mark-distilled-0", click=True)
+    shown, damage = text_of(chromium, ".tip"), distilled[0].damage_after
+    assert f"damage {damage:.3g} ({distilled[0].damage_before:.3g} as searched)" in shown
+    assert text_of(chromium, "#explore-map h3") == "uniform 2"  # the map, which distillation does not change
+    figures = text_of(chromium, "#explore-map table")
+    assert f"{damage:.3g}" in figures and f"{distilled[1].damage_after:.3g}" in figures
+    places = "['0', '1'].map(at => document.querySelector(`#mark-distilled-${at}`).getBoundingClientRect())"
+    (left, low), (other, high) = chromium.evaluate(f"{places}.map(box => [box.x + box.width / 2, box.y])")
+    assert left == pytest.approx(other, abs=0.5) and low > high
+    assert chromium.evaluate("document.querySelectorAll('#explore-table tbody tr').length") == analysis.complete + 2
+    assert chromium.reported("Runtime.exceptionThrown") == []

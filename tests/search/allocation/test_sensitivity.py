@@ -9,13 +9,20 @@ from objectives.layers import WIDTHS
 from objectives.problem import Problem
 from objectives.quantization.bank import FP32_WIDTH
 from objectives.scores import LogOdds
-from search.allocation.sensitivity import MEASURED_WIDTHS, Sensitivities, measure
+from search.allocation.sensitivity import MEASURED_WIDTHS, Sensitivities, measure, passes_to_measure
 
 
 def test_each_layer_alone_is_measured_and_kept(problem: Problem, tmp_path: Path) -> None:
     progress: list[tuple[str, int, int, float | None]] = []
+
+    def passes() -> float:
+        return passes_to_measure(problem, problem.fingerprint, tmp_path, "measured", WIDTHS)
+
+    shares = sum(problem.evaluator.share_above(index) for index in range(len(problem.layers)))
+    assert passes() == pytest.approx(12 + len(MEASURED_WIDTHS) * shares)
     sensitivities = measure(problem, tmp_path, report_progress=lambda *step: progress.append(step))
     assert sensitivities is not None
+    assert passes() == 0
     n_layers = len(problem.layers)
     total = len(MEASURED_WIDTHS) * n_layers
     gradients = [step for step in progress if step[0] == "sensitivities by gradients, batches"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from objectives.training import distillation
 from objectives.training.distillation import loss_of
 from results.report.distilled import read_distilled
-from results.statistics.analysis import select
+from results.statistics.analysis import analyse, select
 from search.run.distilling import maps_to_distil
 from search.samplers.guided import GuidedSampler
 from search.study.reading import load_study, outcome
@@ -58,6 +58,8 @@ def test_distilled_maps_are_checkpoints_that_score_what_the_table_says(
         assert float(row["damage_change_low"]) <= change <= float(row["damage_change_high"])
         on_unseen = found.head.divergences(found.unseen.log_odds[trial.number], found.unseen.fp32_log_odds).mean()
         assert float(row["unseen_before"]) == pytest.approx(on_unseen, abs=1e-6)
+        assert float(row["unseen_after_low"]) <= float(row["unseen_after"]) <= float(row["unseen_after_high"])
+        assert row["holdout_damage_after"] == ""  # this run has no holdout set
         assert (float(row["held_out_damage_after"]) < float(row["held_out_damage_before"])) == (row["kept"] == "True")
         assert (row["trained"], row["epochs"]) == ("scales", "1")
         assert row["checkpoint"] in (run / "report.html").read_text(encoding="utf-8")
@@ -113,10 +115,12 @@ def test_what_was_stopped_is_kept_and_continued(
 ) -> None:
     monkeypatch.setattr(distillation, "_BATCH_TOKENS", 16)
     run = tmp_path / "run"
-    assert bitfront("search", *quick_search(roomy), "--run", run, "--trials", 9, "--unseen", 10).status == 0
+    search = ("search", *quick_search(roomy), "--run", run, "--trials", 9, "--unseen", 10, "--confirm", 0.3)
+    assert bitfront(*search).status == 0
     distill = ("distill", "--run", run, "--trial", 8, "--train", "weights")
     assert bitfront(*distill).status == 0
     [whole] = rows(run / "distilled.csv")
+    assert whole["holdout_damage_after"] and whole["holdout_mcc_after_low"]
     (run / whole["checkpoint"]).rename(tmp_path / "whole")
 
     def interrupted(*arguments: Any) -> Tensor:
@@ -131,6 +135,8 @@ def test_what_was_stopped_is_kept_and_continued(
     assert "the best model so far is kept, and the same command continues" in " ".join(result.err.split())
     stopped = json.loads((run / whole["checkpoint"] / "bitfront.json").read_text(encoding="utf-8"))
     assert not stopped["provenance"]["distilled"]["finished"]
+    assert "unseen_after" in stopped["provenance"]["distilled"]
+    assert "holdout_damage_after" not in stopped["provenance"]["distilled"]  # that waits for the map as it ends
     assert bitfront(*distill).status == 0
     assert rows(run / "distilled.csv") == [whole]
     packed = [where / "packed.safetensors" for where in (run / whole["checkpoint"], tmp_path / "whole")]
@@ -162,11 +168,23 @@ def test_the_rest_of_the_hours_goes_into_distilling(
     """The picks from the smallest up, then maps of sizes in between."""
     monkeypatch.setattr(GuidedSampler, "_nothing_left", lambda sampler, trials: True)
     run = tmp_path / "run"
-    result = bitfront("search", *quick_search(roomy), "--run", run, "--hours", 1, "--unseen", 10, "--distill", "scales")
+    limits = ("--hours", 1, "--unseen", 10, "--confirm", 0.3)
+    result = bitfront("search", *quick_search(roomy), "--run", run, *limits, "--distill", "scales")
     assert result.status == 0, result.err
-    selection = select(outcome(load_study(run / "study.journal"), "run"))
+    found = outcome(load_study(run / "study.journal"), "run")
+    selection = select(found)
     picks, night = maps_to_distil(selection), maps_to_distil(selection, between=True)
     assert {trial.number for trial in night} == {int(row["number"]) for row in rows(run / "distilled.csv")}
     sizes = [trial.nominal_compression for trial in picks]
     assert picks == night[: len(picks)] and sizes == sorted(sizes, reverse=True)
     assert len(night) > len(picks) and {trial.number for trial in night[len(picks) :]} <= selection.front_numbers
+    # On the holdout set the figures as searched are those of the final checks, for all maps that these scored.
+    checked = analyse(found).holdout
+    distilled = [one for one in read_distilled(run) if one.number in checked]
+    assert len(distilled) > 1
+    for one in distilled:
+        known = checked[one.number]
+        assert one.holdout_damage_before == pytest.approx(known.damage, abs=1e-6)
+        assert one.holdout_damage_before_low == pytest.approx(known.damage_interval.low, abs=1e-6)
+        assert one.holdout_metric_before == pytest.approx(known.metric, abs=1e-6)
+        assert one.holdout_metric_before_low == pytest.approx(known.metric_interval.low, abs=1e-6)
