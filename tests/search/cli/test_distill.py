@@ -1,23 +1,30 @@
 """The `distill` command, its older name `polish`, and `search --polish`."""
 
 import json
+import os
 import signal
+import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 from torch import Tensor
 
 from objectives.training import distillation
 from objectives.training.distillation import loss_of
 from results.report.distilled import read_distilled
 from results.statistics.analysis import analyse, select
+from search.cli.app import main
 from search.run.distilling import maps_to_distil
 from search.samplers.guided import GuidedSampler
 from search.study.reading import load_study, outcome
 from tests.search.commands import rows
 from tests.search.conftest import Command
+from tests.search.forks import fork
 from tests.search.tiny_problem import TinyProblem
+from tests.waiting import wait_until
 
 
 def quick_search(problem: TinyProblem) -> tuple[object, ...]:
@@ -142,6 +149,69 @@ def test_what_was_stopped_is_kept_and_continued(
     packed = [where / "packed.safetensors" for where in (run / whole["checkpoint"], tmp_path / "whole")]
     assert packed[0].read_bytes() == packed[1].read_bytes()
     assert sorted(path.name for path in (run / "distilled").iterdir()) == [Path(whole["checkpoint"]).name]
+
+
+@pytest.mark.slow
+def test_a_distillation_stopped_and_killed_ends_in_the_same_bytes(
+    roomy: TinyProblem, bitfront: Command, tmp_path: Path
+) -> None:
+    """Each start is a process of its own, which is told to stop, or is killed, in the middle of its training."""
+    run = tmp_path / "run"
+    assert bitfront("search", *quick_search(roomy), "--run", run, "--trials", 9, "--unseen", 10).status == 0
+
+    def start(save_every_s: float) -> BaseProcess:
+        def distil() -> None:
+            distillation._SAVE_EVERY_S = save_every_s
+            words = ("distill", "--run", run, "--trial", 8, "--train", "weights", "--epochs", 30)
+            sys.argv = ["bitfront", *map(str, words)]
+            main()
+
+        return fork(distil)
+
+    def ended(process: BaseProcess) -> int | None:
+        process.join(timeout=300)
+        return process.exitcode
+
+    assert ended(start(180.0)) == 0
+    [whole] = rows(run / "distilled.csv")
+    checkpoint, undisturbed = run / whole["checkpoint"], tmp_path / "undisturbed"
+    checkpoint.rename(undisturbed)
+    state = checkpoint.with_name(f"{checkpoint.name}.training.safetensors")
+
+    def step() -> int:
+        if not state.exists():
+            return 0
+        with safe_open(state, framework="pt") as file:
+            return int(file.metadata()["step"])
+
+    def after(steps: int, number: signal.Signals) -> int | None:
+        """Start, send a signal once so many steps are saved, and return the exit code."""
+        process = start(0.0)
+        wait_until(lambda: step() >= steps or not process.is_alive(), timeout_s=300, pause_s=0.001)
+        assert process.pid is not None
+        os.kill(process.pid, number)
+        return ended(process)
+
+    assert after(5, signal.SIGKILL) == -signal.SIGKILL
+    assert not checkpoint.exists()
+    killed_at = step()
+    assert after(killed_at + 15, signal.SIGINT) == 0
+    # What was stopped is a checkpoint that loads and scores, and says that it is not finished.
+    assert step() >= killed_at + 15
+    manifest = json.loads((checkpoint / "bitfront.json").read_text(encoding="utf-8"))
+    assert not manifest["provenance"]["distilled"]["finished"]
+    evaluate = ("evaluate", "--checkpoint", checkpoint, *quick_search(roomy)[:4], "--json")
+    said = bitfront(*evaluate).out
+    [stopped] = rows(run / "distilled.csv")
+    assert json.loads(said)["damage"] == pytest.approx(float(stopped["damage_after"]), abs=1e-9)
+    assert after(step() + 15, signal.SIGKILL) == -signal.SIGKILL
+    assert bitfront(*evaluate).out == said
+
+    assert ended(start(180.0)) == 0
+    assert not state.exists()
+    assert rows(run / "distilled.csv") == [whole]
+    for name in ("packed.safetensors", "bitfront.json"):
+        assert (checkpoint / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
 @pytest.mark.parametrize(
