@@ -162,18 +162,11 @@ class _Embedding(_Layer):
 
 
 class _Group:
-    """Tensors with one learning rate, which is ``rate`` at its peak, and their optimiser.
-
-    Its moments are made at once. Those that a first backward pass makes lie between activations, whose freed memory the
-    C library then cannot use again: 4 bytes a weight.
-    """
+    """Tensors with one learning rate, which is ``rate`` at its peak, and their optimiser."""
 
     def __init__(self, tensors: list[Tensor], rate: float) -> None:
         self.tensors, self.rate = tensors, rate
         self.optimizer = torch.optim.AdamW(tensors, lr=rate, weight_decay=0.0, fused=True)
-        for tensor in tensors:
-            moments = {name: torch.zeros_like(tensor) for name in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[tensor] = {"step": torch.zeros((), device=tensor.device), **moments}
 
 
 def _updating(layer: _Layer, group: _Group | None) -> Callable[[Tensor], None]:
@@ -282,9 +275,9 @@ class Student:
         for number, group in enumerate(self._groups):
             for index, tensor in enumerate(group.tensors):
                 tensor.copy_(state[f"{number}.{index}"])
-                for name, own in group.optimizer.state[tensor].items():
+                for name in ("step", "exp_avg", "exp_avg_sq"):
                     if (value := state.get(f"{number}.{index}.{name}")) is not None:
-                        own.copy_(value)
+                        group.optimizer.state[tensor][name] = value.to(tensor.device).clone()
         self._copy_masters()
         for layer in self._layers:
             layer.decode()
