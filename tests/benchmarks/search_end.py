@@ -205,17 +205,14 @@ def compare(runs: list[RunDirectory]) -> None:
 
 
 def likeness(sampler: GuidedSampler, trials: list[FrozenTrial]) -> dict[str, float]:
-    """Return what a search's model is like; the first two rows at the largest, a middle and the smallest budget.
+    """Return what a search's model is like; the first two rows at the largest and the smallest budget.
 
     What is linear in layers and widths is predicted as the surrogate predicts it, of each map from the others.
     """
     model, finished = sampler._model, sampler._no_maps()
     finished.update(trials)
     rows: dict[str, float] = {}
-    steps = sampler._budgets[:: guided._RUNGS_A_STEP]
-    for name, budget in zip(
-        ("largest", "middle", "smallest"), (steps[0], steps[len(steps) // 2], steps[-1]), strict=True
-    ):
+    for name, budget in (("largest", sampler._budgets[0]), ("smallest", sampler._budgets[-1])):
         observed = finished.observations(budget, sampler._fp32_log_odds)
         posterior = model.posterior(observed, budget)
         sums = model.sums.reshape(*sampler._sizes.shape, -1)
