@@ -29,6 +29,7 @@ from objectives.batching import by_length, device_of, equal_length_batches
 from objectives.evaluation.evaluator import DTYPES, Evaluator
 from objectives.heads import TWO_CLASSES, Head
 from objectives.loading.fingerprint import short_digest
+from objectives.memory import give_back_large_blocks
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import LogOdds, Precision
 from objectives.training.augmentation import Augmentation, TokenIds
@@ -43,7 +44,7 @@ _BATCH_TOKENS = 512
 _WARM_UP_SHARE = 0.05
 _HIDDEN_WEIGHT = 4.0
 _SAVE_EVERY_S = 180.0
-_RECIPE = 1  # a state of another recipe is not continued
+_RECIPE = 2  # a state of another recipe is not continued
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def distil(
     """
     if len(sentences.token_ids) < 2:
         raise ValueError(f"distillation needs at least two sentences, got {len(sentences.token_ids)}")
+    give_back_large_blocks()  # a sixth of the peak
     return _Distillation(quantized, fp32, sentences, training, head).run(state, report_progress, should_stop)
 
 

@@ -36,7 +36,8 @@ Trained = Literal["scales", "weights"]
 """What is trained beside biases, normalisations and the head: ``scales`` only, or codes with them (``weights``)."""
 
 _WIDEST_SHIFTED = 4  # bits; the stored zero points of wider codes are too coarse to tune
-_LATENT_RATE, _LEVEL_RATE, _OTHER_RATE = 5e-5, 1e-3, 3e-4
+# Latent weights are in steps of their codes. One rate in FP32 units for all would move wide codes by many steps.
+_LATENT_RATE, _LEVEL_RATE, _OTHER_RATE = 1e-3, 1e-3, 3e-4
 _START_INSIDE = 0.45  # steps from a code; nearer to its edges, the first noisy steps would undo the search's rounding
 _INSIDE = 0.499  # steps from a code; FP32 then rounds every latent weight of up to 8 bits to it
 
@@ -221,7 +222,7 @@ class Student:
         for trainee in self._layers:
             group = None
             if trainee.latent is not None:
-                group = _Group([trainee.latent], _LATENT_RATE / float(trainee.start.scale.mean()))
+                group = _Group([trainee.latent], _LATENT_RATE)
                 self._groups.append(group)
             if not isinstance(trainee, _Embedding):
                 trainee.weight.register_post_accumulate_grad_hook(_updating(trainee, group))

@@ -1,10 +1,11 @@
 """What a training step of `distill --train weights` costs, against `transformers`' own FP32 step in the same process.
 
 bert-base's shapes with random weights, every layer at 2 bits; batches of 32 equally long CoLA sentences, the same AdamW
-and threads. The teacher's forward pass is listed apart: every distillation needs it. `memory` measures one process for
-each way: its peak above what it held before the model, in bytes a weight, activations included.
+and threads. The teacher's forward pass is listed apart: every distillation needs it. Memory is the peak of a process
+above what it held before the model, in bytes a weight: with that batch, and what twice the batch adds, which is as much
+as the activations of one.
 
-`python -m tests.benchmarks distill [ours | transformers]`: with a word, be one of these processes.
+`python -m tests.benchmarks distill [ours N | transformers N]`: with a word, be one of these processes, of N sentences.
 
 `python -m tests.benchmarks distill RUN`: the distilled maps of a run, as `bitfront distill` made them, each with the
 paired difference of `weights` from `scales` on the validation sentences where there are both.
@@ -13,7 +14,6 @@ paired difference of `weights` from `scales` on the validation sentences where t
 from __future__ import annotations
 
 import copy
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +29,7 @@ from objectives.evaluation.precision import faster_precision
 from objectives.heads import TWO_CLASSES
 from objectives.layers import uniform
 from objectives.loading.layer_discovery import find_layers
+from objectives.memory import give_back_large_blocks
 from objectives.quantization.bank import WeightBank
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import Precision
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> None:
         _compare(Path(arguments[0]))
         return
     if arguments:
-        print(json.dumps(_memory(arguments[0])))
+        print(_memory(arguments[0], int(arguments[1])))
         return
     model, batch = _model(), _batch()
     print(f"{BATCH} sentences of {batch.shape[1]} tokens, {torch.get_num_threads()} threads, medians of {REPEATS}")
@@ -70,8 +71,13 @@ def main(arguments: list[str]) -> None:
         print(f"distillation without its teacher, {precision}: {own / plain:.2f} of transformers' step")
     for way in ("transformers", "ours"):
         command = [sys.executable, "-m", "tests.benchmarks", "distill", way]
-        told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-        print(f"peak memory, {way}: {told['bytes a weight']:.1f} bytes a weight, {told['MiB']:.0f} MiB")
+        peak, double = (
+            float(
+                subprocess.run([*command, str(n)], capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+            )
+            for n in (BATCH, 2 * BATCH)
+        )
+        print(f"peak memory, {way}: {peak:.1f} bytes a weight, of which activations {double - peak:.1f}")
 
 
 def _model() -> BertForSequenceClassification:
@@ -81,11 +87,11 @@ def _model() -> BertForSequenceClassification:
     return model
 
 
-def _batch() -> Tensor:
+def _batch(count: int = BATCH) -> Tensor:
     """Return the tokens of CoLA sentences of the commonest length."""
     tokens = cola_tokens()
     _, indices = max(by_length(tokens), key=lambda group: len(group[1]))
-    return torch.tensor([tokens[index] for index in indices[:BATCH]])
+    return torch.tensor([tokens[index] for index in indices[:count]])
 
 
 def _plain_step(model: BertForSequenceClassification, batch: Tensor) -> Callable[[], None]:
@@ -120,15 +126,18 @@ def _our_step(
     return step, teach
 
 
-def _memory(way: str) -> dict[str, float]:
+def _memory(way: str, count: int) -> float:
     before = memory_bytes("VmRSS")
-    model, batch = _model(), _batch()
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    step = _plain_step(model, batch) if way == "transformers" else _our_step(model, batch, "fp32")[0]
+    model, batch = _model(), _batch(count)
+    if way == "transformers":
+        step = _plain_step(model, batch)
+    else:
+        give_back_large_blocks()
+        step = _our_step(model, batch, "fp32")[0]
     for _ in range(3):
         step()
-    grown = memory_bytes("VmHWM") - before
-    return {"bytes a weight": grown / weights, "MiB": grown / 2**20}
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return (memory_bytes("VmHWM") - before) / weights
 
 
 def _compare(run: Path) -> None:

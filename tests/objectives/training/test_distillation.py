@@ -72,7 +72,7 @@ def log_odds_of(model: torch.nn.Module, sentences: Sequence[Sequence[int]]) -> t
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """With few and small batches a step has to be larger."""
-    for name, rate in (("_LATENT_RATE", 0.003), ("_LEVEL_RATE", 0.01), ("_OTHER_RATE", 0.01)):
+    for name, rate in (("_LATENT_RATE", 0.03), ("_LEVEL_RATE", 0.01), ("_OTHER_RATE", 0.01)):
         monkeypatch.setattr(student, name, rate)
     monkeypatch.setattr(distillation, "_BATCH_TOKENS", 64)
 
@@ -289,6 +289,19 @@ def test_latent_weights_stay_within_half_a_step_of_the_levels() -> None:
     assert layer.latent is not None
     assert -0.5 < float(layer.latent.min()) < -0.4
     assert 2**layer.start.width - 0.6 < float(layer.latent.max()) < 2**layer.start.width - 0.5
+
+
+def test_latent_weights_of_all_widths_move_by_the_same_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(student, "_LATENT_RATE", 1e-2)
+    model = random_bert()
+    own = Student(quantized_to(model, mixed_bits(model)), model, "weights")
+    before = [layer.latent.clone() for layer in own._layers if layer.latent is not None]
+    own.step(own.network(input_ids=batch()).logits.square().sum(), 0.5)
+    moved = {}
+    for layer, latent in zip(own._layers, before, strict=True):
+        assert layer.latent is not None
+        moved[layer.start.width] = float((layer.latent - latent).abs().max())
+    assert moved == pytest.approx(dict.fromkeys(range(2, 9), 5e-3), rel=1e-2)
 
 
 def test_weights_in_bf16_are_trained_in_fp32(classifier: Classifier, sentences: TrainingSentences) -> None:
