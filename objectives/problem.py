@@ -23,9 +23,8 @@ from objectives.loading.fingerprint import Fingerprint, fingerprint, sentences_f
 from objectives.loading.holdout import load_scored
 from objectives.loading.layer_discovery import find_layers, footprint_of
 from objectives.loading.models import Classifier, load_classifier
-from objectives.loading.sentences import Sentences, load_texts, training_order
+from objectives.loading.sentences import Sentences
 from objectives.loading.tasks import ALL_DEFAULT, DataOptions
-from objectives.loading.tokenization import Text
 from objectives.metrics import METRIC_NAMES, MetricName, chance_level, metric_definition, metric_of
 from objectives.miniature import SHIPPED
 from objectives.model_labels import fitting_labels, matching, names_of_outputs, order_by_scores, reordered
@@ -36,7 +35,6 @@ from objectives.quantization.bank_cache import load_quantizer, make_bank
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import Labels, LogOdds, Precision, Scores, score
 from objectives.token_types import follow_separators, types_of
-from objectives.training.distillation import TrainingSentences
 
 MINIATURE = "miniature"
 """The name of the embedded model and its sentences."""
@@ -334,74 +332,6 @@ def _order_by_scores(
         raise InputError(f"{classifier.source} on {sentences.source}: {error}") from None
     report_progress(f"labels in the order that fits the FP32 model's scores: {matching(sentences.names, order)}")
     return order
-
-
-def distillation_sentences(
-    problem: Problem, unseen: int, text: Path | None = None
-) -> tuple[TrainingSentences, list[list[int]]]:
-    """Return the sentences to distil on, each once, and the run's unseen sentences that are none of them.
-
-    No sentence is trained on that scores maps. Only if the unseen sentences are more than half of all, the later ones
-    of them are trained on: what is left must be enough.
-
-    Args:
-        problem: the problem.
-        unseen: the most unseen sentences of its run.
-        text: a file of further unlabelled texts, read as ``--calibration`` is, or None.
-
-    Raises:
-        InputError: there are fewer than two to train on, or the file cannot be read.
-    """
-    scored = _scored_sentences(problem)
-    further = load_texts("", replace(problem.options, calibration=str(text))) if text is not None else ()
-    encoded = problem.classifier.encode([*_training_texts(problem), *further]).ids
-    available = dict.fromkeys(tokens for tokens in encoded if tokens not in scored)
-    kept = _unseen_of(problem, min(unseen, len(available) // 2))
-    judging = {tuple(tokens) for tokens in kept}
-    token_ids = [list(tokens) for tokens in available if tokens not in judging]
-    if len(token_ids) < 2:
-        raise InputError(
-            f"{problem.data}: distillation needs 2 training sentences that score no map, got {len(token_ids)}; add some"
-        )
-    return TrainingSentences(token_ids, problem.classifier.tokenizer.all_special_ids), kept
-
-
-def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
-    """Return the tokens of at most ``most`` training sentences that a search does not see.
-
-    Sentences that are also searched with or in the holdout set are left out. Those that codes are calibrated on come
-    last. Labels are not needed, because damage is measured against the FP32 model.
-
-    Raises:
-        InputError: there are no such sentences.
-    """
-    if not (unseen := _unseen_of(problem, most)):
-        raise InputError(f"{problem.data}: has no training sentences that are not searched with; add some")
-    return unseen
-
-
-def _unseen_of(problem: Problem, most: int) -> list[list[int]]:
-    texts = _training_texts(problem)
-    scored = _scored_sentences(problem)
-    unseen: dict[tuple[int, ...], None] = {}
-    for index in reversed(training_order(len(texts))):
-        if len(unseen) == most:
-            break
-        [tokens] = problem.classifier.encode([texts[index]]).ids
-        if tokens not in scored:
-            unseen[tokens] = None
-    return [list(tokens) for tokens in unseen]
-
-
-def _scored_sentences(problem: Problem) -> set[tuple[int, ...]]:
-    """Return the tokens of the sentences that score maps, including the holdout set."""
-    holdout = () if problem.holdout is None else problem.holdout.token_ids
-    return {tuple(tokens) for tokens in (*problem.token_ids, *holdout)}
-
-
-def _training_texts(problem: Problem) -> Sequence[Text]:
-    source = str(SHIPPED.data) if problem.data == MINIATURE else problem.data
-    return load_texts(source, problem.options)
 
 
 def _parse_device(name: str) -> torch.device:

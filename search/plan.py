@@ -15,10 +15,11 @@ from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.precision import faster_precision
 from objectives.layers import uniform
 from objectives.miniature import SHIPPED
-from objectives.problem import MINIATURE, Problem, distillation_sentences
+from objectives.problem import MINIATURE, Problem
 from objectives.quantization.bank_cache import calibration_seconds, load_quantizer, missing_codes
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.training.distillation import Training, TrainingSentences, seconds_per_epoch
+from objectives.training_sentences import distillation_sentences
 from results.columns import Column, to_terminal
 from results.formatting import duration, maps
 from results.statistics.picks import HEADLINE_COMPRESSIONS

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from objectives.errors import InputError
 from objectives.evaluation.precision import faster_precision
 from objectives.metrics import MetricName
-from objectives.problem import Holdout, Problem, distillation_sentences
+from objectives.problem import Holdout, Problem
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import Labels, LogOdds, score
 from objectives.training.distillation import Training, TrainingSentences, distil
 from objectives.training.student import Trained
+from objectives.training_sentences import distillation_sentences
 from results.export.bit_map_files import bit_map_path, bit_map_provenance
 from results.export.model_card import FIGURES, card_figures
 from results.export.packed import read_manifest, write_checkpoint

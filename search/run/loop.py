@@ -17,7 +17,8 @@ import torch
 from objectives.cache import cache_directory
 from objectives.loading import AUTO
 from objectives.loading.fingerprint import Fingerprint
-from objectives.problem import Problem, distillation_sentences
+from objectives.problem import Problem
+from objectives.training_sentences import distillation_sentences
 from results.plots.heat_maps import write_sensitivity_plot
 from results.report.report import write_report
 from results.statistics.analysis import Analysis

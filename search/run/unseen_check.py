@@ -16,8 +16,9 @@ import optuna
 from objectives.errors import InputError
 from objectives.layers import BitMap
 from objectives.loading.fingerprint import short_digest
-from objectives.problem import Problem, unseen_sentences
+from objectives.problem import Problem
 from objectives.scores import LogOdds
+from objectives.training_sentences import unseen_sentences
 from results.outcome import Outcome, Trial
 from results.pareto import exact_sizes, non_dominated
 from results.statistics.analysis import Selection, select

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from objectives.evaluation.precision import faster_precision
 from objectives.layers import BitMap
-from objectives.problem import Problem, distillation_sentences
+from objectives.problem import Problem
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.training.distillation import Training, distil
+from objectives.training_sentences import distillation_sentences
 from results.statistics.bootstrap import Bootstrapped, Resamples
 
 _UNSEEN = 200

@@ -18,8 +18,9 @@ import torch
 
 from objectives.evaluation.cuda_graphs import multiplies_bf16
 from objectives.heads import TWO_CLASSES
-from objectives.problem import Problem, load_problem, unseen_sentences
+from objectives.problem import Problem, load_problem
 from objectives.scores import Precision
+from objectives.training_sentences import unseen_sentences
 from search.allocation.knapsack import Choice, Sizes, layer_sizes, to_bit_map, to_choice
 from tests.benchmarks.search import GUIDED_COST, TAIL, best_map, search, source_of
 from tests.shared import ABSENT

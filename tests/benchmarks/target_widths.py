@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from objectives.layers import BitMap
-from objectives.problem import unseen_sentences
+from objectives.training_sentences import unseen_sentences
 from results.statistics.unseen import gain_over_knapsack, unseen_damages
 from search.run.profile import checked_profile
 from search.run.reporting import read_outcome

@@ -16,10 +16,11 @@ from objectives.layers import uniform
 from objectives.loading.hub import quiet_libraries
 from objectives.loading.models import Classifier
 from objectives.loading.tasks import DataOptions
-from objectives.problem import load_problem, unseen_sentences
+from objectives.problem import load_problem
 from objectives.quantization.second_moments import second_moments
 from objectives.scores import LogOdds
 from objectives.token_types import types_by_separator, types_of
+from objectives.training_sentences import unseen_sentences
 from tests.objectives.architectures import tiny_model
 from tests.objectives.tiny_bert import SPECIAL, WORDS, make_tiny_bert
 

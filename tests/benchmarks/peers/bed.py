@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from objectives.batching import equal_length_batches
 from objectives.evaluation.evaluator import Evaluator
 from objectives.loading.sentences import load_texts, training_order
-from objectives.problem import Problem, load_problem, unseen_sentences
+from objectives.problem import Problem, load_problem
 from objectives.scores import LogOdds, score
+from objectives.training_sentences import unseen_sentences
 from tests.shared import COLA, MODEL
 
 CALIBRATION, UNSEEN = 2048, 500

@@ -17,7 +17,8 @@ import pytest
 from objectives.errors import InputError
 from objectives.heads import TWO_CLASSES
 from objectives.layers import BitMap
-from objectives.problem import Problem, load_problem, unseen_sentences
+from objectives.problem import Problem, load_problem
+from objectives.training_sentences import unseen_sentences
 from results.statistics.analysis import select
 from search.run.loop import run_search
 from search.run.profile import Profile

@@ -11,7 +11,8 @@ import optuna
 import pytest
 
 from objectives.loading.sentences import load_sentences
-from objectives.problem import Problem, distillation_sentences, load_problem, unseen_sentences
+from objectives.problem import Problem, load_problem
+from objectives.training_sentences import distillation_sentences, unseen_sentences
 from results.statistics.analysis import select
 from results.statistics.unseen import unseen_damages
 from search.cli.status import status_lines
