@@ -11,8 +11,7 @@ _LARGE_BLOCK = 2**20  # bytes
 
 def give_back_freed() -> None:
     """Return the memory freed so far."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
+    _call("malloc_trim", 0)
 
 
 def give_back_large_blocks() -> None:
@@ -20,5 +19,9 @@ def give_back_large_blocks() -> None:
 
     glibc would keep it for the next one, and gradients and activations of many sizes then leave gaps.
     """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+    _call("mallopt", _M_MMAP_THRESHOLD, _LARGE_BLOCK)
+
+
+def _call(function: str, *arguments: int) -> None:
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), function):
+        getattr(libc, function)(*arguments)

@@ -225,7 +225,7 @@ def load_problem(
     if confirm == AUTO:
         confirm = MINIATURE if data == MINIATURE else NONE
     model_source = str(SHIPPED.model) if model == MINIATURE else model
-    data_source = str(SHIPPED.data) if data == MINIATURE else data
+    data_source = source_of(data)
     confirm_source = str(SHIPPED.held_out) if confirm == MINIATURE else confirm
     # Before anything is loaded, because there may be no place for it.
     cache = cache_directory() if quantizer == "calibrated" or bank_in_files else Path()
@@ -315,6 +315,11 @@ def load_problem(
         paired=isinstance(sentences.texts[0], tuple),
     )
     return problem.searching_in(precision)
+
+
+def source_of(data: str) -> str:
+    """Return where the sentences of ``Problem.data`` lie: the embedded ones have a directory too."""
+    return str(SHIPPED.data) if data == MINIATURE else data
 
 
 def _order_by_scores(

@@ -9,8 +9,7 @@ from pathlib import Path
 from objectives.errors import InputError
 from objectives.loading.sentences import load_texts, training_order
 from objectives.loading.tokenization import Text
-from objectives.miniature import SHIPPED
-from objectives.problem import MINIATURE, Problem
+from objectives.problem import Problem, source_of
 from objectives.training.distillation import TrainingSentences
 
 
@@ -30,11 +29,11 @@ def distillation_sentences(
     Raises:
         InputError: there are fewer than two to train on, or the file cannot be read.
     """
-    scored = _scored_sentences(problem)
+    scored, texts = _scored_sentences(problem), _training_texts(problem)
     further = load_texts("", replace(problem.options, calibration=str(text))) if text is not None else ()
-    encoded = problem.classifier.encode([*_training_texts(problem), *further]).ids
+    encoded = problem.classifier.encode([*texts, *further]).ids
     available = dict.fromkeys(tokens for tokens in encoded if tokens not in scored)
-    kept = _unseen_of(problem, min(unseen, len(available) // 2))
+    kept = _unseen_of(problem, texts, scored, min(unseen, len(available) // 2))
     judging = {tuple(tokens) for tokens in kept}
     token_ids = [list(tokens) for tokens in available if tokens not in judging]
     if len(token_ids) < 2:
@@ -53,14 +52,12 @@ def unseen_sentences(problem: Problem, most: int) -> list[list[int]]:
     Raises:
         InputError: there are no such sentences.
     """
-    if not (unseen := _unseen_of(problem, most)):
+    if not (unseen := _unseen_of(problem, _training_texts(problem), _scored_sentences(problem), most)):
         raise InputError(f"{problem.data}: has no training sentences that are not searched with; add some")
     return unseen
 
 
-def _unseen_of(problem: Problem, most: int) -> list[list[int]]:
-    texts = _training_texts(problem)
-    scored = _scored_sentences(problem)
+def _unseen_of(problem: Problem, texts: Sequence[Text], scored: set[tuple[int, ...]], most: int) -> list[list[int]]:
     unseen: dict[tuple[int, ...], None] = {}
     for index in reversed(training_order(len(texts))):
         if len(unseen) == most:
@@ -78,5 +75,4 @@ def _scored_sentences(problem: Problem) -> set[tuple[int, ...]]:
 
 
 def _training_texts(problem: Problem) -> Sequence[Text]:
-    source = str(SHIPPED.data) if problem.data == MINIATURE else problem.data
-    return load_texts(source, problem.options)
+    return load_texts(source_of(problem.data), problem.options)

@@ -14,8 +14,7 @@ from objectives.cache import cache_directory
 from objectives.evaluation.evaluator import Evaluator
 from objectives.evaluation.precision import faster_precision
 from objectives.layers import uniform
-from objectives.miniature import SHIPPED
-from objectives.problem import MINIATURE, Problem
+from objectives.problem import Problem, source_of
 from objectives.quantization.bank_cache import calibration_seconds, load_quantizer, missing_codes
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.training.distillation import Training, TrainingSentences, seconds_per_epoch
@@ -67,7 +66,7 @@ def plan(profile: Profile, run: RunDirectory) -> tuple[Planned, ...]:
     # Codes of the affine quantiser take no time and are as large: nothing that is timed depends on their values.
     stand_in = replace(profile, quantizer="affine" if profile.quantizer == "calibrated" else profile.quantizer)
     problem = load_searched_problem(replace(stand_in, workers=1), log.info)
-    data = str(SHIPPED.data) if problem.data == MINIATURE else problem.data
+    data = source_of(problem.data)
     quantizer = load_quantizer(profile.quantizer, problem.classifier, data, profile.group_size, profile.data_options)
     fingerprint = problem.fingerprint | {"quantizer": quantizer.identity}
     recorded, done = "auto", 0

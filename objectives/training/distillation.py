@@ -131,7 +131,6 @@ def distil(
     """
     if len(sentences.token_ids) < 2:
         raise ValueError(f"distillation needs at least two sentences, got {len(sentences.token_ids)}")
-    give_back_large_blocks()  # a sixth of the peak
     return _Distillation(quantized, fp32, sentences, training, head).run(state, report_progress, should_stop)
 
 
@@ -157,6 +156,7 @@ class _Distillation:
     def __init__(
         self, quantized: QuantizedModel, fp32: nn.Module, sentences: TrainingSentences, training: Training, head: Head
     ) -> None:
+        give_back_large_blocks()  # a sixth of the peak
         self.quantized, self.fp32, self.training, self.head = quantized, fp32, training, head
         rng = np.random.default_rng(training.seed)
         order = rng.permutation(len(sentences.token_ids))
