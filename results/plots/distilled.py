@@ -20,6 +20,9 @@ def draw_distilled(
     size_axis: SizeAxis,
     change: Callable[[DistilledPoint], Change | None],
     floor: float = float("-inf"),
+    *,
+    run: str = "",
+    colour: str = BLACK,
 ) -> None:
     """Draw one figure of distilled maps with its intervals, and a dotted line from where each map was as searched.
 
@@ -29,6 +32,8 @@ def draw_distilled(
         size_axis: what the compression counts.
         change: returns the figure.
         floor: figures below it are drawn there.
+        run: what the legend calls the run, where there are several.
+        colour: of all that is drawn.
     """
     labelled: set[str] = set()
     for point in points:
@@ -36,19 +41,19 @@ def draw_distilled(
             continue
         at = point.trial.compression(size_axis)
         before, after = max(figure.before, floor), max(figure.after, floor)
-        axes.plot([at, at], [before, after], color=BLACK, linestyle=":", linewidth=1.2, zorder=5.5)
+        axes.plot([at, at], [before, after], color=colour, linestyle=":", linewidth=1.2, zorder=5.5)
         if figure.interval is not None:
             low, high = (max(end, floor) for end in (figure.interval.low, figure.interval.high))
-            axes.vlines(at, low, high, color=BLACK, alpha=0.5, linewidth=2.2, zorder=5.6)
+            axes.vlines(at, low, high, color=colour, alpha=0.5, linewidth=2.2, zorder=5.6)
         axes.plot(
             [at],
             [after],
             linestyle="none",
             marker=DISTILLED_MARKERS[point.legend],
             markersize=6.5,
-            color=BLACK,
-            markerfacecolor=BLACK if point.trial.feasible else "white",
+            color=colour,
+            markerfacecolor=colour if point.trial.feasible else "white",
             zorder=6.5,
-            label=None if point.legend in labelled else point.legend,
+            label=None if point.legend in labelled else f"{run}, {point.legend}" if run else point.legend,
         )
         labelled.add(point.legend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from objectives.files import write_text
 from objectives.metrics import METRIC_NAMES, MetricName
 from objectives.packing.footprint import AXIS_NAMES, SizeAxis
 from results import formatting
-from results.columns import Column, Measured, to_frame, to_html
+from results.columns import Column, Measured, Value, to_frame, to_html
 from results.outcome import Outcome, Trial, Unseen
-from results.plots.comparison import write_compare_plot
+from results.plots.comparison import DrawnRun, write_compare_plot
+from results.report.distilled import DistilledMap, distilled_columns
+from results.report.distilled_view import distilled_points
 from results.report.report import inline, render
 from results.report.tables import request_text
 from results.statistics.analysis import Analysis, analyse
@@ -25,11 +28,12 @@ from results.statistics.picks import sorted_requests
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One run of a comparison, with its front by rising compression."""
+    """One run of a comparison, with its front by rising compression and its distilled maps."""
 
     name: str
     analysis: Analysis
     front: tuple[Trial, ...]
+    distilled: tuple[DistilledMap, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,12 @@ class ComparisonInfo:
         return AXIS_NAMES[self.size_axis]
 
 
-def comparison_info(outcomes: Sequence[Outcome], names: Sequence[str]) -> ComparisonInfo:
+def comparison_info(
+    outcomes: Sequence[Outcome], names: Sequence[str], distilled: Sequence[Sequence[DistilledMap]] | None = None
+) -> ComparisonInfo:
     """Return what a comparison shows; every front is of damage, on the size axis of the first run if all have it.
+
+    ``distilled`` are the distilled maps of each run; None if no run has any.
 
     Raises:
         InputError: the runs have different metrics.
@@ -68,9 +76,9 @@ def comparison_info(outcomes: Sequence[Outcome], names: Sequence[str]) -> Compar
             used = f"{METRIC_NAMES[outcome.metric]}, and {names[0]} by {METRIC_NAMES[metric]}"
             raise InputError(f"{name} was scored by {used}; compare runs of one metric")
     runs = []
-    for outcome, name in zip(outcomes, names, strict=True):
+    for outcome, name, maps in zip(outcomes, names, distilled or [()] * len(names), strict=True):
         analysis = analyse(replace(outcome, quality="damage", size_axis=axis))
-        runs.append(ComparedRun(name, analysis, analysis.front))
+        runs.append(ComparedRun(name, analysis, analysis.front, tuple(maps)))
     return ComparisonInfo(axis, metric, tuple(runs), tuple(_warnings(outcomes, names, axis)))
 
 
@@ -137,7 +145,11 @@ def write_comparison(info: ComparisonInfo, directory: Path) -> None:
         OSError: the directory cannot be written.
     """
     lines = [
-        (run.name, [(trial.compression(info.size_axis), trial.scores.damage) for trial in run.front if trial.scores])
+        DrawnRun(
+            run.name,
+            [(trial.compression(info.size_axis), trial.scores.damage) for trial in run.front if trial.scores],
+            distilled_points(run.analysis, run.distilled),
+        )
         for run in info.runs
     ]
     references = [
@@ -145,15 +157,30 @@ def write_comparison(info: ComparisonInfo, directory: Path) -> None:
         for run in info.runs
         if (trial := run.analysis.reference) is not None and trial.scores is not None
     ]
+    distilled = [(run, one) for run in info.runs for one in run.distilled]
     svg = write_compare_plot(lines, references, info.size_axis, comparison_table(info), directory)
     page = render(
         "comparison.html.j2",
         info=info,
         picks=to_html(map_columns(info), picks_comparison(info), "sortable"),
+        distilled=to_html(_distilled_columns(info), distilled, "sortable") if distilled else "",
         facts=to_html(RUN_COLUMNS, info.runs, "sortable"),
         plot=inline(svg, "comparison", "The fronts of the runs; comparison.csv has the numbers"),
     )
     write_text(directory / "comparison.html", page)
+
+
+def _distilled_columns(info: ComparisonInfo) -> list[Column[tuple[ComparedRun, DistilledMap]]]:
+    """Return the columns of the table of all runs' distilled maps, without their checkpoints."""
+    own = [column for column in distilled_columns(info.metric) if column.heading not in ("", "checkpoint")]
+    return [
+        Column("", "run", lambda row: row[0].name),
+        *(Column("", one.heading, partial(_of_map, one), one.text, interval=one.interval) for one in own),
+    ]
+
+
+def _of_map(column: Column[DistilledMap], row: tuple[ComparedRun, DistilledMap]) -> Value:
+    return column.value(row[1])
 
 
 def _warnings(outcomes: Sequence[Outcome], names: Sequence[str], axis: SizeAxis) -> list[str]:

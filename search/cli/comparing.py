@@ -7,6 +7,7 @@ from pathlib import Path
 
 from objectives.errors import InputError, printable
 from results.report.comparison import comparison_info, write_comparison
+from results.report.distilled import read_distilled
 from search.run.reporting import read_outcome
 from search.run.run_directory import RunDirectory
 
@@ -22,6 +23,7 @@ def compare_runs(runs: Sequence[Path], margin: float | None, out: Path) -> tuple
         raise InputError("--compare needs at least two different runs: --compare runs/x runs/y")
     outcomes = [read_outcome(RunDirectory(run), margin) for run in runs]
     names = [outcome.name for outcome in outcomes]
-    info = comparison_info(outcomes, names if len(set(names)) == len(names) else [printable(run) for run in runs])
+    names = names if len(set(names)) == len(names) else [printable(run) for run in runs]
+    info = comparison_info(outcomes, names, [read_distilled(run) for run in runs])
     write_comparison(info, out)
     return info.warnings

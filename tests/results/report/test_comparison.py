@@ -11,9 +11,10 @@ import pytest
 
 from results.columns import shown
 from results.pareto import front
-from results.plots.comparison import draw_comparison
+from results.plots.comparison import DrawnRun, draw_comparison
 from results.report.comparison import comparison_info, comparison_table, map_columns, picks_comparison, write_comparison
-from tests.results.synthetic import empty_outcome, made_up_outcome, with_unseen
+from results.report.distilled_view import distilled_points
+from tests.results.synthetic import empty_outcome, made_up_distilled, made_up_outcome, with_unseen
 
 
 def test_fronts_are_of_damage_on_the_axis_of_the_first_run(tmp_path: Path) -> None:
@@ -35,12 +36,29 @@ def test_fronts_are_of_damage_on_the_axis_of_the_first_run(tmp_path: Path) -> No
     page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
     for words in ("_one against two $", info.warnings[0], "8x nominal or more", "Knee of the front"):
         assert words in page
-    lines = [("_one", [(8.0, 0.1)]), ("two $", [(8.0, 0.2), (9.0, 0.3)])]
+    lines = [DrawnRun("_one", [(8.0, 0.1)]), DrawnRun("two $", [(8.0, 0.2), (9.0, 0.3)])]
     [axes] = draw_comparison(lines, [(5.6, 0.1)], "nominal").axes
     legend = axes.get_legend()
     assert legend is not None
     assert len(legend.get_texts()) == 3
     assert np.asarray(axes.get_lines()[1].get_xdata()).tolist() == [8.0, 9.0]
+
+
+def test_distilled_maps_are_drawn_and_listed_beside_the_fronts(tmp_path: Path) -> None:
+    one, other = made_up_outcome(trials=20), made_up_outcome(trials=20)
+    maps = [made_up_distilled(other.trials[-1]), made_up_distilled(other.trials[-1], trained="scales")]
+    info = comparison_info([one, other], ["searched", "trained"], [(), maps])
+    write_comparison(info, tmp_path)
+    page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
+    table = page[page.index("<h2>Distilled maps</h2>") : page.index("<h2>The runs</h2>")]
+    assert table.count("<span>trained</span></th>") == 2 and "<span>searched</span></th>" not in table
+    assert "damage distilled" in table and "checkpoint" not in table
+    points = distilled_points(info.runs[1].analysis, maps)
+    [axes] = draw_comparison([DrawnRun("searched", []), DrawnRun("trained", [], points)], [], "nominal").axes
+    legend = axes.get_legend()
+    assert legend is not None
+    texts = [text.get_text().strip("\u200b") for text in legend.get_texts()]
+    assert texts == ["searched", "trained", "trained, distilled: weights", "trained, distilled: scales"]
 
 
 def test_warnings_name_the_runs_that_do_not_compare() -> None:
