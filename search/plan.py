@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from objectives.cache import cache_directory
 from objectives.evaluation.evaluator import Evaluator
@@ -36,6 +37,7 @@ from search.run.worker import load_searched_problem, with_precision
 log = logging.getLogger("bitfront")
 
 _WARM_UP = 8  # sentences
+_FEW_MAPS = 100  # that advice on hours makes time for
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,9 @@ def _search(profile: Profile, before_s: float, trial_s: float, trials: int) -> P
     each = f"{duration(trial_s)} each, without the time to propose them"
     if left_s is None:
         return Planned(SEARCHING, None, f"until hardly anything is left to gain; {each}")
+    if left_s < trial_s:
+        enough_s = (before_s + _FEW_MAPS * trial_s) / search_hours(1.0, profile.distill)
+        return Planned(SEARCHING, left_s, f"no time for a map; --hours {_hours(enough_s)} is enough for {_FEW_MAPS}")
     early = "; ends earlier once hardly anything is left to gain" if profile.early_stop and not profile.trials else ""
     return Planned(SEARCHING, left_s, f"at most {maps(int(left_s / trial_s))}, {each}{early}")
 
@@ -174,8 +179,15 @@ def _distillation(
         return Planned(DISTILLING, map_s * len(sizes), f"{order} and the documented map, {each}")
     order += ", the documented map, then sizes in between"
     if left_s < map_s:
-        return Planned(DISTILLING, max(left_s, 0.0), f"no time for a whole map, {each}; the same command continues it")
+        # Of an hour more, the search takes half, and the final checks at most a quarter as much.
+        enough_s = 3600 * profile.hours + (map_s - left_s) / (1 - search_hours(1.25, profile.distill))
+        advice = f"--hours {_hours(enough_s)} is enough for one"
+        return Planned(DISTILLING, max(left_s, 0.0), f"no time for a whole map, {each}; {advice}")
     return Planned(DISTILLING, left_s, f"about {maps(int(left_s / map_s))}, {each}; {order}")
+
+
+def _hours(seconds: float) -> str:
+    return f"{ceil(seconds / 360) / 10:g}"
 
 
 def plan_lines(profile: Profile, phases: Sequence[Planned], width: int = 100) -> list[str]:

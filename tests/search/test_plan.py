@@ -51,8 +51,10 @@ def test_the_hours_are_shared_out_as_the_search_does(profile: Profile, tmp_path:
     assert not run.exists() and not any((tmp_path / "cache").iterdir())
 
     short = plan(replace(profile, hours=0.5), run)
-    assert short[3].what.startswith("at most 0 maps")  # the codes take more than half of the time
-    assert short[-1].what.startswith(f"no time for a whole map, {each}")
+    for at, wanted in ((3, "no time for a map; "), (-1, f"no time for a whole map, {each}")):
+        assert short[at].what.startswith(wanted)  # the codes take more than half of the time
+        hours = float(short[at].what.split("--hours ")[1].split()[0])
+        assert not plan(replace(profile, hours=hours), run)[at].what.startswith("no time")
     by_trials = plan(replace(profile, hours=0.0, trials=100), run)
     assert (by_trials[3].seconds, by_trials[-1].seconds) == (93 * TRIAL_S, 4 * map_s)
     endless = plan(replace(profile, hours=0.0, distill="none"), run)
