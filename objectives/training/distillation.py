@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +34,7 @@ from objectives.memory import give_back_large_blocks
 from objectives.quantization.quantized_model import QuantizedModel
 from objectives.scores import LogOdds, Precision
 from objectives.training.augmentation import Augmentation, TokenIds
-from objectives.training.student import Student, Trained
+from objectives.training.student import LATENT_RATE, Student, Trained
 from objectives.training.training_state import TrainingState, load_state, save_state
 
 log = logging.getLogger("bitfront")
@@ -44,7 +45,7 @@ _BATCH_TOKENS = 512
 _WARM_UP_SHARE = 0.05
 _HIDDEN_WEIGHT = 4.0
 _SAVE_EVERY_S = 180.0
-_RECIPE = 2  # a state of another recipe is not continued
+_RECIPE = 3  # a state of another recipe is not continued
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,9 @@ class _Distillation:
         self.augmentation = Augmentation.of(self.sentences, sentences.special_ids)
         self.held_out = shuffled[:n_held_out]
         self.held_out += [self.augmentation(ids, rng) for ids in self.held_out]
-        self.student = Student(quantized, fp32, training.trained, DTYPES[training.precision])
+        # A short training has to move codes faster; a long one can afford less of the noise that this brings.
+        rate = LATENT_RATE * math.sqrt(10 / training.epochs)
+        self.student = Student(quantized, fp32, training.trained, DTYPES[training.precision], rate)
         self.teacher = network_in(fp32, training.precision)
         self.student.network = network_in(self.student.network, training.precision)
 

@@ -37,7 +37,9 @@ Trained = Literal["scales", "weights"]
 
 _WIDEST_SHIFTED = 4  # bits; the stored zero points of wider codes are too coarse to tune
 # Latent weights are in steps of their codes. One rate in FP32 units for all would move wide codes by many steps.
-_LATENT_RATE, _LEVEL_RATE, _OTHER_RATE = 1e-3, 1e-3, 3e-4
+LATENT_RATE = 1e-3
+"""The peak learning rate of latent weights, for a training of 10 epochs."""
+_LEVEL_RATE, _OTHER_RATE = 1e-3, 3e-4
 _START_INSIDE = 0.45  # steps from a code; nearer to its edges, the first noisy steps would undo the search's rounding
 _INSIDE = 0.499  # steps from a code; FP32 then rounds every latent weight of up to 8 bits to it
 
@@ -191,7 +193,12 @@ class Student:
     """
 
     def __init__(
-        self, quantized: QuantizedModel, fp32: nn.Module, trained: Trained, dtype: torch.dtype = torch.float32
+        self,
+        quantized: QuantizedModel,
+        fp32: nn.Module,
+        trained: Trained,
+        dtype: torch.dtype = torch.float32,
+        latent_rate: float = LATENT_RATE,
     ) -> None:
         """Copy a quantised model.
 
@@ -200,6 +207,7 @@ class Student:
             fp32: the model that it was quantised from; not changed.
             trained: what to train.
             dtype: of the network; what is trained is FP32.
+            latent_rate: the peak learning rate of latent weights.
         """
         self.network = quantized.decoded(fp32).to(dtype).eval().requires_grad_(True)
         self._quantized = quantized
@@ -222,7 +230,7 @@ class Student:
         for trainee in self._layers:
             group = None
             if trainee.latent is not None:
-                group = _Group([trainee.latent], _LATENT_RATE)
+                group = _Group([trainee.latent], latent_rate)
                 self._groups.append(group)
             if not isinstance(trainee, _Embedding):
                 trainee.weight.register_post_accumulate_grad_hook(_updating(trainee, group))

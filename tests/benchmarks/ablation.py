@@ -66,8 +66,8 @@ def _variants() -> dict[str, Mapping[tuple[Any, str], object]]:
         "codes fixed": {(distillation, "Student"): _StudentOfScales},
         "gains and shifts fixed": {(student, "_LEVEL_RATE"): 0.0},
         "biases, LayerNorms and head fixed": {(student, "_OTHER_RATE"): 0.0},
-        "latent weights twice as fast": {(student, "_LATENT_RATE"): 2 * student._LATENT_RATE},
-        "latent weights half as fast": {(student, "_LATENT_RATE"): 0.5 * student._LATENT_RATE},
+        "latent weights twice as fast": {(distillation, "LATENT_RATE"): 2 * student.LATENT_RATE},
+        "latent weights half as fast": {(distillation, "LATENT_RATE"): 0.5 * student.LATENT_RATE},
         "latent weights start at the search's codes": {(student, "_START_INSIDE"): 0.0},
         "latent weights start at the edge": {(student, "_START_INSIDE"): 0.499},
     }
@@ -75,9 +75,14 @@ def _variants() -> dict[str, Mapping[tuple[Any, str], object]]:
 
 class _StudentOfScales(student.Student):
     def __init__(
-        self, quantized: QuantizedModel, fp32: nn.Module, trained: student.Trained, dtype: torch.dtype
+        self,
+        quantized: QuantizedModel,
+        fp32: nn.Module,
+        trained: student.Trained,
+        dtype: torch.dtype,
+        latent_rate: float,
     ) -> None:
-        super().__init__(quantized, fp32, "scales", dtype)
+        super().__init__(quantized, fp32, "scales", dtype, latent_rate)
 
 
 def _with_attention(student: nn.Module, teacher: nn.Module, head: Head, tokens: Tensor, weight: float) -> Tensor:
