@@ -304,6 +304,23 @@ def test_latent_weights_of_all_widths_move_by_the_same_part_of_a_step() -> None:
     assert moved == pytest.approx(dict.fromkeys(range(2, 9), 5e-3), rel=1e-2)
 
 
+def test_latent_weights_of_a_training_of_a_quarter_of_the_epochs_move_twice_as_fast(
+    classifier: Classifier, sentences: TrainingSentences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: dict[int, float] = {}
+    quantized = quantized_to(classifier.model, (3,) * len(find_layers(classifier.model)))
+    for epochs in (5, 20):
+
+        def record(*arguments: object, epochs: int = epochs) -> Student:
+            rates[epochs] = float(arguments[-1])  # type: ignore[arg-type]
+            return Student(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(distillation, "Student", record)
+        training = Training("weights", epochs)
+        distil(quantized, classifier.model, sentences, training, should_stop=lambda: True)
+    assert rates[5] == pytest.approx(2 * rates[20])
+
+
 def test_weights_in_bf16_are_trained_in_fp32(classifier: Classifier, sentences: TrainingSentences) -> None:
     quantized = quantized_to(classifier.model, (3,) * len(find_layers(classifier.model)))
     distilled = distil(quantized, classifier.model, sentences, Training("weights", 2, precision="bf16"))
