@@ -28,7 +28,7 @@ from search.allocation.sensitivity import passes_to_measure
 from search.run.distilling import EPOCHS
 from search.run.final_checks import most_check_passes
 from search.run.profile import Profile
-from search.run.progress import BASELINES, DISTILLING, SEARCHING, checks_limit_s, search_hours
+from search.run.progress import BASELINES, CHECKS_SHARE, DISTILLING, SEARCHING, checks_limit_s, search_hours
 from search.run.reporting import read_outcome
 from search.run.run_directory import RunDirectory
 from search.run.unseen_check import MOST_CANDIDATES
@@ -179,8 +179,9 @@ def _distillation(
         return Planned(DISTILLING, map_s * len(sizes), f"{order} and the documented map, {each}")
     order += ", the documented map, then sizes in between"
     if left_s < map_s:
-        # Of an hour more, the search takes half, and the final checks at most a quarter as much.
-        enough_s = 3600 * profile.hours + (map_s - left_s) / (1 - search_hours(1.25, profile.distill))
+        # What an hour more leaves to distillation, if the final checks take as long as they may.
+        share = 1 - search_hours(1.0, profile.distill) / (1 - CHECKS_SHARE)
+        enough_s = 3600 * profile.hours + (map_s - left_s) / share
         advice = f"--hours {_hours(enough_s)} is enough for one"
         return Planned(DISTILLING, max(left_s, 0.0), f"no time for a whole map, {each}; {advice}")
     return Planned(DISTILLING, left_s, f"about {maps(int(left_s / map_s))}, {each}; {order}")

@@ -33,7 +33,7 @@ class ComparedRun:
     name: str
     analysis: Analysis
     front: tuple[Trial, ...]
-    distilled: tuple[DistilledMap, ...] = ()
+    distilled: tuple[DistilledMap, ...]
 
 
 @dataclass(frozen=True)

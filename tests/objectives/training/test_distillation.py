@@ -305,20 +305,14 @@ def test_latent_weights_of_all_widths_move_by_the_same_part_of_a_step() -> None:
 
 
 def test_latent_weights_of_a_training_of_a_quarter_of_the_epochs_move_twice_as_fast(
-    classifier: Classifier, sentences: TrainingSentences, monkeypatch: pytest.MonkeyPatch
+    classifier: Classifier, sentences: TrainingSentences
 ) -> None:
-    rates: dict[int, float] = {}
     quantized = quantized_to(classifier.model, (3,) * len(find_layers(classifier.model)))
-    for epochs in (5, 20):
-
-        def record(*arguments: object, epochs: int = epochs) -> Student:
-            rates[epochs] = float(arguments[-1])  # type: ignore[arg-type]
-            return Student(*arguments)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(distillation, "Student", record)
-        training = Training("weights", epochs)
-        distil(quantized, classifier.model, sentences, training, should_stop=lambda: True)
-    assert rates[5] == pytest.approx(2 * rates[20])
+    fast, slow = (
+        distillation._Distillation(quantized, classifier.model, sentences, Training("weights", epochs), TWO_CLASSES)
+        for epochs in (5, 20)
+    )
+    assert fast.student._groups[0].rate == pytest.approx(2 * slow.student._groups[0].rate)
 
 
 def test_weights_in_bf16_are_trained_in_fp32(classifier: Classifier, sentences: TrainingSentences) -> None:
